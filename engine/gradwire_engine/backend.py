@@ -1,0 +1,54 @@
+"""Which array library holds an array: NumPy on the CPU, CuPy on a GPU. Nothing else asks for CuPy."""
+
+import platform
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A NumPy array, or a CuPy array, which has the same interface.
+Array = NDArray[Any]
+
+
+def array_module(array: Array) -> Any:
+    """Return the library, here called `xp`, whose functions work on `array`: numpy or cupy."""
+    if isinstance(array, np.ndarray):
+        return np
+    import cupy  # noqa: PLC0415  (only there where the `cuda` extra is installed)
+
+    return cupy.get_array_module(array)
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """Return `array` in the memory of the host; a NumPy array is returned as it is."""
+    if isinstance(array, np.ndarray):
+        return array
+    host: NDArray[Any] = array_module(array).asnumpy(array)
+    return host
+
+
+def gpu_module() -> tuple[ModuleType | None, str]:
+    """Return cupy and the name of the GPU that it sees, or None and the reason why there is none to use."""
+    try:
+        import cupy  # noqa: PLC0415
+    except ImportError:
+        return None, "CuPy is not installed (extra `cuda`)"
+    try:
+        if cupy.cuda.runtime.getDeviceCount() == 0:
+            return None, "CuPy sees no GPU"
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return None, f"CuPy cannot use the GPU: {error}"
+    return cupy, name
+
+
+def processor_model() -> str:
+    """Return the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

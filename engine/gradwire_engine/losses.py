@@ -1,0 +1,85 @@
+"""MSE and CrossEntropy, and what they accept as targets."""
+
+from typing import Any
+
+import numpy as np
+
+from gradwire_engine.backend import Array, array_module
+
+
+def target_matrix(y_true: Any, y_pred: Array) -> Array:
+    """Return the targets with the shape and dtype of y_pred, (N, outputs).
+
+    1-D integers are class indices and become one-hot rows; 1-D floats become (N, 1) where there is one output; 2-D
+    targets are taken as they are. Anything else is a ValueError that says what was given.
+    """
+    xp = array_module(y_pred)
+    y_true = xp.asarray(y_true)
+    rows, outputs = y_pred.shape
+    if y_true.ndim == 1 and len(y_true) == rows:
+        if np.issubdtype(y_true.dtype, np.integer):
+            low, high = int(y_true.min()), int(y_true.max())
+            if low < 0 or high >= outputs:
+                raise ValueError(f"class indices must be 0..{outputs - 1} for {outputs} outputs, got {low}..{high}")
+            one_hot: Array = xp.eye(outputs, dtype=y_pred.dtype)[y_true]
+            return one_hot
+        if outputs == 1:
+            return y_true.astype(y_pred.dtype).reshape(rows, 1)
+        raise ValueError(
+            f"1-D float targets need a model with one output, this one has {outputs}: "
+            "give integers for class indices, or 2-D targets"
+        )
+    if y_true.shape == y_pred.shape:
+        return y_true.astype(y_pred.dtype, copy=False)
+    raise ValueError(f"targets of shape {y_true.shape} do not fit predictions of shape {y_pred.shape}")
+
+
+class MSE:
+    """Mean squared error over all elements: L = mean((y_pred - y_true)^2)."""
+
+    def forward(self, y_pred: Array, y_true: Any) -> Array:
+        """Return the loss, a scalar. y_pred has shape (N, outputs); for y_true see `target_matrix`."""
+        self.y_pred = y_pred
+        self.y_true = target_matrix(y_true, y_pred)
+        loss: Array = array_module(y_pred).mean((y_pred - self.y_true) ** 2)
+        return loss
+
+    def backward(self) -> Array:
+        """dL/dy_pred = 2 (y_pred - y_true) / (N outputs), of shape (N, outputs)."""
+        return 2 * (self.y_pred - self.y_true) / self.y_true.size
+
+
+class CrossEntropy:
+    """Cross-entropy between classes: L = -mean over rows of sum(y_true * log p).
+
+    The model gives logits and p is their softmax. With from_logits=False the model gives p itself, which is clipped to
+    [1e-12, 1].
+    """
+
+    def __init__(self, from_logits: bool = True) -> None:
+        self.from_logits = from_logits
+
+    def forward(self, y_pred: Array, y_true: Any) -> Array:
+        """Return the loss, a scalar. y_pred has shape (N, classes); for y_true see `target_matrix`."""
+        xp = array_module(y_pred)
+        self.y_true = target_matrix(y_true, y_pred)
+        if self.from_logits:
+            # log-softmax, stable because the largest logit is subtracted before exp.
+            shifted = y_pred - y_pred.max(axis=1, keepdims=True)
+            log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+            self.p = xp.exp(log_p)
+        else:
+            self.p = xp.clip(y_pred, 1e-12, 1.0)
+            log_p = xp.log(self.p)
+        loss: Array = -xp.mean(xp.sum(self.y_true * log_p, axis=1))
+        return loss
+
+    def backward(self) -> Array:
+        """dL/dlogits = (softmax - y_true) / N; with from_logits=False dL/dp = -y_true / (p N). Shape (N, classes)."""
+        rows = len(self.p)
+        if self.from_logits:
+            return (self.p - self.y_true) / rows
+        return -self.y_true / (self.p * rows)
+
+
+Loss = MSE | CrossEntropy

@@ -1,0 +1,157 @@
+"""Parameter, Module and Sequential: what a model is made of. The layers themselves are in layers.py."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradwire_engine.backend import Array, array_module
+
+
+class Parameter:
+    """Weights that are trained: `data` and `grad`, of the same shape.
+
+    Assigning to either copies into the array that is there, because it may be a view into the model's flat vector.
+    A parameter made without data is uninitialised until its layer knows its shape; both are None until then.
+    """
+
+    def __init__(self, data: ArrayLike | None = None) -> None:
+        self._data: Array | None = None
+        self._grad: Array | None = None
+        if data is not None:
+            array: Any = data if hasattr(data, "dtype") else np.asarray(data)
+            if not np.issubdtype(array.dtype, np.floating):
+                array = array.astype(np.float32)
+            self.bind(array, array_module(array).zeros_like(array))
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the parameter has its shape and data."""
+        return self._data is not None
+
+    @property
+    def data(self) -> Any:
+        """The weights, or None before they are known."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Array) -> None:
+        if self._data is None:
+            self.bind(value, array_module(value).zeros_like(value))
+        elif value is not self._data:
+            _copy_into(self._data, value, "data")
+
+    @property
+    def grad(self) -> Any:
+        """The gradient of the loss with respect to `data`, summed up since the last zero_grad()."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Array) -> None:
+        if self._grad is None:
+            raise ValueError("this parameter has no data yet, so it cannot have a gradient: run forward() first")
+        if value is not self._grad:
+            _copy_into(self._grad, value, "grad")
+
+    def bind(self, data: Array, grad: Array) -> None:
+        """Use these two arrays of the same shape from now on, without a copy."""
+        self._data, self._grad = data, grad
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self._data.shape})" if self._data is not None else "Parameter(uninitialised)"
+
+
+def _copy_into(target: Array, value: Array, what: str) -> None:
+    if target.shape != np.shape(value):
+        raise ValueError(
+            f"Parameter.{what} has shape {target.shape}; cannot assign an array of shape {np.shape(value)}"
+        )
+    target[...] = value
+
+
+class Module:
+    """A part of a model: it owns parameters and other modules, and maps an input to an output.
+
+    Subclasses define forward(x) and backward(grad_output). To be trained remotely, forward may only pass its
+    input from layer to layer.
+    """
+
+    def __init__(self) -> None:
+        self.params: dict[str, Parameter] = {}
+
+    def forward(self, x: Any) -> Any:
+        """Map an input of shape (batch, in_features) to an output of shape (batch, out_features)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(x)")
+
+    def backward(self, grad_output: Array) -> Array:
+        """Map dL/d(output) to dL/d(input), and add to the `grad` of each parameter on the way."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward(grad_output)")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter | Module) and "params" not in self.__dict__:
+            raise AttributeError(
+                f"call super().__init__() in {type(self).__name__}.__init__ before you set self.{name}"
+            )
+        if isinstance(value, Parameter):
+            self.params[name] = value
+        super().__setattr__(name, value)
+
+    def parameters(self) -> list[Parameter]:
+        """Return all parameters of this module and of the modules inside it, each once."""
+        found = dict.fromkeys(self.params.values())
+        for child in self.children().values():
+            found.update(dict.fromkeys(child.parameters()))
+        return list(found)
+
+    def children(self) -> dict[str, "Module"]:
+        """Return the modules directly inside this one, by the name of their attribute."""
+        return {name: value for name, value in self.__dict__.items() if isinstance(value, Module)}
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield the path and the module for everything inside this one, as ("encoder.fc1", Linear)."""
+        for name, child in self.children().items():
+            yield prefix + name, child
+            yield from child.named_modules(f"{prefix}{name}.")
+
+
+class Sequential(Module):
+    """Modules one after the other: Sequential(Linear(4, 8), ReLU()), or with names: Sequential(fc1=Linear(4, 8)).
+
+    A module is reached by its name, model.fc1, or model["0"] where it has only a number.
+    """
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        super().__init__()
+        self._stack = {str(index): module for index, module in enumerate(modules)} | named
+        for name, module in self._stack.items():
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential takes modules, got {type(module).__name__} for {name!r}")
+
+    def children(self) -> dict[str, Module]:
+        """Return the modules by name, first to last."""
+        return self._stack
+
+    def __getitem__(self, name: str) -> Module:
+        return self._stack[name]
+
+    def __getattr__(self, name: str) -> Module:
+        # Names come from specs, so they never shadow an attribute of the class itself.
+        if name in self.__dict__.get("_stack", {}):
+            return self._stack[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
+
+    def forward(self, x: Any) -> Any:
+        """Pass x through all modules, first to last."""
+        for module in self._stack.values():
+            x = module(x)
+        return x
+
+    def backward(self, grad_output: Array) -> Array:
+        """Pass the gradient through all modules, last to first."""
+        for module in reversed(self._stack.values()):
+            grad_output = module.backward(grad_output)
+        return grad_output

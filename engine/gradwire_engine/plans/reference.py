@@ -1,0 +1,106 @@
+"""The reference plan: the chapter's classes in the chapter's loop. Every other plan must agree with it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwire_engine.backend import Array, to_numpy
+from gradwire_engine.examples import Examples
+from gradwire_engine.layers import Linear, ReLU
+from gradwire_engine.metrics import ClassSums, ErrorSums, Metrics
+from gradwire_engine.module import Sequential
+from gradwire_engine.network import Network
+from gradwire_engine.optim import SGD
+from gradwire_engine.plans.base import Problem
+
+# Rows that are evaluated at once: bounds the memory that evaluation takes.
+EVALUATION_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class PlacedExamples:
+    """Examples as arrays of the plan's library."""
+
+    inputs: Array
+    targets: Array
+    source: Examples
+
+
+class ReferencePlan:
+    """Runs on any array library: `xp` is numpy, or cupy for a GPU."""
+
+    name = "reference"
+
+    def __init__(self, problem: Problem, weights: Array, xp: Any = np) -> None:
+        """Start from `weights`, the flat vector of length network.size; it is copied."""
+        self._xp = xp
+        self._dtype = problem.dtype
+        self._loss = problem.loss
+        self._network = problem.network
+        self._vector = xp.array(weights, dtype=problem.dtype)
+        self._model = _model_over(problem.network, self._vector)
+        self._optimizer = SGD(self._model)
+
+    def place(self, examples: Examples) -> PlacedExamples:
+        """On the CPU the arrays stay where they are; a GPU gets a copy."""
+        return PlacedExamples(self._xp.asarray(examples.inputs), self._xp.asarray(examples.targets), examples)
+
+    def train(
+        self, placed: PlacedExamples, rows: NDArray[np.int64], batch_size: int, learning_rate: float, loss_sum: float
+    ) -> float:
+        """See `Plan.train`."""
+        self._optimizer.lr = learning_rate
+        for start in range(0, len(rows), batch_size):
+            batch = self._xp.asarray(rows[start : start + batch_size])
+            output = self._model.forward(placed.inputs[batch].astype(self._dtype, copy=False))
+            loss_sum += float(self._loss.forward(output, placed.targets[batch])) * len(batch)
+            self._model.backward(self._loss.backward())
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        return loss_sum
+
+    def evaluate(self, placed: PlacedExamples) -> Metrics:
+        """See `Plan.evaluate`."""
+        examples = placed.source
+        outputs = self._network.out_features
+        class_sums, error_sums = ClassSums.zero(outputs), ErrorSums.zero(outputs)
+        loss_sum = 0.0
+        for start in range(0, examples.rows, EVALUATION_ROWS):
+            block = slice(start, start + EVALUATION_ROWS)
+            output = self._model.forward(placed.inputs[block].astype(self._dtype, copy=False))
+            targets = placed.targets[block]
+            loss_sum += float(self._loss.forward(output, targets)) * len(output)
+            if examples.classification:
+                class_sums.add(output, targets if targets.ndim == 1 else targets.argmax(axis=1))
+            else:
+                error_sums.add(output, targets)
+        loss = loss_sum / examples.rows
+        if examples.classification:
+            return class_sums.metrics(loss)
+        return error_sums.metrics(loss, examples.rows, examples.spread)
+
+    def predict(self, inputs: Array) -> Array:
+        """See `Plan.predict`."""
+        blocks = [
+            to_numpy(self._model.forward(self._xp.asarray(inputs[start : start + EVALUATION_ROWS])))
+            for start in range(0, len(inputs), EVALUATION_ROWS)
+        ]
+        return np.concatenate(blocks)
+
+    def weights(self) -> Array:
+        """See `Plan.weights`."""
+        return to_numpy(self._vector.copy())
+
+
+def _model_over(network: Network, vector: Array) -> Sequential:
+    """The chapter's modules, whose weights are views into the flat vector."""
+    modules: list[Linear | ReLU] = [ReLU()] if network.relu_input else []
+    for layer in network.layers:
+        linear = Linear(layer.out_features, dtype=vector.dtype)
+        linear.set_weights(*layer.weights(vector))
+        modules.append(linear)
+        if layer.relu:
+            modules.append(ReLU())
+    return Sequential(*modules)

@@ -1,0 +1,59 @@
+"""Epochs, metrics and executions, between the engine's dataclasses and messages."""
+
+import os
+import platform
+from dataclasses import asdict, fields
+
+from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.training_service_pb2 import Execution
+from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
+
+from gradwire_engine.backend import processor_model
+from gradwire_engine.metrics import Metrics
+from gradwire_engine.plans import ChosenPlan
+from gradwire_engine.training import Epoch
+
+
+def epoch_message(epoch: Epoch) -> EpochMessage:
+    """Put an epoch into a message."""
+    return EpochMessage(
+        epoch=epoch.epoch,
+        running_loss=epoch.running_loss,
+        train=_metrics_message(epoch.train),
+        test=_metrics_message(epoch.test),
+        train_seconds=epoch.train_seconds,
+        evaluate_seconds=epoch.evaluate_seconds,
+    )
+
+
+def epoch_of(message: EpochMessage) -> Epoch:
+    """Take an epoch out of a message."""
+    return Epoch(
+        epoch=message.epoch,
+        running_loss=message.running_loss,
+        train=_metrics_of(message.train) if message.HasField("train") else None,
+        test=_metrics_of(message.test) if message.HasField("test") else None,
+        train_seconds=message.train_seconds,
+        evaluate_seconds=message.evaluate_seconds,
+    )
+
+
+def execution_message(chosen: ChosenPlan) -> Execution:
+    """Say how and where a plan runs in this process."""
+    return Execution(
+        plan=chosen.plan.name,
+        plan_reason=chosen.reason,
+        device=chosen.device,
+        host=f"{platform.node()}, {chosen.device_name or processor_model()}",
+        threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+    )
+
+
+def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:
+    return None if metrics is None else MetricsMessage(**asdict(metrics))
+
+
+def _metrics_of(message: MetricsMessage) -> Metrics:
+    optional = {field.name for field in fields(Metrics)} - {"loss"}
+    present = {name: getattr(message, name) for name in optional if message.HasField(name)}
+    return Metrics(loss=message.loss, **present)

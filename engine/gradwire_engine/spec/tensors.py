@@ -1,0 +1,113 @@
+"""Arrays as Tensor and TensorRef messages: dtype, shape and little-endian bytes."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
+
+from gradwire_engine.backend import Array
+
+_DTYPES: dict[DataType, Any] = {
+    DataType.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    DataType.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    DataType.DATA_TYPE_UINT8: np.dtype("u1"),
+    DataType.DATA_TYPE_INT8: np.dtype("i1"),
+    DataType.DATA_TYPE_UINT16: np.dtype("<u2"),
+    DataType.DATA_TYPE_INT16: np.dtype("<i2"),
+    DataType.DATA_TYPE_UINT32: np.dtype("<u4"),
+    DataType.DATA_TYPE_INT32: np.dtype("<i4"),
+    DataType.DATA_TYPE_INT64: np.dtype("<i8"),
+}
+_DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
+
+# More elements than any tensor here can have; keeps products of shapes within 64 bits.
+_MOST_ELEMENTS = 2**48
+
+
+class TensorError(ValueError):
+    """A Tensor or TensorRef message that describes no tensor, or an array that no message can hold."""
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """The dtype and shape of a tensor."""
+
+    dtype: "np.dtype[np.generic]"
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the elements."""
+        return self.dtype.itemsize * prod(self.shape)
+
+
+def data_type(dtype: "np.dtype[np.generic]") -> DataType:
+    """Return the wire's name for a NumPy dtype."""
+    if dtype.newbyteorder("<") not in _DATA_TYPES:
+        raise TensorError(
+            f"arrays of dtype {dtype} cannot be sent; convert to one of {', '.join(map(str, _DATA_TYPES))}"
+        )
+    return _DATA_TYPES[dtype.newbyteorder("<")]
+
+
+def numpy_dtype(value: DataType) -> "np.dtype[np.generic]":
+    """Return the NumPy dtype of the wire's name."""
+    if value not in _DTYPES:
+        raise TensorError(f"dtype {value} is none of {', '.join(map(DataType.Name, _DTYPES))}")
+    dtype: np.dtype[np.generic] = _DTYPES[value]
+    return dtype
+
+
+def tensor_type(message: Tensor | TensorRef) -> TensorType:
+    """Return what the message says of its tensor; a TensorError says what is wrong with it."""
+    shape = tuple(message.shape)
+    if not shape:
+        raise TensorError("shape is missing")
+    if any(size < 1 for size in shape):
+        raise TensorError(f"every size in a shape must be at least 1, got {list(shape)}")
+    if prod(shape) > _MOST_ELEMENTS:
+        raise TensorError(f"shape {list(shape)} has more elements than the {_MOST_ELEMENTS} that a tensor may have")
+    if isinstance(message, TensorRef) and not re.fullmatch("[0-9a-f]{64}", message.sha256):
+        raise TensorError(f"sha256 must be 64 lower-case hexadecimal digits, got {message.sha256[:80]!r}")
+    return TensorType(numpy_dtype(message.dtype), shape)
+
+
+def wire_bytes(array: Array) -> memoryview:
+    """Return the elements in row-major order, little-endian; without a copy where they lie like that already."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def tensor_ref(array: Array) -> TensorRef:
+    """Name an array by its content."""
+    digest = hashlib.sha256(wire_bytes(array)).hexdigest()
+    return TensorRef(dtype=data_type(array.dtype), shape=_sizes(array.shape), sha256=digest)
+
+
+def to_tensor(array: Array) -> Tensor:
+    """Put an array into a message."""
+    return Tensor(dtype=data_type(array.dtype), shape=_sizes(array.shape), data=bytes(wire_bytes(array)))
+
+
+def from_tensor(message: Tensor) -> Array:
+    """Take the array out of a message, read-only and without a copy."""
+    kind = tensor_type(message)
+    if len(message.data) != kind.size_bytes:
+        raise TensorError(
+            f"a tensor of dtype {kind.dtype} and shape {list(kind.shape)} has {kind.size_bytes} bytes, "
+            f"got {len(message.data)}"
+        )
+    return np.frombuffer(message.data, kind.dtype).reshape(kind.shape)
+
+
+def _sizes(shape: Sequence[int]) -> list[int]:
+    if not shape or 0 in shape:
+        raise TensorError(
+            f"an array to send needs at least one element in each of its dimensions, got shape {tuple(shape)}"
+        )
+    return list(shape)

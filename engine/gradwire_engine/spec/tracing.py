@@ -1,0 +1,85 @@
+"""A Module as a ModelSpec: forward is called once with a symbol, and the layers that it passes are the stack."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
+from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
+
+from gradwire_engine.backend import Array
+from gradwire_engine.flat import pack
+from gradwire_engine.layers import Linear, ReLU
+from gradwire_engine.module import Module
+from gradwire_engine.network import Network
+from gradwire_engine.symbol import Symbol, TraceError
+
+_INITIALIZATIONS = {
+    "kaiming": Initialization.INITIALIZATION_KAIMING,
+    "simple": Initialization.INITIALIZATION_SIMPLE,
+}
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A user's model as a stack, with the user's own layer objects."""
+
+    spec: ModelSpec
+    layers: tuple[Linear | ReLU, ...]
+
+    def given_weights(self) -> Array | None:
+        """The weights of the layers that have some, packed into one vector in the stack's order."""
+        initialized = [layer for layer in self._linears() if layer.W.initialized]
+        if not initialized:
+            return None
+        return pack([parameter for layer in initialized for parameter in (layer.W, layer.b)])
+
+    def land(self, weights: Array, network: Network) -> None:
+        """Put trained weights, the network's flat vector, into the user's layers."""
+        linears = self._linears()
+        for layer, place in zip(linears, network.layers, strict=True):
+            W, b = place.weights(weights)
+            if layer.W.initialized and layer.W.data.dtype == weights.dtype:
+                layer.W.data, layer.b.data = W, b
+            else:
+                layer.set_weights(W.copy(), b.copy())
+        pack([parameter for layer in linears for parameter in (layer.W, layer.b)])
+
+    def _linears(self) -> list[Linear]:
+        return [layer for layer in self.layers if isinstance(layer, Linear)]
+
+
+def trace(model: Module) -> TracedModel:
+    """Record the stack of a model. Raises TraceError, which names what in forward() cannot be sent, and where."""
+    if not isinstance(model, Module):
+        raise TraceError(f"a model is a gradwire Module, got {type(model).__name__}")
+    stack: list[Module] = []
+    output = model.forward(Symbol(stack))
+    if not isinstance(output, Symbol):
+        raise TraceError(f"{type(model).__name__}.forward must return the last layer's output, got {output!r}")
+    if not output.is_last:
+        raise TraceError(
+            f"{type(model).__name__}.forward returns the output of an earlier layer than {stack[-1]!r}: "
+            "take the layers out that do nothing, or pass the result on"
+        )
+    names = {id(module): name for name, module in reversed(list(model.named_modules()))}
+    layers = tuple(layer for layer in stack if isinstance(layer, Linear | ReLU))
+    messages = [_message(layer, names.get(id(layer), str(position))) for position, layer in enumerate(layers)]
+    return TracedModel(ModelSpec(layers=messages), layers)
+
+
+def _message(layer: Linear | ReLU, name: str) -> Layer:
+    if isinstance(layer, ReLU):
+        return Layer(name=name, relu=Relu())
+    linear = LinearMessage(in_features=layer.in_features or 0, out_features=layer.out_features)
+    linear.initialization = Initialization.INITIALIZATION_GIVEN if layer.W.initialized else _INITIALIZATIONS[layer.init]
+    return Layer(name=name, linear=linear)
+
+
+def unpacked_weights(weights: Array, spec: ModelSpec, network: Network) -> dict[str, Array]:
+    """Name the parts of a flat vector: {"fc1.W": (out, in), "fc1.b": (out,), ...}, as contiguous copies."""
+    names = [layer.name for layer in spec.layers if layer.WhichOneof("kind") == "linear"]
+    parts: dict[str, Array] = {}
+    for name, place in zip(names, network.layers, strict=True):
+        W, b = place.weights(weights)
+        parts[f"{name}.W"], parts[f"{name}.b"] = np.ascontiguousarray(W), np.ascontiguousarray(b)
+    return parts

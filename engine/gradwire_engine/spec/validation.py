@@ -1,0 +1,265 @@
+"""Every rule on a JobSpec and on its data, in one place for the server and for at="local". Pure: finds, never raises.
+
+`check_spec` needs the message alone, `check_data` what summaries say of the tensors; the second assumes the first.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
+
+from gradwire_engine.spec.summary import TensorSummary
+from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, tensor_type
+
+MOST_LAYERS = 1000
+MOST_FEATURES = 1_000_000
+MOST_PARAMETERS = 1_000_000_000
+
+Summarize = Callable[[TensorRef], TensorSummary]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong: the path of the field, as "model.layers[0].linear.in_features", and what to do."""
+
+    field: str
+    description: str
+
+
+def check_spec(spec: JobSpec) -> list[Violation]:
+    """Find what is wrong in the message itself: model, numbers, shapes."""
+    found = [*_check_model(spec.model), *_check_numbers(spec)]
+    if not spec.HasField("train"):
+        return [*found, Violation("train", "is missing: give the inputs and targets to train on")]
+    sets = [("train", spec.train), *([("test", spec.test)] if spec.HasField("test") else [])]
+    malformed = [violation for name, dataset in sets for violation in _check_dataset(name, dataset)]
+    found += malformed
+    if not malformed:
+        found += _check_widths(spec)
+    return [*found, *_check_initial_weights(spec)]
+
+
+def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
+    """Whether the epochs of a valid spec report accuracy: for cross-entropy, class indices and one-hot targets."""
+    targets = spec.train.targets
+    return (
+        spec.loss.WhichOneof("kind") == "cross_entropy"
+        or _is_class_indices(targets)
+        or (len(targets.shape) == 2 and targets.shape[1] > 1 and summarize(targets).one_hot)
+    )
+
+
+def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
+    """Find what is wrong in the elements of the tensors of a spec in which check_spec found nothing."""
+    outputs = _linears(spec.model)[-1].linear.out_features
+    found: list[Violation] = []
+    for name, dataset in (("train", spec.train), ("test", spec.test)):
+        if not spec.HasField(name):
+            continue
+        found += _check_finite(f"{name}.inputs", dataset.inputs, summarize)
+        bad_targets = _check_finite(f"{name}.targets", dataset.targets, summarize)
+        found += bad_targets or _check_target_values(f"{name}.targets", dataset.targets, spec, outputs, summarize)
+    if spec.HasField("initial_weights"):
+        found += _check_finite("initial_weights", spec.initial_weights, summarize)
+    return found
+
+
+def _linears(model: ModelSpec) -> list[Layer]:
+    return [layer for layer in model.layers if layer.WhichOneof("kind") == "linear"]
+
+
+def _check_model(model: ModelSpec) -> Iterator[Violation]:
+    if len(model.layers) > MOST_LAYERS:
+        yield Violation("model.layers", f"has {len(model.layers)} layers, more than {MOST_LAYERS}")
+        return
+    if all(layer.WhichOneof("kind") == "relu" for layer in model.layers):
+        yield Violation("model.layers", "has no Linear layer: there is nothing to train")
+        return
+    names: dict[str, int] = {}
+    width = 0
+    parameters = 0
+    for position, layer in enumerate(model.layers):
+        path = f"model.layers[{position}]"
+        name = layer.name or str(position)
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name):
+            yield Violation(f"{path}.name", f"must be 1 to 128 letters, digits, '_', '-' or '.', got {name[:160]!r}")
+        if name in names:
+            yield Violation(f"{path}.name", f"{name!r} is the name of layer {names[name]} already")
+        names[name] = position
+        if layer.WhichOneof("kind") is None:
+            yield Violation(path, "is neither linear nor relu: this service knows no other kind of layer")
+        if layer.WhichOneof("kind") == "linear":
+            yield from _check_linear(f"{path}.linear", layer, width)
+            parameters += ((layer.linear.in_features or width) + 1) * layer.linear.out_features
+            width = layer.linear.out_features
+    if parameters > MOST_PARAMETERS:
+        yield Violation("model.layers", f"have {parameters} parameters together, more than {MOST_PARAMETERS}")
+
+
+def _check_linear(path: str, layer: Layer, width: int) -> Iterator[Violation]:
+    linear = layer.linear
+    if not 1 <= linear.out_features <= MOST_FEATURES:
+        yield Violation(f"{path}.out_features", f"must be 1 to {MOST_FEATURES}, got {linear.out_features}")
+    if not 0 <= linear.in_features <= MOST_FEATURES:
+        yield Violation(
+            f"{path}.in_features", f"must be 1 to {MOST_FEATURES}, or 0 to infer it, got {linear.in_features}"
+        )
+    elif width and linear.in_features not in (0, width):
+        yield Violation(
+            f"{path}.in_features", f"is {linear.in_features}, but the Linear before it has out_features={width}"
+        )
+    if linear.initialization not in Initialization.values():
+        yield Violation(f"{path}.initialization", f"{linear.initialization} is not known to this service")
+
+
+def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
+    if spec.loss.WhichOneof("kind") is None:
+        yield Violation("loss", "must be mean_squared_error or cross_entropy")
+    if spec.optimizer.WhichOneof("kind") != "sgd":
+        yield Violation("optimizer", "must be sgd")
+    else:
+        rate = spec.optimizer.sgd.learning_rate
+        if not (math.isfinite(rate) and rate > 0):
+            yield Violation("optimizer.sgd.learning_rate", f"must be a finite number above 0, got {rate}")
+    for field in ("epochs", "batch_size"):
+        if getattr(spec, field) < 1:
+            yield Violation(field, f"must be at least 1, got {getattr(spec, field)}")
+    if spec.evaluate_every < 0:
+        yield Violation("evaluate_every", f"must be at least 1, or 0 for 1, got {spec.evaluate_every}")
+    if spec.dtype not in (DataType.DATA_TYPE_UNSPECIFIED, DataType.DATA_TYPE_FLOAT32, DataType.DATA_TYPE_FLOAT64):
+        yield Violation("dtype", "must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT64: models are trained in these")
+    if spec.device not in Device.values():
+        yield Violation("device", f"{spec.device} is not known to this service")
+
+
+def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:
+    found: list[Violation] = []
+    for field, dimensions, expected in (
+        ("inputs", (2,), "(rows, features); reshape images with x.reshape(len(x), -1)"),
+        ("targets", (1, 2), "(rows,) or (rows, outputs)"),
+    ):
+        reference = getattr(dataset, field)
+        if not dataset.HasField(field):
+            found.append(Violation(f"{name}.{field}", "is missing"))
+            continue
+        try:
+            tensor_type(reference)
+        except TensorError as error:
+            found.append(Violation(f"{name}.{field}", str(error)))
+            continue
+        if len(reference.shape) not in dimensions:
+            found.append(Violation(f"{name}.{field}", f"must have shape {expected}; got {_shape(reference)}"))
+    rows = dataset.inputs.shape[:1], dataset.targets.shape[:1]
+    if not found and rows[0] != rows[1]:
+        found.append(
+            Violation(
+                f"{name}.targets", f"has {rows[1][0]} rows, but {name}.inputs has {rows[0][0]}: they must be as many"
+            )
+        )
+    return found
+
+
+def _check_widths(spec: JobSpec) -> Iterator[Violation]:
+    """The data sets against the model and against each other."""
+    linears = _linears(spec.model)
+    if not linears:
+        return
+    features = spec.train.inputs.shape[1]
+    first, last = linears[0].linear, linears[-1].linear
+    if first.in_features not in (0, features):
+        position = list(spec.model.layers).index(linears[0])
+        yield Violation(
+            f"model.layers[{position}].linear.in_features",
+            f"is {first.in_features}, but train.inputs has {features} features: make them the same",
+        )
+    if spec.HasField("test") and spec.test.inputs.shape[1] != features:
+        yield Violation(
+            "test.inputs",
+            f"has {spec.test.inputs.shape[1]} features, but train.inputs has {features}: they must be the same",
+        )
+    yield from _check_target_shape("train.targets", spec.train.targets, spec, last.out_features)
+    if spec.HasField("test"):
+        yield from _check_target_shape("test.targets", spec.test.targets, spec, last.out_features)
+        if _is_class_indices(spec.test.targets) != _is_class_indices(spec.train.targets):
+            yield Violation(
+                "test.targets", "must be of the same kind as train.targets: class indices for both, or for neither"
+            )
+
+
+def _is_class_indices(targets: TensorRef) -> bool:
+    return len(targets.shape) == 1 and np.issubdtype(numpy_dtype(targets.dtype), np.integer)
+
+
+def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: int) -> Iterator[Violation]:
+    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    if cross_entropy and outputs < 2:
+        yield Violation(
+            "loss.cross_entropy", f"needs a model with at least 2 outputs, one for each class, got {outputs}"
+        )
+    elif len(targets.shape) == 2 and targets.shape[1] != outputs:
+        yield Violation(
+            field, f"has {targets.shape[1]} columns, but the model has {outputs} outputs: make them the same"
+        )
+    elif len(targets.shape) == 1 and not _is_class_indices(targets):
+        if cross_entropy:
+            yield Violation(field, "must be integers (class indices) or one-hot rows for cross-entropy, got 1-D floats")
+        elif outputs != 1:
+            yield Violation(field, f"is 1-D floats, which fit a model with one output; this one has {outputs}")
+
+
+def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
+    given = [
+        layer for layer in _linears(spec.model) if layer.linear.initialization == Initialization.INITIALIZATION_GIVEN
+    ]
+    if not given:
+        if spec.HasField("initial_weights"):
+            yield Violation("initial_weights", "is set, but no layer has INITIALIZATION_GIVEN")
+        return
+    if not spec.HasField("initial_weights"):
+        yield Violation("initial_weights", "is missing: there are layers with INITIALIZATION_GIVEN")
+        return
+    if any(layer.linear.in_features == 0 for layer in given):
+        yield Violation("model.layers", "a Linear with INITIALIZATION_GIVEN must say its in_features")
+    size = sum((layer.linear.in_features + 1) * layer.linear.out_features for layer in given)
+    expected = TensorType(numpy_dtype(spec.dtype or DataType.DATA_TYPE_FLOAT32), (size,))
+    try:
+        actual = tensor_type(spec.initial_weights)
+    except TensorError as error:
+        yield Violation("initial_weights", str(error))
+        return
+    if actual != expected:
+        yield Violation(
+            "initial_weights",
+            f"must be of dtype {expected.dtype} and shape [{size}], as the layers with INITIALIZATION_GIVEN and "
+            f"the job's dtype say; got {actual.dtype} and {list(actual.shape)}",
+        )
+
+
+def _check_finite(field: str, reference: TensorRef, summarize: Summarize) -> list[Violation]:
+    row = summarize(reference).first_bad_row
+    if row < 0:
+        return []
+    return [Violation(field, f"must be finite, but row {row} holds NaN or an infinity: clean the data first")]
+
+
+def _check_target_values(
+    field: str, targets: TensorRef, spec: JobSpec, outputs: int, summarize: Summarize
+) -> Iterator[Violation]:
+    summary = summarize(targets)
+    if _is_class_indices(targets) and not (summary.minimum >= 0 and summary.maximum < outputs):
+        yield Violation(
+            field,
+            f"must be class indices 0..{outputs - 1} for a model with {outputs} outputs, "
+            f"got {summary.minimum:.0f}..{summary.maximum:.0f}",
+        )
+    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    if cross_entropy and len(targets.shape) == 2 and not summary.distributions:
+        yield Violation(field, "must be one-hot, or rows that are 0 or more and sum to 1, for cross-entropy")
+
+
+def _shape(reference: TensorRef) -> str:
+    return f"({', '.join(map(str, reference.shape))})"

@@ -1,0 +1,99 @@
+"""The stand-in for data with which a model's forward is called once, to record its stack of layers."""
+
+import linecache
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from gradwire_engine.module import Module
+
+
+class TraceError(TypeError):
+    """forward() does something that a stack of Linear and ReLU layers cannot say."""
+
+
+class Symbol:
+    """The value between two layers. Only a layer can take it; every other operation on it is a TraceError."""
+
+    # NumPy then asks this class first in `array * symbol`, and not each element.
+    __array_priority__ = 1000
+
+    def __init__(self, stack: "list[Module]") -> None:
+        self._stack = stack
+        self._depth = len(stack)
+
+    def through(self, layer: "Module") -> "Symbol":
+        """Record that this value goes into `layer`, and return the value that comes out."""
+        if self._depth != len(self._stack):
+            refuse(f"a branch: the input of {layer!r} has already gone through {self._stack[self._depth]!r}")
+        if any(layer is earlier for earlier in self._stack):
+            refuse(f"the layer {layer!r} used twice")
+        self._stack.append(layer)
+        return Symbol(self._stack)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this is what the last recorded layer gave."""
+        return self._depth == len(self._stack)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # Python and NumPy look for protocols this way and expect an AttributeError.
+            raise AttributeError(name)
+        refuse(f"the attribute .{name} of a layer's output")
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        refuse("a NumPy function on a layer's output")
+
+    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> NoReturn:
+        refuse(f"numpy.{ufunc.__name__} on a layer's output")
+
+    def __array_function__(self, function: Any, *_: Any, **__: Any) -> NoReturn:
+        refuse(f"numpy.{function.__name__} on a layer's output")
+
+
+_OPERATIONS = {
+    "+": "add radd iadd", "-": "sub rsub isub", "*": "mul rmul imul", "/": "truediv rtruediv itruediv",
+    "//": "floordiv rfloordiv ifloordiv", "%": "mod rmod imod", "**": "pow rpow ipow",
+    "@": "matmul rmatmul imatmul", "unary -": "neg", "unary +": "pos", "abs()": "abs",
+    "a comparison": "lt le gt ge eq ne", "a condition": "bool", "indexing": "getitem setitem",
+    "a loop over the rows": "iter", "len()": "len", "float()": "float", "int()": "int",
+}  # fmt: skip
+
+
+def _refusing(operation: str) -> Any:
+    def method(*_: Any) -> NoReturn:
+        refuse(f"the operation {operation} on a layer's output")
+
+    return method
+
+
+for _operation, _names in _OPERATIONS.items():
+    for _name in _names.split():
+        setattr(Symbol, f"__{_name}__", _refusing(_operation))
+Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise a TraceError that names the operation, and the class and the line of the forward() it stands in."""
+    message = (
+        f"cannot send {what}: a model that is trained remotely is a stack of Linear and ReLU layers, each used once"
+    )
+    frame = _user_frame()
+    if frame is not None:
+        owner = type(frame.f_locals["self"]).__name__
+        path, number = frame.f_code.co_filename, frame.f_lineno
+        line = linecache.getline(path, number).strip()
+        message = f'{owner}.forward, line {number} of "{path}": {message}\n    {line}'
+    raise TraceError(message)
+
+
+def _user_frame() -> FrameType | None:
+    """The innermost forward() on the stack that is not the engine's own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        engine = str(frame.f_globals.get("__name__", "")).startswith("gradwire_engine.")
+        if not engine and frame.f_code.co_name == "forward" and "self" in frame.f_locals:
+            return frame
+        frame = frame.f_back
+    return None

@@ -1,0 +1,59 @@
+"""The command line of the server: `gradwire serve`, or python -m gradwire_server."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Ray and NumPy's BLAS read these as they are imported, gRPC as it starts; so they are set before the server is loaded.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+_DEFAULT_DATA = Path("gradwire-data")
+
+
+def serve(
+    host: Annotated[str, typer.Option(envvar="GRADWIRE_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRADWIRE_PORT", help="Port; 0 takes any free one.")] = 50051,
+    data: Annotated[
+        Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, data and models.")
+    ] = _DEFAULT_DATA,
+    blobs: Annotated[
+        str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="Blob store as an fsspec URL; default: in --data.")
+    ] = None,
+    ray: Annotated[
+        str, typer.Option(envvar="GRADWIRE_RAY", help="local (Ray in this server), auto, or a cluster's address.")
+    ] = "local",
+    cpus_per_job: Annotated[float, typer.Option(envvar="GRADWIRE_CPUS_PER_JOB", help="CPUs for each job.")] = 1,
+    gpus_per_job: Annotated[
+        float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction, for each job on a GPU.")
+    ] = 1,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token; or set GRADWIRE_TOKEN.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Listen beyond this machine without a token.")
+    ] = False,
+) -> None:
+    """Run a gradwire server until it is told to stop."""
+    from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415  (see above)
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    try:
+        token = read_token(os.environ.get("GRADWIRE_TOKEN"), token_file)
+        settings = Settings(host, port, data, blobs, ray, token, insecure, cpus_per_job, gpus_per_job)
+        typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
+        from gradwire_server.app import run  # noqa: PLC0415  (see above)
+
+        run(settings, lambda address: typer.echo(f"gradwire is ready on {address}  (data in {data.resolve()})"))
+    except SettingsError as error:
+        typer.echo(f"gradwire serve: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(serve)

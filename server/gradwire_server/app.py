@@ -1,0 +1,128 @@
+"""Wires the server together, runs it, and takes it down. Nothing else does."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from gradwire_proto.v1 import dataset_service_pb2, model_service_pb2, training_service_pb2
+from gradwire_proto.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gradwire_server.attempts import Attempts
+from gradwire_server.blobs import BlobStore
+from gradwire_server.interceptor import Door
+from gradwire_server.jobs import Jobs
+from gradwire_server.models import Models
+from gradwire_server.runner import Runner
+from gradwire_server.scheduler import Scheduler
+from gradwire_server.services.datasets import DatasetService
+from gradwire_server.services.models import ModelService
+from gradwire_server.services.training import TrainingService
+from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.store.database import Database
+from gradwire_server.uploads import Uploads
+from gradwire_server.validation import Validator
+from gradwire_server.watch import Watchers
+
+_log = logging.getLogger(__name__)
+
+# A Predict of 32 MiB and its envelope.
+_MOST_MESSAGE_BYTES = 40 << 20
+# How long calls that are under way may take when the server goes down.
+_GRACE_SECONDS = 3.0
+
+_SERVICES = [
+    descriptor.full_name
+    for file in (training_service_pb2, dataset_service_pb2, model_service_pb2)
+    for descriptor in file.DESCRIPTOR.services_by_name.values()
+]
+
+
+def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `on_ready` is called with the address once jobs are taken."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with _only_server_of(settings.data):
+        blobs = BlobStore(settings.blobs_url, settings.data / "staging")
+        runner = Runner(settings, blobs)
+        # Ray before gRPC: it starts processes, which gRPC's threads do not like.
+        runner.connect()
+        try:
+            asyncio.run(_serve(settings, blobs, runner, on_ready))
+        finally:
+            runner.disconnect()
+
+
+async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready: Callable[[str], None]) -> None:
+    stopped = asyncio.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stopped.set)
+    database = Database(settings.data / "gradwire.db")
+    watchers = Watchers()
+    jobs = Jobs(database, watchers)
+    scheduler = Scheduler(jobs, runner, Attempts(jobs, runner, blobs))
+
+    server = grpc.aio.server(
+        interceptors=[Door(settings.token)],
+        options=[("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)],
+    )
+    validator = Validator(database, blobs, runner)
+    add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, scheduler, watchers), server)
+    add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, settings.data / "uploads")), server)
+    add_ModelServiceServicer_to_server(ModelService(Models(database, blobs)), server)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    address = _listen(server, settings)
+
+    await jobs.requeue_unfinished()
+    await runner.warm_up()
+    scheduling = asyncio.create_task(scheduler.run())
+    await server.start()
+    for service in ["", *_SERVICES]:
+        await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+    on_ready(address)
+    await stopped.wait()
+
+    _log.info("going down")
+    await healthy.enter_graceful_shutdown()
+    await server.stop(_GRACE_SECONDS)
+    scheduling.cancel()
+    await asyncio.gather(scheduling, return_exceptions=True)
+    database.close()
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.port}")
+    except RuntimeError as error:
+        message = (
+            f"cannot listen on {host}:{settings.port}: is another server there? Choose another --port (0: any free one)"
+        )
+        raise SettingsError(message) from error
+    return f"{host}:{port}"
+
+
+@contextmanager
+def _only_server_of(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock; a second server on it refuses to start and says who holds it."""
+    with (data / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise SettingsError(f"the data folder {data} is in use by another server, process {holder}") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

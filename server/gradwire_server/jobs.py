@@ -1,0 +1,273 @@
+"""The life of a job: its states, its attempts and its log of events. All that changes a job is here."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.training_service_pb2 import (
+    Epoch,
+    Event,
+    Job,
+    JobError,
+    JobState,
+    StateChange,
+)
+from gradwire_proto.v1.training_service_pb2 import (
+    Warning as WarningMessage,
+)
+from sqlalchemy import Connection
+
+from gradwire_server.errors import already_exists, not_found, out_of_range
+from gradwire_server.listing import Page
+from gradwire_server.store import queries
+from gradwire_server.store.database import Database
+from gradwire_server.store.queries import JobRow
+from gradwire_server.watch import Watchers
+
+_log = logging.getLogger(__name__)
+
+# A job whose workers die this often is given up: it may well be what kills them.
+_MOST_WORKERS_LOST = 3
+
+_UNFINISHED = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
+
+
+class AttemptOverError(RuntimeError):
+    """The attempt is not the job's current one any more, or the job has ended: its worker is refused."""
+
+
+class Jobs:
+    """Reads and changes jobs. Every change is one transaction: the job and its events together, then the watchers."""
+
+    def __init__(self, database: Database, watchers: Watchers, clock: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._watchers = watchers
+        self._clock = clock
+
+    async def create(self, spec: JobSpec, classification: bool, job_id: str, request_id: str) -> Job:
+        """Queue a job. The same request_id again returns the job that it made before."""
+
+        def work(connection: Connection) -> JobRow:
+            earlier = queries.job_of_request(connection, request_id)
+            if earlier is not None:
+                return earlier
+            chosen = job_id or f"job-{secrets.token_hex(5)}"
+            if queries.find_job(connection, chosen) is not None:
+                raise already_exists(f"jobs/{chosen}")
+            job = Job(name=f"jobs/{chosen}", spec=spec)
+            job.create_time.FromNanoseconds(self._clock())
+            row = queries.insert_job(connection, job, chosen, request_id, classification)
+            self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED)])
+            return row
+
+        return (await self._change(work)).message
+
+    async def find(self, name: str) -> JobRow:
+        """Return the job of that name, "jobs/{job_id}"; NOT_FOUND where there is none."""
+        row = await self._database.read(lambda connection: queries.find_job(connection, name.removeprefix("jobs/")))
+        if row is None or not name.startswith("jobs/"):
+            raise not_found(name)
+        return row
+
+    async def find_request(self, request_id: str) -> Job | None:
+        """Return the job that the request has made before, if it has."""
+        row = await self._database.read(lambda connection: queries.job_of_request(connection, request_id))
+        return None if row is None else row.message
+
+    async def list(self, page: Page) -> tuple[Sequence[Job], str]:
+        """Return a page of jobs, and the token of the next."""
+        return await self._database.read(lambda connection: queries.list_jobs(connection, page))
+
+    async def queued(self, limit: int) -> Sequence[JobRow]:
+        """Return the jobs that wait for a worker, in order of arrival."""
+        states = (JobState.JOB_STATE_QUEUED,)
+        return await self._database.read(lambda connection: queries.jobs_in_states(connection, states, limit))
+
+    async def events_after(self, number: int, sequence: int, limit: int) -> Sequence[Event]:
+        """Return the job's next events after a sequence number."""
+        return await self._database.read(lambda connection: queries.events_after(connection, number, sequence, limit))
+
+    async def check_sequence(self, name: str, after: int) -> JobRow:
+        """Return the job if it has an event of that number, or `after` is 0; else OUT_OF_RANGE."""
+        row = await self.find(name)
+        if not 0 <= after <= row.message.last_sequence:
+            last = row.message.last_sequence
+            raise out_of_range("after_sequence", f"must be 0..{last}, the job's last event, got {after}")
+        return row
+
+    async def last_checkpoint(self, number: int) -> Event | None:
+        """Return the event of the newest checkpoint, or None."""
+        return await self._database.read(lambda connection: queries.last_checkpoint(connection, number))
+
+    async def cancel(self, name: str) -> JobRow:
+        """End a job that has not ended."""
+        found = await self.find(name)
+
+        def work(connection: Connection) -> JobRow:
+            row = queries.job_by_number(connection, found.id)
+            if not row.ended:
+                self._append(connection, row, [_change(JobState.JOB_STATE_CANCELLED, "on request")])
+            return row
+
+        return await self._change(work)
+
+    async def start_attempt(self, number: int) -> JobRow:
+        """Begin the next attempt of a queued job; AttemptOverError if it is not queued any more."""
+
+        def work(connection: Connection) -> JobRow:
+            row = queries.job_by_number(connection, number)
+            if row.message.state != JobState.JOB_STATE_QUEUED:
+                raise AttemptOverError(f"{row.message.name} is not queued")
+            row.message.attempt += 1
+            self._append(connection, row, [_change(JobState.JOB_STATE_STARTING)])
+            return row
+
+        return await self._change(work)
+
+    async def record(self, number: int, attempt: int, events: Sequence[Event]) -> JobRow:
+        """Store what the attempt's worker reports; AttemptOverError, and nothing stored, if the attempt is over."""
+
+        def work(connection: Connection) -> JobRow:
+            row = self._current(connection, number, attempt)
+            self._append(connection, row, [new for event in events for new in _unseen(connection, row, event)])
+            return row
+
+        return await self._change(work)
+
+    async def worker_lost(self, number: int, attempt: int, cause: str) -> JobRow:
+        """Queue the job again after its worker died, or fail it if that has happened too often."""
+
+        def work(connection: Connection) -> JobRow:
+            row = self._current(connection, number, attempt)
+            row.workers_lost += 1
+            if row.workers_lost >= _MOST_WORKERS_LOST:
+                message = f"{row.workers_lost} workers died while they ran this job; the last: {cause}"
+                self._append(connection, row, [_failure("WORKER_LOST", message)])
+            else:
+                self._append(connection, row, [_warning("WORKER_LOST", cause), _change(JobState.JOB_STATE_QUEUED)])
+            return row
+
+        return await self._change(work)
+
+    async def fail(self, number: int, attempt: int, reason: str, message: str) -> JobRow:
+        """End the attempt and the job with an error that the server has found."""
+
+        def work(connection: Connection) -> JobRow:
+            row = self._current(connection, number, attempt)
+            self._append(connection, row, [_failure(reason, message)])
+            return row
+
+        return await self._change(work)
+
+    async def requeue_unfinished(self) -> None:
+        """At the start of a server: jobs that were running go on from their last checkpoint, in a new attempt."""
+
+        def work(connection: Connection) -> None:
+            for row in queries.jobs_in_states(connection, _UNFINISHED):
+                events = [
+                    _warning("SERVER_RESTARTED", "the server was started again"),
+                    _change(JobState.JOB_STATE_QUEUED),
+                ]
+                self._append(connection, row, events)
+                _log.info("%s goes on in a new attempt", row.message.name)
+
+        await self._database.write(work)
+
+    async def _change(self, work: Callable[[Connection], JobRow]) -> JobRow:
+        row = await self._database.write(work)
+        self._watchers.notify(row.id)
+        return row
+
+    def _current(self, connection: Connection, number: int, attempt: int) -> JobRow:
+        row = queries.job_by_number(connection, number)
+        if row.message.attempt != attempt or row.message.state not in _UNFINISHED:
+            raise AttemptOverError(f"attempt {attempt} of {row.message.name} is over")
+        return row
+
+    def _append(self, connection: Connection, row: JobRow, events: Sequence[Event]) -> None:
+        """Give the events their numbers, fold them into the job, and store both."""
+        now = self._clock()
+        for event in events:
+            row.message.last_sequence += 1
+            event.sequence, event.attempt = row.message.last_sequence, row.message.attempt
+            event.time.FromNanoseconds(now)
+            if event.state_change.state == JobState.JOB_STATE_SUCCEEDED:
+                model = _finished_model(connection, row, now)
+                event.state_change.model = model.name
+            _fold(row.message, event)
+        queries.insert_events(connection, row.id, events)
+        queries.save_job(connection, row)
+
+
+def _fold(job: Job, event: Event) -> None:
+    """Bring the job's own fields up to its newest event."""
+    kind = event.WhichOneof("kind")
+    if kind == "epoch":
+        job.last_epoch.CopyFrom(event.epoch)
+    if kind != "state_change":
+        return
+    change = event.state_change
+    job.state = change.state
+    if change.state == JobState.JOB_STATE_STARTING and not job.HasField("start_time"):
+        job.start_time.CopyFrom(event.time)
+    if change.HasField("execution"):
+        job.execution.CopyFrom(change.execution)
+    if change.state in queries.TERMINAL:
+        job.end_time.CopyFrom(event.time)
+        job.model = change.model
+        if change.HasField("error"):
+            job.error.CopyFrom(change.error)
+
+
+def _unseen(connection: Connection, row: JobRow, event: Event) -> list[Event]:
+    """Drop an epoch that an earlier attempt has reported; say so if it came out differently."""
+    if event.WhichOneof("kind") != "epoch" or event.epoch.epoch > row.message.last_epoch.epoch:
+        return [event]
+    stored = queries.epoch_event(connection, row.id, event.epoch.epoch).epoch
+    if _outcome(stored) == _outcome(event.epoch):
+        return []
+    message = (
+        f"epoch {stored.epoch} came out differently when it was run again: its running loss was "
+        f"{stored.running_loss!r}, then {event.epoch.running_loss!r}"
+    )
+    return [_warning("NOT_DETERMINISTIC", message)]
+
+
+def _outcome(epoch: Epoch) -> tuple[float, bytes, bytes]:
+    """What must be the same, to the bit, when an epoch is run again: all but its times."""
+    return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
+
+
+def _finished_model(connection: Connection, row: JobRow, now: int) -> Model:
+    """Store the model of a job that has just succeeded; its weights are the last checkpoint's."""
+    checkpoint = queries.last_checkpoint(connection, row.id)
+    assert checkpoint is not None, "a worker reports its last weights before its success"
+    job = row.message
+    model = Model(
+        name=f"models/{row.job_id}",
+        job=job.name,
+        spec=job.spec.model,
+        weights=checkpoint.checkpoint.weights,
+        train=job.spec.train,
+        test=job.spec.test if job.spec.HasField("test") else None,
+        last_epoch=job.last_epoch,
+    )
+    model.create_time.FromNanoseconds(now)
+    queries.insert_model(connection, row.job_id, model)
+    return model
+
+
+def _change(state: JobState, message: str = "") -> Event:
+    return Event(state_change=StateChange(state=state, message=message))
+
+
+def _failure(reason: str, message: str) -> Event:
+    error = JobError(reason=reason, message=message)
+    return Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, message=message, error=error))
+
+
+def _warning(reason: str, message: str) -> Event:
+    return Event(warning=WarningMessage(reason=reason, message=message))

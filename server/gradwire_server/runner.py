@@ -1,0 +1,182 @@
+"""Ray: the cluster's room, its workers, and the calls to them. No other file of the server speaks to Ray."""
+
+import asyncio
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from gradwire_proto.v1.spec_pb2 import Device
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_worker.reports import Assignment, Report
+from gradwire_worker.trainer import Trainer
+from ray.exceptions import RayError, RayTaskError
+
+from gradwire_server.blobs import BlobStore
+from gradwire_server.settings import Settings, SettingsError
+
+_log = logging.getLogger(__name__)
+
+_NAMESPACE = "gradwire"
+# start, poll and stop may be under way together.
+_CALLS_AT_ONCE = 8
+# How long a worker may take to stop before it is ended.
+_STOP_SECONDS = 10
+
+Pool = Literal["cpu", "gpu"]
+
+
+class WorkerLostError(RuntimeError):
+    """The worker's process, its node or the cluster is gone, or a call to it failed."""
+
+
+@dataclass(eq=False)
+class Worker:
+    """A warm actor. `reads_blobs` says whether it reaches the blob store itself."""
+
+    name: str
+    pool: Pool
+    actor: Any = field(repr=False)
+    reads_blobs: bool
+
+
+class Runner:
+    """Keeps workers warm, as many as the cluster has room for, and lends each to one attempt at a time."""
+
+    def __init__(self, settings: Settings, blobs: BlobStore) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._idle: dict[Pool, list[Worker]] = {"cpu": [], "gpu": []}
+        self._busy: dict[Pool, int] = {"cpu": 0, "gpu": 0}
+        self._capacity: dict[Pool, int] = {"cpu": 0, "gpu": 0}
+        self._made = 0
+        # Workers are named after the store that they work for, so that a server finds those that another one left.
+        self._name_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
+
+    def connect(self) -> None:
+        """Start Ray, or join the cluster that the settings name. Blocks for some seconds."""
+        local = self._settings.ray == "local"
+        options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if local else {}
+        try:
+            ray.init(
+                address=self._settings.ray,
+                namespace=_NAMESPACE,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **options,
+            )
+        except (ConnectionError, RayError, ValueError) as error:
+            raise SettingsError(f"cannot reach Ray at {self._settings.ray!r}: {error}") from error
+        for name in ray.util.list_named_actors():
+            if name.startswith(self._name_prefix):
+                ray.kill(ray.get_actor(name))
+        self.measure()
+
+    def disconnect(self) -> None:
+        """End this server's workers, and Ray if it runs inside this server."""
+        for worker in [*self._idle["cpu"], *self._idle["gpu"]]:
+            ray.kill(worker.actor)
+        ray.shutdown()
+
+    def measure(self) -> None:
+        """Look how much room the cluster has now."""
+        resources = ray.cluster_resources()
+        by_cpu = int(resources.get("CPU", 0) / self._settings.cpus_per_job)
+        by_gpu = int(resources.get("GPU", 0) / self._settings.gpus_per_job)
+        self._capacity = {"gpu": min(by_gpu, by_cpu), "cpu": max(0, by_cpu - min(by_gpu, by_cpu))}
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a job can have a GPU."""
+        return self._capacity["gpu"] > 0
+
+    def pool_for(self, device: Device) -> Pool:
+        """Return the pool that a job for this device waits for; "auto" is a GPU where there is one."""
+        if device == Device.DEVICE_CPU or not self.has_gpu:
+            return "cpu"
+        return "gpu"
+
+    def free(self, pool: Pool) -> int:
+        """How many more jobs the pool can take now."""
+        return max(0, self._capacity[pool] - self._busy[pool])
+
+    async def warm_up(self) -> None:
+        """Have one worker of each pool that there is room for ready before the first job comes."""
+        for pool in ("cpu", "gpu"):
+            if self.free(pool) and not self._idle[pool]:
+                self.release(await self.acquire(pool))
+
+    async def acquire(self, pool: Pool) -> Worker:
+        """Lend a warm worker, or make one. The caller must `release` or `discard` it."""
+        self._busy[pool] += 1
+        if self._idle[pool]:
+            return self._idle[pool].pop()
+        try:
+            return await self._make(pool)
+        except BaseException:
+            self._busy[pool] -= 1
+            raise
+
+    def release(self, worker: Worker) -> None:
+        """Take a healthy worker back."""
+        self._busy[worker.pool] -= 1
+        self._idle[worker.pool].append(worker)
+
+    def discard(self, worker: Worker) -> None:
+        """End a worker that cannot be trusted any more."""
+        self._busy[worker.pool] -= 1
+        ray.kill(worker.actor)
+
+    async def start(self, worker: Worker, assignment: Assignment, references: list[TensorRef]) -> None:
+        """Begin an attempt on the worker."""
+        tensors = None
+        if not worker.reads_blobs:
+            # Through Ray's object store, which moves each tensor once to a node and maps it there.
+            arrays = await asyncio.to_thread(lambda: {ref.sha256: self._blobs.load(ref) for ref in references})
+            tensors = ray.put(arrays)
+        await _call(worker.actor.start.remote(assignment, tensors))
+
+    async def poll(self, worker: Worker, job: str, attempt: int, after: int, timeout: float) -> list[Report]:
+        """Return the attempt's reports after `after`, waiting up to `timeout` seconds for one."""
+        reports: list[Report] = await _call(worker.actor.poll.remote(job, attempt, after, timeout))
+        return reports
+
+    async def stop(self, worker: Worker, job: str, attempt: int) -> None:
+        """End an attempt that still runs."""
+        async with asyncio.timeout(_STOP_SECONDS):
+            await _call(worker.actor.stop.remote(job, attempt))
+
+    async def _make(self, pool: Pool) -> Worker:
+        self._made += 1
+        name = f"{self._name_prefix}{os.getpid()}-{self._made}"
+        threads = str(max(1, int(self._settings.cpus_per_job)))
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        actor = (
+            ray.remote(Trainer)
+            .options(
+                name=name,
+                lifetime="detached",
+                num_cpus=self._settings.cpus_per_job,
+                num_gpus=self._settings.gpus_per_job if pool == "gpu" else 0,
+                max_concurrency=_CALLS_AT_ONCE,
+                runtime_env={"env_vars": variables},
+            )
+            .remote()
+        )
+        reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+        _log.info("worker %s is ready (%s%s)", name, pool, "" if reads_blobs else ", data through Ray's object store")
+        return Worker(name, pool, actor, reads_blobs)
+
+
+async def _call(reference: Any) -> Any:
+    try:
+        return await reference
+    except RayError as error:
+        raise WorkerLostError(_first_line(error)) from error
+
+
+def _first_line(error: RayError) -> str:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0]}"

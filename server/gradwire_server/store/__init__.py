@@ -1,0 +1,1 @@
+"""The store: tables, and the database that reads and writes them."""

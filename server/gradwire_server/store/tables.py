@@ -1,0 +1,55 @@
+"""The tables. A row holds the message itself, and beside it the columns that are searched by."""
+
+from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    # In order of arrival.
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String(63), nullable=False, unique=True),
+    Column("request_id", String(128), unique=True),
+    Column("state", Integer, nullable=False, index=True),
+    # What the scheduler and the workers need beside the message.
+    Column("classification", Integer, nullable=False),
+    Column("workers_lost", Integer, nullable=False, default=0),
+    # A gradwire.v1.Job.
+    Column("message", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job", Integer, ForeignKey("jobs.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    # The name of the kind in Event.kind, and for an epoch or a checkpoint its number.
+    Column("kind", String(16), nullable=False),
+    Column("epoch", Integer),
+    # A gradwire.v1.Event.
+    Column("message", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+# No epoch of a job is ever there twice.
+Index("one_event_per_epoch", events.c.job, events.c.epoch, unique=True, sqlite_where=events.c.kind == "epoch")
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("model_id", String(63), nullable=False, unique=True),
+    # A gradwire.v1.Model.
+    Column("message", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# What validation has found out about the elements of a tensor; see gradwire_engine.spec.summary.
+summaries = Table(
+    "summaries",
+    metadata,
+    # sha256, dtype and shape.
+    Column("tensor", String, primary_key=True),
+    Column("summary", String, nullable=False),
+)

@@ -1,0 +1,76 @@
+"""Blobs as arrays: read once per node, mapped into memory, never copied, and checked against their digest."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from gradwire_engine.backend import Array
+from gradwire_engine.spec.tensors import tensor_type
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+
+_READ_BYTES = 1 << 24
+
+
+class BlobLostError(RuntimeError):
+    """A blob that a job needs is gone, or its bytes are not what its digest says."""
+
+
+class BlobReader:
+    """Reads from a blob store by URL. A local folder is mapped in place, anything else through a cache on this node."""
+
+    def __init__(self, url: str, cache: Path | None = None) -> None:
+        self.url = url
+        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.is_local = "file" in np.atleast_1d(self.fs.protocol)
+        self._cache = cache or Path(tempfile.gettempdir(), f"gradwire-cache-{os.getuid()}")
+        self._verified: set[str] = set()
+
+    def blob_path(self, sha256: str) -> str:
+        """Return where the blob is in the store's file system."""
+        return f"{self.root}/{sha256[:2]}/{sha256}"
+
+    def has(self, sha256: str) -> bool:
+        """Whether the store, as seen from this process, holds the blob."""
+        return bool(self.fs.exists(self.blob_path(sha256)))
+
+    def size(self, sha256: str) -> int:
+        """Return the size in bytes of a blob that is there."""
+        return int(self.fs.size(self.blob_path(sha256)))
+
+    def load(self, reference: TensorRef) -> Array:
+        """Return the tensor as a read-only mapped array. Its digest is checked once in the life of this reader."""
+        kind = tensor_type(reference)
+        path = self._node_path(reference.sha256)
+        if path.stat().st_size != kind.size_bytes:
+            raise BlobLostError(f"blob {reference.sha256} has {path.stat().st_size} bytes, expected {kind.size_bytes}")
+        if reference.sha256 not in self._verified:
+            self._verify(path, reference.sha256)
+        return np.memmap(path, dtype=kind.dtype, mode="r", shape=kind.shape)
+
+    def _node_path(self, sha256: str) -> Path:
+        source = self.blob_path(sha256)
+        if not self.fs.exists(source):
+            raise BlobLostError(f"blob {sha256} is not in the store {self.url}")
+        if self.is_local:
+            return Path(source)
+        cached = self._cache / sha256
+        if not cached.exists():
+            self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache) as scratch:
+                fetched = Path(scratch, sha256)
+                self.fs.get_file(source, str(fetched))
+                fetched.replace(cached)
+        return cached
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        digest: Any = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+        if digest.hexdigest() != sha256:
+            raise BlobLostError(f"blob {sha256} is damaged: its bytes have the digest {digest.hexdigest()}")
+        self._verified.add(sha256)

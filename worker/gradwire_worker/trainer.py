@@ -1,0 +1,153 @@
+"""The actor: start a job, poll its reports, stop it. Training runs on a thread of its own, one job at a time."""
+
+import logging
+import threading
+import time
+
+import numpy as np
+from gradwire_engine.backend import Array
+from gradwire_engine.plans import NoGpuError
+from gradwire_engine.spec.building import JobData, PreparedJob, prepare
+from gradwire_engine.spec.messages import epoch_message, execution_message
+from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
+from gradwire_engine.training import LossNotFiniteError, StoppedError, train
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, StateChange
+
+from gradwire_worker.checkpoints import CheckpointPolicy
+from gradwire_worker.outbox import Outbox
+from gradwire_worker.reports import Assignment, Report
+from gradwire_worker.tensors import BlobLostError, BlobReader
+
+_log = logging.getLogger(__name__)
+
+
+class StaleAttemptError(RuntimeError):
+    """The call is for an attempt that this worker does not run."""
+
+
+class Trainer:
+    """Runs one attempt at a time; `start` ends the one before, if it has not ended by itself."""
+
+    def __init__(self) -> None:
+        self._run: _Run | None = None
+        self._readers: dict[str, BlobReader] = {}
+
+    def can_read(self, blobs: str, probe: str) -> bool:
+        """Whether this worker reaches the blob store at that URL: whether it sees the blob `probe`."""
+        return self._reader(blobs).has(probe)
+
+    def start(self, assignment: Assignment, tensors: dict[str, Array] | None = None) -> None:
+        """Begin an attempt. `tensors`, by digest, are those that it cannot read from the blob store itself."""
+        if self._run is not None:
+            self._run.stop()
+            self._run.join()
+        self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
+        self._run.start()
+
+    def poll(self, job: str, attempt: int, after: int, timeout: float) -> list[Report]:
+        """Acknowledge the attempt's reports up to `after`, and return the next; waits up to `timeout` seconds."""
+        return self._current(job, attempt).outbox.take(after, timeout)
+
+    def stop(self, job: str, attempt: int) -> None:
+        """End the attempt within about a tenth of a second and one step; nothing more is reported."""
+        run = self._current(job, attempt)
+        run.stop()
+        run.join()
+
+    def _current(self, job: str, attempt: int) -> "_Run":
+        run = self._run
+        if run is None or (run.assignment.job, run.assignment.attempt) != (job, attempt):
+            raise StaleAttemptError(f"this worker does not run attempt {attempt} of {job}")
+        return run
+
+    def _reader(self, url: str) -> BlobReader:
+        return self._readers.setdefault(url, BlobReader(url))
+
+
+class _Run(threading.Thread):
+    """One attempt, from the data to the last report."""
+
+    def __init__(self, assignment: Assignment, reader: BlobReader, tensors: dict[str, Array]) -> None:
+        super().__init__(name=f"{assignment.job} attempt {assignment.attempt}", daemon=True)
+        self.assignment = assignment
+        self.outbox = Outbox()
+        self._reader = reader
+        self._tensors = tensors
+        self._stopping = threading.Event()
+        self._spec = JobSpec.FromString(assignment.spec)
+
+    def stop(self) -> None:
+        """Ask training to end."""
+        self._stopping.set()
+        self.outbox.close()
+
+    def run(self) -> None:
+        try:
+            self._train()
+        except StoppedError:
+            return
+        except LossNotFiniteError as error:
+            self._fail("LOSS_NOT_FINITE", str(error))
+        except BlobLostError as error:
+            self._fail("DATA_LOST", f"{error}; upload the data again and submit the job once more")
+        except NoGpuError as error:
+            self._fail("WORKER_ERROR", str(error))
+        except MemoryError as error:
+            self._fail("OUT_OF_MEMORY", f"{error}; use a smaller model, or a worker with more memory")
+        except Exception as error:
+            # The last line of defence: whatever it is, the job must end and say so.
+            _log.exception("%s failed", self.name)
+            self._fail("WORKER_ERROR", f"the worker failed: {type(error).__name__}: {error}")
+
+    def _train(self) -> None:
+        job = self._prepare()
+        plan = job.chosen.plan
+        running = StateChange(state=JobState.JOB_STATE_RUNNING, execution=execution_message(job.chosen))
+        self.outbox.add(Event(state_change=running))
+        policy = CheckpointPolicy()
+        resume = self.assignment.resume
+        epochs = train(
+            plan,
+            job.config,
+            job.train_set,
+            job.test_set,
+            epochs_done=resume.epoch if resume else 0,
+            should_stop=self._stopping.is_set,
+        )
+        for epoch in epochs:
+            self.outbox.add(Event(epoch=epoch_message(epoch)))
+            if policy.due() and epoch.epoch < job.config.epochs:
+                started = time.perf_counter()
+                self._report_weights(epoch.epoch, plan.weights())
+                policy.taken(time.perf_counter() - started)
+        self._report_weights(job.config.epochs, plan.weights())
+        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED)))
+
+    def _prepare(self) -> PreparedJob:
+        spec, resume = self._spec, self.assignment.resume
+        data = JobData(
+            train=self._load_set(spec.train),
+            test=self._load_set(spec.test) if spec.HasField("test") else None,
+            given_weights=self._load(spec.initial_weights) if spec.HasField("initial_weights") else None,
+        )
+        weights = np.frombuffer(resume.weights, numpy_dtype(spec.dtype)) if resume else None
+        return prepare(spec, data, self.assignment.classification, weights)
+
+    def _load_set(self, dataset: Dataset) -> tuple[Array, Array]:
+        return self._load(dataset.inputs), self._load(dataset.targets)
+
+    def _load(self, reference: TensorRef) -> Array:
+        if reference.sha256 in self._tensors:
+            array = self._tensors[reference.sha256]
+            return array.view(numpy_dtype(reference.dtype)).reshape(tuple(reference.shape))
+        return self._reader.load(reference)
+
+    def _report_weights(self, epoch: int, weights: Array) -> None:
+        checkpoint = Checkpoint(epoch=epoch, weights=tensor_ref(weights))
+        self.outbox.add(Event(checkpoint=checkpoint), bytes(wire_bytes(weights)))
+
+    def _fail(self, reason: str, message: str) -> None:
+        error = JobError(reason=reason, message=message)
+        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, error=error, message=message)))
