@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 # A Predict of 32 MiB and its envelope.
 _MOST_MESSAGE_BYTES = 40 << 20
+_LEAST_PING_MS = 10_000
 # How long calls that are under way may take when the server goes down.
 _GRACE_SECONDS = 3.0
 
@@ -72,7 +73,13 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
 
     server = grpc.aio.server(
         interceptors=[Door(settings.token)],
-        options=[("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES), ("grpc.so_reuseport", 0)],
+        options=[
+            ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),
+            # Watchers ping, so that they notice a connection that has silently died.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", _LEAST_PING_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
     )
     validator = Validator(database, blobs, runner)
     add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, scheduler, watchers), server)

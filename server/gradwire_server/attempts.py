@@ -3,8 +3,7 @@
 import asyncio
 import logging
 
-from gradwire_proto.v1.spec_pb2 import JobSpec
-from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_engine.spec.building import references
 from gradwire_worker.reports import Assignment, Report
 
 from gradwire_server.blobs import BlobStore
@@ -50,7 +49,7 @@ class Attempts:
             resume = await asyncio.to_thread(self._checkpoints.newest, row.id)
             spec = row.message.spec
             assignment = Assignment(job, attempt, spec.SerializeToString(), row.classification, self._blobs.url, resume)
-            await self._runner.start(worker, assignment, _tensors(spec))
+            await self._runner.start(worker, assignment, list(references(spec).values()))
             await self._follow(worker, row)
         except WorkerLostError as error:
             _log.warning("%s lost its worker in attempt %d: %s", job, attempt, error)
@@ -58,6 +57,12 @@ class Attempts:
             return False
         except (AttemptOverError, asyncio.CancelledError):
             return await self._stop(worker, row)
+        except Exception as error:
+            # The last line of defence: whatever it is, the job must end and say so.
+            _log.exception("attempt %d of %s broke off", attempt, job)
+            message = f"the server failed while it followed the job: {type(error).__name__}: {error}"
+            await self._jobs.fail(row.id, attempt, "SERVER_ERROR", message)
+            return False
         return True
 
     async def _follow(self, worker: Worker, row: JobRow) -> None:
@@ -92,10 +97,3 @@ class Attempts:
             _log.warning("%s did not stop: %s", worker.name, error)
             return False
         return True
-
-
-def _tensors(spec: JobSpec) -> list[TensorRef]:
-    """Everything that a worker loads for the job."""
-    sets = [spec.train, *([spec.test] if spec.HasField("test") else [])]
-    tensors = [tensor for dataset in sets for tensor in (dataset.inputs, dataset.targets)]
-    return [*tensors, spec.initial_weights] if spec.HasField("initial_weights") else tensors

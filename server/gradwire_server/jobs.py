@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import (
+    Checkpoint,
     Epoch,
     Event,
     Job,
     JobError,
     JobState,
+    JobWarning,
     StateChange,
-)
-from gradwire_proto.v1.training_service_pb2 import (
-    Warning as WarningMessage,
 )
 from sqlalchemy import Connection
 
@@ -97,10 +96,6 @@ class Jobs:
             last = row.message.last_sequence
             raise out_of_range("after_sequence", f"must be 0..{last}, the job's last event, got {after}")
         return row
-
-    async def last_checkpoint(self, number: int) -> Event | None:
-        """Return the event of the newest checkpoint, or None."""
-        return await self._database.read(lambda connection: queries.last_checkpoint(connection, number))
 
     async def cancel(self, name: str) -> JobRow:
         """End a job that has not ended."""
@@ -190,12 +185,16 @@ class Jobs:
     def _append(self, connection: Connection, row: JobRow, events: Sequence[Event]) -> None:
         """Give the events their numbers, fold them into the job, and store both."""
         now = self._clock()
+        checkpoint: Checkpoint | None = None
         for event in events:
             row.message.last_sequence += 1
             event.sequence, event.attempt = row.message.last_sequence, row.message.attempt
             event.time.FromNanoseconds(now)
+            if event.HasField("checkpoint"):
+                checkpoint = event.checkpoint
             if event.state_change.state == JobState.JOB_STATE_SUCCEEDED:
-                model = _finished_model(connection, row, now)
+                model = _finished_model(row, checkpoint or queries.last_checkpoint(connection, row.id), now)
+                queries.insert_model(connection, row.job_id, model)
                 event.state_change.model = model.name
             _fold(row.message, event)
         queries.insert_events(connection, row.id, events)
@@ -241,22 +240,19 @@ def _outcome(epoch: Epoch) -> tuple[float, bytes, bytes]:
     return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
 
 
-def _finished_model(connection: Connection, row: JobRow, now: int) -> Model:
-    """Store the model of a job that has just succeeded; its weights are the last checkpoint's."""
-    checkpoint = queries.last_checkpoint(connection, row.id)
-    assert checkpoint is not None, "a worker reports its last weights before its success"
+def _finished_model(row: JobRow, checkpoint: Checkpoint, now: int) -> Model:
+    """Return the model of a job that has just succeeded; its weights are the last checkpoint's."""
     job = row.message
     model = Model(
         name=f"models/{row.job_id}",
         job=job.name,
         spec=job.spec.model,
-        weights=checkpoint.checkpoint.weights,
+        weights=checkpoint.weights,
         train=job.spec.train,
         test=job.spec.test if job.spec.HasField("test") else None,
         last_epoch=job.last_epoch,
     )
     model.create_time.FromNanoseconds(now)
-    queries.insert_model(connection, row.job_id, model)
     return model
 
 
@@ -270,4 +266,4 @@ def _failure(reason: str, message: str) -> Event:
 
 
 def _warning(reason: str, message: str) -> Event:
-    return Event(warning=WarningMessage(reason=reason, message=message))
+    return Event(warning=JobWarning(reason=reason, message=message))

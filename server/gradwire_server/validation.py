@@ -1,10 +1,9 @@
 """Is this a job that can be trained? The rules are the engine's; here they meet what the server has."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gradwire_engine.spec.building import resolve
+from gradwire_engine.spec.building import references, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
@@ -41,9 +40,11 @@ class Validator:
     async def check(self, spec: JobSpec) -> ValidJob:
         """Return the resolved job, or raise INVALID_ARGUMENT or FAILED_PRECONDITION."""
         _refuse(check_spec(spec))
-        for field, reference in _references(spec):
+        for field, reference in references(spec).items():
             self._check_stored(field, reference)
-        summaries = {_key(reference): await self._summary(field, reference) for field, reference in _references(spec)}
+        summaries = {
+            _key(reference): await self._summary(field, reference) for field, reference in references(spec).items()
+        }
 
         def remembered(reference: TensorRef) -> TensorSummary:
             return summaries[_key(reference)]
@@ -85,16 +86,6 @@ class Validator:
 def _refuse(violations: list[Violation]) -> None:
     if violations:
         raise invalid_argument([(_PREFIX + violation.field, violation.description) for violation in violations])
-
-
-def _references(spec: JobSpec) -> Iterator[tuple[str, TensorRef]]:
-    yield "train.inputs", spec.train.inputs
-    yield "train.targets", spec.train.targets
-    if spec.HasField("test"):
-        yield "test.inputs", spec.test.inputs
-        yield "test.targets", spec.test.targets
-    if spec.HasField("initial_weights"):
-        yield "initial_weights", spec.initial_weights
 
 
 def _key(reference: TensorRef) -> str:

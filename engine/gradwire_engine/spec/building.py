@@ -7,7 +7,7 @@ import numpy as np
 from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
 from gradwire_proto.v1.spec_pb2 import Loss as LossMessage
-from gradwire_proto.v1.tensor_pb2 import DataType
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
 from gradwire_engine.backend import Array
 from gradwire_engine.examples import Examples
@@ -48,6 +48,16 @@ def resolve(spec: JobSpec) -> JobSpec:
     resolved.device = spec.device or Device.DEVICE_AUTO
     resolved.evaluate_every = spec.evaluate_every or 1
     return resolved
+
+
+def references(spec: JobSpec) -> dict[str, TensorRef]:
+    """Return the tensors that a job names, by the path of their field in the spec."""
+    found = {"train.inputs": spec.train.inputs, "train.targets": spec.train.targets}
+    if spec.HasField("test"):
+        found |= {"test.inputs": spec.test.inputs, "test.targets": spec.test.targets}
+    if spec.HasField("initial_weights"):
+        found["initial_weights"] = spec.initial_weights
+    return found
 
 
 def network(spec: ModelSpec) -> Network:

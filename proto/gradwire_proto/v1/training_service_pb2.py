@@ -27,7 +27,7 @@ from gradwire_proto.v1 import spec_pb2 as gradwire_dot_v1_dot_spec__pb2
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\x9c\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8b\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12\'\n\x07warning\x18\x07 \x01(\x0b\x32\x14.gradwire.v1.WarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"\xa6\x01\n\x05\x45poch\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x14\n\x0crunning_loss\x18\x02 \x01(\x01\x12#\n\x05train\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\"\n\x04test\x18\x04 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\x15\n\rtrain_seconds\x18\x05 \x01(\x01\x12\x18\n\x10\x65valuate_seconds\x18\x06 \x01(\x01\"\xeb\x01\n\x07Metrics\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tprecision\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13mean_absolute_error\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x0f\n\x02r2\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x0b\n\t_accuracyB\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1B\x16\n\x14_mean_absolute_errorB\x05\n\x03_r2\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"*\n\x07Warning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"U\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x32\xd9\x02\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12\x36\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\x12G\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.JobBb\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\x9c\x03\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\"+\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12*\n\x07warning\x18\x07 \x01(\x0b\x32\x17.gradwire.v1.JobWarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"\xa6\x01\n\x05\x45poch\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x14\n\x0crunning_loss\x18\x02 \x01(\x01\x12#\n\x05train\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\"\n\x04test\x18\x04 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\x15\n\rtrain_seconds\x18\x05 \x01(\x01\x12\x18\n\x10\x65valuate_seconds\x18\x06 \x01(\x01\"\xeb\x01\n\x07Metrics\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tprecision\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13mean_absolute_error\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x0f\n\x02r2\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x0b\n\t_accuracyB\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1B\x16\n\x14_mean_absolute_errorB\x05\n\x03_r2\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"-\n\nJobWarning\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"U\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07\x32\xd9\x02\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12\x36\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\x12G\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.JobBb\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gradwire_proto.v1.training_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.gradwire.v1B\024TrainingServiceProtoP\001Z)gradwire.dev/proto/gradwire/v1;gradwirev1\252\002\013Gradwire.V1'
-  _globals['_JOBSTATE']._serialized_start=2082
-  _globals['_JOBSTATE']._serialized_end=2282
+  _globals['_JOBSTATE']._serialized_start=2088
+  _globals['_JOBSTATE']._serialized_end=2288
   _globals['_JOB']._serialized_start=135
   _globals['_JOB']._serialized_end=547
   _globals['_JOBERROR']._serialized_start=549
@@ -44,31 +44,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTION']._serialized_start=594
   _globals['_EXECUTION']._serialized_end=687
   _globals['_EVENT']._serialized_start=690
-  _globals['_EVENT']._serialized_end=957
-  _globals['_STATECHANGE']._serialized_start=960
-  _globals['_STATECHANGE']._serialized_end=1124
-  _globals['_EPOCH']._serialized_start=1127
-  _globals['_EPOCH']._serialized_end=1293
-  _globals['_METRICS']._serialized_start=1296
-  _globals['_METRICS']._serialized_end=1531
-  _globals['_CHECKPOINT']._serialized_start=1533
-  _globals['_CHECKPOINT']._serialized_end=1601
-  _globals['_WARNING']._serialized_start=1603
-  _globals['_WARNING']._serialized_end=1645
-  _globals['_CREATEJOBREQUEST']._serialized_start=1647
-  _globals['_CREATEJOBREQUEST']._serialized_end=1732
-  _globals['_GETJOBREQUEST']._serialized_start=1734
-  _globals['_GETJOBREQUEST']._serialized_end=1763
-  _globals['_LISTJOBSREQUEST']._serialized_start=1765
-  _globals['_LISTJOBSREQUEST']._serialized_end=1855
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1857
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1932
-  _globals['_WATCHJOBREQUEST']._serialized_start=1934
-  _globals['_WATCHJOBREQUEST']._serialized_end=1989
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1991
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2045
-  _globals['_CANCELJOBREQUEST']._serialized_start=2047
-  _globals['_CANCELJOBREQUEST']._serialized_end=2079
-  _globals['_TRAININGSERVICE']._serialized_start=2285
-  _globals['_TRAININGSERVICE']._serialized_end=2630
+  _globals['_EVENT']._serialized_end=960
+  _globals['_STATECHANGE']._serialized_start=963
+  _globals['_STATECHANGE']._serialized_end=1127
+  _globals['_EPOCH']._serialized_start=1130
+  _globals['_EPOCH']._serialized_end=1296
+  _globals['_METRICS']._serialized_start=1299
+  _globals['_METRICS']._serialized_end=1534
+  _globals['_CHECKPOINT']._serialized_start=1536
+  _globals['_CHECKPOINT']._serialized_end=1604
+  _globals['_JOBWARNING']._serialized_start=1606
+  _globals['_JOBWARNING']._serialized_end=1651
+  _globals['_CREATEJOBREQUEST']._serialized_start=1653
+  _globals['_CREATEJOBREQUEST']._serialized_end=1738
+  _globals['_GETJOBREQUEST']._serialized_start=1740
+  _globals['_GETJOBREQUEST']._serialized_end=1769
+  _globals['_LISTJOBSREQUEST']._serialized_start=1771
+  _globals['_LISTJOBSREQUEST']._serialized_end=1861
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1863
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1938
+  _globals['_WATCHJOBREQUEST']._serialized_start=1940
+  _globals['_WATCHJOBREQUEST']._serialized_end=1995
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1997
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2051
+  _globals['_CANCELJOBREQUEST']._serialized_start=2053
+  _globals['_CANCELJOBREQUEST']._serialized_end=2085
+  _globals['_TRAININGSERVICE']._serialized_start=2291
+  _globals['_TRAININGSERVICE']._serialized_end=2636
 # @@protoc_insertion_point(module_scope)

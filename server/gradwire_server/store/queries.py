@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.training_service_pb2 import Event, Job, JobState
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, insert, select, update
 from sqlalchemy import delete as delete_from
 
@@ -99,16 +99,15 @@ def epoch_event(connection: Connection, job: int, epoch: int) -> Event:
     return Event.FromString(connection.scalars(query).one())
 
 
-def last_checkpoint(connection: Connection, job: int) -> Event | None:
-    """Return the event of the job's newest checkpoint, or None."""
+def last_checkpoint(connection: Connection, job: int) -> Checkpoint:
+    """Return the newest checkpoint of a job that is known to have one."""
     query = (
         select(events.c.message)
         .where(events.c.job == job, events.c.kind == "checkpoint")
         .order_by(events.c.sequence.desc())
         .limit(1)
     )
-    message = connection.scalars(query).first()
-    return None if message is None else Event.FromString(message)
+    return Event.FromString(connection.scalars(query).one()).checkpoint
 
 
 def insert_model(connection: Connection, model_id: str, model: Model) -> None:

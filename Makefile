@@ -1,0 +1,61 @@
+# Every target does its own set-up, in .venv (Python) and .npm (buf); nothing is installed elsewhere.
+PYTHON ?= python3
+BUF_VERSION := 1.75.0
+VENV := .venv
+BIN := $(VENV)/bin
+BUF := .npm/node_modules/.bin/buf
+
+.PHONY: help demo test lint format proto bench clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo ## train a small network on real digits through a server of its own
+	@$(BIN)/python examples/digits.py
+
+test: $(VENV)/.dev ## run every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff, mypy, and buf where there is node
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-proto; \
+	 else echo "buf was left out: it needs npm (apt-get install npm)"; fi
+
+.PHONY: lint-proto
+lint-proto: $(BUF)
+	$(BUF) lint proto
+	@if git rev-parse -q --verify main:proto/buf.yaml >/dev/null; then \
+	 echo "$(BUF) breaking proto against main"; $(BUF) breaking proto --against '.git#branch=main,subdir=proto'; \
+	 else echo "buf breaking was left out: there is no branch main to compare with"; fi
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
+	PATH="$(BIN):$$PATH" $(BIN)/python proto/generate.py
+
+bench: $(VENV)/.bench ## print every figure of the service
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove what the targets have made
+	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+
+# One environment; each mark says which extras are in it.
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+	@echo "installing gradwire[$*] into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	 { echo "gradwire needs Python 3.11 or newer as $(PYTHON): apt-get install python3, or make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	 { echo "$(PYTHON) has no venv: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(BUF):
+	@npm install --silent --no-audit --no-fund --no-save --prefix .npm @bufbuild/buf@$(BUF_VERSION) >/dev/null

@@ -1,0 +1,48 @@
+"""The command's entry: its groups, `serve`, and how errors end it."""
+
+import os
+import sys
+
+import typer
+from gradwire_engine import TraceError
+
+from gradwire import __version__
+from gradwire.cli import jobs, models, training
+from gradwire.embedded import server_command
+from gradwire.errors import GradwireError
+
+_commands = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Train small neural networks, here or by a server."
+)
+_commands.add_typer(jobs.commands, name="jobs", help="Jobs on a server.")
+_commands.add_typer(models.commands, name="models", help="Trained models on a server.")
+_commands.command("train")(training.train)
+
+
+@_commands.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Run a server: gradwire serve --help shows its options.",
+)
+def serve(context: typer.Context) -> None:
+    """Become the server's process; its own command line reads the options."""
+    command = server_command()
+    os.execv(command[0], [*command, *context.args])
+
+
+@_commands.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Answer --version."""
+    if show:
+        typer.echo(f"gradwire {__version__}")
+        raise typer.Exit
+
+
+def app() -> None:
+    """Run the command; an error is one line, without a traceback."""
+    try:
+        _commands()
+    except (GradwireError, TraceError) as error:
+        typer.echo(f"gradwire: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

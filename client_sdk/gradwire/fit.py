@@ -1,0 +1,82 @@
+"""fit: one call from a model and data to trained weights, here or on a server."""
+
+import sys
+from typing import Any
+
+from gradwire_engine.losses import Loss
+from gradwire_engine.module import Module
+from gradwire_engine.optim import SGD
+
+from gradwire.client import Client
+from gradwire.display import Display
+from gradwire.history import History
+from gradwire.local import run_locally
+from gradwire.submission import make_submission
+from gradwire.transport import resolve_address
+
+
+def fit(
+    model: Module,
+    train: tuple[Any, Any],
+    *,
+    test: tuple[Any, Any] | None = None,
+    loss: Loss,
+    optimizer: SGD,
+    epochs: int = 10,
+    batch_size: int = 64,
+    shuffle: bool = True,
+    seed: int = 0,
+    dtype: Any = None,
+    device: str = "auto",
+    evaluate_every: int = 1,
+    at: str | None = None,
+    token: str | None = None,
+    name: str = "",
+    progress: bool | None = None,
+) -> History:
+    """Train a model and return the history of its epochs. The weights land in the model, in place.
+
+    train and test are pairs (inputs, targets): inputs of shape (rows, features); targets class indices (rows,),
+    one-hot rows or regression targets (rows, outputs), or floats (rows,) for a model with one output. They may be
+    arrays, lists, pandas or torch CPU tensors. `optimizer` is an SGD of this model.
+
+    The job starts from the weights that the model has; deferred layers are drawn from `seed`, which also orders the
+    rows where `shuffle` is on. dtype is "float32" or "float64", by default the model's own. device is "auto", "cpu"
+    or "gpu". evaluate_every=n evaluates after every n-th epoch and after the last.
+
+    at: "host:port" of a server, or "local" for this process. By default GRADWIRE_ADDRESS, and "local" without it.
+    progress: show the epochs; by default where there is a terminal.
+
+    Raises InvalidArgumentError or TraceError for what cannot be trained, JobFailedError if the loss does not stay
+    finite, UnavailableError if there is no server. Ctrl-C leaves a remote job running.
+    """
+    job_arguments: dict[str, Any] = {
+        "test": test,
+        "loss": loss,
+        "optimizer": optimizer,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed,
+        "dtype": dtype,
+        "device": device,
+        "evaluate_every": evaluate_every,
+    }
+    address = resolve_address(at)
+    with Display(progress) as display:
+        if address in (None, "local"):
+            return run_locally(make_submission(model, train, **job_arguments), display.epoch)
+        with Client(address, token=token) as client:
+            job = client.submit(model, train, **job_arguments, name=name, upload_progress=display.uploaded)
+            try:
+                for epoch in job.epochs():
+                    display.epoch(epoch)
+                return job.result()
+            except KeyboardInterrupt:
+                print(
+                    f"\nThe job {job.name} goes on at {address}."
+                    f"\nTo watch it: gradwire jobs watch {job.name} --at {address}"
+                    f"\nTo end it:   gradwire jobs cancel {job.name} --at {address}",
+                    file=sys.stderr,
+                )
+                raise

@@ -1,0 +1,32 @@
+"""at="local": the same job in this process, through the same engine and the same checks."""
+
+from collections.abc import Callable
+
+from gradwire_engine.plans import NoGpuError
+from gradwire_engine.spec.building import network, prepare
+from gradwire_engine.spec.messages import execution_message
+from gradwire_engine.training import Epoch, LossNotFiniteError, train
+
+from gradwire.errors import FailedPreconditionError, JobFailedError
+from gradwire.history import History
+from gradwire.submission import Submission
+from gradwire.views import plan_of
+
+
+def run_locally(submission: Submission, on_epoch: Callable[[Epoch], None]) -> History:
+    """Train to the end; the weights land in the model and the history is returned."""
+    try:
+        job = prepare(submission.spec, submission.data(), submission.classification)
+    except NoGpuError as error:
+        raise FailedPreconditionError(str(error)) from error
+    history = History(plan=plan_of(execution_message(job.chosen)))
+    try:
+        for epoch in train(job.chosen.plan, job.config, job.train_set, job.test_set):
+            history.epochs.append(epoch)
+            on_epoch(epoch)
+    except LossNotFiniteError as error:
+        failure = JobFailedError(str(error))
+        failure.reason = "LOSS_NOT_FINITE"
+        raise failure from error
+    submission.traced.land(job.chosen.plan.weights(), network(submission.spec.model))
+    return history

@@ -1,0 +1,117 @@
+"""The connection to a server: address, token, deadlines, retries. Nothing else in the SDK calls gRPC."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
+
+import grpc
+from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
+from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
+
+from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error
+
+T = TypeVar("T")
+
+# How long the first call waits for a server to be there.
+_CONNECT_SECONDS = 3.0
+# How long a call without a stream may take.
+_CALL_SECONDS = 60.0
+# Waits before a call is tried again that found the server away.
+_BACKOFF_SECONDS = (0.1, 0.3, 1.0)
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A connection that has silently died is noticed while a watch waits for events.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+def resolve_address(at: str | None) -> str | None:
+    """Return the address to use: what was given, else GRADWIRE_ADDRESS, else None."""
+    return at or os.environ.get("GRADWIRE_ADDRESS") or None
+
+
+class Transport:
+    """A channel that is opened by the first call, in the event loop of that call."""
+
+    def __init__(self, address: str | None, token: str | None) -> None:
+        resolved = resolve_address(address)
+        if resolved is None:
+            raise InvalidArgumentError('no address: pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS')
+        self.address = resolved
+        token = token or os.environ.get("GRADWIRE_TOKEN") or None
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._channel: grpc.aio.Channel | None = None
+
+    @property
+    def training(self) -> Any:
+        """The TrainingService."""
+        return TrainingServiceStub(self._open())
+
+    @property
+    def datasets(self) -> Any:
+        """The DatasetService."""
+        return DatasetServiceStub(self._open())
+
+    @property
+    def models(self) -> Any:
+        """The ModelService."""
+        return ModelServiceStub(self._open())
+
+    async def connect(self) -> None:
+        """Wait until the server is there; UnavailableError if it is not within a few seconds."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._open().channel_ready()
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"no gradwire server answers at {self.address}; is it running? "
+                "Start one with `gradwire serve`, or set the address with at=... or GRADWIRE_ADDRESS"
+            ) from error
+
+    async def call(self, method: Callable[..., Any], request: Any) -> Any:
+        """Make a call that may be repeated, and repeat it while the server is away for a moment."""
+        for wait in (*_BACKOFF_SECONDS, None):
+            try:
+                return await method(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or wait is None:
+                    raise from_rpc_error(error, self.address) from error
+                await asyncio.sleep(wait)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def send(self, method: Callable[..., Any], requests: AsyncIterator[Any] | Iterable[Any]) -> Any:
+        """Stream requests, once, and return the response."""
+        try:
+            return await method(requests, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, self.address) from error
+
+    async def receive(self, method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
+        """Yield the responses to a request, once."""
+        call = method(request, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, self.address) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+        return self._channel
