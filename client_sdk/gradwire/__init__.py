@@ -6,22 +6,6 @@ history = gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model, 
 
 from importlib.metadata import version
 
-from gradwire_engine import (
-    MSE,
-    SGD,
-    CrossEntropy,
-    Linear,
-    Module,
-    Parameter,
-    ReLU,
-    Sequential,
-    TraceError,
-    accuracy,
-    seed,
-)
-from gradwire_engine.metrics import Metrics
-from gradwire_engine.training import Epoch
-
 from gradwire.client import AsyncClient, Client
 from gradwire.embedded import LocalServer
 from gradwire.errors import (
@@ -45,6 +29,21 @@ from gradwire.fit import fit
 from gradwire.history import History
 from gradwire.job import AsyncJob, Job
 from gradwire.views import JobEvent, JobInfo, ModelInfo, Plan
+from gradwire_engine import (
+    MSE,
+    SGD,
+    CrossEntropy,
+    Linear,
+    Module,
+    Parameter,
+    ReLU,
+    Sequential,
+    TraceError,
+    accuracy,
+    seed,
+)
+from gradwire_engine.metrics import Metrics
+from gradwire_engine.training import Epoch
 
 __version__ = version("gradwire")
 

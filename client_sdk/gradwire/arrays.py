@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gradwire_engine.backend import Array
 
 from gradwire.errors import FieldViolation, invalid
+from gradwire_engine.backend import Array
 
 
 def to_array(value: Any, field: str, dtype: "np.dtype[Any] | None" = None) -> Array:

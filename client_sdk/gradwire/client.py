@@ -6,15 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from gradwire_engine.backend import Array
-from gradwire_engine.losses import Loss
-from gradwire_engine.module import Module
-from gradwire_engine.optim import SGD
-from gradwire_engine.spec.building import build, references
-from gradwire_engine.spec.tensors import from_tensor, to_tensor
-from gradwire_proto.v1.model_service_pb2 import DeleteModelRequest, GetModelRequest, ListModelsRequest, PredictRequest
-from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, GetJobRequest, ListJobsRequest
-from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 from gradwire.arrays import to_array
 from gradwire.blocking import Blocking, Portal, blocking, blocking_as
@@ -25,6 +16,15 @@ from gradwire.submission import make_submission
 from gradwire.transport import Transport
 from gradwire.uploads import Progress, upload
 from gradwire.views import ModelInfo, model_info
+from gradwire_engine.backend import Array
+from gradwire_engine.losses import Loss
+from gradwire_engine.module import Module
+from gradwire_engine.optim import SGD
+from gradwire_engine.spec.building import build, references
+from gradwire_engine.spec.tensors import from_tensor, to_tensor
+from gradwire_proto.v1.model_service_pb2 import DeleteModelRequest, GetModelRequest, ListModelsRequest, PredictRequest
+from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, GetJobRequest, ListJobsRequest
+from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 _PAGE_SIZE = 1000
 # Rows of a prediction that go in one call together hold about this much.

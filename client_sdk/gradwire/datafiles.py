@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gradwire_engine.backend import Array
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gradwire.errors import GradwireError
+from gradwire_engine.backend import Array
 
 
 class DataFileError(GradwireError, ValueError):

@@ -3,13 +3,13 @@
 from types import TracebackType
 from typing import Self
 
-from gradwire_engine.training import Epoch
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from gradwire.views import epoch_text
+from gradwire_engine.training import Epoch
 
 # The live table shows this many of the newest epochs; the history has them all.
 _SHOWN_EPOCHS = 15

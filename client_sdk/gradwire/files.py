@@ -5,6 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.json_format import MessageToJson, Parse
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save_file
+
+from gradwire.errors import DataLossError, GradwireError, InvalidArgumentError
+from gradwire.transport import Transport
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.spec.building import build, network
@@ -12,11 +17,6 @@ from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_engine.spec.tracing import trace, unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, GetModelRequest, Model, ModelFormat
 from gradwire_proto.v1.spec_pb2 import ModelSpec
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save_file
-
-from gradwire.errors import DataLossError, GradwireError, InvalidArgumentError
-from gradwire.transport import Transport
 
 FORMATS = {"safetensors": ModelFormat.MODEL_FORMAT_SAFETENSORS, "onnx": ModelFormat.MODEL_FORMAT_ONNX}
 

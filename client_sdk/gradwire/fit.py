@@ -3,16 +3,15 @@
 import sys
 from typing import Any
 
-from gradwire_engine.losses import Loss
-from gradwire_engine.module import Module
-from gradwire_engine.optim import SGD
-
 from gradwire.client import Client
 from gradwire.display import Display
 from gradwire.history import History
 from gradwire.local import run_locally
 from gradwire.submission import make_submission
 from gradwire.transport import resolve_address
+from gradwire_engine.losses import Loss
+from gradwire_engine.module import Module
+from gradwire_engine.optim import SGD
 
 
 def fit(

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradwire_engine.training import Epoch
-
 from gradwire.views import Plan
+from gradwire_engine.training import Epoch
 
 
 @dataclass

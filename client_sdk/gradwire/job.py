@@ -4,12 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import numpy as np
-from gradwire_engine.spec.building import network
-from gradwire_engine.spec.messages import epoch_of
-from gradwire_engine.spec.tracing import TracedModel
-from gradwire_engine.training import Epoch
-from gradwire_proto.v1.training_service_pb2 import CancelJobRequest, Event, GetJobRequest, JobState, WatchJobRequest
-from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 from gradwire.blocking import Blocking, Stream, blocking
 from gradwire.errors import JobCancelledError, JobFailedError, UnavailableError
@@ -17,6 +11,12 @@ from gradwire.files import fetch_model
 from gradwire.history import History
 from gradwire.transport import Transport
 from gradwire.views import ENDED, JobEvent, JobInfo, Plan, job_event, job_info
+from gradwire_engine.spec.building import network
+from gradwire_engine.spec.messages import epoch_of
+from gradwire_engine.spec.tracing import TracedModel
+from gradwire_engine.training import Epoch
+from gradwire_proto.v1.training_service_pb2 import CancelJobRequest, Event, GetJobRequest, JobState, WatchJobRequest
+from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 # A watch that breaks off is taken up again, after growing waits, until the server has been away for this long.
 _RECONNECT_SECONDS = 60.0

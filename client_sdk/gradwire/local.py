@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-from gradwire_engine.plans import NoGpuError
-from gradwire_engine.spec.building import network, prepare
-from gradwire_engine.spec.messages import execution_message
-from gradwire_engine.training import Epoch, LossNotFiniteError, train
-
 from gradwire.errors import FailedPreconditionError, JobFailedError
 from gradwire.history import History
 from gradwire.submission import Submission
 from gradwire.views import plan_of
+from gradwire_engine.plans import NoGpuError
+from gradwire_engine.spec.building import network, prepare
+from gradwire_engine.spec.messages import execution_message
+from gradwire_engine.training import Epoch, LossNotFiniteError, train
 
 
 def run_locally(submission: Submission, on_epoch: Callable[[Epoch], None]) -> History:

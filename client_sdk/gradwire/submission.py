@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from gradwire.arrays import to_array
+from gradwire.errors import FieldViolation, invalid
 from gradwire_engine.backend import Array
 from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.module import Module
@@ -15,9 +18,6 @@ from gradwire_engine.spec.tracing import TracedModel, trace
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
 from gradwire_proto.v1.spec_pb2 import Dataset, Device, JobSpec, Optimizer, Sgd
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-
-from gradwire.arrays import to_array
-from gradwire.errors import FieldViolation, invalid
 
 DEVICES = {"auto": Device.DEVICE_AUTO, "cpu": Device.DEVICE_CPU, "gpu": Device.DEVICE_GPU}
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
+
+from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error
 from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
-
-from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error
 
 T = TypeVar("T")
 

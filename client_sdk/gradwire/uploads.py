@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+from gradwire.errors import DataLossError, OutOfRangeError, UnavailableError
+from gradwire.transport import Transport
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_proto.v1.dataset_service_pb2 import (
@@ -12,9 +14,6 @@ from gradwire_proto.v1.dataset_service_pb2 import (
     UploadTensorRequest,
 )
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-
-from gradwire.errors import DataLossError, OutOfRangeError, UnavailableError
-from gradwire.transport import Transport
 
 _CHUNK_BYTES = 1 << 20
 # An upload that breaks off is taken up again this often, after a wait.

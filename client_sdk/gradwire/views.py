@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.model_service_pb2 import Model

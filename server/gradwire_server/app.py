@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
 from gradwire_proto.v1 import dataset_service_pb2, model_service_pb2, training_service_pb2
 from gradwire_proto.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from gradwire_server.attempts import Attempts
 from gradwire_server.blobs import BlobStore
 from gradwire_server.interceptor import Door

@@ -4,13 +4,12 @@ import asyncio
 import logging
 
 from gradwire_engine.spec.building import references
-from gradwire_worker.reports import Assignment, Report
-
 from gradwire_server.blobs import BlobStore
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.jobs import AttemptOverError, Jobs
 from gradwire_server.runner import Pool, Runner, Worker, WorkerLostError
 from gradwire_server.store.queries import JobRow
+from gradwire_worker.reports import Assignment, Report
 
 _log = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from gradwire_worker.tensors import BlobReader
-
 from gradwire_server.errors import disk_full
+from gradwire_worker.tensors import BlobReader
 
 # A blob that every store has, by which a worker tells whether it reaches the store.
 _PROBE = b"gradwire blob store"

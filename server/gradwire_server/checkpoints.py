@@ -4,9 +4,8 @@ import hashlib
 from pathlib import PurePosixPath
 
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
-from gradwire_worker.reports import ResumePoint
-
 from gradwire_server.blobs import BlobStore
+from gradwire_worker.reports import ResumePoint
 
 # The newest, and the one before in case the newest is damaged.
 _KEPT = 2

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import onnx
 from google.protobuf.json_format import MessageToJson
+from onnx import helper, numpy_helper
+from safetensors.numpy import save
+
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.building import network
 from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import Model
-from onnx import helper, numpy_helper
-from safetensors.numpy import save
 
 # Old enough for every runtime that is in use, new enough for what is written here.
 _ONNX_OPSET = 17

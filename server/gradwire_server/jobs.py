@@ -5,6 +5,8 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from sqlalchemy import Connection
+
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import (
@@ -17,8 +19,6 @@ from gradwire_proto.v1.training_service_pb2 import (
     JobWarning,
     StateChange,
 )
-from sqlalchemy import Connection
-
 from gradwire_server.errors import already_exists, not_found, out_of_range
 from gradwire_server.listing import Page
 from gradwire_server.store import queries

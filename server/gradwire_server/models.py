@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+
 from gradwire_engine.backend import Array
 from gradwire_engine.losses import MSE
 from gradwire_engine.plans import Problem, ReferencePlan
@@ -11,14 +12,13 @@ from gradwire_engine.spec.building import network
 from gradwire_engine.spec.tensors import TensorError, from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor
-from gradwire_worker.tensors import BlobLostError
-
 from gradwire_server.blobs import BlobStore
 from gradwire_server.errors import data_loss, invalid_argument, not_found
 from gradwire_server.exports import ModelFile, onnx_file, safetensors_file
 from gradwire_server.listing import Page
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
+from gradwire_worker.tensors import BlobLostError
 
 # What Predict takes in one call.
 MOST_PREDICT_BYTES = 32 << 20

@@ -4,18 +4,19 @@ import asyncio
 import hashlib
 import logging
 import os
+import socket
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
-from gradwire_proto.v1.spec_pb2 import Device
-from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_worker.reports import Assignment, Report
-from gradwire_worker.trainer import Trainer
 from ray.exceptions import RayError, RayTaskError
 
+from gradwire_proto.v1.spec_pb2 import Device
+from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_server.blobs import BlobStore
 from gradwire_server.settings import Settings, SettingsError
+from gradwire_worker.reports import Assignment, Report
+from gradwire_worker.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ _NAMESPACE = "gradwire"
 _CALLS_AT_ONCE = 8
 # How long a worker may take to stop before it is ended.
 _STOP_SECONDS = 10
+# How long an idle worker may take to answer before it counts as dead.
+_ANSWER_SECONDS = 5
+# How long a cluster's head may take to accept a connection.
+_REACH_SECONDS = 5
 
 Pool = Literal["cpu", "gpu"]
 
@@ -48,44 +53,46 @@ class Runner:
     def __init__(self, settings: Settings, blobs: BlobStore) -> None:
         self._settings = settings
         self._blobs = blobs
-        self._idle: dict[Pool, list[Worker]] = {"cpu": [], "gpu": []}
-        self._busy: dict[Pool, int] = {"cpu": 0, "gpu": 0}
+        # Workers that wait for an attempt; an error stands for one that could not be made.
+        self._idle: dict[Pool, asyncio.Queue[Worker | WorkerLostError]] = {
+            "cpu": asyncio.Queue(),
+            "gpu": asyncio.Queue(),
+        }
+        # Workers that are there or being made, those that are lent or waited for, and the room for them.
+        self._workers: dict[Pool, int] = {"cpu": 0, "gpu": 0}
+        self._lent: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._capacity: dict[Pool, int] = {"cpu": 0, "gpu": 0}
+        self._making: set[asyncio.Task[None]] = set()
         self._made = 0
         # Workers are named after the store that they work for, so that a server finds those that another one left.
         self._name_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
 
     def connect(self) -> None:
         """Start Ray, or join the cluster that the settings name. Blocks for some seconds."""
-        local = self._settings.ray == "local"
-        options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if local else {}
+        address = self._settings.ray
+        options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
         try:
-            ray.init(
-                address=self._settings.ray,
-                namespace=_NAMESPACE,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **options,
-            )
-        except (ConnectionError, RayError, ValueError) as error:
-            raise SettingsError(f"cannot reach Ray at {self._settings.ray!r}: {error}") from error
-        for name in ray.util.list_named_actors():
-            if name.startswith(self._name_prefix):
-                ray.kill(ray.get_actor(name))
+            if ":" in address and "://" not in address:
+                host, _, port = address.rpartition(":")
+                # Ray itself would try for minutes.
+                socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+            ray.init(address=address, namespace=_NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
+        except (OSError, RayError, ValueError) as error:
+            raise SettingsError(f"cannot reach Ray at {address!r}: {error}") from error
+        self._end_workers_left_behind()
         self.measure()
 
     def disconnect(self) -> None:
         """End this server's workers, and Ray if it runs inside this server."""
-        for worker in [*self._idle["cpu"], *self._idle["gpu"]]:
-            ray.kill(worker.actor)
+        self._end_workers_left_behind()
         ray.shutdown()
 
     def measure(self) -> None:
         """Look how much room the cluster has now."""
         resources = ray.cluster_resources()
         by_cpu = int(resources.get("CPU", 0) / self._settings.cpus_per_job)
-        by_gpu = int(resources.get("GPU", 0) / self._settings.gpus_per_job)
-        self._capacity = {"gpu": min(by_gpu, by_cpu), "cpu": max(0, by_cpu - min(by_gpu, by_cpu))}
+        by_gpu = min(by_cpu, int(resources.get("GPU", 0) / self._settings.gpus_per_job))
+        self._capacity = {"gpu": by_gpu, "cpu": by_cpu - by_gpu}
 
     @property
     def has_gpu(self) -> bool:
@@ -100,34 +107,43 @@ class Runner:
 
     def free(self, pool: Pool) -> int:
         """How many more jobs the pool can take now."""
-        return max(0, self._capacity[pool] - self._busy[pool])
+        return max(0, self._capacity[pool] - self._lent[pool])
 
     async def warm_up(self) -> None:
         """Have one worker of each pool that there is room for ready before the first job comes."""
-        for pool in ("cpu", "gpu"):
-            if self.free(pool) and not self._idle[pool]:
+        pools: tuple[Pool, Pool] = ("cpu", "gpu")
+        for pool in pools:
+            if self.free(pool):
                 self.release(await self.acquire(pool))
 
     async def acquire(self, pool: Pool) -> Worker:
-        """Lend a warm worker, or make one. The caller must `release` or `discard` it."""
-        self._busy[pool] += 1
-        if self._idle[pool]:
-            return self._idle[pool].pop()
+        """Lend the first worker that is idle, warm or newly made. The caller must `release` or `discard` it."""
+        self._lent[pool] += 1
+        self._make_missing(pool)
         try:
-            return await self._make(pool)
+            while True:
+                worker = await self._idle[pool].get()
+                if isinstance(worker, WorkerLostError):
+                    raise worker
+                if await _answers(worker):
+                    return worker
+                self._workers[pool] -= 1
+                self._make_missing(pool)
         except BaseException:
-            self._busy[pool] -= 1
+            self._lent[pool] -= 1
             raise
 
     def release(self, worker: Worker) -> None:
         """Take a healthy worker back."""
-        self._busy[worker.pool] -= 1
-        self._idle[worker.pool].append(worker)
+        self._lent[worker.pool] -= 1
+        self._idle[worker.pool].put_nowait(worker)
 
     def discard(self, worker: Worker) -> None:
         """End a worker that cannot be trusted any more."""
-        self._busy[worker.pool] -= 1
         ray.kill(worker.actor)
+        self._lent[worker.pool] -= 1
+        self._workers[worker.pool] -= 1
+        self._make_missing(worker.pool)
 
     async def start(self, worker: Worker, assignment: Assignment, references: list[TensorRef]) -> None:
         """Begin an attempt on the worker."""
@@ -148,26 +164,54 @@ class Runner:
         async with asyncio.timeout(_STOP_SECONDS):
             await _call(worker.actor.stop.remote(job, attempt))
 
-    async def _make(self, pool: Pool) -> Worker:
+    def _make_missing(self, pool: Pool) -> None:
+        """Begin to make workers for those who wait, as far as there is room."""
+        while self._workers[pool] < min(self._lent[pool], self._capacity[pool]):
+            self._workers[pool] += 1
+            task = asyncio.create_task(self._make(pool))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+
+    async def _make(self, pool: Pool) -> None:
         self._made += 1
         name = f"{self._name_prefix}{os.getpid()}-{self._made}"
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        actor = (
-            ray.remote(Trainer)
-            .options(
-                name=name,
-                lifetime="detached",
-                num_cpus=self._settings.cpus_per_job,
-                num_gpus=self._settings.gpus_per_job if pool == "gpu" else 0,
-                max_concurrency=_CALLS_AT_ONCE,
-                runtime_env={"env_vars": variables},
+        try:
+            actor = (
+                ray.remote(Trainer)
+                .options(
+                    name=name,
+                    lifetime="detached",
+                    num_cpus=self._settings.cpus_per_job,
+                    num_gpus=self._settings.gpus_per_job if pool == "gpu" else 0,
+                    max_concurrency=_CALLS_AT_ONCE,
+                    runtime_env={"env_vars": variables},
+                )
+                .remote()
             )
-            .remote()
-        )
-        reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+            reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+        except (WorkerLostError, RayError) as error:
+            self._workers[pool] -= 1
+            self._idle[pool].put_nowait(WorkerLostError(f"cannot start a worker: {error}"))
+            return
         _log.info("worker %s is ready (%s%s)", name, pool, "" if reads_blobs else ", data through Ray's object store")
-        return Worker(name, pool, actor, reads_blobs)
+        self._idle[pool].put_nowait(Worker(name, pool, actor, reads_blobs))
+
+    def _end_workers_left_behind(self) -> None:
+        for name in ray.util.list_named_actors():
+            if name.startswith(self._name_prefix):
+                ray.kill(ray.get_actor(name))
+
+
+async def _answers(worker: Worker) -> bool:
+    """Whether an idle worker is still there."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await _call(worker.actor.ping.remote())
+    except (WorkerLostError, TimeoutError):
+        return False
+    return True
 
 
 async def _call(reference: Any) -> Any:

@@ -80,5 +80,7 @@ class Scheduler:
     def _ended(self, row: JobRow, task: asyncio.Task[None]) -> None:
         del self._running[row.id]
         if not task.cancelled() and task.exception() is not None:
-            _log.error("the attempt of %s broke off", row.message.name, exc_info=task.exception())
+            # The job is still queued, and is tried again with the next measurement, not in a tight loop.
+            _log.error("no attempt of %s could be made", row.message.name, exc_info=task.exception())
+            return
         self.wake()

@@ -9,13 +9,12 @@ from gradwire_engine.spec.tensors import tensor_type
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
 from gradwire_proto.v1.spec_pb2 import Device, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_worker.tensors import BlobLostError
-
 from gradwire_server.blobs import BlobStore
 from gradwire_server.errors import failed_precondition, invalid_argument
 from gradwire_server.runner import Runner
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
+from gradwire_worker.tensors import BlobLostError
 
 # The path from CreateJobRequest to the spec.
 _PREFIX = "job.spec."

@@ -4,7 +4,6 @@ import threading
 import time
 
 from gradwire_proto.v1.training_service_pb2 import Event
-
 from gradwire_worker.reports import Report
 
 # Training waits when this many reports are unacknowledged, so that a server that is away costs bounded memory.

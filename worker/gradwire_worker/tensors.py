@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.tensor_pb2 import TensorRef

@@ -5,6 +5,7 @@ import threading
 import time
 
 import numpy as np
+
 from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError
 from gradwire_engine.spec.building import JobData, PreparedJob, prepare
@@ -14,7 +15,6 @@ from gradwire_engine.training import LossNotFiniteError, StoppedError, train
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, StateChange
-
 from gradwire_worker.checkpoints import CheckpointPolicy
 from gradwire_worker.outbox import Outbox
 from gradwire_worker.reports import Assignment, Report
@@ -33,6 +33,9 @@ class Trainer:
     def __init__(self) -> None:
         self._run: _Run | None = None
         self._readers: dict[str, BlobReader] = {}
+
+    def ping(self) -> None:
+        """Answer, to show that this worker is there."""
 
     def can_read(self, blobs: str, probe: str) -> bool:
         """Whether this worker reaches the blob store at that URL: whether it sees the blob `probe`."""

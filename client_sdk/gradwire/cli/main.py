@@ -4,12 +4,12 @@ import os
 import sys
 
 import typer
-from gradwire_engine import TraceError
 
 from gradwire import __version__
 from gradwire.cli import jobs, models, training
 from gradwire.embedded import server_command
 from gradwire.errors import GradwireError
+from gradwire_engine import TraceError
 
 _commands = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train small neural networks, here or by a server."

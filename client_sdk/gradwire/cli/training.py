@@ -1,18 +1,20 @@
 """gradwire train: a data file and a stack of widths in, epochs and a model file out."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
-from gradwire_engine.losses import Loss
-from gradwire_engine.module import Module
 
 from gradwire.cli.output import AsJson, Token, print_json_line
 from gradwire.datafiles import read_data
 from gradwire.errors import InvalidArgumentError
 from gradwire.files import save
 from gradwire.fit import fit
+from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
+from gradwire_engine.losses import Loss
+from gradwire_engine.module import Module
+from gradwire_engine.randomness import seed as set_seed
 
 _LOSSES: dict[str, type[Loss]] = {"cross-entropy": CrossEntropy, "mse": MSE}
 
@@ -47,7 +49,7 @@ def train(
     if scale != 1.0:
         train_set = (train_set[0] * scale, train_set[1])
         test_set = test_set and (test_set[0] * scale, test_set[1])
-    model = _stack(layers)
+    model = _stack(layers, seed)
     if lr <= 0:
         raise InvalidArgumentError(f"--lr must be above 0, got {lr}")
     history = fit(
@@ -75,17 +77,18 @@ def train(
         typer.echo(f"wrote {save(model, output)}", err=as_json)
 
 
-def _stack(layers: str) -> Module:
-    """Deferred layers: their weights are drawn from the job's seed, by server and local engine alike."""
+def _stack(layers: str, seed: int) -> Module:
+    """Return Linear layers between the widths, with a ReLU after each but the last."""
     try:
         widths = [int(width) for width in layers.split(",")]
     except ValueError as error:
         raise InvalidArgumentError(f"--layers must be whole numbers with commas between, got {layers!r}") from error
     if len(widths) < 2 or min(widths) < 1:
         raise InvalidArgumentError(f"--layers must be two or more positive widths, input first, got {layers!r}")
+    set_seed(seed)
     stack: dict[str, Module] = {}
-    for index, width in enumerate(widths[1:], start=1):
-        stack[f"fc{index}"] = Linear(width)
+    for index, (in_features, out_features) in enumerate(pairwise(widths), start=1):
+        stack[f"fc{index}"] = Linear(in_features, out_features)
         if index < len(widths) - 1:
             stack[f"relu{index}"] = ReLU()
     return Sequential(**stack)

@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
-from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
-from gradwire_proto.v1.spec_pb2 import Loss as LossMessage
-from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
 from gradwire_engine.backend import Array
 from gradwire_engine.examples import Examples
@@ -19,6 +15,10 @@ from gradwire_engine.plans import ChosenPlan, Problem, choose_plan
 from gradwire_engine.randomness import Purpose, draw_weights, job_generator
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_engine.training import TrainingConfig
+from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
+from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
+from gradwire_proto.v1.spec_pb2 import Loss as LossMessage
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
 _INIT_NAMES = {
     Initialization.INITIALIZATION_UNSPECIFIED: "kaiming",

@@ -4,14 +4,13 @@ import os
 import platform
 from dataclasses import asdict, fields
 
-from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
-from gradwire_proto.v1.training_service_pb2 import Execution
-from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
-
 from gradwire_engine.backend import processor_model
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.plans import ChosenPlan
 from gradwire_engine.training import Epoch
+from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.training_service_pb2 import Execution
+from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
 
 
 def epoch_message(epoch: Epoch) -> EpochMessage:

@@ -8,9 +8,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
 
 from gradwire_engine.backend import Array
+from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
 
 _DTYPES: dict[DataType, Any] = {
     DataType.DATA_TYPE_FLOAT32: np.dtype("<f4"),

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
-from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
 
 from gradwire_engine.backend import Array
 from gradwire_engine.flat import pack
@@ -12,6 +10,8 @@ from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.module import Module
 from gradwire_engine.network import Network
 from gradwire_engine.symbol import Symbol, TraceError
+from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
+from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
 
 _INITIALIZATIONS = {
     "kaiming": Initialization.INITIALIZATION_KAIMING,

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
-from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, tensor_type
+from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
 MOST_LAYERS = 1000
 MOST_FEATURES = 1_000_000

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 
+from grpc.aio import ServicerContext
+
 from gradwire_engine.spec.tensors import TensorError, TensorType, tensor_type
 from gradwire_proto.v1.dataset_service_pb2 import (
     FindMissingTensorsRequest,
@@ -12,8 +14,6 @@ from gradwire_proto.v1.dataset_service_pb2 import (
 )
 from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from grpc.aio import ServicerContext
-
 from gradwire_server.blobs import BlobStore
 from gradwire_server.errors import invalid_argument, out_of_range
 from gradwire_server.uploads import Uploads

@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import AsyncIterator
 
+from grpc.aio import ServicerContext
+
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
     DeleteModelResponse,
@@ -17,8 +19,6 @@ from gradwire_proto.v1.model_service_pb2 import (
     PredictResponse,
 )
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceServicer
-from grpc.aio import ServicerContext
-
 from gradwire_server.listing import parse_page
 from gradwire_server.models import Models
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import AsyncIterator
 
+from grpc.aio import ServicerContext
+
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     CreateJobRequest,
@@ -15,8 +17,6 @@ from gradwire_proto.v1.training_service_pb2 import (
     WatchJobResponse,
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
-from grpc.aio import ServicerContext
-
 from gradwire_server.errors import invalid_argument
 from gradwire_server.jobs import Jobs
 from gradwire_server.listing import parse_page

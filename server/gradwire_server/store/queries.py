@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from gradwire_engine.spec.summary import TensorSummary
-from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, insert, select, update
 from sqlalchemy import delete as delete_from
 
+from gradwire_engine.spec.summary import TensorSummary
+from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.listing import Clause, Page
 from gradwire_server.store.tables import events, jobs, models, summaries
 

@@ -1,0 +1,118 @@
+"""The service's figures: time to the first epoch, remote against local, uploads, start and memory."""
+
+import os
+import statistics
+import threading
+import time
+
+import numpy as np
+import psutil
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+from gradwire_engine.backend import processor_model
+
+TINY_JOBS = 200
+UPLOAD_BYTES = 200_000_000
+# The long job: about 10 s on one core.
+LONG_ROWS, LONG_EPOCHS = 60_000, 8
+
+
+def main() -> None:
+    """Print every figure, with what is aimed at."""
+    print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
+    started = time.perf_counter()
+    with gw.LocalServer() as server:
+        _line("start of `gradwire serve` to ready", f"{time.perf_counter() - started:.2f} s", "")
+        with gw.Client(server.address) as client:
+            _first_epoch(client)
+            _memory(server)
+            _remote_against_local(server)
+            _upload(server, client)
+
+
+def _line(figure: str, value: str, aim: str) -> None:
+    print(f"{figure:<58}{value:>22}   {aim}", flush=True)
+
+
+def _model(*widths: int) -> Sequential:
+    gw.seed(0)
+    layers = [Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    return Sequential(*[module for layer in layers for module in (layer, ReLU())][:-1])
+
+
+def _first_epoch(client: gw.Client) -> None:
+    """From the call of submit to the first epoch in the hands of the caller."""
+    X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
+    times = []
+    for _ in range(TINY_JOBS):
+        model = _model(8, 8, 3)
+        started = time.perf_counter()
+        job = client.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=1)
+        next(job.epochs())
+        times.append(1000 * (time.perf_counter() - started))
+        job.result()
+    cuts = statistics.quantiles(times[5:], n=100)
+    _line(f"submit to first epoch, warm, {TINY_JOBS} tiny jobs: p50", f"{cuts[49]:.1f} ms", "aim: under 25 ms")
+    _line("                                              p99", f"{cuts[98]:.1f} ms", "")
+
+
+def _memory(server: gw.LocalServer) -> None:
+    process = psutil.Process(server.process.pid)
+    workers = [p for p in process.children(recursive=True) if "ray::Trainer" in " ".join(p.cmdline())]
+    _line("resident memory of the server", f"{process.memory_info().rss / 1e6:.0f} MB", "")
+    _line("resident memory of a worker", f"{max(w.memory_info().rss for w in workers) / 1e6:.0f} MB", "")
+
+
+def _remote_against_local(server: gw.LocalServer) -> None:
+    """The same job in turn; both in one thread, as a worker has it."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((LONG_ROWS, 784), dtype=np.float32), rng.integers(0, 10, LONG_ROWS)
+    ratios, seconds = [], []
+    for _ in range(3):
+        pair = {}
+        for at in (server.address, "local"):
+            model = _model(784, 128, 32, 10)
+            started = time.perf_counter()
+            gw.fit(
+                model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=LONG_EPOCHS, batch_size=64, at=at
+            )
+            pair[at] = time.perf_counter() - started
+        ratios.append(pair[server.address] / pair["local"])
+        seconds.append(pair["local"])
+    figure = f"a job of {statistics.median(seconds):.1f} s: remote / local"
+    _line(figure, f"{statistics.median(ratios):.3f}", f"aim: within 1.03; runs {', '.join(f'{r:.3f}' for r in ratios)}")
+
+
+def _upload(server: gw.LocalServer, client: gw.Client) -> None:
+    """New data of 200 MB over loopback, hashed on both sides and written durably; and the server's memory meanwhile."""
+    process = psutil.Process(server.process.pid)
+    before, peak, done = process.memory_info().rss, 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.01):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    rates = []
+    for seed in range(3):
+        X = np.random.default_rng(seed).random((UPLOAD_BYTES // 4000, 1000), dtype=np.float32)
+        model = _model(1000, 2)
+        span: list[float] = []
+        job = client.submit(
+            model,
+            (X, np.arange(len(X)) % 2),
+            loss=CrossEntropy(),
+            optimizer=SGD(model),
+            epochs=1,
+            batch_size=1000,
+            upload_progress=lambda sent, total, span=span: span.append(time.perf_counter()),
+        )
+        rates.append(X.nbytes / 1e6 / (span[-1] - span[0]))
+        job.result()
+    done.set()
+    watcher.join()
+    _line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", "aim: 500 MB/s or more")
+    _line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")

@@ -1,0 +1,75 @@
+"""Fixtures that all tests share: small real data, models, and one server for all integration tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import gradwire as gw
+from gradwire import Linear, Module, ReLU
+
+SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"
+
+
+class Digits(NamedTuple):
+    """The UCI digits: 1437 to train on, 360 to test on, scaled to 0..1."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+class SmallModel(Module):
+    """64-32-10, written as in the chapter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = Linear(64, 32)
+        self.relu1 = ReLU()
+        self.fc2 = Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc2(self.relu1(self.fc1(x)))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    X, y = X[order] / 16, y[order]
+    return Digits((X[:1437], y[:1437]), (X[1437:], y[1437:]))
+
+
+@pytest.fixture
+def model() -> SmallModel:
+    gw.seed(0)
+    return SmallModel()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[gw.LocalServer]:
+    with gw.LocalServer() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: gw.LocalServer) -> Iterator[gw.Client]:
+    with gw.Client(server.address) as connected:
+        yield connected
+
+
+@pytest.fixture(autouse=True)
+def _no_server_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GRADWIRE_ADDRESS", "GRADWIRE_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """All of MNIST, where it lies beside the repository; it is too large to be part of it."""
+    if not SHARED_MNIST.exists():
+        pytest.skip(f"{SHARED_MNIST} is not there")
+    with np.load(SHARED_MNIST, allow_pickle=False) as file:
+        return dict(file)

@@ -1,0 +1,287 @@
+"""The service as a client sees it that knows only the .proto: raw calls over a real socket, and reflection."""
+
+import hashlib
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+from gradwire_engine.spec.tensors import tensor_ref, to_tensor, wire_bytes
+from gradwire_proto.v1.dataset_service_pb2 import FindMissingTensorsRequest, UploadHeader, UploadTensorRequest
+from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, ListModelsRequest, PredictRequest
+from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import (
+    CreateJobRequest,
+    GetJobRequest,
+    Job,
+    ListJobsRequest,
+    WatchJobRequest,
+)
+from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
+
+RNG = np.random.default_rng(42)
+X = RNG.random((40, 5)).astype(np.float32)
+Y = (np.arange(40) % 3).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.address) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def training(channel):
+    return TrainingServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def datasets(channel):
+    return DatasetServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def models(channel):
+    return ModelServiceStub(channel)
+
+
+def chunks(array, offset=0, reference=None, stop=None):
+    data = bytes(wire_bytes(array))
+    yield UploadTensorRequest(header=UploadHeader(tensor=reference or tensor_ref(array), offset=offset))
+    for start in range(offset, stop or len(data), 100):
+        yield UploadTensorRequest(chunk=data[start : min(start + 100, stop or len(data))])
+
+
+def put(datasets, array):
+    datasets.UploadTensor(chunks(array))
+    return tensor_ref(array)
+
+
+@pytest.fixture
+def spec(datasets):
+    made = JobSpec(
+        train=Dataset(inputs=put(datasets, X), targets=put(datasets, Y)), epochs=2, batch_size=8, shuffle=True
+    )
+    made.model.layers.extend([Layer(linear={"out_features": 6}), Layer(relu={}), Layer(linear={"out_features": 3})])
+    made.loss.cross_entropy.SetInParent()
+    made.optimizer.sgd.learning_rate = 0.1
+    return made
+
+
+def failure(call, *arguments):
+    """The code, the fields and the reason with which a call fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(*arguments))  # a stream fails when it is read
+    status = rpc_status.from_call(caught.value)
+    bad_request, info = BadRequest(), ErrorInfo()
+    for detail in status.details:
+        detail.Unpack(bad_request)
+        detail.Unpack(info)
+    assert info.domain == "gradwire.dev"
+    assert status.message
+    return caught.value.code().name, [v.field for v in bad_request.field_violations], info.reason
+
+
+def create(spec, **more):
+    return CreateJobRequest(job=Job(spec=spec), **more)
+
+
+def test_a_job_sent_twice_is_made_once(training, spec):
+    first = training.CreateJob(create(spec, request_id="twice"))
+    again = training.CreateJob(create(spec, request_id="twice"))
+    assert first.name == again.name
+
+
+def test_a_created_job_has_nothing_left_open(training, spec):
+    job = training.CreateJob(create(spec))
+    assert [layer.name for layer in job.spec.model.layers] == ["0", "1", "2"]
+    assert job.spec.model.layers[0].linear.in_features == 5
+
+
+@pytest.mark.parametrize(
+    ("mutate", "field"),
+    [
+        (lambda s: setattr(s, "epochs", 0), "epochs"),
+        (lambda s: setattr(s, "batch_size", -1), "batch_size"),
+        (lambda s: setattr(s.optimizer.sgd, "learning_rate", float("nan")), "optimizer.sgd.learning_rate"),
+        (lambda s: setattr(s.model.layers[0].linear, "in_features", 4), "model.layers[0].linear.in_features"),
+        (lambda s: setattr(s.model.layers[2].linear, "out_features", 2), "train.targets"),
+        (lambda s: s.model.layers.add(), "model.layers[3]"),
+        (lambda s: s.train.inputs.shape.append(2), "train.inputs"),
+        (lambda s: s.train.targets.shape.__setitem__(0, 20), "train.targets"),
+    ],
+)
+def test_every_wrong_field_is_named_by_its_path(training, spec, mutate, field):
+    mutate(spec)
+    before = len(training.ListJobs(ListJobsRequest(page_size=1000)).jobs)
+    assert failure(training.CreateJob, create(spec)) == ("INVALID_ARGUMENT", [f"job.spec.{field}"], "INVALID_FIELDS")
+    assert len(training.ListJobs(ListJobsRequest(page_size=1000)).jobs) == before
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_refused_on_the_server_too(training, datasets, spec, bad):
+    broken = X.copy()
+    broken[3, 1] = bad
+    spec.train.inputs.CopyFrom(put(datasets, broken))
+    assert failure(training.CreateJob, create(spec))[1] == ["job.spec.train.inputs"]
+
+
+@pytest.mark.parametrize("labels", [Y + 1, Y - 1])
+def test_labels_out_of_range_are_refused_on_the_server_too(training, datasets, spec, labels):
+    spec.train.targets.CopyFrom(put(datasets, labels))
+    assert failure(training.CreateJob, create(spec))[1] == ["job.spec.train.targets"]
+
+
+def test_a_reference_that_says_another_size_is_refused(training, spec):
+    spec.train.inputs.shape[:] = [40, 4]
+    assert failure(training.CreateJob, create(spec))[:2] == ("INVALID_ARGUMENT", ["job.spec.train.inputs"])
+
+
+def test_a_tensor_that_is_not_fully_uploaded_is_a_failed_precondition(training, datasets, spec):
+    half = RNG.random((40, 5)).astype(np.float32)
+    with pytest.raises(grpc.RpcError):
+        datasets.UploadTensor(chunks(half, stop=300))
+    spec.train.inputs.CopyFrom(tensor_ref(half))
+    assert failure(training.CreateJob, create(spec)) == ("FAILED_PRECONDITION", [], "TENSOR_MISSING")
+    (missing,) = datasets.FindMissingTensors(FindMissingTensorsRequest(tensors=[tensor_ref(half)])).missing
+    assert missing.received_bytes == 300
+    datasets.UploadTensor(chunks(half, offset=300))
+    assert training.CreateJob(create(spec)).name
+
+
+@pytest.mark.parametrize(
+    ("requests", "code", "fields"),
+    [
+        ([], "INVALID_ARGUMENT", ["header"]),
+        ([UploadTensorRequest(chunk=b"x")], "INVALID_ARGUMENT", ["header"]),
+        (chunks(X, reference=TensorRef(dtype=1, shape=[2], sha256="../../x")), "INVALID_ARGUMENT", ["header.tensor"]),
+        (chunks(X + 1, offset=10**9), "OUT_OF_RANGE", ["header.offset"]),
+        (chunks(X + 1, offset=100), "OUT_OF_RANGE", ["header.offset"]),
+        ([*chunks(X + 2), UploadTensorRequest(chunk=b"more")], "INVALID_ARGUMENT", ["chunk"]),
+    ],
+)
+def test_uploads_that_make_no_sense_are_refused(datasets, requests, code, fields):
+    assert failure(datasets.UploadTensor, iter(list(requests)))[:2] == (code, fields)
+
+
+def test_bytes_with_another_digest_are_data_loss(datasets):
+    wrong = tensor_ref(X + 3)
+    assert failure(datasets.UploadTensor, chunks(X, reference=wrong))[0] == "DATA_LOSS"
+    assert len(datasets.FindMissingTensors(FindMissingTensorsRequest(tensors=[wrong])).missing) == 1
+
+
+def test_a_watch_goes_on_from_any_sequence_number(training, spec):
+    name = training.CreateJob(create(spec)).name
+    whole = [event for message in training.WatchJob(WatchJobRequest(name=name)) for event in message.events]
+    for after in (0, 3, whole[-1].sequence):
+        rest = training.WatchJob(WatchJobRequest(name=name, after_sequence=after))
+        assert [event for message in rest for event in message.events] == whole[after:]
+    beyond = WatchJobRequest(name=name, after_sequence=whole[-1].sequence + 1)
+    assert failure(training.WatchJob, beyond) == ("OUT_OF_RANGE", ["after_sequence"], "OUT_OF_RANGE")
+
+
+@pytest.mark.parametrize("name", ["jobs/none", "none", "", "models/x"])
+def test_unknown_names_are_not_found(training, models, name):
+    assert failure(training.GetJob, GetJobRequest(name=name))[0] == "NOT_FOUND"
+    assert failure(training.WatchJob, WatchJobRequest(name=name))[0] == "NOT_FOUND"
+    assert failure(models.DownloadModel, DownloadModelRequest(name=name))[0] == "NOT_FOUND"
+
+
+def test_lists_come_in_pages(training, spec):
+    made = [training.CreateJob(create(spec, job_id=f"page-{number}")).name for number in range(5)]
+    found, token = [], ""
+    while True:
+        page = training.ListJobs(ListJobsRequest(page_size=2, page_token=token, filter='name : "page-"'))
+        found += [job.name for job in page.jobs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == made[::-1]
+
+
+def test_list_requests_that_make_no_sense_are_refused(training, models):
+    assert failure(training.ListJobs, ListJobsRequest(page_size=5000))[1] == ["page_size"]
+    assert failure(models.ListModels, ListModelsRequest(filter="state = RUNNING"))[1] == ["filter"]
+
+
+def test_predictions_and_downloads_that_make_no_sense_are_refused(training, models, spec):
+    job = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=job)))
+    model = job.replace("jobs/", "models/")
+    nan = np.full((1, 5), np.nan)
+    for inputs in (to_tensor(X[:, :2]), to_tensor(nan), to_tensor(X[0])):
+        assert failure(models.Predict, PredictRequest(name=model, inputs=inputs))[:2] == (
+            "INVALID_ARGUMENT",
+            ["inputs"],
+        )
+    assert failure(models.DownloadModel, DownloadModelRequest(name=model, format=9))[1] == ["format"]
+
+
+def test_health_says_serving(channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "gradwire.v1.TrainingService"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+class Reflected:
+    """A client that has no stubs: it asks the server for its services and messages."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.database = ProtoReflectionDescriptorDatabase(channel)
+        self.pool = descriptor_pool.DescriptorPool(self.database)
+
+    def message(self, kind, /, **values):
+        return message_factory.GetMessageClass(self.pool.FindMessageTypeByName(f"gradwire.v1.{kind}"))(**values)
+
+    def call(self, service, method, request):
+        found = self.pool.FindServiceByName(f"gradwire.v1.{service}").FindMethodByName(method)
+        kind = ("stream" if found.client_streaming else "unary", "stream" if found.server_streaming else "unary")
+        return getattr(self.channel, "_".join(kind))(
+            f"/gradwire.v1.{service}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=message_factory.GetMessageClass(found.output_type).FromString,
+        )(request)
+
+
+def test_a_client_that_knows_only_reflection_uploads_trains_watches_and_downloads(channel):
+    client = Reflected(channel)
+    assert {"gradwire.v1.TrainingService", "gradwire.v1.DatasetService", "gradwire.v1.ModelService"} <= set(
+        client.database.get_services()
+    )
+    references = []
+    for array, dtype in ((X * 2, 1), (Y, 9)):
+        data = array.tobytes()
+        reference = {"dtype": dtype, "shape": array.shape, "sha256": hashlib.sha256(data).hexdigest()}
+        messages = [
+            client.message("UploadTensorRequest", header={"tensor": reference}),
+            client.message("UploadTensorRequest", chunk=data),
+        ]
+        client.call("DatasetService", "UploadTensor", iter(messages))
+        references.append(reference)
+    layers = [{"linear": {"out_features": 6}}, {"relu": {}}, {"linear": {"out_features": 3}}]
+    spec = {
+        "model": {"layers": layers},
+        "loss": {"cross_entropy": {}},
+        "optimizer": {"sgd": {"learning_rate": 0.1}},
+        "train": {"inputs": references[0], "targets": references[1]},
+        "epochs": 3,
+        "batch_size": 8,
+    }
+    job = client.call("TrainingService", "CreateJob", client.message("CreateJobRequest", job={"spec": spec}))
+    watch = client.call("TrainingService", "WatchJob", client.message("WatchJobRequest", name=job.name))
+    events = [event for message in watch for event in message.events]
+    assert [event.epoch.epoch for event in events if event.WhichOneof("kind") == "epoch"] == [1, 2, 3]
+    model = events[-1].state_change.model
+    download = list(client.call("ModelService", "DownloadModel", client.message("DownloadModelRequest", name=model)))
+    data = b"".join(part.chunk for part in download[1:])
+    assert hashlib.sha256(data).hexdigest() == download[0].header.sha256

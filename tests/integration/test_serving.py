@@ -1,0 +1,255 @@
+"""Servers that start, refuse to start, stop, are killed and come back; tokens; and clients that are interrupted."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+
+
+def serve(*options, env=None):
+    """Run a server that is expected to refuse; its exit code and what it says."""
+    command = [sys.executable, "-m", "gradwire_server", *options]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(env or {})}
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def small_job(client, epochs=2, name="", **changes):
+    gw.seed(0)
+    model = Sequential(Linear(4, 8), ReLU(), Linear(8, 3))
+    X, y = np.random.default_rng(0).random((200, 4)), np.arange(200) % 3
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 10}
+    return client.submit(model, (X, y), **(arguments | changes), name=name)
+
+
+def workers_of(server):
+    """The processes of Ray's actors that a server has started."""
+    descendants = psutil.Process(server.process.pid).children(recursive=True)
+    return [
+        process
+        for process in descendants
+        if process.is_running() and "ray::Trainer" in process.name() + " ".join(process.cmdline())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host=0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
+        (["--port=99999"], "--port must be 0 to 65535"),
+        (["--cpus-per-job=0"], "must be above 0"),
+        (["--token-file=/nonexistent/token"], "cannot read --token-file"),
+    ],
+)
+def test_a_server_that_must_not_start_says_what_to_change(tmp_path, options, message):
+    code, output = serve(f"--data={tmp_path}", *options)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_port_in_use_is_said(server, tmp_path):
+    port = server.address.rpartition(":")[2]
+    code, output = serve(f"--data={tmp_path}", f"--port={port}")
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in output
+
+
+def test_a_second_server_on_a_data_folder_names_the_first(server):
+    code, output = serve(f"--data={server.data}", "--port=0")
+    assert code == 2
+    assert f"in use by another server, process {server.process.pid}" in output
+
+
+def test_a_cluster_that_is_not_there_is_said(tmp_path):
+    code, output = serve(
+        f"--data={tmp_path}", "--port=0", "--ray=127.0.0.1:1", env={"RAY_gcs_server_request_timeout_seconds": "2"}
+    )
+    assert code == 2
+    assert "cannot reach Ray at '127.0.0.1:1'" in output
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:50051"])
+def test_a_server_that_is_not_there_is_named_within_seconds(address):
+    started = time.monotonic()
+    with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
+        client.jobs()
+    assert time.monotonic() - started < 6
+
+
+def test_a_server_that_accepts_but_never_answers_is_named_within_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
+            client.jobs()
+
+
+def test_a_token_opens_the_server_and_never_stands_in_its_log():
+    with gw.LocalServer("--host=0.0.0.0", env={"GRADWIRE_TOKEN": "open-sesame"}) as server:
+        address = "127.0.0.1:" + server.address.rpartition(":")[2]
+        for token in (None, "wrong"):
+            with gw.Client(address, token=token) as client, pytest.raises(gw.UnauthenticatedError, match="token"):
+                client.jobs()
+        with gw.Client(address, token="open-sesame") as client:
+            assert small_job(client).result().epochs
+        assert "open-sesame" not in server.log.read_text()
+        assert "wrong" not in server.log.read_text()
+
+
+def test_sigterm_ends_a_server_in_order_and_leaves_no_process():
+    server = gw.LocalServer()
+    server.start()
+    process = psutil.Process(server.process.pid)
+    family = [process, *process.children(recursive=True)]
+    with gw.Client(server.address) as client:
+        small_job(client, epochs=10**6, evaluate_every=1000)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+    server.stop()
+
+
+def test_a_server_that_was_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_path):
+    """The watcher sees every epoch once, across the kill, and the weights are those of an undisturbed run."""
+    epochs = 400
+    port = free_port()
+    with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
+        undisturbed = small_job(client, epochs=epochs, name="undisturbed")
+        undisturbed.result()
+        expected = client.model_info("undisturbed").weights_sha256
+
+        slow = small_job(client, epochs=epochs, name="disturbed", batch_size=1)
+        small_job(client, epochs=epochs, name="twin", batch_size=1)
+        stream = slow.epochs()
+        seen = [next(stream).epoch for _ in range(20)]
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        server.start()
+        seen += [epoch.epoch for epoch in stream]
+        assert seen == list(range(1, epochs + 1))
+        client.job("twin").result()
+        assert client.model_info("disturbed").weights_sha256 == client.model_info("twin").weights_sha256 != expected
+        events = list(slow.events())
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert any("SERVER_RESTARTED" in event.text for event in events)
+        assert not any("NOT_DETERMINISTIC" in event.text for event in events)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, server):
+    expected = small_job(client, epochs=300, batch_size=1)
+    expected.result()
+    job = small_job(client, epochs=300, batch_size=1)
+    stream = job.epochs()
+    seen = [next(stream).epoch for _ in range(10)]
+    for worker in workers_of(server):
+        worker.kill()
+    seen += [epoch.epoch for epoch in stream]
+    assert seen == list(range(1, 301))
+    job.result()
+    assert client.model_info(job.name).weights_sha256 == client.model_info(expected.name).weights_sha256
+    assert job.info.attempt == 2
+    assert any("WORKER_LOST" in event.text for event in job.events())
+
+
+def test_ctrl_c_in_fit_leaves_the_job_running_and_says_how_to_go_on(server, client):
+    script = f"""
+import numpy as np, gradwire as gw
+from gradwire import *
+model = Sequential(Linear(4, 3))
+gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(), optimizer=SGD(model), epochs=10**6,
+       evaluate_every=1000, name="interrupted", at="{server.address}", progress=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert "The job interrupted goes on" in errors
+    assert f"gradwire jobs cancel interrupted --at {server.address}" in errors
+    job = client.job("interrupted")
+    assert job.info.state == "RUNNING"
+    job.cancel()
+
+
+def test_an_upload_that_is_cut_goes_on_where_it_was(server, client):
+    """A proxy cuts the first connection in the middle of the upload."""
+    data = np.random.default_rng(5).random((4000, 300)).astype(np.float32)
+    with CuttingProxy(server.address, cut_after=2_000_000) as proxy, gw.Client(proxy.address) as through_proxy:
+        model = Sequential(Linear(300, 2))
+        sent = []
+        job = through_proxy.submit(
+            model,
+            (data, np.arange(4000) % 2),
+            loss=CrossEntropy(),
+            optimizer=SGD(model),
+            epochs=1,
+            upload_progress=lambda done, total: sent.append((done, total)),
+        )
+        assert len(job.result().epochs) == 1
+    assert proxy.cuts == 1
+    assert proxy.forwarded < 2 * data.nbytes
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class CuttingProxy:
+    """Forwards connections to a server, and cuts the first one after so many bytes from the client."""
+
+    def __init__(self, target, cut_after):
+        self.target = target
+        self.cut_after = cut_after
+        self.cuts = 0
+        self.forwarded = 0
+
+    def __enter__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            host, port = self.target.split(":")
+            upstream = socket.create_connection((host, int(port)))
+            threading.Thread(target=self._pump, args=(client, upstream, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(upstream, client, False), daemon=True).start()
+
+    def _pump(self, source, sink, upload):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+                if upload:
+                    self.forwarded += len(data)
+                    if self.cuts == 0 and self.forwarded > self.cut_after:
+                        self.cuts += 1
+                        break
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

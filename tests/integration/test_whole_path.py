@@ -1,0 +1,249 @@
+"""From a user's Module to trained weights back in it, through real gRPC and a real Ray worker."""
+
+import asyncio
+import threading
+
+import numpy as np
+import onnx.reference
+import pytest
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, Sequential
+
+
+def arguments(model, digits, **changes):
+    return {
+        "train": digits.train,
+        "test": digits.test,
+        "loss": CrossEntropy(),
+        "optimizer": SGD(model, lr=0.2),
+        "epochs": 4,
+        "batch_size": 32,
+    } | changes
+
+
+def long_job(client, model, digits, **changes):
+    """A job that goes on for as long as a test needs."""
+    return client.submit(model, **arguments(model, digits, epochs=10**6, evaluate_every=100, **changes))
+
+
+def test_remote_and_local_fits_give_the_same_bits_and_land_in_place(server, digits, model):
+    array = model.fc1.W.data
+    remote = gw.fit(model, **arguments(model, digits), at=server.address)
+    gw.seed(0)
+    twin = type(model)()
+    local = gw.fit(twin, **arguments(twin, digits), at="local")
+    outcome = [(epoch.running_loss, epoch.train, epoch.test) for epoch in remote.epochs]
+    assert outcome == [(epoch.running_loss, epoch.train, epoch.test) for epoch in local.epochs]
+    assert np.array_equal(model.fc1.W.data, twin.fc1.W.data)
+    assert array.shape == model.fc1.W.data.shape
+    assert remote.epochs[-1].test.accuracy > 0.85
+
+
+def test_the_same_job_twice_gives_the_same_weights_digest(client, digits):
+    digests = set()
+    for _ in range(2):
+        deferred = Sequential(Linear(16), gw.ReLU(), Linear(10))
+        job = client.submit(deferred, **arguments(deferred, digits, seed=3))
+        job.result()
+        digests.add(client.model_info(job.name).weights_sha256)
+    assert len(digests) == 1
+
+
+def test_the_address_comes_from_the_environment(server, digits, model, monkeypatch):
+    monkeypatch.setenv("GRADWIRE_ADDRESS", server.address)
+    assert gw.fit(model, **arguments(model, digits, epochs=1)).job.startswith("job-")
+
+
+def test_a_job_is_seen_epoch_by_epoch_and_found_again_by_its_name(client, digits, model):
+    job = client.submit(model, **arguments(model, digits), name="seen")
+    assert [epoch.epoch for epoch in job.epochs()] == [1, 2, 3, 4]
+    again = client.job("seen")
+    assert [epoch.epoch for epoch in again.epochs(after=2)] == [3, 4]
+    assert again.info.state == "SUCCEEDED"
+    assert again.plan.device == "cpu"
+    assert len(again.result().epochs) == 4
+    kinds = [event.kind for event in again.events()]
+    assert kinds == ["state_change"] * 3 + ["epoch"] * 4 + ["checkpoint", "state_change"]
+    assert [event.sequence for event in again.events(after=7)] == [8, 9]
+
+
+def test_two_watchers_see_the_same_stream_at_the_same_time(server, client, digits, model):
+    job = long_job(client, model, digits, name="watched-by-two")
+    seen = {"first": [], "second": []}
+
+    def watch(which):
+        with gw.Client(server.address) as own:
+            for event in own.job("watched-by-two").events():
+                seen[which].append((event.sequence, event.kind, event.text))
+
+    threads = [threading.Thread(target=watch, args=(which,)) for which in seen]
+    for thread in threads:
+        thread.start()
+    epochs = job.epochs()
+    for _ in range(5):
+        next(epochs)
+    job.cancel()
+    for thread in threads:
+        thread.join()
+    assert seen["first"] == seen["second"]
+    assert [sequence for sequence, _, _ in seen["first"]] == list(range(1, len(seen["first"]) + 1))
+    assert "CANCELLED" in seen["first"][-1][2]
+
+
+def test_the_async_client_does_the_same(server, digits, model):
+    async def scenario():
+        async with gw.AsyncClient(server.address) as client:
+            job = await client.submit(model, **arguments(model, digits))
+            epochs = [epoch.epoch async for epoch in job.epochs()]
+            history = await job.result()
+            return epochs, [epoch.epoch for epoch in history.epochs]
+
+    assert asyncio.run(scenario()) == ([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+def test_a_blocking_jobs_epochs_are_also_for_async_for(client, digits, model):
+    job = client.submit(model, **arguments(model, digits))
+
+    async def collect():
+        return [epoch.epoch async for epoch in job.epochs()]
+
+    assert asyncio.run(collect()) == [1, 2, 3, 4]
+
+
+def test_cancelling_takes_effect_in_the_middle_of_an_epoch_and_frees_the_worker(client, digits, model):
+    job = long_job(client, model, digits)
+    next(job.epochs())
+    assert job.cancel().state == "CANCELLED"
+    assert job.cancel().state == "CANCELLED"
+    with pytest.raises(gw.JobCancelledError):
+        job.result()
+    fresh = client.submit(model, **arguments(model, digits, epochs=1))
+    assert len(fresh.result().epochs) == 1
+
+
+def test_jobs_beyond_the_clusters_room_wait_their_turn(client, digits, model):
+    jobs = [client.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)]
+    for job in jobs:
+        job.result()
+    starts = [client.job(job.name).info.started for job in jobs]
+    assert starts == sorted(starts)
+
+
+def test_a_queued_job_can_be_cancelled(client, digits, model):
+    running = [long_job(client, model, digits) for _ in range(8)]
+    queued = running[-1]
+    assert queued.refresh().state == "QUEUED"
+    for job in reversed(running):
+        assert job.cancel().state == "CANCELLED"
+
+
+def test_jobs_and_models_are_listed_in_pages_with_filters(client, digits, model):
+    for number in range(3):
+        client.submit(model, **arguments(model, digits, epochs=1), name=f"listed-{number}").result()
+    names = [job.name for job in client.jobs('name : "listed"')]
+    assert names == ["listed-2", "listed-1", "listed-0"]
+    assert [job.name for job in client.jobs('state = SUCCEEDED AND name : "listed"', limit=2)] == names[:2]
+    assert [info.name for info in client.models('name : "listed"')] == names
+
+
+def test_a_model_is_rebuilt_downloaded_and_asked(client, digits, model, tmp_path):
+    job = client.submit(model, **arguments(model, digits))
+    job.result()
+    X, y = digits.test
+    expected = model(X)
+    rebuilt = client.model(job.name)
+    assert np.array_equal(rebuilt(X), expected)
+    assert rebuilt.fc1.out_features == 32
+    assert np.allclose(client.predict(job.name, X), expected, atol=1e-5)
+    assert gw.accuracy(client.predict(job.name, X.tolist()), y) > 0.85
+    loaded = gw.load_model(client.download(job.name, tmp_path))
+    assert np.array_equal(loaded(X), expected)
+    path = client.download(job.name, tmp_path / "model.onnx", format="onnx")
+    outputs = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"inputs": X.astype(np.float32)})
+    assert np.allclose(outputs[0], expected, atol=1e-4)
+    client.delete_model(job.name)
+    with pytest.raises(gw.NotFoundError):
+        client.model_info(job.name)
+
+
+def test_a_large_prediction_is_sent_in_pieces(client, digits, model, monkeypatch):
+    monkeypatch.setattr("gradwire.client._PREDICT_BYTES", 10_000)
+    job = client.submit(model, **arguments(model, digits, epochs=1))
+    job.result()
+    assert np.allclose(client.predict(job.name, digits.train[0]), model(digits.train[0]), atol=1e-5)
+
+
+def test_regression_and_float64_go_the_whole_way(server, digits):
+    model = Sequential(Linear(64, 16), gw.ReLU(), Linear(16, 1))
+    X, y = digits.train[0], digits.train[1].astype(float)
+    history = gw.fit(
+        model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=0.01), epochs=5, dtype="float64", at=server.address
+    )
+    assert model["0"].W.data.dtype == np.float64
+    assert history.epochs[-1].train.r2 > 0.5
+    assert history.epochs[-1].train.accuracy is None
+
+
+def test_data_that_is_there_is_not_sent_again(client, digits, model):
+    sent = []
+    fresh = np.random.default_rng(99).random((50, 64))
+    for _ in range(2):
+        sent.append([])
+        client.submit(
+            model,
+            **arguments(model, digits, train=(fresh, np.arange(50) % 10), test=None, epochs=1),
+            upload_progress=lambda done, total: sent[-1].append((done, total)),
+        ).result()
+    first, second = sent
+    assert first[-1][1] >= fresh.size * 4 + 50 * 8
+    assert second == []  # even the weights are there: they are those of the model that the server has just trained
+
+
+def test_a_job_that_fails_says_why_and_what_to_try(client, digits):
+    model = Sequential(Linear(64, 1))
+    X, y = digits.train[0] * 1e3, digits.train[1].astype(float)
+    job = client.submit(model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=1e6), epochs=50)
+    with pytest.raises(gw.JobFailedError, match=r"in epoch \d+ with lr=1e\+06; try a smaller lr") as caught:
+        job.result()
+    assert caught.value.reason == "LOSS_NOT_FINITE"
+    assert job.info.state == "FAILED"
+
+
+def test_names_that_are_taken_or_unknown_are_said(client, digits, model):
+    client.submit(model, **arguments(model, digits, epochs=1), name="taken").result()
+    with pytest.raises(gw.AlreadyExistsError, match="'jobs/taken' already") as caught:
+        client.submit(model, **arguments(model, digits, epochs=1), name="taken")
+    assert caught.value.reason == "JOB_EXISTS"
+    for call in (client.job, client.model, client.model_info, client.delete_model):
+        with pytest.raises(gw.NotFoundError, match="there is no"):
+            call("nobody")
+    with pytest.raises(gw.NotFoundError):
+        client.predict("nobody", digits.test[0])
+    with pytest.raises(gw.InvalidArgumentError, match=r"must have shape \(rows, 64\)"):
+        client.predict("taken", digits.test[0][:, :3])
+    with pytest.raises(gw.InvalidArgumentError, match="job_id"):
+        client.submit(model, **arguments(model, digits), name="No Such Names!")
+
+
+def test_a_gpu_that_the_cluster_does_not_have_is_said(client, digits, model):
+    with pytest.raises(gw.FailedPreconditionError, match="the cluster has no GPU") as caught:
+        client.submit(model, **arguments(model, digits), device="gpu")
+    assert caught.value.reason == "NO_GPU"
+
+
+def test_mnist_reaches_096_in_five_epochs(server, mnist):
+    gw.seed(0)
+    model = Sequential(Linear(784, 128), gw.ReLU(), Linear(128, 32), gw.ReLU(), Linear(32, 10))
+    scaled = [(mnist[f"x_{which}"] / np.float32(255), mnist[f"y_{which}"]) for which in ("train", "test")]
+    history = gw.fit(
+        model,
+        scaled[0],
+        test=scaled[1],
+        loss=CrossEntropy(),
+        optimizer=SGD(model, lr=0.1),
+        epochs=5,
+        batch_size=32,
+        at=server.address,
+    )
+    assert history.epochs[-1].test.accuracy > 0.96

@@ -1,0 +1,54 @@
+"""A whole epoch against an independent implementation with automatic differentiation, in float64."""
+
+import numpy as np
+import pytest
+
+from gradwire_engine import MSE, CrossEntropy
+from gradwire_engine.examples import Examples
+from gradwire_engine.network import Network
+from gradwire_engine.plans import Problem, ReferencePlan
+from gradwire_engine.training import TrainingConfig, train
+
+jax = pytest.importorskip("jax")
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def jax_epoch(network, weights, x, y, batch_size, learning_rate, cross_entropy):
+    jnp = jax.numpy
+
+    def loss(vector, x, y):
+        for layer in network.layers:
+            W, b = layer.weights(vector)
+            x = x @ W.T + b
+            x = jax.nn.relu(x) if layer.relu else x
+        if cross_entropy:
+            return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1))
+        return jnp.mean((x - y) ** 2)
+
+    vector = jnp.asarray(weights)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        vector = vector - learning_rate * jax.grad(loss)(vector, x[batch], y[batch])
+    return np.asarray(vector)
+
+
+@pytest.mark.parametrize("cross_entropy", [True, False])
+def test_an_epoch_agrees_with_jax(cross_entropy):
+    rng = np.random.default_rng(3)
+    network = Network.from_stack([(7, 20), None, (20, 9), None, (9, 4)])
+    weights = rng.standard_normal(network.size) * 0.3
+    x = rng.standard_normal((103, 7))  # the last batch is short
+    y = rng.integers(0, 4, 103) if cross_entropy else rng.standard_normal((103, 4))
+    loss = CrossEntropy() if cross_entropy else MSE()
+    plan = ReferencePlan(Problem(network, loss, np.dtype(np.float64)), weights)
+    config = TrainingConfig(epochs=1, batch_size=10, learning_rate=0.1, shuffle=False, seed=0)
+    list(train(plan, config, Examples.of(x, y, classification=cross_entropy)))
+    expected = jax_epoch(network, weights, x, y, 10, 0.1, cross_entropy)
+    assert np.max(abs(plan.weights() - expected)) < 1e-10

@@ -1,0 +1,139 @@
+"""The chapter's own code on these classes: its model, its loop, deferred layers, lists of parameters."""
+
+import numpy as np
+import pytest
+
+import gradwire_engine as gw
+from gradwire_engine import MSE, SGD, CrossEntropy, Linear, Module, Parameter, ReLU, Sequential, accuracy
+
+
+class MyModel(Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = Linear(784, 128)
+        self.relu1 = ReLU()
+        self.fc2 = Linear(128, 32)
+        self.relu2 = ReLU()
+        self.fc3 = Linear(32, 10)
+
+    def forward(self, x):
+        x = self.fc1(x)
+        x = self.relu1(x)
+        x = self.fc2(x)
+        x = self.relu2(x)
+        return self.fc3(x)
+
+    def backward(self, grad_output):
+        grad_output = self.fc3.backward(grad_output)
+        grad_output = self.relu2.backward(grad_output)
+        grad_output = self.fc2.backward(grad_output)
+        grad_output = self.relu1.backward(grad_output)
+        return self.fc1.backward(grad_output)
+
+
+class DeferredModel(MyModel):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = Linear(128), Linear(32), Linear(10)
+
+
+def run_loop(model, optimizer, loss_fn, epochs=30, batch_size=10):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((40, 784)), rng.integers(0, 10, 40)
+    losses = []
+    for _ in range(epochs):
+        for i in range(0, X.shape[0], batch_size):
+            x_batch, y_batch = X[i : i + batch_size], y[i : i + batch_size]
+            logits = model.forward(x_batch)
+            loss_fn.forward(logits, y_batch)
+            model.backward(loss_fn.backward())
+            optimizer.step()
+            optimizer.zero_grad()
+        logits = model.forward(X)
+        losses.append(float(loss_fn.forward(logits, y)))
+    return losses, accuracy(logits, y)
+
+
+@pytest.mark.parametrize(("loss_fn", "goal"), [(CrossEntropy(), 0.5), (MSE(), 0.85)])
+@pytest.mark.parametrize("model_class", [MyModel, DeferredModel])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_the_chapters_loop_learns(loss_fn, goal, model_class, as_list):
+    gw.seed(0)
+    model = model_class()
+    optimizer = SGD(model.parameters() if as_list else model, lr=0.1)
+    losses, final_accuracy = run_loop(model, optimizer, loss_fn)
+    assert losses[-1] < losses[0] * goal
+    assert 0 <= final_accuracy <= 1
+
+
+def test_parameters_are_collected_in_order_and_once():
+    model = MyModel()
+    model.again = model.fc1
+    assert [p.data.shape for p in model.parameters()] == [(128, 784), (128,), (32, 128), (32,), (10, 32), (10,)]
+
+
+def test_the_same_seed_draws_the_same_weights():
+    gw.seed(7)
+    first = Linear(5, 3)
+    gw.seed(7)
+    assert np.array_equal(first.W.data, Linear(5, 3).W.data)
+
+
+def test_kaiming_and_simple_draw_with_their_own_spread():
+    gw.seed(0)
+    assert Linear(200, 300).W.data.std() == pytest.approx(np.sqrt(2 / 200), rel=0.02)
+    assert Linear(200, 300, init="simple").W.data.std() == pytest.approx(0.01, rel=0.02)
+    assert np.all(Linear(4, 3).b.data == 0)
+
+
+@pytest.mark.parametrize("features", [(), (1, 2, 3), (0,), (4, -1), (2.5, 3), (True, 2)])
+def test_linear_refuses_what_are_no_widths(features):
+    with pytest.raises(ValueError, match="Linear takes"):
+        Linear(*features)
+
+
+def test_linear_names_the_shape_that_it_was_given():
+    with pytest.raises(ValueError, match=r"expects x of shape \(batch, 784\), got \(2, 3\)"):
+        Linear(784, 10).forward(np.ones((2, 3)))
+
+
+def test_a_module_that_forgets_super_init_is_told_so():
+    class Forgetful(Module):
+        def __init__(self):
+            self.fc = Linear(1, 1)
+
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\) in Forgetful"):
+        Forgetful()
+
+
+def test_sequential_reaches_layers_by_name_and_never_loses_a_method():
+    model = Sequential(fc1=Linear(4, 3), forward=ReLU())
+    assert model.fc1.out_features == 3
+    assert isinstance(model["forward"], ReLU)
+    assert model(np.ones((2, 4))).shape == (2, 3)
+    with pytest.raises(AttributeError, match="fc9"):
+        _ = model.fc9
+
+
+def test_assigning_parameter_data_keeps_the_array_and_checks_the_shape():
+    layer = Linear(2, 2)
+    array = layer.W.data
+    layer.W.data = np.eye(2)
+    assert layer.W.data is array
+    with pytest.raises(ValueError, match="shape"):
+        layer.W.data = np.ones((3, 3))
+
+
+def test_a_parameter_takes_integers_as_float32():
+    assert Parameter([[1, 2]]).data.dtype == np.float32
+
+
+@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf")])
+def test_sgd_refuses_learning_rates_that_cannot_work(lr):
+    with pytest.raises(ValueError, match="lr must be"):
+        SGD(Linear(1, 1), lr=lr)
+
+
+def test_sgd_refuses_what_is_no_parameter():
+    with pytest.raises(TypeError, match="ndarray among them"):
+        SGD([np.ones(3)])

@@ -1,0 +1,267 @@
+"""Specs: every rule of validation, tensors as messages, and what a resolved spec builds."""
+
+import numpy as np
+import pytest
+
+from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
+from gradwire_engine.spec.building import build, loss_of, network, resolve, starting_weights
+from gradwire_engine.spec.summary import summarize
+from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
+from gradwire_engine.spec.tracing import trace
+from gradwire_engine.spec.validation import check_data, check_spec, is_classification
+from gradwire_proto.v1.spec_pb2 import Dataset, Initialization, JobSpec, Layer
+from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
+
+X = np.random.default_rng(0).random((20, 4)).astype(np.float32)
+Y = np.arange(20) % 3
+
+
+def good_spec():
+    spec = JobSpec(
+        model=trace(Sequential(fc1=Linear(8), relu=ReLU(), fc2=Linear(3))).spec,
+        train=Dataset(inputs=tensor_ref(X), targets=tensor_ref(Y)),
+        epochs=2,
+        batch_size=5,
+    )
+    spec.loss.cross_entropy.SetInParent()
+    spec.optimizer.sgd.learning_rate = 0.1
+    return spec
+
+
+def fields(spec):
+    return [violation.field for violation in check_spec(spec)]
+
+
+def test_a_good_spec_has_no_violations():
+    assert check_spec(good_spec()) == []
+
+
+def change(path, value):
+    def apply(spec):
+        *parents, last = path.split(".")
+        for name in parents:
+            spec = spec.model.layers[int(name[6:])] if name.startswith("layer#") else getattr(spec, name)
+        setattr(spec, last, value)
+
+    return apply
+
+
+def shape(field, *sizes):
+    def apply(spec):
+        *parents, last = field.split(".")
+        target = spec
+        for name in [*parents, last]:
+            target = getattr(target, name)
+        target.shape[:] = sizes
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("mutate", "field"),
+    [
+        (change("epochs", 0), "epochs"),
+        (change("batch_size", -3), "batch_size"),
+        (change("evaluate_every", -1), "evaluate_every"),
+        (change("dtype", DataType.DATA_TYPE_INT8), "dtype"),
+        (change("device", 17), "device"),
+        (change("optimizer.sgd.learning_rate", 0.0), "optimizer.sgd.learning_rate"),
+        (change("optimizer.sgd.learning_rate", -0.5), "optimizer.sgd.learning_rate"),
+        (change("optimizer.sgd.learning_rate", float("nan")), "optimizer.sgd.learning_rate"),
+        (change("optimizer.sgd.learning_rate", float("inf")), "optimizer.sgd.learning_rate"),
+        (lambda spec: spec.ClearField("optimizer"), "optimizer"),
+        (lambda spec: spec.ClearField("loss"), "loss"),
+        (lambda spec: spec.ClearField("train"), "train"),
+        (lambda spec: spec.train.ClearField("targets"), "train.targets"),
+        (lambda spec: spec.model.ClearField("layers"), "model.layers"),
+        (change("layer#0.linear.out_features", 0), "model.layers[0].linear.out_features"),
+        (change("layer#0.linear.out_features", -8), "model.layers[0].linear.out_features"),
+        (change("layer#0.linear.out_features", 10**9), "model.layers[0].linear.out_features"),
+        (change("layer#0.linear.in_features", -1), "model.layers[0].linear.in_features"),
+        (change("layer#0.linear.in_features", 5), "model.layers[0].linear.in_features"),
+        (change("layer#2.linear.in_features", 9), "model.layers[2].linear.in_features"),
+        (change("layer#2.linear.initialization", 9), "model.layers[2].linear.initialization"),
+        (change("layer#2.name", "fc1"), "model.layers[2].name"),
+        (change("layer#2.name", "no spaces"), "model.layers[2].name"),
+        (lambda spec: spec.model.layers.append(Layer(name="new")), "model.layers[3]"),
+        (shape("train.inputs", 20), "train.inputs"),
+        (shape("train.inputs", 20, 2, 2), "train.inputs"),
+        (shape("train.inputs", 0, 4), "train.inputs"),
+        (shape("train.inputs", 2**40, 2**40), "train.inputs"),
+        (shape("train.targets", 19), "train.targets"),
+        (change("train.inputs.sha256", "ABC"), "train.inputs"),
+        (change("train.inputs.dtype", 99), "train.inputs"),
+        (change("train.targets.dtype", DataType.DATA_TYPE_FLOAT32), "train.targets"),
+        (lambda spec: spec.initial_weights.CopyFrom(tensor_ref(X)), "initial_weights"),
+        (change("layer#2.linear.initialization", Initialization.INITIALIZATION_GIVEN), "initial_weights"),
+    ],
+)
+def test_each_wrong_field_is_named(mutate, field):
+    spec = good_spec()
+    mutate(spec)
+    assert field in fields(spec)
+
+
+def test_too_many_layers_or_parameters_are_refused():
+    spec = good_spec()
+    spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(1000))
+    assert "model.layers" in fields(spec)
+    wide = good_spec()
+    for layer in (0, 2):
+        wide.model.layers[layer].linear.out_features = 900_000
+    assert "model.layers" in fields(wide)
+
+
+def test_a_relu_alone_has_nothing_to_train():
+    spec = good_spec()
+    del spec.model.layers[2], spec.model.layers[0]
+    assert "model.layers" in fields(spec)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    spec = good_spec()
+    spec.epochs, spec.batch_size, spec.optimizer.sgd.learning_rate = 0, 0, 0
+    assert set(fields(spec)) == {"epochs", "batch_size", "optimizer.sgd.learning_rate"}
+
+
+def test_a_test_set_must_fit_the_training_set():
+    spec = good_spec()
+    spec.test.CopyFrom(Dataset(inputs=tensor_ref(X[:, :3]), targets=tensor_ref(Y)))
+    assert "test.inputs" in fields(spec)
+    spec.test.CopyFrom(Dataset(inputs=tensor_ref(X), targets=tensor_ref(np.eye(3)[Y])))
+    assert "test.targets" in fields(spec)
+
+
+def with_targets(targets, loss="cross_entropy", outputs=3):
+    spec = good_spec()
+    spec.train.targets.CopyFrom(tensor_ref(targets))
+    spec.model.layers[2].linear.out_features = outputs
+    spec.ClearField("loss")
+    getattr(spec.loss, loss).SetInParent()
+    return spec
+
+
+def data_violations(spec, inputs, targets):
+    arrays = {spec.train.inputs.sha256: inputs, spec.train.targets.sha256: targets}
+    return [v.field for v in check_data(spec, lambda ref: summarize(arrays[ref.sha256]))]
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "outputs", "field"),
+    [
+        (np.eye(4)[Y], "cross_entropy", 3, "train.targets"),
+        (Y.astype(np.float32), "cross_entropy", 3, "train.targets"),
+        (Y.astype(np.float32), "mean_squared_error", 3, "train.targets"),
+        (np.zeros(20, np.int64), "cross_entropy", 1, "loss.cross_entropy"),
+    ],
+)
+def test_targets_of_the_wrong_shape_are_named(targets, loss, outputs, field):
+    assert field in fields(with_targets(targets, loss, outputs))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [np.full(20, 3), np.full(20, -1), np.full((20, 3), 0.5), np.eye(3)[Y] * np.nan, np.eye(3)[Y] - 0.2],
+)
+def test_target_values_that_do_not_fit_are_named(targets):
+    spec = with_targets(targets)
+    assert check_spec(spec) == []
+    assert data_violations(spec, X, targets) == ["train.targets"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_not_finite_are_named_with_the_row(bad):
+    inputs = X.copy()
+    inputs[13, 2] = bad
+    spec = good_spec()
+    spec.train.inputs.CopyFrom(tensor_ref(inputs))
+    assert data_violations(spec, inputs, Y) == ["train.inputs"]
+    assert summarize(inputs).first_bad_row == 13
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "outputs", "expected"),
+    [
+        (Y, "cross_entropy", 3, True),
+        (Y, "mean_squared_error", 3, True),
+        (np.eye(3)[Y], "mean_squared_error", 3, True),
+        (np.eye(3)[Y] * 0.5, "mean_squared_error", 3, False),
+        (X[:, 0], "mean_squared_error", 1, False),
+    ],
+)
+def test_classification_is_told_from_regression(targets, loss, outputs, expected):
+    spec = with_targets(targets, loss, outputs)
+    assert is_classification(spec, lambda _: summarize(targets)) is expected
+
+
+def test_a_resolved_spec_leaves_nothing_open():
+    spec = resolve(good_spec())
+    assert [layer.linear.in_features for layer in spec.model.layers if layer.HasField("linear")] == [4, 8]
+    assert (spec.dtype, spec.evaluate_every) == (DataType.DATA_TYPE_FLOAT32, 1)
+    assert network(spec.model).size == 4 * 8 + 8 + 8 * 3 + 3
+
+
+def test_given_and_drawn_layers_can_be_mixed():
+    spec = resolve(good_spec())
+    spec.model.layers[2].linear.initialization = Initialization.INITIALIZATION_GIVEN
+    given = np.arange(27, dtype=np.float32)
+    first, again = starting_weights(spec, given), starting_weights(spec, given)
+    assert np.array_equal(first, again)
+    assert np.array_equal(first[-27:], given)
+    assert first[:32].std() > 0
+    spec.seed = 1
+    assert not np.array_equal(first[:32], starting_weights(spec, given)[:32])
+
+
+def test_a_built_module_has_names_and_weights():
+    spec = resolve(good_spec())
+    weights = starting_weights(spec, None)
+    model = build(spec.model, weights)
+    assert [name for name, _ in model.named_modules()] == ["fc1", "relu", "fc2"]
+    assert np.array_equal(trace(model).given_weights(), weights)
+
+
+def test_losses_survive_the_wire():
+    spec = good_spec()
+    spec.loss.cross_entropy.from_probabilities = True
+    assert isinstance(loss_of(spec.loss), CrossEntropy)
+    assert not loss_of(spec.loss).from_logits
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "i1", "u2", "i2", "u4", "i4", "i8", ">f4", ">i8"])
+def test_tensors_survive_the_wire(dtype):
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    back = from_tensor(to_tensor(array.T))
+    assert np.array_equal(back, array.T)
+    assert back.dtype == np.dtype(dtype).newbyteorder("<")
+
+
+def test_a_digest_does_not_depend_on_the_memory_layout():
+    assert tensor_ref(X).sha256 == tensor_ref(np.asfortranarray(X)).sha256 == tensor_ref(X.astype(">f4")).sha256
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (Tensor(dtype=1, data=b""), "shape is missing"),
+        (Tensor(dtype=1, shape=[2], data=b"1234"), "has 8 bytes, got 4"),
+        (Tensor(dtype=0, shape=[1], data=b"1234"), "dtype 0 is none of"),
+        (Tensor(dtype=1, shape=[-1], data=b""), "at least 1"),
+    ],
+)
+def test_malformed_tensors_are_refused(message, text):
+    with pytest.raises(TensorError, match=text):
+        from_tensor(message)
+
+
+def test_references_need_a_real_digest():
+    with pytest.raises(TensorError, match="64 lower-case"):
+        tensor_type(TensorRef(dtype=1, shape=[1], sha256="../../etc/passwd"))
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([object()]), np.array(["a"]), np.array([1j]), np.zeros((2, 0)), np.array(1.0)]
+)
+def test_arrays_that_no_message_can_hold_are_refused(array):
+    with pytest.raises(TensorError):
+        to_tensor(array)

@@ -1,0 +1,119 @@
+"""A model becomes a spec by tracing; what cannot travel is named with its operation, class and line."""
+
+import numpy as np
+import pytest
+
+from gradwire_engine import Linear, Module, ReLU, Sequential, TraceError
+from gradwire_engine.spec.tracing import trace
+
+
+class Base(Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = Linear(4, 3)
+        self.relu = ReLU()
+        self.fc2 = Linear(3, 2)
+
+
+def names(model):
+    return [(layer.name, layer.WhichOneof("kind")) for layer in trace(model).spec.layers]
+
+
+def test_layers_are_named_after_their_attributes_in_the_order_of_forward():
+    class Model(Base):
+        def forward(self, x):
+            return self.fc2(self.relu(self.fc1(x)))
+
+    assert names(Model()) == [("fc1", "linear"), ("relu", "relu"), ("fc2", "linear")]
+
+
+def test_modules_inside_modules_get_paths():
+    class Outer(Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = Sequential(Linear(4, 3), ReLU())
+            self.head = Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.encoder(x))
+
+    assert names(Outer()) == [("encoder.0", "linear"), ("encoder.1", "relu"), ("head", "linear")]
+
+
+def test_layers_without_an_attribute_are_named_by_position():
+    class Model(Module):
+        def __init__(self):
+            super().__init__()
+            self.stack = [Linear(4, 3), ReLU()]
+
+        def forward(self, x):
+            for layer in self.stack:
+                x = layer(x)
+            return x
+
+    assert names(Model()) == [("0", "linear"), ("1", "relu")]
+
+
+def test_deferred_layers_leave_their_width_open():
+    spec = trace(Sequential(Linear(8), Linear(8, 2))).spec
+    assert [layer.linear.in_features for layer in spec.layers] == [0, 8]
+
+
+OPERATIONS = {
+    r"\*": lambda self, x: self.fc1(x) * 2,
+    r"\+": lambda self, x: 1 + self.fc1(x),
+    "@": lambda self, x: self.fc1(x) @ np.eye(3),
+    "unary -": lambda self, x: -self.fc1(x),
+    "a condition": lambda self, x: self.fc1(x) if x else x,
+    "a comparison": lambda self, x: self.fc1(x) if x > 0 else x,
+    "indexing": lambda self, x: self.fc1(x)[:, 0],
+    r"len\(\)": lambda self, x: len(self.fc1(x)),
+    "a loop over the rows": lambda self, x: list(self.fc1(x)),
+    r"attribute \.shape": lambda self, x: self.fc1(x).shape,
+    r"numpy\.maximum": lambda self, x: np.maximum(self.fc1(x), 0),
+    r"numpy\.concatenate": lambda self, x: np.concatenate([self.fc1(x)]),
+    "NumPy function": lambda self, x: np.asarray(self.fc1(x)),
+    "used twice": lambda self, x: self.relu(self.relu(self.fc1(x))),
+    "a branch": lambda self, x: (self.fc1(x), self.fc2(x))[1],
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_cannot_travel_is_named_with_class_and_line(operation):
+    class Model(Base):
+        def forward(self, x):
+            body = OPERATIONS[operation]
+            return body(self, x)
+
+    with pytest.raises(TraceError, match=operation) as caught:
+        trace(Model())
+    assert "Model.forward, line " in str(caught.value)
+    assert "body(self, x)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [(lambda self, x: None, "must return"), (lambda self, x: (self.fc1(x), x)[1], "earlier layer")],
+)
+def test_forward_must_return_the_last_layers_output(result, message):
+    class Model(Base):
+        def forward(self, x):
+            return result(self, x)
+
+    with pytest.raises(TraceError, match=message):
+        trace(Model())
+
+
+def test_only_modules_are_models():
+    with pytest.raises(TraceError, match="a model is a gradwire Module, got int"):
+        trace(3)
+
+
+def test_weights_are_views_into_one_vector_and_land_in_place():
+    model = Sequential(Linear(2, 3), ReLU(), Linear(3, 1))
+    traced = trace(model)
+    vector = traced.given_weights()
+    assert traced.given_weights() is vector
+    vector[...] = np.arange(len(vector))
+    assert model["0"].W.data.ravel().tolist() == list(range(6))
+    assert model["2"].b.data.tolist() == [len(vector) - 1]

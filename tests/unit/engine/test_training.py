@@ -1,0 +1,127 @@
+"""The epoch loop: the same bits again, from any epoch; evaluation as often as asked; stops and losses that explode."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradwire_engine import MSE, CrossEntropy
+from gradwire_engine.examples import Examples
+from gradwire_engine.network import Network
+from gradwire_engine.plans import Problem, ReferencePlan
+from gradwire_engine.training import LossNotFiniteError, StoppedError, TrainingConfig, train
+
+NETWORK = Network.from_stack([(6, 8), None, (8, 3)])
+
+
+def config(**changes):
+    values = {"epochs": 6, "batch_size": 7, "learning_rate": 0.1, "shuffle": True, "seed": 5}
+    return TrainingConfig(**(values | changes))
+
+
+def examples(rows=50, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return Examples.of(rng.standard_normal((rows, 6)).astype(dtype), rng.integers(0, 3, rows), classification=True)
+
+
+def plan(weights=None, dtype=np.float32, loss=None):
+    start = np.random.default_rng(1).standard_normal(NETWORK.size) * 0.3 if weights is None else weights
+    return ReferencePlan(Problem(NETWORK, loss or CrossEntropy(), np.dtype(dtype)), start.astype(dtype))
+
+
+def outcomes(epochs):
+    return [(epoch.running_loss, epoch.train, epoch.test) for epoch in epochs]
+
+
+def test_the_same_job_gives_the_same_bits():
+    runs = []
+    for _ in range(2):
+        running = plan()
+        runs.append((outcomes(train(running, config(), examples(), examples(20))), running.weights().tobytes()))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("done", [1, 3, 5])
+def test_a_job_that_goes_on_after_any_epoch_gives_the_same_bits(done):
+    whole = plan()
+    expected = outcomes(train(whole, config(), examples()))
+    first = plan()
+    list(train(first, config(epochs=done), examples()))
+    second = plan(first.weights())
+    assert outcomes(train(second, config(), examples(), epochs_done=done)) == expected[done:]
+    assert second.weights().tobytes() == whole.weights().tobytes()
+
+
+def test_every_epoch_has_an_order_of_its_own_and_no_shuffle_has_none():
+    def weights(**changes):
+        running = plan()
+        list(train(running, config(**changes), examples()))
+        return running.weights().tobytes()
+
+    assert weights() != weights(seed=6)
+    assert weights(shuffle=False) == weights(shuffle=False, seed=6)
+
+
+def test_evaluation_is_as_rare_as_asked_but_never_misses_the_end():
+    epochs = list(train(plan(), config(epochs=5, evaluate_every=2), examples(), examples(20)))
+    assert [epoch.train is not None for epoch in epochs] == [False, True, False, True, True]
+    assert [epoch.test is not None for epoch in epochs] == [False, True, False, True, True]
+
+
+def test_a_set_that_is_evaluated_in_blocks_has_the_same_metrics(monkeypatch):
+    whole = plan().evaluate(plan().place(examples(100)))
+    monkeypatch.setattr("gradwire_engine.plans.reference.EVALUATION_ROWS", 7)
+    blocks = plan().evaluate(plan().place(examples(100)))
+    assert blocks.accuracy == whole.accuracy
+    assert blocks.loss == pytest.approx(whole.loss)
+
+
+def test_a_stop_is_obeyed_in_the_middle_of_an_epoch():
+    asked = 0
+
+    def should_stop():
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    with pytest.raises(StoppedError):
+        list(train(plan(), config(batch_size=1, epochs=10**6), examples(), should_stop=should_stop))
+
+
+def test_a_loss_that_explodes_names_epoch_and_learning_rate():
+    with pytest.raises(LossNotFiniteError, match=r"in epoch \d+ with lr=1e\+30; try a smaller lr"):
+        list(train(plan(loss=MSE()), config(learning_rate=1e30, epochs=50), examples()))
+
+
+def test_integer_inputs_are_converted_without_scaling():
+    integers = np.random.default_rng(0).integers(0, 200, (40, 6)).astype(np.uint8)
+    labels = np.arange(40) % 3
+    results = []
+    for inputs in (integers, integers.astype(np.float32)):
+        running = plan()
+        list(train(running, config(learning_rate=1e-4), Examples.of(inputs, labels, classification=True)))
+        results.append(running.weights().tobytes())
+    assert results[0] == results[1]
+
+
+stacks = st.lists(st.one_of(st.none(), st.integers(1, 12)), min_size=1, max_size=8).filter(any)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stack=stacks, width=st.integers(1, 9), rows=st.integers(1, 30), batch=st.integers(1, 40), seed=st.integers(0, 99)
+)
+def test_any_stack_trains_and_keeps_its_layout(stack, width, rows, batch, seed):
+    widths, layers = width, []
+    for entry in stack:
+        layers.append(None if entry is None else (widths, entry))
+        widths = entry or widths
+    network = Network.from_stack(layers)
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal(network.size) * 0.1
+    running = ReferencePlan(Problem(network, MSE(), np.dtype(np.float64)), weights)
+    assert running.weights().tobytes() == weights.tobytes()
+    data = Examples.of(rng.standard_normal((rows, width)), rng.standard_normal((rows, network.out_features)), False)
+    (epoch,) = train(running, config(epochs=1, batch_size=batch, learning_rate=1e-3), data)
+    assert np.isfinite(epoch.train.loss)
+    assert running.predict(data.inputs).shape == (rows, network.out_features)

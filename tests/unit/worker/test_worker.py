@@ -1,0 +1,240 @@
+"""The worker's parts, without Ray: outbox, checkpoint policy, blobs as arrays, and a Trainer in this process."""
+
+import hashlib
+import threading
+
+import fsspec
+import numpy as np
+import pytest
+
+from gradwire_engine import Linear, ReLU, Sequential
+from gradwire_engine.spec.building import network, resolve, starting_weights
+from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
+from gradwire_engine.spec.tracing import trace
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
+from gradwire_proto.v1.training_service_pb2 import Event, JobState
+from gradwire_worker.checkpoints import CheckpointPolicy
+from gradwire_worker.outbox import Outbox
+from gradwire_worker.reports import Assignment, ResumePoint
+from gradwire_worker.tensors import BlobLostError, BlobReader
+from gradwire_worker.trainer import StaleAttemptError, Trainer
+
+
+def event(number):
+    return Event(sequence=number)
+
+
+def sequences(reports):
+    return [report.sequence for report in reports]
+
+
+def test_reports_stay_until_they_are_acknowledged():
+    outbox = Outbox()
+    for number in range(3):
+        outbox.add(event(number))
+    assert sequences(outbox.take(0, timeout=0)) == [1, 2, 3]
+    assert sequences(outbox.take(0, timeout=0)) == [1, 2, 3]
+    assert sequences(outbox.take(2, timeout=0)) == [3]
+    assert outbox.take(3, timeout=0) == []
+
+
+def test_a_poll_waits_for_the_next_report():
+    outbox = Outbox()
+    thread = threading.Thread(target=lambda: outbox.add(event(1)))
+    thread.start()
+    assert sequences(outbox.take(0, timeout=30)) == [1]
+    thread.join()
+
+
+def test_training_waits_while_too_much_is_unacknowledged(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MOST_WAITING", 2)
+    outbox = Outbox()
+    outbox.add(event(1))
+    outbox.add(event(2))
+    thread = threading.Thread(target=lambda: outbox.add(event(3)))
+    thread.start()
+    assert sequences(outbox.take(0, timeout=0)) == [1, 2]
+    assert outbox.take(2, timeout=30)[0].sequence == 3
+    thread.join()
+
+
+def test_a_closed_outbox_lets_nobody_wait(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MOST_WAITING", 0)
+    outbox = Outbox()
+    outbox.close()
+    outbox.add(event(1))
+
+
+def test_a_poll_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MOST_BYTES_PER_POLL", 100)
+    outbox = Outbox()
+    for number in range(3):
+        outbox.add(event(number), weights=b"x" * 80)
+    assert sequences(outbox.take(0, timeout=0)) == [1]
+    assert sequences(outbox.take(1, timeout=0)) == [2]
+
+
+def test_checkpoints_are_bounded_by_cost_and_by_loss():
+    now = 0.0
+    policy = CheckpointPolicy(clock=lambda: now)
+    assert not policy.due()
+    now = 1.0
+    assert policy.due()
+    policy.taken(seconds=0.1)  # 2 % of the time: the next one is due after 5 s
+    now = 5.9
+    assert not policy.due()
+    now = 6.0
+    assert policy.due()
+    policy.taken(seconds=100)  # however dear: after 30 s
+    now = 36.0
+    assert policy.due()
+
+
+@pytest.fixture
+def store(tmp_path):
+    def put(array):
+        reference = tensor_ref(array)
+        path = tmp_path / "blobs" / reference.sha256[:2] / reference.sha256
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wire_bytes(array))
+        return reference
+
+    put.url = (tmp_path / "blobs").as_uri()
+    put.path = tmp_path / "blobs"
+    return put
+
+
+def test_a_local_blob_is_mapped(store):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    loaded = BlobReader(store.url).load(store(array))
+    assert isinstance(loaded, np.memmap)
+    assert np.array_equal(loaded, array)
+    with pytest.raises(ValueError, match="read-only"):
+        loaded[0, 0] = 1
+
+
+def test_a_distant_blob_is_fetched_once_and_mapped(tmp_path):
+    array = np.arange(6, dtype=np.int64)
+    reference = tensor_ref(array)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"/store/{reference.sha256[:2]}/{reference.sha256}", bytes(wire_bytes(array)))
+    reader = BlobReader("memory://store", cache=tmp_path)
+    assert np.array_equal(reader.load(reference), array)
+    memory.pipe_file(f"/store/{reference.sha256[:2]}/{reference.sha256}", b"changed afterwards")
+    assert np.array_equal(reader.load(reference), array)
+
+
+def test_missing_short_and_damaged_blobs_are_named(store):
+    reference = store(np.arange(4, dtype=np.int64))
+    path = store.path / reference.sha256[:2] / reference.sha256
+    path.write_bytes(b"x" * 32)
+    with pytest.raises(BlobLostError, match="is damaged"):
+        BlobReader(store.url).load(reference)
+    path.write_bytes(b"x")
+    with pytest.raises(BlobLostError, match="has 1 bytes, expected 32"):
+        BlobReader(store.url).load(reference)
+    path.unlink()
+    with pytest.raises(BlobLostError, match="is not in the store"):
+        BlobReader(store.url).load(reference)
+
+
+def make_spec(store, epochs=3, learning_rate=0.1):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((30, 4)), np.arange(30) % 3
+    spec = JobSpec(
+        model=trace(Sequential(Linear(8), ReLU(), Linear(3))).spec,
+        train=Dataset(inputs=store(x), targets=store(y)),
+        epochs=epochs,
+        batch_size=7,
+        shuffle=True,
+    )
+    spec.loss.cross_entropy.SetInParent()
+    spec.optimizer.sgd.learning_rate = learning_rate
+    return resolve(spec)
+
+
+def assignment(store, spec, attempt=1, resume=None):
+    return Assignment("jobs/a", attempt, spec.SerializeToString(), True, store.url, resume)
+
+
+def run_to_end(trainer, attempt=1):
+    reports, ended = [], False
+    while not ended:
+        reports += trainer.poll("jobs/a", attempt, reports[-1].sequence if reports else 0, 30)
+        ended = reports[-1].message().state_change.state > JobState.JOB_STATE_RUNNING
+    return reports
+
+
+def test_a_trainer_reports_running_epochs_weights_and_success(store):
+    trainer = Trainer()
+    trainer.start(assignment(store, make_spec(store)))
+    reports = run_to_end(trainer)
+    kinds = [report.message().WhichOneof("kind") for report in reports]
+    assert kinds == ["state_change", "epoch", "epoch", "epoch", "checkpoint", "state_change"]
+    assert [report.message().epoch.epoch for report in reports[1:4]] == [1, 2, 3]
+    weights = reports[4]
+    assert hashlib.sha256(weights.weights).hexdigest() == weights.message().checkpoint.weights.sha256
+    assert reports[0].message().state_change.execution.plan
+
+
+def test_a_trainer_goes_on_from_a_checkpoint_to_the_same_bits(store):
+    spec = make_spec(store)
+    whole, first, second = Trainer(), Trainer(), Trainer()
+    whole.start(assignment(store, spec))
+    expected = run_to_end(whole)
+    short = make_spec(store, epochs=2)
+    first.start(assignment(store, short))
+    halfway = run_to_end(first)[-2]
+    second.start(assignment(store, spec, 2, ResumePoint(halfway.message().checkpoint.epoch, halfway.weights)))
+    resumed = run_to_end(second, attempt=2)
+    assert resumed[1].message().epoch.running_loss == expected[3].message().epoch.running_loss
+    assert resumed[-2].weights == expected[-2].weights
+
+
+def test_a_trainer_uses_the_tensors_that_it_is_handed(store, tmp_path):
+    spec = make_spec(store)
+    reader = BlobReader(store.url)
+    tensors = {ref.sha256: np.array(reader.load(ref)) for ref in (spec.train.inputs, spec.train.targets)}
+    elsewhere = Assignment("jobs/a", 1, spec.SerializeToString(), True, (tmp_path / "nowhere").as_uri())
+    trainer = Trainer()
+    assert not trainer.can_read(elsewhere.blobs, "0" * 64)
+    trainer.start(elsewhere, tensors)
+    assert run_to_end(trainer)[-1].message().state_change.state == JobState.JOB_STATE_SUCCEEDED
+
+
+def test_a_loss_that_explodes_ends_as_failed_with_what_to_try(store):
+    trainer = Trainer()
+    trainer.start(assignment(store, make_spec(store, epochs=50, learning_rate=1e30)))
+    last = run_to_end(trainer)[-1].message().state_change
+    assert last.state == JobState.JOB_STATE_FAILED
+    assert last.error.reason == "LOSS_NOT_FINITE"
+    assert "lr=1e+30" in last.error.message
+
+
+def test_data_that_is_gone_ends_as_failed(store):
+    spec = make_spec(store)
+    sha256 = spec.train.inputs.sha256
+    (store.path / sha256[:2] / sha256).unlink()
+    trainer = Trainer()
+    trainer.start(assignment(store, spec))
+    assert run_to_end(trainer)[-1].message().state_change.error.reason == "DATA_LOST"
+
+
+def test_a_stopped_attempt_reports_nothing_more_and_an_old_attempt_is_refused(store):
+    trainer = Trainer()
+    trainer.start(assignment(store, make_spec(store, epochs=10**6)))
+    trainer.poll("jobs/a", 1, 0, 30)
+    trainer.stop("jobs/a", 1)
+    trainer.start(assignment(store, make_spec(store), attempt=2))
+    with pytest.raises(StaleAttemptError, match="attempt 1"):
+        trainer.poll("jobs/a", 1, 0, 0)
+    assert run_to_end(trainer, attempt=2)[-1].message().state_change.state == JobState.JOB_STATE_SUCCEEDED
+
+
+def test_weights_are_those_of_the_networks_layout(store):
+    spec = make_spec(store)
+    trainer = Trainer()
+    trainer.start(assignment(store, spec))
+    weights = np.frombuffer(run_to_end(trainer)[-2].weights, np.float32)
+    assert weights.size == network(spec.model).size
+    assert not np.array_equal(weights, starting_weights(spec, None))
