@@ -56,4 +56,6 @@ def serve(
 
 
 if __name__ == "__main__":
-    typer.run(serve)
+    app = typer.Typer(add_completion=False)
+    app.command()(serve)
+    app(prog_name="gradwire serve")

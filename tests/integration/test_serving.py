@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -79,6 +80,38 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path):
     )
     assert code == 2
     assert "cannot reach Ray at '127.0.0.1:1'" in output
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """A Ray cluster of its own, with Ray's token authentication; its address, and the environment of who may join it."""
+    folder = tmp_path_factory.mktemp("ray", numbered=True)
+    token = folder / "token"
+    token.write_text("a" * 64)
+    env = {**os.environ, "RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    address = f"127.0.0.1:{free_port()}"
+    command = ["ray", "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=2"]
+    head = subprocess.Popen(
+        [Path(sys.executable).parent / command[0], *command[1:], "--include-dashboard=false", "--disable-usage-stats"],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    family = psutil.Process(head.pid)
+    assert any("Ray runtime started" in line for line in head.stdout)
+    yield address, env
+    processes = [family, *family.children(recursive=True)]
+    head.terminate()
+    head.communicate(timeout=30)
+    psutil.wait_procs(processes, timeout=20)
+
+
+def test_a_server_joins_a_cluster_that_is_there_and_leaves_it_running(cluster):
+    address, env = cluster
+    for _ in range(2):
+        with gw.LocalServer(f"--ray={address}", env=env) as server, gw.Client(server.address) as client:
+            assert len(small_job(client).result().epochs) == 2
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:50051"])
