@@ -30,7 +30,7 @@ _ANSWER_SECONDS = 5
 # How long a cluster's head may take to accept a connection.
 _REACH_SECONDS = 5
 # Ray sends its token to an address only when it is told to, and names no reason when it is turned away.
-_TOKEN_HINT = "; if the cluster asks for Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+_AUTH_HINT = "; if the cluster asks for Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 Pool = Literal["cpu", "gpu"]
 
@@ -80,7 +80,7 @@ class Runner:
                 socket.create_connection((host, int(port)), _REACH_SECONDS).close()
             ray.init(address=address, namespace=_NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (OSError, RayError, ValueError) as error:
-            hint = "" if "RAY_AUTH_MODE" in os.environ else _TOKEN_HINT
+            hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
             raise SettingsError(f"cannot reach Ray at {address!r}: {error}{hint}") from error
         self._end_workers_left_behind()
         self.measure()

@@ -84,7 +84,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path_factory):
-    """A Ray cluster of its own, with Ray's token authentication; its address, and the environment of who may join it."""
+    """A Ray cluster of its own that asks for a token; its address, and the environment of who may join it."""
     folder = tmp_path_factory.mktemp("ray", numbered=True)
     token = folder / "token"
     token.write_text("a" * 64)
