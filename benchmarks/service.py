@@ -132,7 +132,7 @@ def _upload(server: gw.LocalServer) -> None:
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """What the disk and the page cache give without gRPC and without a digest, in MB/s. The file stays, as a blob does."""
+    """What disk and page cache give without gRPC and without a digest, in MB/s. The file stays, as a blob does."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):
