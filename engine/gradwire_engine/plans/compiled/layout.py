@@ -1,0 +1,117 @@
+"""Where the compiled plan keeps weights and values: matrices in panels, and the tables that say where each begins.
+
+A panel holds 64 bytes' worth of a matrix's columns (16 of float32, 8 of float64), row after row; the last one is filled up
+with zeros. So one row of one panel is a line of the cache and a vector register, and a product reads both its operands
+straight through, whatever their shapes.
+
+A weight matrix has a row for each input and a column for each output; a batch has a row for each example. The number of
+rows from panel to panel is odd, so that the panels of a matrix do not compete for the same sets of the caches.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwire_engine.backend import Array
+from gradwire_engine.network import DenseLayer, Network
+from gradwire_engine.plans.compiled.tiles import LINE_BYTES
+
+# The columns of the table of layers: widths, where weights and biases begin, the bytes from panel to panel.
+INPUTS, OUTPUTS, WEIGHTS, WEIGHTS_PANEL, BIAS, RELU_AFTER = range(6)
+# The columns of the table of values: the address of a layer's values, and of the loss's gradient with respect to them.
+VALUES, GRADIENTS = range(2)
+
+
+def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
+    """Return zeros of shape (panels, rows, lanes) that begin at a multiple of a line."""
+    shape = (panels, rows, LINE_BYTES // dtype.itemsize)
+    memory = np.zeros(panels * rows * LINE_BYTES + LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % LINE_BYTES
+    return memory[start : start + panels * rows * LINE_BYTES].view(dtype).reshape(shape)
+
+
+def panel_count(dtype: np.dtype[Any], columns: int) -> int:
+    """Return how many panels so many columns need."""
+    return -(-columns * dtype.itemsize // LINE_BYTES)
+
+
+def _panel_rows(rows: int) -> int:
+    return rows | 1
+
+
+class LayerWeights:
+    """The weights and biases of one layer in panels."""
+
+    def __init__(self, layer: DenseLayer, vector: Array) -> None:
+        """Take them from a flat vector."""
+        dtype = vector.dtype
+        panels = panel_count(dtype, layer.out_features)
+        # Whole squares of lines are transposed, also the last one.
+        rows = panel_count(dtype, layer.in_features) * LINE_BYTES // dtype.itemsize
+        self._layer = layer
+        self._weights = lines(dtype, panels, _panel_rows(rows))
+        self._biases = lines(dtype, panels, 1)
+        W, b = layer.weights(vector)
+        for panel, columns in enumerate(self._columns()):
+            self._weights[panel, : layer.in_features, : columns.stop - columns.start] = W[columns].T
+        self._biases.reshape(-1)[: layer.out_features] = b
+
+    def write(self, vector: Array) -> None:
+        """Put them into a flat vector."""
+        W, b = self._layer.weights(vector)
+        for panel, columns in enumerate(self._columns()):
+            W[columns] = self._weights[panel, : self._layer.in_features, : columns.stop - columns.start].T
+        b[:] = self._biases.reshape(-1)[: self._layer.out_features]
+
+    def row(self) -> list[int]:
+        """Return the layer's row in the table of layers."""
+        at, panel = self._weights.ctypes.data, self._weights.strides[0]
+        layer = self._layer
+        return [layer.in_features, layer.out_features, at, panel, self._biases.ctypes.data, int(layer.relu)]
+
+    def _columns(self) -> list[slice]:
+        lanes, outputs = self._weights.shape[2], self._layer.out_features
+        return [slice(start, min(start + lanes, outputs)) for start in range(0, outputs, lanes)]
+
+
+@dataclass
+class Workspace:
+    """The values and gradients of all layers for up to so many rows, and the targets where they are a matrix."""
+
+    table: NDArray[np.int64]
+    panel_bytes: int
+    targets: Array
+    ones: Array
+    # Room for the transposed weights of two panels of a layer's inputs.
+    transposed: Array
+    losses: NDArray[np.float64]
+    # What the table points into.
+    _memory: list[Array]
+
+    @classmethod
+    def of(cls, network: Network, dtype: np.dtype[Any], rows: int) -> "Workspace":
+        """Make room."""
+        height = _panel_rows(rows)
+        outputs = [layer.out_features for layer in network.layers]
+        values = [lines(dtype, panel_count(dtype, width), height) for width in (network.in_features, *outputs)]
+        gradients = [lines(dtype, panel_count(dtype, width), height) for width in outputs]
+        ones = lines(dtype, 1, height)
+        ones[:] = 1
+        lanes = LINE_BYTES // dtype.itemsize
+        addresses = [0, *(array.ctypes.data for array in gradients)]
+        return cls(
+            table=np.array([[array.ctypes.data, at] for array, at in zip(values, addresses, strict=True)], np.int64),
+            panel_bytes=height * LINE_BYTES,
+            targets=lines(dtype, panel_count(dtype, outputs[-1]), height),
+            ones=ones,
+            transposed=lines(dtype, 2, panel_count(dtype, max(outputs)) * lanes),
+            losses=np.empty(rows),
+            _memory=[*values, *gradients],
+        )
+
+    def outputs(self, rows: int, columns: int) -> Array:
+        """Return a copy of what the last layer gave, (rows, columns)."""
+        top = self._memory[len(self.table) - 1]
+        return top[:, :rows].transpose(1, 0, 2).reshape(rows, -1)[:, :columns].copy()

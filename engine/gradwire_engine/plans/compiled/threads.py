@@ -1,0 +1,42 @@
+"""What threads that run the same compiled loop need: a barrier that costs less than a microsecond."""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+# Looks at the barrier before a thread offers its processor to others; about 20 microseconds.
+_LOOKS = 2000
+
+
+@intrinsic
+def _atomic_add(typing_context, address, amount):
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def _give_way(typing_context):
+    def generate(context, builder, signature, arguments):
+        function_type = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, function_type, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(nogil=True, cache=True)
+def meet(barrier, threads, meeting):
+    """Wait until all threads have come to meeting number `meeting` (1, 2, ...); `barrier` counts arrivals from 0."""
+    if threads == 1:
+        return
+    arrived = _atomic_add(barrier, 1) + 1
+    looks = 0
+    while arrived < meeting * threads:
+        looks += 1
+        if looks > _LOOKS:
+            _give_way()
+        arrived = _atomic_add(barrier, 0)
