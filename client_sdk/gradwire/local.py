@@ -1,5 +1,6 @@
 """at="local": the same job in this process, through the same engine and the same checks."""
 
+import warnings
 from collections.abc import Callable
 
 from gradwire.errors import FailedPreconditionError, JobFailedError
@@ -18,6 +19,8 @@ def run_locally(submission: Submission, on_epoch: Callable[[Epoch], None]) -> Hi
         job = prepare(submission.spec, submission.data(), submission.classification)
     except NoGpuError as error:
         raise FailedPreconditionError(str(error)) from error
+    if job.chosen.warning:
+        warnings.warn(job.chosen.warning, stacklevel=3)
     history = History(plan=plan_of(execution_message(job.chosen)))
     try:
         for epoch in train(job.chosen.plan, job.config, job.train_set, job.test_set):

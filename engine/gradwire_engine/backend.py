@@ -1,5 +1,6 @@
 """Which array library holds an array: NumPy on the CPU, CuPy on a GPU. Nothing else asks for CuPy."""
 
+import os
 import platform
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,12 @@ def gpu_module() -> tuple[ModuleType | None, str]:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return None, f"CuPy cannot use the GPU: {error}"
     return cupy, name
+
+
+def thread_count() -> int:
+    """Return how many threads a CPU plan may use: OMP_NUM_THREADS, else the processors that this process may run on."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
 
 
 def processor_model() -> str:

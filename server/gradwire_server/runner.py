@@ -180,6 +180,8 @@ class Runner:
         name = f"{self._name_prefix}{os.getpid()}-{self._made}"
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        # Workers on other machines do not have this server's environment.
+        variables |= {name: os.environ[name] for name in ("GRADWIRE_PLAN",) if name in os.environ}
         try:
             actor = (
                 ray.remote(Trainer)

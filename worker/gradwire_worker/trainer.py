@@ -7,14 +7,14 @@ import time
 import numpy as np
 
 from gradwire_engine.backend import Array
-from gradwire_engine.plans import NoGpuError
+from gradwire_engine.plans import NoGpuError, warm_up
 from gradwire_engine.spec.building import JobData, PreparedJob, prepare
 from gradwire_engine.spec.messages import epoch_message, execution_message
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, StateChange
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
 from gradwire_worker.checkpoints import CheckpointPolicy
 from gradwire_worker.outbox import Outbox
 from gradwire_worker.reports import Assignment, Report
@@ -31,6 +31,8 @@ class Trainer:
     """Runs one attempt at a time; `start` ends the one before, if it has not ended by itself."""
 
     def __init__(self) -> None:
+        # An actor that has been made is warm: no job waits for code to be loaded or compiled.
+        warm_up()
         self._run: _Run | None = None
         self._readers: dict[str, BlobReader] = {}
 
@@ -109,6 +111,8 @@ class _Run(threading.Thread):
         plan = job.chosen.plan
         running = StateChange(state=JobState.JOB_STATE_RUNNING, execution=execution_message(job.chosen))
         self.outbox.add(Event(state_change=running))
+        if job.chosen.warning:
+            self.outbox.add(Event(warning=JobWarning(reason="PLAN_FALLBACK", message=job.chosen.warning)))
         policy = CheckpointPolicy()
         resume = self.assignment.resume
         epochs = train(

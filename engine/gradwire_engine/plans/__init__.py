@@ -1,14 +1,20 @@
 """Plans, and which one a job gets on the machine at hand."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradwire_engine.backend import Array, gpu_module
+from gradwire_engine.backend import Array, gpu_module, thread_count
+from gradwire_engine.losses import MSE
+from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
+from gradwire_engine.plans.compiled.readiness import vector_registers, why_not
 from gradwire_engine.plans.reference import ReferencePlan
 
-__all__ = ["ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan"]
+__all__ = ["ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
+
+_PLANS = ("reference", "compiled")
 
 
 class NoGpuError(RuntimeError):
@@ -17,21 +23,50 @@ class NoGpuError(RuntimeError):
 
 @dataclass(frozen=True)
 class ChosenPlan:
-    """A plan, where it runs ("cpu" or "gpu", and the GPU's name), and why it was taken."""
+    """A plan, where it runs ("cpu" or "gpu", and the GPU's name), and why it was taken.
+
+    warning: what keeps this machine from a faster plan that one like it would have, or "".
+    """
 
     plan: Plan
     device: str
     device_name: str
     reason: str
+    warning: str = ""
 
 
 def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
-    """Return the fastest plan for the device: "cpu", "gpu", or "auto" for a GPU where this process has one."""
+    """Return the fastest plan for the device: "cpu", "gpu", or "auto" for a GPU where this process has one.
+
+    GRADWIRE_PLAN forces a plan on the CPU, "reference" or "compiled"; ValueError for another name, or if it cannot run.
+    """
     if device == "cpu":
-        return ChosenPlan(ReferencePlan(problem, weights, np), "cpu", "", "the job asked for the CPU")
+        return _cpu_plan(problem, weights, "the job asked for the CPU")
     cupy, found = gpu_module()
     if cupy is not None:
         return ChosenPlan(ReferencePlan(problem, weights, cupy), "gpu", found, f"this process has {found}")
     if device == "gpu":
         raise NoGpuError(f'device="gpu" but there is no GPU here: {found}')
-    return ChosenPlan(ReferencePlan(problem, weights, np), "cpu", "", found)
+    return _cpu_plan(problem, weights, found)
+
+
+def warm_up() -> None:
+    """Load the code of the plan that jobs will get on this machine's CPU, and compile it where that was never done."""
+    problem = Problem(Network.from_stack([(1, 1)]), MSE(), np.dtype(np.float32))
+    _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "")
+
+
+def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:
+    forced = os.environ.get("GRADWIRE_PLAN", "")
+    if forced and forced not in _PLANS:
+        raise ValueError(f"GRADWIRE_PLAN must be one of {', '.join(_PLANS)}, got {forced!r}")
+    obstacle = "" if forced == "reference" else why_not()
+    if obstacle and forced == "compiled":
+        raise ValueError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {obstacle}")
+    how = f"{why_cpu}; GRADWIRE_PLAN is {forced}" if forced else why_cpu
+    if forced == "reference" or obstacle:
+        warning = f"the compiled plan cannot run here, the slower reference plan does: {obstacle}" if obstacle else ""
+        return ChosenPlan(ReferencePlan(problem, weights, np), "cpu", "", how, warning)
+    from gradwire_engine.plans.compiled.plan import CompiledPlan  # noqa: PLC0415  (needs Numba)
+
+    return ChosenPlan(CompiledPlan(problem, weights, thread_count(), vector_registers()), "cpu", "", how)

@@ -1,10 +1,9 @@
 """Epochs, metrics and executions, between the engine's dataclasses and messages."""
 
-import os
 import platform
 from dataclasses import asdict, fields
 
-from gradwire_engine.backend import processor_model
+from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.plans import ChosenPlan
 from gradwire_engine.training import Epoch
@@ -44,7 +43,7 @@ def execution_message(chosen: ChosenPlan) -> Execution:
         plan_reason=chosen.reason,
         device=chosen.device,
         host=f"{platform.node()}, {chosen.device_name or processor_model()}",
-        threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        threads=thread_count(),
     )
 
 

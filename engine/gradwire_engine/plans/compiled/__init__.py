@@ -1,5 +1,4 @@
-"""The compiled plan for the CPU. Importing it needs Numba (extra `fast`); `plans.choose_plan` is who does."""
+"""The compiled plan for the CPU: LLVM code for this processor's vector units, made by Numba (extra `fast`).
 
-from gradwire_engine.plans.compiled.plan import CompiledPlan
-
-__all__ = ["CompiledPlan"]
+`readiness` says whether it can be used here, and needs nothing. All else imports Numba and is loaded after that.
+"""

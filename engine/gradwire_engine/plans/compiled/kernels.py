@@ -11,6 +11,7 @@ import numpy as np
 from numba import cfunc, njit, types
 from numpy.typing import NDArray
 
+from gradwire_engine.plans.compiled.storage import compiling
 from gradwire_engine.plans.compiled.tiles import (
     AS_IS,
     FROM_BIAS,
@@ -30,8 +31,8 @@ from gradwire_engine.plans.compiled.tiles import (
 # Where the table of kernels has what: addresses of the functions, then the shapes of tiles that this machine runs best.
 PRODUCT, UPDATE, GATHER = range(3)
 
-# k is taken in blocks of so many elements, and the left operand of a product in blocks of rows of at most so many bytes,
-# which fit into the second cache beside the right one.
+# k is taken in blocks of so many elements, and the left operand of a product in blocks of rows of at most so many
+# bytes, which fit into the second cache beside the right one.
 K_BLOCK = 1024
 _BLOCK_BYTES = 256 * 1024
 # Rows that are gathered together, panel by panel.
@@ -74,9 +75,7 @@ def _product(
 
 
 @njit
-def _update(
-    left, left_rows, right, right_panel, panels, result, result_panel, depth, update_rows, shapes, zero
-):
+def _update(left, left_rows, right, right_panel, panels, result, result_panel, depth, update_rows, shapes, zero):
     panel = 0
     while panel < panels:
         together = shapes[update_rows]
@@ -129,7 +128,11 @@ def kernels(dtype: np.dtype[Any], registers: int) -> NDArray[np.int64]:
     update_rows = _MOST_UPDATE_ROWS if most_rows >= _MOST_UPDATE_ROWS else _MOST_UPDATE_ROWS // 2
 
     def compiled(arguments: int) -> Any:
-        return cfunc(types.void(*[types.int64] * arguments), nopython=True, cache=True)
+        def compile_function(function: Any) -> Any:
+            with compiling():
+                return cfunc(types.void(*[types.int64] * arguments), nopython=True, cache=True)(function)
+
+        return compile_function
 
     @compiled(12)
     def product(left, left_panel, depth, right, right_panel, panels, result, result_panel, bias, end, other, rows):

@@ -1,15 +1,14 @@
 """Where the compiled plan keeps weights and values: matrices in panels, and the tables that say where each begins.
 
-A panel holds 64 bytes' worth of a matrix's columns (16 of float32, 8 of float64), row after row; the last one is filled up
-with zeros. So one row of one panel is a line of the cache and a vector register, and a product reads both its operands
-straight through, whatever their shapes.
+A panel holds 64 bytes' worth of a matrix's columns (16 of float32, 8 of float64), row after row; the last one is filled
+up with zeros. So one row of one panel is a line of the cache and a vector register, and a product reads both its
+operands straight through, whatever their shapes.
 
 A weight matrix has a row for each input and a column for each output; a batch has a row for each example. The number of
 rows from panel to panel is odd, so that the panels of a matrix do not compete for the same sets of the caches.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,42 +75,49 @@ class LayerWeights:
         return [slice(start, min(start + lanes, outputs)) for start in range(0, outputs, lanes)]
 
 
-@dataclass
-class Workspace:
-    """The values and gradients of all layers for up to so many rows, and the targets where they are a matrix."""
+class Scratch(NamedTuple):
+    """What the loops know of a workspace: the table of values, the bytes from panel to panel, and more addresses.
+
+    losses has a place for each row. ones_at points to a line of ones for each row.
+    """
 
     table: NDArray[np.int64]
     panel_bytes: int
-    targets: Array
-    ones: Array
-    # Room for the transposed weights of two panels of a layer's inputs.
-    transposed: Array
+    targets_at: int
+    ones_at: int
     losses: NDArray[np.float64]
-    # What the table points into.
-    _memory: list[Array]
 
-    @classmethod
-    def of(cls, network: Network, dtype: np.dtype[Any], rows: int) -> "Workspace":
-        """Make room."""
+
+class Workspace:
+    """Room for the values and gradients of all layers for up to so many rows, and for their targets as a matrix."""
+
+    def __init__(self, network: Network, dtype: np.dtype[Any], rows: int) -> None:
         height = _panel_rows(rows)
         outputs = [layer.out_features for layer in network.layers]
-        values = [lines(dtype, panel_count(dtype, width), height) for width in (network.in_features, *outputs)]
-        gradients = [lines(dtype, panel_count(dtype, width), height) for width in outputs]
-        ones = lines(dtype, 1, height)
-        ones[:] = 1
-        lanes = LINE_BYTES // dtype.itemsize
-        addresses = [0, *(array.ctypes.data for array in gradients)]
-        return cls(
-            table=np.array([[array.ctypes.data, at] for array, at in zip(values, addresses, strict=True)], np.int64),
-            panel_bytes=height * LINE_BYTES,
-            targets=lines(dtype, panel_count(dtype, outputs[-1]), height),
-            ones=ones,
-            transposed=lines(dtype, 2, panel_count(dtype, max(outputs)) * lanes),
-            losses=np.empty(rows),
-            _memory=[*values, *gradients],
+        self.rows = rows
+        self._values = [lines(dtype, panel_count(dtype, width), height) for width in (network.in_features, *outputs)]
+        self._gradients = [lines(dtype, panel_count(dtype, width), height) for width in outputs]
+        self._targets = lines(dtype, panel_count(dtype, outputs[-1]), height)
+        self._ones = lines(dtype, 1, height)
+        self._ones[:] = 1
+        # The inputs have no gradient.
+        gradients_at = [0, *(array.ctypes.data for array in self._gradients)]
+        self.scratch = Scratch(
+            np.array(
+                [[values.ctypes.data, at] for values, at in zip(self._values, gradients_at, strict=True)], np.int64
+            ),
+            height * LINE_BYTES,
+            self._targets.ctypes.data,
+            self._ones.ctypes.data,
+            np.zeros(rows),
         )
 
     def outputs(self, rows: int, columns: int) -> Array:
         """Return a copy of what the last layer gave, (rows, columns)."""
-        top = self._memory[len(self.table) - 1]
-        return top[:, :rows].transpose(1, 0, 2).reshape(rows, -1)[:, :columns].copy()
+        return self._values[-1][:, :rows].transpose(1, 0, 2).reshape(rows, -1)[:, :columns].copy()
+
+
+def room_to_transpose(network: Network, dtype: np.dtype[Any]) -> Array:
+    """Return room for the transposed weights of two panels of any layer's inputs."""
+    lanes = LINE_BYTES // dtype.itemsize
+    return lines(dtype, 2, panel_count(dtype, max(layer.out_features for layer in network.layers)) * lanes)

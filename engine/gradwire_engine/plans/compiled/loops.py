@@ -2,13 +2,15 @@
 
 All threads of a plan run the same function, each on its share of the work; they meet where one needs what another has
 made. Sums are always added in an order that does not depend on the shares, so the number of threads changes no bit.
-Arguments that end in _at are addresses, panel strides are in bytes; see layout.py for what the tables hold.
+Names that end in _at are addresses, those in _bytes distances between them; layout.py says what lies where.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from gradwire_engine.plans.compiled.kernels import GATHER, K_BLOCK, PRODUCT, UPDATE
 from gradwire_engine.plans.compiled.layout import (
@@ -30,9 +32,11 @@ from gradwire_engine.plans.compiled.tiles import (
     call,
     element,
     exp_line,
+    first_equal,
     item_size,
     line_max,
     load_element,
+    scale_line,
     store_element,
     transpose_block,
 )
@@ -49,6 +53,31 @@ _BACKWARD_PANELS = 2
 _PROBABILITY_FLOOR = 1e-12
 
 
+class Model(NamedTuple):
+    """What is trained: the kernels' table, the table of layers, the loss, and a 0 of the elements' type."""
+
+    kernels: NDArray[np.int64]
+    layers: NDArray[np.int64]
+    loss: int
+    # What a row's loss counts in the mean: 1, or for squared errors 1 / outputs.
+    loss_share: float
+    relu_input: bool
+    zero: Any
+
+
+class Data(NamedTuple):
+    """A set of examples. A source is the address of a row-major matrix, the code of its dtype, and the size of an item.
+
+    labels: the class of each row where the targets are class indices, else empty; `targets` is not read then. classes:
+    the class of each row where the set is one of a classification, else empty.
+    """
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    classes: NDArray[np.int64]
+
+
 @njit(nogil=True, cache=True)
 def _share(items, thread, threads):
     return items * thread // threads, items * (thread + 1) // threads
@@ -60,288 +89,315 @@ def _panels(columns, zero):
 
 
 @njit(nogil=True, cache=True)
-def _gather(kernels, data, features, order, first, last, relu, target_at, panel_bytes):
-    call(
-        kernels[GATHER],
-        (data[0], data[1], data[2], features, order.ctypes.data + 8 * first, last - first, relu,
-         target_at + first * LINE_BYTES, panel_bytes),
-    )  # fmt: skip
+def _place(column, panel_bytes, zero):
+    """Where a column's element is, from the beginning of its row in the first panel."""
+    lanes = LINE_BYTES // item_size(zero)
+    return column // lanes * panel_bytes + column % lanes * item_size(zero)
 
 
 @njit(nogil=True, cache=True)
-def _forward_layer(kernels, layers, space, panel_bytes, layer, first_row, rows, first_panel, panels):
+def _gather_inputs(model, scratch, data, order, first, last):
     call(
-        kernels[PRODUCT],
+        model.kernels[GATHER],
         (
-            space[layer, VALUES] + first_row * LINE_BYTES, panel_bytes, layers[layer, INPUTS],
-            layers[layer, WEIGHTS] + first_panel * layers[layer, WEIGHTS_PANEL], layers[layer, WEIGHTS_PANEL], panels,
-            space[layer + 1, VALUES] + first_row * LINE_BYTES + first_panel * panel_bytes, panel_bytes,
-            layers[layer, BIAS] + first_panel * LINE_BYTES, RELU if layers[layer, RELU_AFTER] else AS_IS, 0, rows,
+            data.inputs[0], data.inputs[1], data.inputs[2], model.layers[0, INPUTS], order.ctypes.data + 8 * first,
+            last - first, model.relu_input, scratch.table[0, VALUES] + first * LINE_BYTES, scratch.panel_bytes,
         ),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _loss_row(loss, outputs_at, gradient_at, targets_at, label, panel_bytes, outputs, scale, zero):
-    """Return the loss of one row, and write `scale` times the gradient with respect to its outputs.
-
-    The row's targets are the class `label`, or where that is -1 the row at targets_at. The formulas are those of
-    losses.py; for squared errors the loss is the row's sum, and the gradient lacks its factor 2.
-    """
-    size = item_size(zero)
-    lanes = LINE_BYTES // size
-    panels = _panels(outputs, zero)
-    total = 0.0
-    if loss == LOGITS:
-        largest = line_max(outputs_at, min(lanes, outputs), zero)
-        for panel in range(1, panels):
-            count = min(lanes, outputs - panel * lanes)
-            largest = max(largest, line_max(outputs_at + panel * panel_bytes, count, zero))
-        exp_sum = zero
-        for panel in range(panels):
-            count = min(lanes, outputs - panel * lanes)
-            at = panel * panel_bytes
-            exp_sum += exp_line(outputs_at + at, count, largest, gradient_at + at)
-        log_sum = math.log(np.float64(exp_sum)) + np.float64(largest)
-        share = scale / exp_sum
-        for panel in range(panels):
-            at = gradient_at + panel * panel_bytes
-            for lane in range(lanes):
-                store_element(at + lane * size, load_element(at + lane * size, zero) * share, zero)
-        if label >= 0:
-            at = label // lanes * panel_bytes + label % lanes * size
-            store_element(gradient_at + at, load_element(gradient_at + at, zero) - scale, zero)
-            return log_sum - np.float64(load_element(outputs_at + at, zero))
-        for column in range(outputs):
-            at = column // lanes * panel_bytes + column % lanes * size
-            target = load_element(targets_at + at, zero)
-            store_element(gradient_at + at, load_element(gradient_at + at, zero) - target * scale, zero)
-            total += np.float64(target) * (log_sum - np.float64(load_element(outputs_at + at, zero)))
-        return total
-    for column in range(outputs):
-        at = column // lanes * panel_bytes + column % lanes * size
-        output = load_element(outputs_at + at, zero)
-        if label >= 0:
-            target = element(1, zero) if column == label else zero
-        else:
-            target = load_element(targets_at + at, zero)
-        if loss == PROBABILITIES:
-            # A NaN passes through, as it does through np.clip.
-            p = min(max(output, element(_PROBABILITY_FLOOR, zero)), element(1, zero)) if output == output else output
-            total -= np.float64(target) * math.log(np.float64(p))
-            store_element(gradient_at + at, -target / p * scale, zero)
-        else:
-            error = output - target
-            total += np.float64(error) * np.float64(error)
-            store_element(gradient_at + at, error * scale, zero)
-    return total
+def _gather_targets(model, scratch, data, order, first, last):
+    if len(data.labels):
+        return
+    call(
+        model.kernels[GATHER],
+        (
+            data.targets[0], data.targets[1], data.targets[2], model.layers[-1, OUTPUTS], order.ctypes.data + 8 * first,
+            last - first, False, scratch.targets_at + first * LINE_BYTES, scratch.panel_bytes,
+        ),
+    )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _loss_rows(loss, space, targets_at, labels, order, panel_bytes, outputs, first, last, scale, losses, zero):
-    """losses[row] and the gradients of rows first:last of a batch, whose examples are order[first:last]."""
-    top = len(space) - 1
+def _forward_layer(model, scratch, layer, first_row, rows, first_panel, panels):
+    """The outputs of a layer in some panels for some rows."""
+    table = model.layers
+    call(
+        model.kernels[PRODUCT],
+        (
+            scratch.table[layer, VALUES] + first_row * LINE_BYTES, scratch.panel_bytes, table[layer, INPUTS],
+            table[layer, WEIGHTS] + first_panel * table[layer, WEIGHTS_PANEL], table[layer, WEIGHTS_PANEL], panels,
+            scratch.table[layer + 1, VALUES] + first_row * LINE_BYTES + first_panel * scratch.panel_bytes,
+            scratch.panel_bytes, table[layer, BIAS] + first_panel * LINE_BYTES,
+            RELU if table[layer, RELU_AFTER] else AS_IS, 0, rows,
+        ),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _forward_rows(model, scratch, data, order, first, last):
+    """Bring rows first:last of a batch through all layers."""
+    for block in range(first, last, _ROWS_TOGETHER):
+        end = min(block + _ROWS_TOGETHER, last)
+        _gather_inputs(model, scratch, data, order, block, end)
+        _forward_layer(model, scratch, 0, block, end - block, 0, _panels(model.layers[0, OUTPUTS], model.zero))
+    for layer in range(1, len(model.layers)):
+        panels = _panels(model.layers[layer, OUTPUTS], model.zero)
+        _forward_layer(model, scratch, layer, first, last - first, 0, panels)
+
+
+@njit(nogil=True, cache=True)
+def _softmax_loss(model, scratch, outputs_at, gradient_at, targets_at, label, scale):
+    """Cross-entropy of one row's logits; the gradient is scale * (softmax - targets). See `_loss_row`."""
+    zero, panel_bytes = model.zero, scratch.panel_bytes
+    lanes = LINE_BYTES // item_size(zero)
+    outputs = model.layers[-1, OUTPUTS]
+    panels = _panels(outputs, zero)
+    largest = line_max(outputs_at, min(lanes, outputs), zero)
+    for panel in range(1, panels):
+        largest = max(largest, line_max(outputs_at + panel * panel_bytes, min(lanes, outputs - panel * lanes), zero))
+    exp_sum = zero
+    for panel in range(panels):
+        at = panel * panel_bytes
+        exp_sum += exp_line(outputs_at + at, min(lanes, outputs - panel * lanes), largest, gradient_at + at)
+    log_sum = math.log(np.float64(exp_sum)) + np.float64(largest)
+    for panel in range(panels):
+        scale_line(gradient_at + panel * panel_bytes, scale / exp_sum)
+    if label >= 0:
+        at = _place(label, panel_bytes, zero)
+        store_element(gradient_at + at, load_element(gradient_at + at, zero) - scale, zero)
+        return log_sum - np.float64(load_element(outputs_at + at, zero))
+    loss = 0.0
+    for column in range(outputs):
+        at = _place(column, panel_bytes, zero)
+        target = load_element(targets_at + at, zero)
+        store_element(gradient_at + at, load_element(gradient_at + at, zero) - target * scale, zero)
+        loss += np.float64(target) * (log_sum - np.float64(load_element(outputs_at + at, zero)))
+    return loss
+
+
+@njit(nogil=True, cache=True)
+def _loss_row(model, scratch, outputs_at, gradient_at, targets_at, label, scale):
+    """Return the loss of one row, and write `scale` times the gradient with respect to its outputs.
+
+    The row's targets are the class `label`, or where that is -1 the row at targets_at. The formulas are those of
+    losses.py; for squared errors the loss is the row's sum, and the gradient lacks its factor 2 / outputs.
+    """
+    if model.loss == LOGITS:
+        return _softmax_loss(model, scratch, outputs_at, gradient_at, targets_at, label, scale)
+    zero = model.zero
+    loss = 0.0
+    for column in range(model.layers[-1, OUTPUTS]):
+        at = _place(column, scratch.panel_bytes, zero)
+        output = load_element(outputs_at + at, zero)
+        target = load_element(targets_at + at, zero) if label < 0 else element(column == label, zero)
+        if model.loss == PROBABILITIES:
+            p = output
+            if not np.isnan(output):
+                p = min(max(output, element(_PROBABILITY_FLOOR, zero)), element(1, zero))
+            loss -= np.float64(target) * math.log(np.float64(p))
+            store_element(gradient_at + at, -target / p * scale, zero)
+        else:
+            error = output - target
+            loss += np.float64(error) * np.float64(error)
+            store_element(gradient_at + at, error * scale, zero)
+    return loss
+
+
+@njit(nogil=True, cache=True)
+def _loss_rows(model, scratch, data, order, first, last, scale):
+    """scratch.losses[row] and the gradients of rows first:last of a batch, whose examples are order[first:last]."""
+    top = len(model.layers)
     for row in range(first, last):
         at = row * LINE_BYTES
-        label = labels[order[row]] if len(labels) else -1
-        losses[row] = _loss_row(
-            loss, space[top, VALUES] + at, space[top, GRADIENTS] + at, targets_at + at, label, panel_bytes, outputs,
-            scale, zero,
+        scratch.losses[row] = _loss_row(
+            model, scratch, scratch.table[top, VALUES] + at, scratch.table[top, GRADIENTS] + at,
+            scratch.targets_at + at, data.labels[order[row]] if len(data.labels) else -1, scale,
         )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _update_rows_of_panel(kernels, layers, space, panel_bytes, layer, panel, first, count, zero):
+def _update_weights(model, scratch, layer, panel, first, count):
     """Move the weights of the inputs in one panel, by rows first:first+count of the batch."""
-    lanes = LINE_BYTES // item_size(zero)
+    table = model.layers
+    lanes = LINE_BYTES // item_size(model.zero)
     call(
-        kernels[UPDATE],
+        model.kernels[UPDATE],
         (
-            space[layer, VALUES] + panel * panel_bytes + first * LINE_BYTES,
-            min(lanes, layers[layer, INPUTS] - panel * lanes),
-            space[layer + 1, GRADIENTS] + first * LINE_BYTES, panel_bytes, _panels(layers[layer, OUTPUTS], zero),
-            layers[layer, WEIGHTS] + panel * lanes * LINE_BYTES, layers[layer, WEIGHTS_PANEL], count,
+            scratch.table[layer, VALUES] + panel * scratch.panel_bytes + first * LINE_BYTES,
+            min(lanes, table[layer, INPUTS] - panel * lanes),
+            scratch.table[layer + 1, GRADIENTS] + first * LINE_BYTES, scratch.panel_bytes,
+            _panels(table[layer, OUTPUTS], model.zero),
+            table[layer, WEIGHTS] + panel * lanes * LINE_BYTES, table[layer, WEIGHTS_PANEL], count,
         ),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _input_gradient(kernels, layers, space, panel_bytes, layer, panel, together, rows, transposed_at, zero):
+def _update_biases(model, scratch, layer, rows, first, last):
+    """Move the biases of the outputs in panels first:last: the same product, with a 1 as every row's input."""
+    call(
+        model.kernels[UPDATE],
+        (
+            scratch.ones_at, 1, scratch.table[layer + 1, GRADIENTS] + first * scratch.panel_bytes, scratch.panel_bytes,
+            last - first, model.layers[layer, BIAS] + first * LINE_BYTES, LINE_BYTES, rows,
+        ),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _input_gradient(model, scratch, transposed_at, layer, panel, together, rows):
     """The gradient of some panels of a layer's inputs: gradients @ W, through a transposed copy of these weights."""
-    lanes = LINE_BYTES // item_size(zero)
-    out_panels = _panels(layers[layer, OUTPUTS], zero)
-    transposed_panel = out_panels * lanes * LINE_BYTES
+    table = model.layers
+    lanes = LINE_BYTES // item_size(model.zero)
+    out_panels = _panels(table[layer, OUTPUTS], model.zero)
+    square = lanes * LINE_BYTES
     for each in range(together):
         for out_panel in range(out_panels):
             transpose_block(
-                layers[layer, WEIGHTS]
-                + out_panel * layers[layer, WEIGHTS_PANEL]
-                + (panel + each) * lanes * LINE_BYTES,
-                transposed_at + each * transposed_panel + out_panel * lanes * LINE_BYTES,
-                zero,
+                table[layer, WEIGHTS] + out_panel * table[layer, WEIGHTS_PANEL] + (panel + each) * square,
+                transposed_at + (each * out_panels + out_panel) * square,
+                model.zero,
             )
-    at = panel * panel_bytes
+    at = panel * scratch.panel_bytes
     call(
-        kernels[PRODUCT],
+        model.kernels[PRODUCT],
         (
-            space[layer + 1, GRADIENTS], panel_bytes, layers[layer, OUTPUTS],
-            transposed_at, transposed_panel, together, space[layer, GRADIENTS] + at, panel_bytes, 0,
-            WHERE_POSITIVE if layers[layer - 1, RELU_AFTER] else AS_IS, space[layer, VALUES] + at, rows,
+            scratch.table[layer + 1, GRADIENTS], scratch.panel_bytes, table[layer, OUTPUTS],
+            transposed_at, out_panels * square, together,
+            scratch.table[layer, GRADIENTS] + at, scratch.panel_bytes, 0,
+            WHERE_POSITIVE if table[layer - 1, RELU_AFTER] else AS_IS, scratch.table[layer, VALUES] + at, rows,
         ),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _backward_layer(
-    kernels, layers, space, panel_bytes, layer, rows, ones_at, transposed_at, thread, threads, zero
-):
+def _backward_layer(model, scratch, transposed_at, layer, rows, thread, threads):
     """This thread's share of a layer: the gradient of its inputs, then its weights moved. Gradients carry -lr."""
-    first, last = _share(_panels(layers[layer, INPUTS], zero), thread, threads)
+    first, last = _share(_panels(model.layers[layer, INPUTS], model.zero), thread, threads)
     one_block = rows <= K_BLOCK
     if layer > 0:
         for panel in range(first, last, _BACKWARD_PANELS):
             together = min(_BACKWARD_PANELS, last - panel)
-            _input_gradient(kernels, layers, space, panel_bytes, layer, panel, together, rows, transposed_at, zero)
+            _input_gradient(model, scratch, transposed_at, layer, panel, together, rows)
             if one_block:
                 # While these weights are still in the cache.
                 for each in range(panel, panel + together):
-                    _update_rows_of_panel(kernels, layers, space, panel_bytes, layer, each, 0, rows, zero)
+                    _update_weights(model, scratch, layer, each, 0, rows)
     if layer == 0 or not one_block:
         for block in range(0, rows, K_BLOCK):
-            count = min(K_BLOCK, rows - block)
             for panel in range(first, last):
-                _update_rows_of_panel(kernels, layers, space, panel_bytes, layer, panel, block, count, zero)
-    first, last = _share(_panels(layers[layer, OUTPUTS], zero), thread, threads)
-    call(
-        kernels[UPDATE],
-        (
-            ones_at, 1, space[layer + 1, GRADIENTS] + first * panel_bytes, panel_bytes, last - first,
-            layers[layer, BIAS] + first * LINE_BYTES, LINE_BYTES, rows,
-        ),
-    )  # fmt: skip
+                _update_weights(model, scratch, layer, panel, block, min(K_BLOCK, rows - block))
+    first, last = _share(_panels(model.layers[layer, OUTPUTS], model.zero), thread, threads)
+    _update_biases(model, scratch, layer, rows, first, last)
 
 
 @njit(nogil=True, cache=True)
-def train(
-    kernels, inputs, targets, labels, order, batch_size, loss, relu_input, layers, space, panel_bytes, targets_at,
-    ones_at, transposed_at, losses, barrier, thread, threads, scales, loss_share, loss_sum, zero,
-):  # fmt: skip
-    """One SGD step for each batch of order; returns loss_sum plus the batches' sums of losses times loss_share.
+def train(model, scratch, data, order, batch_size, scales, loss_sum, transposed_at, barrier_at, thread, threads):
+    """One SGD step for each batch of order; returns loss_sum plus the batches' losses, each times its rows.
 
-    inputs, targets: address, code and item size of row-major data. scales: what the gradients of a whole batch and of
-    the last one are multiplied with, -lr included.
+    scales: what the gradients of a whole batch and of the last one are multiplied with, -lr included. transposed_at:
+    room of this thread's own.
     """
-    depth = len(layers)
-    features, outputs = layers[0, INPUTS], layers[depth - 1, OUTPUTS]
+    depth = len(model.layers)
     meeting = 0
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         rows = len(batch)
         scale = scales[0] if rows == batch_size else scales[1]
         first, last = _share(rows, thread, threads)
-        if not len(labels):
-            _gather(kernels, targets, outputs, batch, first, last, False, targets_at, panel_bytes)
+        _gather_targets(model, scratch, data, batch, first, last)
         if threads == 1 or rows >= _LEAST_ROWS_PER_THREAD * threads:
-            # Enough rows for everyone: each takes its own through all layers.
-            for block in range(first, last, _ROWS_TOGETHER):
-                end = min(block + _ROWS_TOGETHER, last)
-                _gather(kernels, inputs, features, batch, block, end, relu_input, space[0, VALUES], panel_bytes)
-                panels = _panels(layers[0, OUTPUTS], zero)
-                _forward_layer(kernels, layers, space, panel_bytes, 0, block, end - block, 0, panels)
-            for layer in range(1, depth):
-                panels = _panels(layers[layer, OUTPUTS], zero)
-                _forward_layer(kernels, layers, space, panel_bytes, layer, first, last - first, 0, panels)
+            _forward_rows(model, scratch, data, batch, first, last)
         else:
-            _gather(kernels, inputs, features, batch, first, last, relu_input, space[0, VALUES], panel_bytes)
+            _gather_inputs(model, scratch, data, batch, first, last)
             for layer in range(depth):
-                meeting += 1
-                meet(barrier, threads, meeting)
-                panel, end = _share(_panels(layers[layer, OUTPUTS], zero), thread, threads)
-                _forward_layer(kernels, layers, space, panel_bytes, layer, 0, rows, panel, end - panel)
-            meeting += 1
-            meet(barrier, threads, meeting)
-        _loss_rows(loss, space, targets_at, labels, batch, panel_bytes, outputs, first, last, scale, losses, zero)
+                meeting = meet(barrier_at, threads, meeting)
+                panel, end = _share(_panels(model.layers[layer, OUTPUTS], model.zero), thread, threads)
+                _forward_layer(model, scratch, layer, 0, rows, panel, end - panel)
+            meeting = meet(barrier_at, threads, meeting)
+        _loss_rows(model, scratch, data, batch, first, last, scale)
         for layer in range(depth - 1, -1, -1):
-            meeting += 1
-            meet(barrier, threads, meeting)
-            _backward_layer(
-                kernels, layers, space, panel_bytes, layer, rows, ones_at, transposed_at, thread, threads, zero
-            )
+            meeting = meet(barrier_at, threads, meeting)
+            _backward_layer(model, scratch, transposed_at, layer, rows, thread, threads)
         batch_loss = 0.0
         for row in range(rows):
-            batch_loss += losses[row]
-        loss_sum += batch_loss * loss_share
-        meeting += 1
-        meet(barrier, threads, meeting)
+            batch_loss += scratch.losses[row]
+        loss_sum += batch_loss * model.loss_share
+        meeting = meet(barrier_at, threads, meeting)
     return loss_sum
 
 
 @njit(nogil=True, cache=True)
-def forward(kernels, inputs, order, relu_input, layers, space, panel_bytes, zero):
+def forward(model, scratch, data, order):
     """Bring a block of rows through all layers, on one thread."""
-    rows = len(order)
-    _gather(kernels, inputs, layers[0, INPUTS], order, 0, rows, relu_input, space[0, VALUES], panel_bytes)
-    for layer in range(len(layers)):
-        panels = _panels(layers[layer, OUTPUTS], zero)
-        _forward_layer(kernels, layers, space, panel_bytes, layer, 0, rows, 0, panels)
+    _forward_rows(model, scratch, data, order, 0, len(order))
 
 
 @njit(nogil=True, cache=True)
-def _largest_output(outputs_at, outputs, panel_bytes, zero):
-    """Return the column of a row's largest value, the first of equal ones."""
+def _largest_output(model, scratch, outputs_at):
+    """Return the column of a row's largest output, the first of equal ones."""
+    outputs, zero = model.layers[-1, OUTPUTS], model.zero
     lanes = LINE_BYTES // item_size(zero)
-    best, best_value = 0, load_element(outputs_at, zero)
-    for column in range(1, outputs):
-        value = load_element(outputs_at + column // lanes * panel_bytes + column % lanes * item_size(zero), zero)
-        if value > best_value:
-            best, best_value = column, value
-    return best
+    best_panel, largest = 0, line_max(outputs_at, min(lanes, outputs), zero)
+    for panel in range(1, _panels(outputs, zero)):
+        value = line_max(outputs_at + panel * scratch.panel_bytes, min(lanes, outputs - panel * lanes), zero)
+        if value > largest:
+            best_panel, largest = panel, value
+    count = min(lanes, outputs - best_panel * lanes)
+    # Where nothing is equal, all are NaN.
+    return best_panel * lanes + first_equal(outputs_at + best_panel * scratch.panel_bytes, count, largest) % lanes
 
 
 @njit(nogil=True, cache=True)
-def _add_errors(outputs_at, targets_at, outputs, panel_bytes, sums, zero):
-    """Add |error| and error^2 of a row to sums, by output."""
-    lanes = LINE_BYTES // item_size(zero)
-    for column in range(outputs):
-        at = column // lanes * panel_bytes + column % lanes * item_size(zero)
-        error = np.float64(load_element(outputs_at + at, zero) - load_element(targets_at + at, zero))
-        sums[0, column] += abs(error)
-        sums[1, column] += error * error
+def _count_classes(model, scratch, classes, hits, given, actual):
+    outputs_at = scratch.table[len(model.layers), VALUES]
+    for row, label in enumerate(classes):
+        predicted = _largest_output(model, scratch, outputs_at + row * LINE_BYTES)
+        hits[label] += predicted == label
+        given[predicted] += 1
+        actual[label] += 1
 
 
 @njit(nogil=True, cache=True)
-def evaluate(
-    kernels, inputs, targets, labels, classes, rows, loss, relu_input, layers, space, panel_bytes, targets_at,
-    strips, strip_losses, class_sums, error_sums, losses, thread, threads, zero,
-):  # fmt: skip
+def _add_errors(model, scratch, rows, sums):
+    outputs_at = scratch.table[len(model.layers), VALUES]
+    for row in range(rows):
+        for column in range(model.layers[-1, OUTPUTS]):
+            at = row * LINE_BYTES + _place(column, scratch.panel_bytes, model.zero)
+            output, target = (
+                load_element(outputs_at + at, model.zero),
+                load_element(scratch.targets_at + at, model.zero),
+            )
+            error = np.float64(output - target)
+            sums[0, column] += abs(error)
+            sums[1, column] += error * error
+
+
+@njit(nogil=True, cache=True)
+def evaluate(model, scratch, data, rows, strip_losses, class_sums, error_sums, thread, threads):
     """Sums over rows 0..rows, by strips of the rows, of which this thread takes its share.
 
-    classes: the class of each row where that is counted, else empty; class_sums[thread] then counts, by class, rows
-    rightly given to it, given to it, and truly of it. Else error_sums[strip] sums |error| and error^2 by output.
+    strip_losses[strip]: the sum of the rows' losses. class_sums[thread]: by class, the rows rightly given to it, given
+    to it, and truly of it. error_sums[strip], where nothing is classified: sums of |error| and error^2 by output.
     """
-    depth = len(layers)
-    outputs = layers[depth - 1, OUTPUTS]
-    one = element(1, zero)
+    one = element(1, model.zero)
+    strips, block_rows = len(strip_losses), len(scratch.losses)
     first_strip, last_strip = _share(strips, thread, threads)
     for strip in range(first_strip, last_strip):
         first, last = _share(rows, strip, strips)
-        for block in range(first, last, len(losses)):
-            order = np.arange(block, min(block + len(losses), last))
-            count = len(order)
-            forward(kernels, inputs, order, relu_input, layers, space, panel_bytes, zero)
-            if not len(labels):
-                _gather(kernels, targets, outputs, order, 0, count, False, targets_at, panel_bytes)
-            _loss_rows(loss, space, targets_at, labels, order, panel_bytes, outputs, 0, count, one, losses, zero)
-            for row in range(count):
-                strip_losses[strip] += losses[row]
-                at = row * LINE_BYTES
-                if len(classes):
-                    label = classes[block + row]
-                    predicted = _largest_output(space[depth, VALUES] + at, outputs, panel_bytes, zero)
-                    class_sums[thread, 0, label] += predicted == label
-                    class_sums[thread, 1, predicted] += 1
-                    class_sums[thread, 2, label] += 1
-                else:
-                    _add_errors(
-                        space[depth, VALUES] + at, targets_at + at, outputs, panel_bytes, error_sums[strip], zero
-                    )
+        for block in range(first, last, block_rows):
+            order = np.arange(block, min(block + block_rows, last))
+            _forward_rows(model, scratch, data, order, 0, len(order))
+            _gather_targets(model, scratch, data, order, 0, len(order))
+            _loss_rows(model, scratch, data, order, 0, len(order), one)
+            for row in range(len(order)):
+                strip_losses[strip] += scratch.losses[row]
+            if len(data.classes):
+                classes = data.classes[block : block + len(order)]
+                _count_classes(
+                    model, scratch, classes, class_sums[thread, 0], class_sums[thread, 1], class_sums[thread, 2]
+                )
+            else:
+                _add_errors(model, scratch, len(order), error_sums[strip])

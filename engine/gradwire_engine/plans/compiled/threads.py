@@ -29,14 +29,18 @@ def _give_way(typing_context):
 
 
 @njit(nogil=True, cache=True)
-def meet(barrier, threads, meeting):
-    """Wait until all threads have come to meeting number `meeting` (1, 2, ...); `barrier` counts arrivals from 0."""
-    if threads == 1:
-        return
-    arrived = _atomic_add(barrier, 1) + 1
-    looks = 0
-    while arrived < meeting * threads:
-        looks += 1
-        if looks > _LOOKS:
-            _give_way()
-        arrived = _atomic_add(barrier, 0)
+def meet(barrier_at, threads, met):
+    """Wait until all threads have come here once more, and return how often they have met; at first `met` is 0.
+
+    barrier_at is the address of a number that counts the arrivals from 0.
+    """
+    met += 1
+    if threads > 1:
+        arrived = _atomic_add(barrier_at, 1) + 1
+        looks = 0
+        while arrived < met * threads:
+            looks += 1
+            if looks > _LOOKS:
+                _give_way()
+            arrived = _atomic_add(barrier_at, 0)
+    return met

@@ -23,6 +23,8 @@ AS_IS, RELU, WHERE_POSITIVE = 0, 1, 2
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
+_ZERO = ir.Constant(_I64, 0)
+_Starts = dict[ir.Block, list[ir.Value]]
 # The shapes of tiles that are built: those that fit into 32 registers of a line each, which is what AVX-512 has.
 _MOST_REGISTERS = 32
 _MOST_ROWS = 12
@@ -70,7 +72,9 @@ class _Vectors:
     def splat(self, scalar: ir.Value) -> ir.Value:
         undefined = ir.Constant(self.vector, ir.Undefined)
         one = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
+        return self.builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        )
 
     def pointer(self, address: ir.Value, vector: bool) -> ir.Value:
         return self.builder.inttoptr(address, (self.vector if vector else self.element).as_pointer())
@@ -108,100 +112,121 @@ class _Vectors:
         return self.builder.extract_element(value, ir.Constant(_I32, 0))
 
 
-def _tile_function(module: ir.Module, element: ir.Type, rows: int, panels: int, along_rows: bool) -> ir.Function:
-    """Return the function for one shape of tile, made once in a module.
+class _Tile:
+    """The code of one shape of tile: how it begins, its sums, how it ends.
 
     along_rows: the left operand's k runs along its rows, from panel to panel; else k runs down the rows of one panel.
     """
+
+    def __init__(self, function: ir.Function, element: ir.Type, rows: int, panels: int, along_rows: bool) -> None:
+        self.function = function
+        self.rows, self.panels, self.along_rows = rows, panels, along_rows
+        self.places = [(row, panel) for row in range(rows) for panel in range(panels)]
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.v = _Vectors(self.builder, element)
+
+    def write(self) -> None:
+        """Write the whole function."""
+        left, left_jump, depth, right, right_panel, result, result_panel, begin, bias, end, other = self.function.args
+        starts = self._begin(begin, bias, result, result_panel)
+        sums = self._sum(starts, left, left_jump, depth, right, right_panel)
+        self._end(sums, end, result, result_panel, other)
+
+    def _line(self, start: ir.Value, panel_bytes: ir.Value, row: int, panel: int) -> ir.Value:
+        panel_start = self.builder.add(start, self.builder.mul(panel_bytes, ir.Constant(_I64, panel)))
+        return self.v.shift(panel_start, row * LINE_BYTES)
+
+    def _block(self, name: str) -> ir.Block:
+        block = self.function.append_basic_block(name)
+        self.builder.position_at_end(block)
+        return block
+
+    def _begin(self, begin: ir.Value, bias: ir.Value, result: ir.Value, result_panel: ir.Value) -> _Starts:
+        """The accumulators' first values, by the block that they come from."""
+        v = self.v
+        entry = self.builder.block
+        starts: _Starts = {self._block("zero"): [v.constant(0.0)] * len(self.places)}
+        from_bias = self._block("bias")
+        biases = [v.load(v.shift(bias, panel * LINE_BYTES)) for panel in range(self.panels)]
+        starts[from_bias] = [biases[panel] for _, panel in self.places]
+        from_result = self._block("result")
+        starts[from_result] = [v.load(self._line(result, result_panel, *place)) for place in self.places]
+        self.builder.position_at_end(entry)
+        switch = self.builder.switch(begin, next(iter(starts)))
+        switch.add_case(ir.Constant(_I64, FROM_BIAS), from_bias)
+        switch.add_case(ir.Constant(_I64, FROM_RESULT), from_result)
+        return starts
+
+    def _sum(
+        self,
+        starts: _Starts,
+        left: ir.Value,
+        left_jump: ir.Value,
+        depth: ir.Value,
+        right: ir.Value,
+        right_panel: ir.Value,
+    ) -> list[ir.Value]:
+        """sums += left[row, k] * right[k, :], for all k; returns them, with the builder behind the loop."""
+        v, builder = self.v, self.builder
+        loop = self._block("loop")
+        k, left_at, right_at = (builder.phi(_I64) for _ in range(3))
+        sums = [builder.phi(v.vector) for _ in self.places]
+        for block, values in starts.items():
+            with builder.goto_block(block):
+                builder.branch(loop)
+            for phi, value in zip([k, left_at, right_at, *sums], [_ZERO, left, right, *values], strict=True):
+                phi.add_incoming(value, block)
+        lines = [v.load(self._line(right_at, right_panel, 0, panel)) for panel in range(self.panels)]
+        row_bytes = LINE_BYTES if self.along_rows else v.size
+        factors = [v.splat(v.load_scalar(v.shift(left_at, row * row_bytes))) for row in range(self.rows)]
+        added = [v.fma(factors[row], lines[panel], old) for (row, panel), old in zip(self.places, sums, strict=True)]
+        k_next = v.shift(k, 1)
+        if self.along_rows:
+            at_panel_end = builder.icmp_signed("==", builder.and_(k_next, ir.Constant(_I64, v.lanes - 1)), _ZERO)
+            left_next = builder.add(left_at, builder.select(at_panel_end, left_jump, ir.Constant(_I64, v.size)))
+        else:
+            left_next = v.shift(left_at, LINE_BYTES)
+        nexts = [k_next, left_next, v.shift(right_at, LINE_BYTES), *added]
+        for phi, value in zip([k, left_at, right_at, *sums], nexts, strict=True):
+            phi.add_incoming(value, loop)
+        again = builder.icmp_signed("<", k_next, depth)
+        done = self._block("done")
+        with builder.goto_block(loop):
+            builder.cbranch(again, loop, done)
+        return added
+
+    def _end(
+        self, sums: list[ir.Value], end: ir.Value, result: ir.Value, result_panel: ir.Value, other: ir.Value
+    ) -> None:
+        """What becomes of the sums."""
+        v, builder = self.v, self.builder
+        done, zero = builder.block, v.constant(0.0)
+        blocks = {kind: self._block(f"end{kind}") for kind in (AS_IS, RELU, WHERE_POSITIVE)}
+        for kind, block in blocks.items():
+            builder.position_at_end(block)
+            for place, value in zip(self.places, sums, strict=True):
+                kept = value
+                if kind != AS_IS:
+                    gate = value if kind == RELU else v.load(self._line(other, result_panel, *place))
+                    # Not "where it is above 0": a NaN stays a NaN, as in x * (x > 0).
+                    kept = builder.select(builder.fcmp_ordered("<=", gate, zero), zero, value)
+                v.store(kept, self._line(result, result_panel, *place))
+            builder.ret_void()
+        builder.position_at_end(done)
+        switch = builder.switch(end, blocks[AS_IS])
+        for kind in (RELU, WHERE_POSITIVE):
+            switch.add_case(ir.Constant(_I64, kind), blocks[kind])
+
+
+def _tile_function(module: ir.Module, element: ir.Type, rows: int, panels: int, along_rows: bool) -> ir.Function:
+    """Return the function for one shape of tile, made once in a module."""
     name = f"gradwire_tile_{'rows' if along_rows else 'columns'}_{element}_{rows}x{panels}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 11), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    left, left_jump, depth, right, right_panel, result, result_panel, begin, bias, end, other = function.args
-    entry = function.append_basic_block("entry")
-    builder = ir.IRBuilder(entry)
-    v = _Vectors(builder, element)
-
-    def line(address: ir.Value, stride: ir.Value, row: int, panel: int) -> ir.Value:
-        panel_start = builder.add(address, builder.mul(stride, ir.Constant(_I64, panel)))
-        return v.shift(panel_start, row * LINE_BYTES)
-
-    shape = [(row, panel) for row in range(rows) for panel in range(panels)]
-
-    # The accumulators' first values.
-    blocks = [function.append_basic_block(name) for name in ("zero", "bias", "result", "loop", "done")]
-    from_zero, from_bias, from_result, loop, done = blocks
-    switch = builder.switch(begin, from_zero)
-    switch.add_case(ir.Constant(_I64, FROM_BIAS), from_bias)
-    switch.add_case(ir.Constant(_I64, FROM_RESULT), from_result)
-    builder.position_at_end(from_zero)
-    builder.branch(loop)
-    builder.position_at_end(from_bias)
-    biases = [v.load(v.shift(bias, panel * LINE_BYTES)) for panel in range(panels)]
-    builder.branch(loop)
-    builder.position_at_end(from_result)
-    standing = [v.load(line(result, result_panel, row, panel)) for row, panel in shape]
-    builder.branch(loop)
-
-    # result += left[row, k] * right[k, :], for all k.
-    builder.position_at_end(loop)
-    k, left_at, right_at = (builder.phi(_I64) for _ in range(3))
-    sums = [builder.phi(v.vector) for _ in shape]
-    for block, starts in (
-        (from_zero, [v.constant(0.0)] * len(shape)),
-        (from_bias, [biases[panel] for _, panel in shape]),
-        (from_result, standing),
-    ):
-        k.add_incoming(ir.Constant(_I64, 0), block)
-        left_at.add_incoming(left, block)
-        right_at.add_incoming(right, block)
-        for phi, start in zip(sums, starts, strict=True):
-            phi.add_incoming(start, block)
-    lines = [v.load(line(right_at, right_panel, 0, panel)) for panel in range(panels)]
-    stride = LINE_BYTES if along_rows else v.size
-    updated = []
-    for row in range(rows):
-        factor = v.splat(v.load_scalar(v.shift(left_at, row * stride)))
-        updated += [v.fma(factor, lines[panel], sums[row * panels + panel]) for panel in range(panels)]
-    k_next = v.shift(k, 1)
-    right_next = v.shift(right_at, LINE_BYTES)
-    if along_rows:
-        at_panel_end = builder.icmp_signed(
-            "==", builder.and_(k_next, ir.Constant(_I64, v.lanes - 1)), ir.Constant(_I64, 0)
-        )
-        step = builder.select(at_panel_end, left_jump, ir.Constant(_I64, v.size))
-        left_next = builder.add(left_at, step)
-    else:
-        left_next = v.shift(left_at, LINE_BYTES)
-    for phi, value in zip([k, left_at, right_at, *sums], [k_next, left_next, right_next, *updated], strict=True):
-        phi.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
-
-    # What becomes of the sums.
-    builder.position_at_end(done)
-    as_is, relu, where_positive, leave = (
-        function.append_basic_block(name) for name in ("as_is", "relu", "where_positive", "leave")
-    )
-    switch = builder.switch(end, as_is)
-    switch.add_case(ir.Constant(_I64, RELU), relu)
-    switch.add_case(ir.Constant(_I64, WHERE_POSITIVE), where_positive)
-    zero = v.constant(0.0)
-    for block in (as_is, relu, where_positive):
-        builder.position_at_end(block)
-        for (row, panel), value in zip(shape, updated, strict=True):
-            kept = value
-            if block is relu:
-                # As x * (x > 0): a NaN stays a NaN.
-                kept = builder.select(builder.fcmp_ordered("<=", value, zero), zero, value)
-            elif block is where_positive:
-                gate = v.load(line(other, result_panel, row, panel))
-                kept = builder.select(builder.fcmp_ordered("<=", gate, zero), zero, value)
-            v.store(kept, line(result, result_panel, row, panel))
-        builder.branch(leave)
-    builder.position_at_end(leave)
-    builder.ret_void()
+    _Tile(function, element, rows, panels, along_rows).write()
     return function
 
 
@@ -295,6 +320,33 @@ def line_max(typing_context, address, count, zero):
         return v.reduce(value, lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 
     return zero(types.int64, types.int64, zero), generate
+
+
+@intrinsic
+def first_equal(typing_context, address, count, value):
+    """Return the place of the first of the first `count` elements of a line that is equal to `value`, or else lanes."""
+
+    def generate(context, builder, signature, arguments):
+        v = _Vectors(builder, context.get_value_type(signature.args[2]))
+        equal = builder.fcmp_ordered("==", v.load(arguments[0]), v.splat(arguments[2]))
+        bits = builder.bitcast(builder.and_(equal, v.valid_lanes(arguments[1])), ir.IntType(v.lanes))
+        # One bit more, so that there is always one to find.
+        found = builder.or_(builder.zext(bits, _I64), ir.Constant(_I64, 1 << v.lanes))
+        return builder.cttz(found, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64, types.int64, value), generate
+
+
+@intrinsic
+def scale_line(typing_context, address, factor):
+    """Multiply the elements of a line."""
+
+    def generate(context, builder, signature, arguments):
+        v = _Vectors(builder, context.get_value_type(signature.args[1]))
+        v.store(builder.fmul(v.load(arguments[0]), v.splat(arguments[1])), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, factor), generate
 
 
 # 1/k! for exp(r) = sum of r^k / k! with |r| <= ln(2)/2; the rest of the series is below half a unit in the last place.
