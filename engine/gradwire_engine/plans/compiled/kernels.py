@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gradwire_engine.plans.compiled.storage import compiling
 from gradwire_engine.plans.compiled.tiles import (
+    ADDED,
     AS_IS,
     FROM_BIAS,
     FROM_RESULT,
@@ -87,7 +88,7 @@ def _update(left, left_rows, right, right_panel, panels, result, result_panel, d
                 left + row * item_size(zero), 0, depth,
                 right + panel * right_panel, right_panel,
                 result + panel * result_panel + row * LINE_BYTES, result_panel,
-                FROM_RESULT, 0, AS_IS, 0, zero,
+                FROM_ZERO, 0, ADDED, 0, zero,
             )  # fmt: skip
         panel += together
 

@@ -147,12 +147,13 @@ def _forward_rows(model, scratch, data, order, first, last):
         _forward_layer(model, scratch, layer, first, last - first, 0, panels)
 
 
+# The functions of one row take numbers only: to hand on arrays costs as much as the row itself.
+
+
 @njit(nogil=True, cache=True)
-def _softmax_loss(model, scratch, outputs_at, gradient_at, targets_at, label, scale):
+def _softmax_loss(outputs, panel_bytes, outputs_at, gradient_at, targets_at, label, scale, zero):
     """Cross-entropy of one row's logits; the gradient is scale * (softmax - targets). See `_loss_row`."""
-    zero, panel_bytes = model.zero, scratch.panel_bytes
     lanes = LINE_BYTES // item_size(zero)
-    outputs = model.layers[-1, OUTPUTS]
     panels = _panels(outputs, zero)
     largest = line_max(outputs_at, min(lanes, outputs), zero)
     for panel in range(1, panels):
@@ -178,43 +179,50 @@ def _softmax_loss(model, scratch, outputs_at, gradient_at, targets_at, label, sc
 
 
 @njit(nogil=True, cache=True)
-def _loss_row(model, scratch, outputs_at, gradient_at, targets_at, label, scale):
+def _elementwise_loss(loss, outputs, panel_bytes, outputs_at, gradient_at, targets_at, label, scale, zero):
+    """Cross-entropy of one row's probabilities, or its sum of squared errors. See `_loss_row`."""
+    total = 0.0
+    for column in range(outputs):
+        at = _place(column, panel_bytes, zero)
+        output = load_element(outputs_at + at, zero)
+        target = load_element(targets_at + at, zero) if label < 0 else element(column == label, zero)
+        if loss == PROBABILITIES:
+            p = output
+            if not np.isnan(output):
+                p = min(max(output, element(_PROBABILITY_FLOOR, zero)), element(1, zero))
+            total -= np.float64(target) * math.log(np.float64(p))
+            store_element(gradient_at + at, -target / p * scale, zero)
+        else:
+            error = output - target
+            total += np.float64(error) * np.float64(error)
+            store_element(gradient_at + at, error * scale, zero)
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _loss_row(loss, outputs, panel_bytes, outputs_at, gradient_at, targets_at, label, scale, zero):
     """Return the loss of one row, and write `scale` times the gradient with respect to its outputs.
 
     The row's targets are the class `label`, or where that is -1 the row at targets_at. The formulas are those of
     losses.py; for squared errors the loss is the row's sum, and the gradient lacks its factor 2 / outputs.
     """
-    if model.loss == LOGITS:
-        return _softmax_loss(model, scratch, outputs_at, gradient_at, targets_at, label, scale)
-    zero = model.zero
-    loss = 0.0
-    for column in range(model.layers[-1, OUTPUTS]):
-        at = _place(column, scratch.panel_bytes, zero)
-        output = load_element(outputs_at + at, zero)
-        target = load_element(targets_at + at, zero) if label < 0 else element(column == label, zero)
-        if model.loss == PROBABILITIES:
-            p = output
-            if not np.isnan(output):
-                p = min(max(output, element(_PROBABILITY_FLOOR, zero)), element(1, zero))
-            loss -= np.float64(target) * math.log(np.float64(p))
-            store_element(gradient_at + at, -target / p * scale, zero)
-        else:
-            error = output - target
-            loss += np.float64(error) * np.float64(error)
-            store_element(gradient_at + at, error * scale, zero)
-    return loss
+    if loss == LOGITS:
+        return _softmax_loss(outputs, panel_bytes, outputs_at, gradient_at, targets_at, label, scale, zero)
+    return _elementwise_loss(loss, outputs, panel_bytes, outputs_at, gradient_at, targets_at, label, scale, zero)
 
 
 @njit(nogil=True, cache=True)
 def _loss_rows(model, scratch, data, order, first, last, scale):
     """scratch.losses[row] and the gradients of rows first:last of a batch, whose examples are order[first:last]."""
-    top = len(model.layers)
+    loss, outputs, zero, panel_bytes = model.loss, model.layers[-1, OUTPUTS], model.zero, scratch.panel_bytes
+    outputs_at, gradients_at = scratch.table[-1, VALUES], scratch.table[-1, GRADIENTS]
+    labels, losses = data.labels, scratch.losses
     for row in range(first, last):
         at = row * LINE_BYTES
-        scratch.losses[row] = _loss_row(
-            model, scratch, scratch.table[top, VALUES] + at, scratch.table[top, GRADIENTS] + at,
-            scratch.targets_at + at, data.labels[order[row]] if len(data.labels) else -1, scale,
-        )  # fmt: skip
+        label = labels[order[row]] if len(labels) else -1
+        losses[row] = _loss_row(
+            loss, outputs, panel_bytes, outputs_at + at, gradients_at + at, scratch.targets_at + at, label, scale, zero
+        )
 
 
 @njit(nogil=True, cache=True)
@@ -336,25 +344,26 @@ def forward(model, scratch, data, order):
 
 
 @njit(nogil=True, cache=True)
-def _largest_output(model, scratch, outputs_at):
+def _largest_output(outputs, panel_bytes, outputs_at, zero):
     """Return the column of a row's largest output, the first of equal ones."""
-    outputs, zero = model.layers[-1, OUTPUTS], model.zero
     lanes = LINE_BYTES // item_size(zero)
     best_panel, largest = 0, line_max(outputs_at, min(lanes, outputs), zero)
     for panel in range(1, _panels(outputs, zero)):
-        value = line_max(outputs_at + panel * scratch.panel_bytes, min(lanes, outputs - panel * lanes), zero)
+        value = line_max(outputs_at + panel * panel_bytes, min(lanes, outputs - panel * lanes), zero)
         if value > largest:
             best_panel, largest = panel, value
     count = min(lanes, outputs - best_panel * lanes)
     # Where nothing is equal, all are NaN.
-    return best_panel * lanes + first_equal(outputs_at + best_panel * scratch.panel_bytes, count, largest) % lanes
+    return best_panel * lanes + first_equal(outputs_at + best_panel * panel_bytes, count, largest) % lanes
 
 
 @njit(nogil=True, cache=True)
 def _count_classes(model, scratch, classes, hits, given, actual):
-    outputs_at = scratch.table[len(model.layers), VALUES]
-    for row, label in enumerate(classes):
-        predicted = _largest_output(model, scratch, outputs_at + row * LINE_BYTES)
+    outputs, zero, panel_bytes = model.layers[-1, OUTPUTS], model.zero, scratch.panel_bytes
+    outputs_at = scratch.table[-1, VALUES]
+    for row in range(len(classes)):
+        label = classes[row]
+        predicted = _largest_output(outputs, panel_bytes, outputs_at + row * LINE_BYTES, zero)
         hits[label] += predicted == label
         given[predicted] += 1
         actual[label] += 1
@@ -362,15 +371,12 @@ def _count_classes(model, scratch, classes, hits, given, actual):
 
 @njit(nogil=True, cache=True)
 def _add_errors(model, scratch, rows, sums):
-    outputs_at = scratch.table[len(model.layers), VALUES]
+    outputs, zero, panel_bytes = model.layers[-1, OUTPUTS], model.zero, scratch.panel_bytes
+    outputs_at, targets_at = scratch.table[-1, VALUES], scratch.targets_at
     for row in range(rows):
-        for column in range(model.layers[-1, OUTPUTS]):
-            at = row * LINE_BYTES + _place(column, scratch.panel_bytes, model.zero)
-            output, target = (
-                load_element(outputs_at + at, model.zero),
-                load_element(scratch.targets_at + at, model.zero),
-            )
-            error = np.float64(output - target)
+        for column in range(outputs):
+            at = row * LINE_BYTES + _place(column, panel_bytes, zero)
+            error = np.float64(load_element(outputs_at + at, zero) - load_element(targets_at + at, zero))
             sums[0, column] += abs(error)
             sums[1, column] += error * error
 

@@ -18,8 +18,9 @@ LINE_BYTES = 64
 
 # How a tile begins: at 0, at a line of biases for each panel, or at what stands in the result.
 FROM_ZERO, FROM_BIAS, FROM_RESULT = 0, 1, 2
-# How it ends: as it is, as max(x, 0), or as x where the other matrix is positive and 0 elsewhere.
-AS_IS, RELU, WHERE_POSITIVE = 0, 1, 2
+# How it ends: as it is, as max(x, 0), as x where the other matrix is positive and 0 elsewhere, or added to the result.
+# An update is added as a whole: added product by product, a small step would be lost in the rounding of large weights.
+AS_IS, RELU, WHERE_POSITIVE, ADDED = 0, 1, 2, 3
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -201,12 +202,14 @@ class _Tile:
         """What becomes of the sums."""
         v, builder = self.v, self.builder
         done, zero = builder.block, v.constant(0.0)
-        blocks = {kind: self._block(f"end{kind}") for kind in (AS_IS, RELU, WHERE_POSITIVE)}
+        blocks = {kind: self._block(f"end{kind}") for kind in (AS_IS, RELU, WHERE_POSITIVE, ADDED)}
         for kind, block in blocks.items():
             builder.position_at_end(block)
             for place, value in zip(self.places, sums, strict=True):
                 kept = value
-                if kind != AS_IS:
+                if kind == ADDED:
+                    kept = builder.fadd(v.load(self._line(result, result_panel, *place)), value)
+                elif kind != AS_IS:
                     gate = value if kind == RELU else v.load(self._line(other, result_panel, *place))
                     # Not "where it is above 0": a NaN stays a NaN, as in x * (x > 0).
                     kept = builder.select(builder.fcmp_ordered("<=", gate, zero), zero, value)
@@ -214,7 +217,7 @@ class _Tile:
             builder.ret_void()
         builder.position_at_end(done)
         switch = builder.switch(end, blocks[AS_IS])
-        for kind in (RELU, WHERE_POSITIVE):
+        for kind in (RELU, WHERE_POSITIVE, ADDED):
             switch.add_case(ir.Constant(_I64, kind), blocks[kind])
 
 

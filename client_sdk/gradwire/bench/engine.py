@@ -1,0 +1,138 @@
+"""python -m gradwire.bench.engine: runs the contenders in turn on one task after the other, and prints JSON.
+
+`gradwire bench` starts this in a process whose processors and threads are set before any library is loaded.
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from gradwire.bench.contenders import CONTENDERS, missing
+from gradwire.bench.task import Task
+
+# The steps after which all must have the same weights; more, and a ReLU near 0 may flip somewhere.
+_COMPARED_STEPS = 20
+_MOST_DIFFERENCE = 1e-4
+# About how long an epoch of a contender should take: long enough to time, short enough to take turns.
+_EPOCH_FLOPS = 2e9
+
+
+@dataclass(frozen=True)
+class Result:
+    """A contender on a task: median seconds, and its times over gradwire's round by round, as medians."""
+
+    widths: tuple[int, ...]
+    batch_size: int
+    contender: str
+    step_microseconds: float
+    ratio: float
+    # A whole epoch as the chapter has it: training, then evaluation of all rows.
+    epoch_ratio: float
+    gflops: float
+    # Of the first layer's weights after some steps, relative to gradwire's.
+    difference: float
+
+
+def run(widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int) -> list[Result]:
+    """Time the contenders, of which the first is gradwire, in turn."""
+    step_flops = 6 * batch_size * sum(a * b for a, b in pairwise(widths))
+    steps = int(max(10, min(2000, _EPOCH_FLOPS / step_flops)))
+    task = Task.of(widths, batch_size, steps * batch_size)
+    differences = _differences(widths, batch_size, names)
+    contenders = {name: CONTENDERS[name](task) for name in names}
+    for contender in contenders.values():
+        contender.train_epoch()
+        contender.evaluate()
+    training: dict[str, list[float]] = {name: [] for name in names}
+    evaluating: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            training[name].append(_seconds(contender.train_epoch))
+            evaluating[name].append(_seconds(contender.evaluate))
+    results = []
+    for name in names:
+        step = statistics.median(training[name]) / steps
+        ratio = _ratio(training[name], training[names[0]])
+        whole = [[a + b for a, b in zip(training[n], evaluating[n], strict=True)] for n in (name, names[0])]
+        results.append(
+            Result(
+                widths,
+                batch_size,
+                name,
+                step * 1e6,
+                ratio,
+                _ratio(*whole),
+                _useful_flops(task) / step / 1e9,
+                differences[name],
+            )
+        )
+    return results
+
+
+def _useful_flops(task: Task) -> float:
+    """What a step needs at least: forward, weight gradients, and input gradients of all layers but the first."""
+    sizes = [layer.in_features * layer.out_features for layer in task.network.layers]
+    return 2 * task.batch_size * (3 * sum(sizes) - sizes[0])
+
+
+def _differences(widths: tuple[int, ...], batch_size: int, names: list[str]) -> dict[str, float]:
+    """Let all take the same few steps; ArithmeticError if they do not come to the same weights."""
+    task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
+    after = {}
+    for name in names:
+        contender = CONTENDERS[name](task)
+        contender.train_epoch()
+        after[name] = contender.first_weights()
+    ours = after[names[0]]
+    moved = np.linalg.norm(ours - task.parameters()[0][0])
+    differences = {name: float(np.linalg.norm(weights - ours) / moved) for name, weights in after.items()}
+    for name, difference in differences.items():
+        if not difference < _MOST_DIFFERENCE:
+            raise ArithmeticError(f"{name} comes to other weights at {widths}, batch {batch_size}: {difference:.1e}")
+    return differences
+
+
+def _seconds(work: object) -> float:
+    assert callable(work)
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+def gemm_peak() -> float:
+    """Return the GFLOP/s of NumPy's sgemm on large matrices, with the threads that this process has."""
+    a = np.random.default_rng(0).random((2048, 2048), np.float32)
+    best = min(_seconds(lambda: a @ a) for _ in range(5))
+    return 2 * 2048**3 / best / 1e9
+
+
+def main() -> None:
+    """Print a line of JSON for the peak, and one for each result."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", action="append", required=True, help="widths:batch,batch")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="", help="names of contenders, with commas")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    wanted = arguments.only.split(",") if arguments.only else list(CONTENDERS)
+    names = [name for name in CONTENDERS if name == "gradwire" or (name in wanted and name not in missing())]
+    print(json.dumps({"gemm_peak": gemm_peak(), "missing": missing()}), flush=True)
+    for each in arguments.task:
+        widths, batches = each.split(":")
+        for batch in batches.split(","):
+            for result in run(tuple(map(int, widths.split("-"))), int(batch), names, arguments.rounds):
+                print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

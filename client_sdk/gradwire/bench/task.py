@@ -1,0 +1,57 @@
+"""What every contender is given: the same network, data, order of rows and first weights."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwire_engine.backend import Array
+from gradwire_engine.network import Network
+
+LEARNING_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stack of Linear layers with a ReLU after each but the last, cross-entropy, plain SGD; whole batches only."""
+
+    network: Network
+    weights: Array
+    inputs: Array
+    labels: NDArray[np.int64]
+    batch_size: int
+    order: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, widths: tuple[int, ...], batch_size: int, rows: int) -> "Task":
+        """Draw one, always the same."""
+        stack = [layer for pair in pairwise(widths) for layer in (pair, None)]
+        network = Network.from_stack(stack[:-1])
+        rng = np.random.default_rng(0)
+        weights = np.zeros(network.size, np.float32)
+        for layer in network.layers:
+            W, _ = layer.weights(weights)
+            W[...] = rng.standard_normal(W.shape) * np.sqrt(2 / layer.in_features)
+        inputs, labels = rng.random((rows, widths[0]), np.float32), rng.integers(0, widths[-1], rows)
+        return cls(
+            network, weights, inputs, labels, batch_size, rng.permutation(rows)[: rows // batch_size * batch_size]
+        )
+
+    def parameters(self) -> list[tuple[Array, Array]]:
+        """Return copies of (W, b) of each layer."""
+        return [(W.copy(), b.copy()) for W, b in (layer.weights(self.weights) for layer in self.network.layers)]
+
+
+class Contender(Protocol):
+    """One way to train the task; made anew for each task, from its first weights."""
+
+    def train_epoch(self) -> None:
+        """One SGD step for each batch, in the task's order; waits until it is done."""
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return loss and accuracy over all rows."""
+
+    def first_weights(self) -> Array:
+        """Return a copy of the first layer's W, (out, in), as it is now."""

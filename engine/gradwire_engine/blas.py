@@ -1,0 +1,65 @@
+"""Which kernels NumPy's OpenBLAS runs here, and which it could. The compiled plan needs none of them; NumPy code does.
+
+OpenBLAS chooses its kernels by the processor's name as it is loaded; OPENBLAS_CORETYPE overrules it. So each kind is
+tried in a process of its own, where a kind that crashes harms nobody.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+# x86 core types with kernels of their own, newest instructions last.
+CORE_TYPES = ("Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids")
+_SECONDS = 60
+
+# Multiplies two matrices of small integers, whose product float32 holds exactly, and prints GFLOP/s.
+_PROGRAM = """
+import time
+import numpy as np
+rng = np.random.default_rng(0)
+a, b = (rng.integers(-8, 9, (768, 768)).astype(np.float32) for _ in range(2))
+exact = (a.astype(np.int64) @ b.astype(np.int64)).astype(np.float32)
+if not np.array_equal(a @ b, exact):
+    raise SystemExit("wrong numbers")
+best = float("inf")
+for _ in range(20):
+    started = time.perf_counter()
+    a @ b
+    best = min(best, time.perf_counter() - started)
+print(2 * 768**3 / best / 1e9)
+"""
+
+
+@dataclass(frozen=True)
+class CoreType:
+    """GFLOP/s of sgemm on one thread with a core type, "" for OpenBLAS's own choice; or why it cannot be used."""
+
+    name: str
+    gflops: float
+    trouble: str = ""
+
+
+def measure(name: str = "") -> CoreType:
+    """Try a core type in a child process."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    environment = {**os.environ, **threads}
+    environment.pop("OPENBLAS_CORETYPE", None)
+    if name:
+        environment["OPENBLAS_CORETYPE"] = name
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return CoreType(name, 0.0, f"no result within {_SECONDS} s")
+    if done.returncode < 0:
+        return CoreType(name, 0.0, f"crashes with signal {-done.returncode}")
+    if done.returncode:
+        return CoreType(name, 0.0, (done.stderr.strip() or "fails").splitlines()[-1])
+    return CoreType(name, float(done.stdout))

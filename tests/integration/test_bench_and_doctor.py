@@ -1,0 +1,45 @@
+"""`gradwire bench` and `gradwire doctor`, as far as they go with what the tests have installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradwire_engine import blas
+
+GRADWIRE = str(Path(sys.executable).parent / "gradwire")
+
+
+def run(*arguments):
+    return subprocess.run([GRADWIRE, *arguments], capture_output=True, text=True, timeout=170, check=True).stdout
+
+
+def test_the_bench_runs_the_contenders_on_the_same_weights():
+    peers = "chapter (NumPy),JAX jit + scan,scikit-learn"
+    arguments = ("bench", "--task", "20-16-4:5,8", "--threads", "1", "--rounds", "1", "--only", peers)
+    (report,) = json.loads(run(*arguments, "--json"))
+    assert [result["contender"] for result in report["results"]] == ["gradwire", *peers.split(",")] * 2
+    assert all(result["difference"] < 1e-4 for result in report["results"])
+    assert "time of each over gradwire's" in run(*arguments)
+
+
+def test_the_doctor_says_which_plan_runs_and_what_blas_could_do():
+    found = json.loads(run("doctor", "--json"))
+    assert found["plan"] == "compiled"
+    assert found["gain"] > 0
+    assert [core_type["name"] for core_type in found["openblas"]] == ["", *blas.CORE_TYPES]
+    assert "the fastest that runs here" in run("doctor")
+
+
+@pytest.mark.parametrize(
+    ("program", "trouble"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes with signal 4"),
+        ("raise SystemExit('wrong numbers')", "wrong numbers"),
+    ],
+)
+def test_a_core_type_that_crashes_or_computes_wrongly_is_named(monkeypatch, program, trouble):
+    monkeypatch.setattr(blas, "_PROGRAM", program)
+    assert blas.measure("Haswell") == blas.CoreType("Haswell", 0.0, trouble)
