@@ -13,7 +13,7 @@ import psutil
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-from gradwire.transport import Transport
+from gradwire.transport import Access, Transport
 from gradwire.uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
@@ -103,7 +103,7 @@ def _upload(server: gw.LocalServer) -> None:
             peak = max(peak, own_memory())
 
     async def send(array: np.ndarray) -> float:
-        transport = Transport(server.address, None)
+        transport = Transport(server.address, Access())
         await transport.connect()
         reference = tensor_ref(array)
         started = time.perf_counter()

@@ -13,7 +13,7 @@ from gradwire.errors import InvalidArgumentError
 from gradwire.files import fetch_file, fetch_model
 from gradwire.job import AsyncJob, Job
 from gradwire.submission import make_submission
-from gradwire.transport import Transport
+from gradwire.transport import Access, Transport
 from gradwire.uploads import Progress, upload
 from gradwire.views import ModelInfo, model_info
 from gradwire_engine.backend import Array
@@ -32,10 +32,21 @@ _PREDICT_BYTES = 8 << 20
 
 
 class AsyncClient:
-    """A client of the server at `address` ("host:port", default GRADWIRE_ADDRESS), with its token if it wants one."""
+    """A client of the server at `address` ("host:port", default GRADWIRE_ADDRESS).
 
-    def __init__(self, address: str | None = None, *, token: str | None = None) -> None:
-        self._transport = Transport(address, token)
+    token: the server's, default GRADWIRE_TOKEN. tls: True, or a file of certificates to trust; default GRADWIRE_TLS.
+    A token is not sent in the clear to another machine, unless insecure=True or GRADWIRE_INSECURE=1 says so.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | None = None,
+        tls: bool | str | Path | None = None,
+        insecure: bool | None = None,
+    ) -> None:
+        self._transport = Transport(address, Access(token, tls, insecure))
 
     @property
     def address(self) -> str:
@@ -171,8 +182,15 @@ class AsyncClient:
 class Client(Blocking[AsyncClient]):
     """A client of the server at `address`, as AsyncClient, whose methods wait."""
 
-    def __init__(self, address: str | None = None, *, token: str | None = None) -> None:
-        super().__init__(AsyncClient(address, token=token), Portal())
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | None = None,
+        tls: bool | str | Path | None = None,
+        insecure: bool | None = None,
+    ) -> None:
+        super().__init__(AsyncClient(address, token=token, tls=tls, insecure=insecure), Portal())
 
     @property
     def address(self) -> str:

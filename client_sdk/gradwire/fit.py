@@ -1,6 +1,7 @@
 """fit: one call from a model and data to trained weights, here or on a server."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from gradwire.client import Client
@@ -30,6 +31,7 @@ def fit(
     evaluate_every: int = 1,
     at: str | None = None,
     token: str | None = None,
+    tls: bool | str | Path | None = None,
     name: str = "",
     progress: bool | None = None,
 ) -> History:
@@ -43,7 +45,8 @@ def fit(
     rows where `shuffle` is on. dtype is "float32" or "float64", by default the model's own. device is "auto", "cpu"
     or "gpu". evaluate_every=n evaluates after every n-th epoch and after the last.
 
-    at: "host:port" of a server, or "local" for this process. By default GRADWIRE_ADDRESS, and "local" without it.
+    at: "host:port" of a server, or "local" for this process. By default GRADWIRE_ADDRESS, and "local" without it. For
+    token and tls see Client.
     progress: show the epochs; by default where there is a terminal.
 
     Raises InvalidArgumentError or TraceError for what cannot be trained, JobFailedError if the loss does not stay
@@ -65,7 +68,7 @@ def fit(
     with Display(progress) as display:
         if address in (None, "local"):
             return run_locally(make_submission(model, train, **job_arguments), display.epoch)
-        with Client(address, token=token) as client:
+        with Client(address, token=token, tls=tls) as client:
             job = client.submit(model, train, **job_arguments, name=name, upload_progress=display.uploaded)
             try:
                 for epoch in job.epochs():

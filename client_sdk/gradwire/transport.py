@@ -3,6 +3,9 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -38,15 +41,35 @@ def resolve_address(at: str | None) -> str | None:
     return at or os.environ.get("GRADWIRE_ADDRESS") or None
 
 
+@dataclass(frozen=True)
+class Access:
+    """How to reach a server beside its address; what is None comes from the environment.
+
+    token: GRADWIRE_TOKEN. tls: True trusts the system's certificate authorities, a path the ones in that file (PEM);
+    GRADWIRE_TLS, 1 or a path. insecure: let the token travel in the clear to another machine; GRADWIRE_INSECURE.
+    """
+
+    token: str | None = None
+    tls: bool | str | Path | None = None
+    insecure: bool | None = None
+
+
 class Transport:
     """A channel that is opened by the first call, in the event loop of that call."""
 
-    def __init__(self, address: str | None, token: str | None) -> None:
+    def __init__(self, address: str | None, access: Access) -> None:
         resolved = resolve_address(address)
         if resolved is None:
             raise InvalidArgumentError('no address: pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS')
         self.address = resolved
-        token = token or os.environ.get("GRADWIRE_TOKEN") or None
+        token = access.token or os.environ.get("GRADWIRE_TOKEN") or None
+        self._credentials = _credentials(os.environ.get("GRADWIRE_TLS", "") if access.tls is None else access.tls)
+        insecure = _is_on(os.environ.get("GRADWIRE_INSECURE", "")) if access.insecure is None else access.insecure
+        if token and self._credentials is None and not insecure and not _is_this_machine(resolved):
+            raise InvalidArgumentError(
+                f"refusing to send the token in the clear to {resolved}: use tls=True or tls=CA_FILE (GRADWIRE_TLS), "
+                "or insecure=True (GRADWIRE_INSECURE=1) where the way there is safe"
+            )
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
 
@@ -71,9 +94,10 @@ class Transport:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._open().channel_ready()
         except TimeoutError as error:
+            how = "with TLS" if self._credentials else "without TLS"
             raise UnavailableError(
-                f"no gradwire server answers at {self.address}; is it running? "
-                "Start one with `gradwire serve`, or set the address with at=... or GRADWIRE_ADDRESS"
+                f"no gradwire server answers at {self.address} {how}; is it running? Start one with `gradwire serve`, "
+                "set the address with at=... or GRADWIRE_ADDRESS, and TLS with tls=... or GRADWIRE_TLS"
             ) from error
 
     async def call(self, method: Callable[..., Any], request: Any) -> Any:
@@ -113,5 +137,33 @@ class Transport:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            self._channel = (
+                grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+                if self._credentials is None
+                else grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
+            )
         return self._channel
+
+
+def _credentials(tls: bool | str | Path) -> grpc.ChannelCredentials | None:
+    """Return what a channel needs for TLS, or None where it is off."""
+    if isinstance(tls, bool) or tls in ("", "0", "1"):
+        return grpc.ssl_channel_credentials() if tls in (True, "1") else None
+    try:
+        return grpc.ssl_channel_credentials(Path(tls).read_bytes())
+    except OSError as error:
+        raise InvalidArgumentError(f"tls must be True or a file of certificates: {error}") from error
+
+
+def _is_on(variable: str) -> bool:
+    return variable.lower() in ("1", "true", "yes", "on")
+
+
+def _is_this_machine(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]") or address
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -34,8 +34,24 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token; or set GRADWIRE_TOKEN.")
     ] = None,
+    make_token: Annotated[
+        bool,
+        typer.Option(
+            envvar="GRADWIRE_MAKE_TOKEN", help="Without a token, make one: --token-file, or `token` in --data."
+        ),
+    ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="GRADWIRE_TLS_CERT", help="Certificate chain (PEM); turns TLS on.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="GRADWIRE_TLS_KEY", help="The certificate's key (PEM).")
+    ] = None,
+    publish: Annotated[
+        str,
+        typer.Option(envvar="GRADWIRE_PUBLISH", help="Address under which others reach a container, where not --host."),
+    ] = "",
     insecure: Annotated[
-        bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Listen beyond this machine without a token.")
+        bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Listen beyond this machine without a token or TLS.")
     ] = False,
 ) -> None:
     """Run a gradwire server until it is told to stop."""
@@ -44,8 +60,21 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("ray").setLevel(logging.WARNING)
     try:
-        token = read_token(os.environ.get("GRADWIRE_TOKEN"), token_file)
-        settings = Settings(host, port, data, blobs, ray, token, insecure, cpus_per_job, gpus_per_job)
+        file = token_file or (data / "token" if make_token else None)
+        settings = Settings(
+            host=host,
+            port=port,
+            data=data,
+            blobs=blobs,
+            ray=ray,
+            token=read_token(os.environ.get("GRADWIRE_TOKEN"), file, make=make_token),
+            insecure=insecure,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            publish=publish,
+            cpus_per_job=cpus_per_job,
+            gpus_per_job=gpus_per_job,
+        )
         typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
         from gradwire_server.app import run  # noqa: PLC0415  (see above)
 

@@ -28,7 +28,7 @@ from gradwire_server.services.datasets import DatasetService
 from gradwire_server.services.models import ModelService
 from gradwire_server.services.training import TrainingService
 from gradwire_server.settings import Settings, SettingsError
-from gradwire_server.store.database import Database
+from gradwire_server.store.database import Database, StoreError
 from gradwire_server.uploads import Uploads
 from gradwire_server.validation import Validator
 from gradwire_server.watch import Watchers
@@ -50,7 +50,10 @@ _SERVICES = [
 
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. `on_ready` is called with the address once jobs are taken."""
-    settings.data.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot use the data folder: {error}") from error
     with _only_server_of(settings.data):
         blobs = BlobStore(settings.blobs_url, settings.data / "staging")
         runner = Runner(settings, blobs)
@@ -66,7 +69,10 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     stopped = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopped.set)
-    database = Database(settings.data / "gradwire.db")
+    try:
+        database = Database(settings.data / "gradwire.db")
+    except StoreError as error:
+        raise SettingsError(str(error)) from error
     watchers = Watchers()
     jobs = Jobs(database, watchers)
     scheduler = Scheduler(jobs, runner, Attempts(jobs, runner, blobs))
@@ -110,7 +116,11 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
 def _listen(server: grpc.aio.Server, settings: Settings) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        port = server.add_insecure_port(f"{host}:{settings.port}")
+        if settings.key_and_chain is None:
+            port = server.add_insecure_port(f"{host}:{settings.port}")
+        else:
+            credentials = grpc.ssl_server_credentials([settings.key_and_chain])
+            port = server.add_secure_port(f"{host}:{settings.port}", credentials)
     except RuntimeError as error:
         message = (
             f"cannot listen on {host}:{settings.port}: is another server there? Choose another --port (0: any free one)"
@@ -122,7 +132,14 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> str:
 @contextmanager
 def _only_server_of(data: Path) -> Iterator[None]:
     """Hold the data folder's lock; a second server on it refuses to start and says who holds it."""
-    with (data / "lock").open("a+") as lock:
+    try:
+        lock = (data / "lock").open("a+")
+    except OSError as error:
+        owner = data.stat().st_uid
+        raise SettingsError(
+            f"cannot write to the data folder {data}, which belongs to user {owner}, as user {os.getuid()}: {error}"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -21,7 +21,7 @@ def test_the_bench_runs_the_contenders_on_the_same_weights():
     arguments = ("bench", "--task", "20-16-4:5,8", "--threads", "1", "--rounds", "1", "--only", peers)
     (report,) = json.loads(run(*arguments, "--json"))
     assert [result["contender"] for result in report["results"]] == ["gradwire", *peers.split(",")] * 2
-    assert all(result["difference"] < 1e-4 for result in report["results"])
+    assert all(result["difference"] < 1e-3 for result in report["results"])
     assert "time of each over gradwire's" in run(*arguments)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -49,9 +50,16 @@ def workers_of(server):
     ("options", "message"),
     [
         (["--host=0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
-        (["--port=99999"], "--port must be 0 to 65535"),
+        (["--port=99999"], "--port (GRADWIRE_PORT) must be 0 to 65535"),
         (["--cpus-per-job=0"], "must be above 0"),
         (["--token-file=/nonexistent/token"], "cannot read --token-file"),
+        (["--publish=0.0.0.0", "--make-token"], "refusing to be published on 0.0.0.0 (GRADWIRE_PUBLISH) without TLS"),
+        (["--tls-cert=/nonexistent"], "--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) go together"),
+        (
+            ["--tls-cert=/nonexistent", "--tls-key=/nonexistent"],
+            "--tls-cert /nonexistent with --tls-key /nonexistent: ",
+        ),
+        (["--data=/proc/nowhere"], "cannot use the data folder"),
     ],
 )
 def test_a_server_that_must_not_start_says_what_to_change(tmp_path, options, message):
@@ -59,6 +67,30 @@ def test_a_server_that_must_not_start_says_what_to_change(tmp_path, options, mes
     assert code == 2
     assert message in output
     assert "Traceback" not in output
+
+
+def test_a_wrong_environment_variable_is_named(tmp_path):
+    for variable, value in (("GRADWIRE_PORT", "many"), ("GRADWIRE_CPUS_PER_JOB", "0")):
+        code, output = serve(f"--data={tmp_path}", env={variable: value})
+        assert code == 2
+        assert variable in output
+
+
+def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_path):
+    file = tmp_path / "gradwire.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA user_version = 99")
+    before = file.read_bytes()
+    code, output = serve(f"--data={tmp_path}", "--port=0")
+    assert code == 2
+    assert "was written by a newer gradwire (schema 99, this one knows 1)" in output
+    assert file.read_bytes() == before
+    file.write_bytes(b"not a database, but something that somebody may want back" * 100)
+    code, output = serve(f"--data={tmp_path}", "--port=0")
+    assert code == 2
+    assert "cannot be read as a database" in output
+    assert file.read_bytes().startswith(b"not a database")
 
 
 def test_a_port_in_use_is_said(server, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from gradwire import __version__
-from gradwire.cli import bench, doctor, jobs, models, training
+from gradwire.cli import bench, doctor, jobs, models, token, training
 from gradwire.embedded import server_command
 from gradwire.errors import GradwireError
 from gradwire_engine import TraceError
@@ -16,6 +16,7 @@ _commands = typer.Typer(
 )
 _commands.add_typer(jobs.commands, name="jobs", help="Jobs on a server.")
 _commands.add_typer(models.commands, name="models", help="Trained models on a server.")
+_commands.add_typer(token.commands, name="token", help="The token that a server here has made.")
 _commands.command("train")(training.train)
 _commands.command("doctor")(doctor.doctor)
 _commands.command("bench")(bench.bench)

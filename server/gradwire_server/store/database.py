@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
 
-from gradwire_server.store.tables import metadata
+from gradwire_server.store.tables import SCHEMA_VERSION, metadata
 
 T = TypeVar("T")
 
@@ -22,16 +23,34 @@ _MOST_PER_COMMIT = 256
 _READERS = 4
 
 
+class StoreError(RuntimeError):
+    """The database file is not one that this server can use."""
+
+
 class Database:
     """Opens a SQLite file in WAL mode, and makes the tables that are not there yet."""
 
     def __init__(self, path: Path) -> None:
         self._engine = _sqlite_engine(path)
-        metadata.create_all(self._engine)
+        self._create_or_check(path)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._writes: queue.SimpleQueue[tuple[Callable[[Connection], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
+
+    def _create_or_check(self, path: Path) -> None:
+        try:
+            with self._engine.begin() as connection:
+                found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+                if found > SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{path} was written by a newer gradwire (schema {found}, this one knows {SCHEMA_VERSION}): "
+                        "run that version, or choose another --data"
+                    )
+                metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except DatabaseError as error:
+            raise StoreError(f"{path} cannot be read as a database: {error.orig}. It is left as it is") from error
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction of its own, and return its result once it is durable."""

@@ -2,6 +2,9 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
+# Counts the changes of these tables; a file of a later one is refused.
+SCHEMA_VERSION = 1
+
 metadata = MetaData()
 
 jobs = Table(

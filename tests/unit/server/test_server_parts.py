@@ -99,6 +99,13 @@ def test_settings_that_cannot_work_are_refused(changes):
         Settings(**changes)
 
 
+def test_a_token_is_made_where_there_is_none_and_then_stays(tmp_path):
+    file = tmp_path / "folder" / "token"
+    made = read_token(None, file, make=True)
+    assert made == read_token(None, file, make=True) == file.read_text().strip()
+    assert read_token("given", file, make=True) == "given"
+
+
 def test_a_token_comes_from_one_place(tmp_path):
     file = tmp_path / "token"
     file.write_text("secret\n")
