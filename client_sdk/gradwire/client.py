@@ -63,6 +63,10 @@ class AsyncClient:
         """Close the connection. Jobs go on."""
         await self._transport.close()
 
+    async def health(self) -> str:
+        """Return how the server is: "SERVING" where it takes jobs."""
+        return await self._transport.health()
+
     async def submit(
         self,
         model: Module,
@@ -208,6 +212,7 @@ class Client(Blocking[AsyncClient]):
         self._portal.call(self._async.close())
         self._portal.close()
 
+    health = blocking(AsyncClient.health)
     submit = blocking_as(AsyncClient.submit, Job)
     job = blocking_as(AsyncClient.job, Job)
     jobs = blocking_as(AsyncClient.jobs, lambda jobs, portal: [Job(job, portal) for job in jobs])

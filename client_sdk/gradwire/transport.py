@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error
 from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -45,8 +47,9 @@ def resolve_address(at: str | None) -> str | None:
 class Access:
     """How to reach a server beside its address; what is None comes from the environment.
 
-    token: GRADWIRE_TOKEN. tls: True trusts the system's certificate authorities, a path the ones in that file (PEM);
-    GRADWIRE_TLS, 1 or a path. insecure: let the token travel in the clear to another machine; GRADWIRE_INSECURE.
+    token: GRADWIRE_TOKEN, or what the file GRADWIRE_TOKEN_FILE holds. tls: True trusts the system's certificate
+    authorities, a path the ones in that file (PEM); GRADWIRE_TLS, 1 or a path. insecure: let the token travel in the
+    clear to another machine; GRADWIRE_INSECURE.
     """
 
     token: str | None = None
@@ -62,7 +65,7 @@ class Transport:
         if resolved is None:
             raise InvalidArgumentError('no address: pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS')
         self.address = resolved
-        token = access.token or os.environ.get("GRADWIRE_TOKEN") or None
+        token = access.token or _token_of_the_environment()
         self._credentials = _credentials(os.environ.get("GRADWIRE_TLS", "") if access.tls is None else access.tls)
         insecure = _is_on(os.environ.get("GRADWIRE_INSECURE", "")) if access.insecure is None else access.insecure
         if token and self._credentials is None and not insecure and not _is_this_machine(resolved):
@@ -72,6 +75,13 @@ class Transport:
             )
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel: grpc.aio.Channel | None = None
+
+    async def health(self) -> str:
+        """Return what the standard health service says of the whole server: "SERVING", for instance."""
+        await self.connect()
+        stub: Any = HealthStub(self._open())
+        response = await self.call(stub.Check, HealthCheckRequest())
+        return HealthCheckResponse.ServingStatus.Name(response.status)
 
     @property
     def training(self) -> Any:
@@ -143,6 +153,16 @@ class Transport:
                 else grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
             )
         return self._channel
+
+
+def _token_of_the_environment() -> str:
+    token, file = os.environ.get("GRADWIRE_TOKEN", ""), os.environ.get("GRADWIRE_TOKEN_FILE", "")
+    if token or not file:
+        return token
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise InvalidArgumentError(f"GRADWIRE_TOKEN_FILE cannot be read: {error}") from error
 
 
 def _credentials(tls: bool | str | Path) -> grpc.ChannelCredentials | None:

@@ -46,6 +46,9 @@ def serve(
     tls_key: Annotated[
         Path | None, typer.Option(envvar="GRADWIRE_TLS_KEY", help="The certificate's key (PEM).")
     ] = None,
+    socket: Annotated[
+        str, typer.Option(envvar="GRADWIRE_SOCKET", help="Listen on this Unix socket too, without TLS.")
+    ] = "",
     publish: Annotated[
         str,
         typer.Option(envvar="GRADWIRE_PUBLISH", help="Address under which others reach a container, where not --host."),
@@ -71,6 +74,7 @@ def serve(
             insecure=insecure,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            socket=socket,
             publish=publish,
             cpus_per_job=cpus_per_job,
             gpus_per_job=gpus_per_job,

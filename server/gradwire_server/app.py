@@ -121,10 +121,11 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> str:
         else:
             credentials = grpc.ssl_server_credentials([settings.key_and_chain])
             port = server.add_secure_port(f"{host}:{settings.port}", credentials)
+        if settings.socket:
+            server.add_insecure_port(f"unix:{settings.socket}")
     except RuntimeError as error:
-        message = (
-            f"cannot listen on {host}:{settings.port}: is another server there? Choose another --port (0: any free one)"
-        )
+        where = f"{host}:{settings.port}" + (f" and {settings.socket}" if settings.socket else "")
+        message = f"cannot listen on {where}: is another server there? Choose another --port (0: any free one)"
         raise SettingsError(message) from error
     return f"{host}:{port}"
 

@@ -29,6 +29,8 @@ class Settings:
     # A certificate chain and its key, PEM: the server then speaks TLS.
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    # A socket on this machine that is listened on as well, without TLS; "" for none.
+    socket: str = ""
     # Where others reach the server if that is not `host`: what a container's port is published on.
     publish: str = ""
     # What one job, and so one worker, takes of the cluster.

@@ -7,6 +7,8 @@ import typer
 
 from gradwire import __version__
 from gradwire.cli import bench, doctor, jobs, models, token, training
+from gradwire.cli.output import At, Token
+from gradwire.client import Client
 from gradwire.embedded import server_command
 from gradwire.errors import GradwireError
 from gradwire_engine import TraceError
@@ -30,6 +32,16 @@ def serve(context: typer.Context) -> None:
     """Become the server's process; its own command line reads the options."""
     command = server_command()
     os.execv(command[0], [*command, *context.args])
+
+
+@_commands.command()
+def health(at: At = None, token: Token = None) -> None:
+    """Say how a server is; exits with 1 if it does not take jobs."""
+    with Client(at, token=token) as client:
+        status = client.health()
+    typer.echo(status)
+    if status != "SERVING":
+        raise typer.Exit(1)
 
 
 @_commands.callback(invoke_without_command=True)

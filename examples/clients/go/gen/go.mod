@@ -1,0 +1,3 @@
+module gradwire.dev/proto
+
+go 1.24
