@@ -5,11 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint format proto bench clean
+.PHONY: help demo test lint format proto bench conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.demo ## train a small network on real digits through a server of its own
 	@$(BIN)/python examples/digits.py
@@ -40,6 +40,20 @@ proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
 
 bench: $(VENV)/.bench ## print every figure of the service
 	@$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held against the Python SDK
+	@$(BIN)/python tests/conformance/run.py
+
+# docker, or podman with podman-compose: whichever is there.
+ENGINE ?= $(shell command -v docker >/dev/null && echo docker || echo podman)
+BUILD_FLAGS ?=
+images: ## build the images of the deployment, and print their sizes
+	@for target in server worker demo $(if $(GPU),worker-cuda); do \
+	 $(ENGINE) build --quiet $(BUILD_FLAGS) --target $$target -t gradwire-$$target:latest . >/dev/null || exit 1; done
+	@$(ENGINE) images --format '{{.Repository}}\t{{.Size}}' | grep gradwire- | sort -u
+
+compose-test: $(VENV)/.dev ## run the deployment for real: train, kill containers, scale, take it down and up again
+	@$(BIN)/python -m pytest tests/compose --run-compose
 
 clean: ## remove what the targets have made
 	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output

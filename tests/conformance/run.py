@@ -7,6 +7,7 @@ Exits with 1 if a client fails, or if fewer than five of the six could be run.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from google.rpc import error_details_pb2
 from sklearn.datasets import load_digits
 
 import gradwire as gw
@@ -27,6 +29,16 @@ CHECKS = (
 )  # fmt: skip
 LEAST_RUN = 5
 _BUILD_SECONDS, _RUN_SECONDS = 900, 180
+
+# The programs that each language needs, and the Debian packages that bring them.
+_NEEDS = {
+    "shell": {"buf": "", "jq": "jq"},
+    "typescript": {"npm": "npm"},
+    "go": {"go": "golang", "buf": ""},
+    "java": {"java": "openjdk-17-jdk-headless", "mvn": "maven"},
+    "rust": {"cargo": "cargo"},
+    "cpp": {"cmake": "cmake", "g++": "g++", "grpc_cpp_plugin": "protobuf-compiler-grpc libgrpc++-dev libssl-dev"},
+}
 
 
 class DigitsModel(Module):
@@ -57,13 +69,37 @@ class Outcome:
         return not self.trouble and self.checks == set(CHECKS) and self.weights == expected_weights
 
 
+def missing_programs(language: str) -> dict[str, str]:
+    """Return what a client needs and this machine lacks, with the packages that bring it."""
+    return {program: packages for program, packages in _NEEDS[language].items() if shutil.which(program) is None}
+
+
+def install(language: str) -> None:
+    """Install what is missing by Debian's packages, where this process may."""
+    packages = " ".join(missing_programs(language).values()).split()
+    if packages and os.getuid() == 0 and shutil.which("apt-get"):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
+        subprocess.run(["apt-get", "update"], **quiet)
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], **quiet)
+
+
 def build(language: str) -> Outcome:
-    """Build a client, installing what its `build` fetches by its language's own package manager."""
+    """Build a client; its `build` fetches libraries by its language's own package manager."""
     outcome = Outcome(language)
+    missing = missing_programs(language)
+    if missing:
+        wanted = ", ".join(
+            f"{program} (apt-get install {packages or program})" for program, packages in missing.items()
+        )
+        outcome.trouble = f"not built: this machine lacks {wanted}"
+        return outcome
+    # Where google/rpc/*.proto are: they come with the SDK's own dependency.
+    environment = {**os.environ, "GOOGLEAPIS_DIR": str(Path(error_details_pb2.__file__).parents[2])}
     try:
         done = subprocess.run(
-            ["./build"], cwd=CLIENTS / language, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
-        )
+            ["./build"], cwd=CLIENTS / language, env=environment, capture_output=True, text=True,
+            timeout=_BUILD_SECONDS, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         outcome.trouble = f"not built: {error}"
         return outcome
@@ -145,9 +181,14 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("languages", nargs="*", default=LANGUAGES, help=f"of {', '.join(LANGUAGES)}; default: all")
     languages = parser.parse_args().languages
+    unknown = set(languages) - set(LANGUAGES)
+    if unknown:
+        parser.error(f"no client for {', '.join(sorted(unknown))}; there are {', '.join(LANGUAGES)}")
+    os.environ["PATH"] = f"{ROOT / '.npm/node_modules/.bin'}:{os.environ['PATH']}"
     outcomes = []
     for language in languages:
         print(f"building {language} ...", flush=True)
+        install(language)
         outcomes.append(build(language))
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
