@@ -31,7 +31,7 @@ RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '
 
 # ---- what runs: no pip, no compiler, no root ----------------------------------------------------------------------
 FROM ${BASE} AS runtime
-RUN (python -m pip uninstall -y pip setuptools wheel || true) \
+RUN rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /usr/local/bin/pip* /usr/bin/pip* \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gradwire \
  && install -d -o gradwire -g gradwire -m 0700 /data /token /blobs /cache /run/gradwire \
  && chmod 0755 /blobs

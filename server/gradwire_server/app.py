@@ -55,7 +55,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     except OSError as error:
         raise SettingsError(f"cannot use the data folder: {error}") from error
     with _only_server_of(settings.data):
-        blobs = BlobStore(settings.blobs_url, settings.data / "staging")
+        blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
         runner = Runner(settings, blobs)
         # Ray before gRPC: it starts processes, which gRPC's threads do not like.
         runner.connect()
@@ -89,7 +89,7 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     )
     validator = Validator(database, blobs, runner)
     add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, scheduler, watchers), server)
-    add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, settings.data / "uploads")), server)
+    add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, blobs.staging / "uploads")), server)
     add_ModelServiceServicer_to_server(ModelService(Models(database, blobs)), server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

@@ -14,12 +14,15 @@ _PROBE = b"gradwire blob store"
 
 
 class BlobStore(BlobReader):
-    """A reader that also writes: to a file in `staging` first, so that a blob appears whole or not at all."""
+    """A reader that also writes: to a file in `staging` first, so that a blob appears whole or not at all.
 
-    def __init__(self, url: str, staging: Path) -> None:
-        super().__init__(url, cache=staging / "cache")
-        self._staging = staging
-        staging.mkdir(parents=True, exist_ok=True)
+    For a store that is a folder, the staging area is in it, because a file can only be moved within a file system.
+    """
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        super().__init__(url, cache=scratch / "cache")
+        self.staging = Path(self.root, "staging") if self.is_local else scratch
+        self.staging.mkdir(parents=True, exist_ok=True)
         self.probe = hashlib.sha256(_PROBE).hexdigest()
         self.put(self.probe, _PROBE)
 
@@ -34,7 +37,7 @@ class BlobStore(BlobReader):
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a file in the store's file system: durable, and whole or not at all."""
-        with refusing_when_full(), tempfile.NamedTemporaryFile(dir=self._staging, delete=False) as file:
+        with refusing_when_full(), tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

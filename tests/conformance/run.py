@@ -1,7 +1,7 @@
 """Runs the clients in other languages against one server, and holds them against the Python SDK; `make conformance`.
 
-Each client under examples/clients is built with its own `build`, and then run as `run FOLDER JOB`: it makes every check of
-CHECKS (see docs/clients), trains the same spec on the same data, and prints the digest of its weights, which must be the SDK's.
+Each client under examples/clients is built with its own `build`, and then run as `run FOLDER JOB`: it makes every check
+of CHECKS, trains the same spec on the same data, and prints the digest of its weights, which must be the SDK's.
 Exits with 1 if a client fails, or if fewer than five of the six could be run.
 """
 
@@ -78,9 +78,8 @@ def install(language: str) -> None:
     """Install what is missing by Debian's packages, where this process may."""
     packages = " ".join(missing_programs(language).values()).split()
     if packages and os.getuid() == 0 and shutil.which("apt-get"):
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": False}
-        subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *packages], **quiet)
+        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+            subprocess.run(["apt-get", *arguments], capture_output=True, check=False)
 
 
 def build(language: str) -> Outcome:

@@ -1,0 +1,14 @@
+"""What the tests of the deployment need: they run only when asked for, since they build images and start containers."""
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-compose", action="store_true", help="run the deployment for real (make compose-test)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--run-compose"):
+        for item in items:
+            if item.path.parent.name == "compose":
+                item.add_marker(pytest.mark.skip(reason="make compose-test runs the deployment"))

@@ -1,0 +1,224 @@
+"""docker-compose.yml for real: trained on from outside, killed in parts, scaled, taken down and up again.
+
+With docker compose where a Docker daemon is there, else with podman-compose. The steps build on each other, in order.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "gradwire-test"
+pytestmark = pytest.mark.timeout(900)
+
+
+def has_docker() -> bool:
+    return (
+        bool(shutil.which("docker"))
+        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    )
+
+
+ENGINE = "docker" if has_docker() else "podman"
+COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
+
+
+class Deployment:
+    """The project's containers, under a name and on a port of their own."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.environment = {**os.environ, "GRADWIRE_PORT": str(self.port), "GRADWIRE_WORKER_CPUS": "1"}
+
+    def compose(self, *arguments: str, check: bool = True, **environment: str) -> str:
+        command = [*COMPOSE, "-p", PROJECT, *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**self.environment, **environment}, capture_output=True, text=True, check=False
+        )
+        if check:
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def up(self, *options: str) -> float:
+        """Bring everything up; the seconds until the server takes jobs."""
+        started = time.monotonic()
+        # Images are built by `make images`, or by Docker itself.
+        self.compose("up", "-d", *(["--build"] if ENGINE == "docker" else ["--no-build"]), *options)
+        self.wait_until_ready()
+        return time.monotonic() - started
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 180
+        while "SERVING" not in self.in_server("gradwire", "health", "--at", "unix:/tmp/gradwire.sock", check=False):
+            assert time.monotonic() < deadline, self.compose("logs", "server", check=False)[-3000:]
+            time.sleep(0.5)
+
+    def in_server(self, *command: str, check: bool = True) -> str:
+        return self.compose("exec", "-T", "server", *command, check=check)
+
+    @property
+    def token(self) -> str:
+        return self.in_server("gradwire", "token", "show").strip().splitlines()[-1]
+
+    def client(self) -> gw.Client:
+        return gw.Client(self.address, token=self.token)
+
+    def containers(self, service: str) -> list[str]:
+        names = subprocess.run(
+            [ENGINE, "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        return [
+            name for name in names if name.startswith(PROJECT) and service in name.replace("_", "-").split(PROJECT)[1]
+        ]
+
+    def kill(self, container: str) -> None:
+        subprocess.run([ENGINE, "kill", container], capture_output=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    if shutil.which(COMPOSE[0]) is None:
+        pytest.skip("neither docker nor podman-compose is there")
+    running = Deployment()
+    running.compose("--profile", "demo", "down", "-v", check=False)
+    if ENGINE == "podman":
+        flags = "--isolation chroot --network host"
+        subprocess.run(["make", "images", "ENGINE=podman", f"BUILD_FLAGS={flags}"], cwd=ROOT, check=True)
+    print(f"ready after {running.up():.1f} s")
+    yield running
+    running.compose("--profile", "demo", "down", "-v", check=False)
+
+
+@pytest.fixture(scope="module")
+def long_job():
+    """A model and data for some seconds of training, to be cut short in all ways."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((20_000, 784), np.float32), rng.integers(0, 10, 20_000)
+
+    def submit(client, name):
+        gw.seed(0)
+        model = Sequential(Linear(784, 128), ReLU(), Linear(128, 10))
+        return client.submit(
+            model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=150, batch_size=32, name=name
+        )
+
+    return submit
+
+
+@pytest.fixture(scope="module")
+def undisturbed(deployment, long_job):
+    """The weights' digest of the long job when nothing happens to it."""
+    with deployment.client() as client:
+        job = long_job(client, "undisturbed")
+        assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 151))
+        return client.model_info("undisturbed").weights_sha256
+
+
+def test_the_digits_are_trained_from_outside_through_the_published_port(deployment, digits, model):
+    with deployment.client() as client:
+        job = client.submit(
+            model,
+            digits.train,
+            test=digits.test,
+            loss=CrossEntropy(),
+            optimizer=SGD(model, lr=0.1),
+            epochs=5,
+            name="outside",
+        )
+        history = job.result()
+        assert history.plan.name == "compiled"
+        assert history.epochs[-1].test.accuracy > 0.85
+        assert client.predict("outside", digits.test[0]).shape == (360, 10)
+
+
+def test_without_the_token_nobody_comes_in(deployment):
+    with gw.Client(deployment.address, token="wrong") as client, pytest.raises(gw.UnauthenticatedError):
+        client.jobs()
+
+
+def test_the_demo_trains_on_the_deployment(deployment):
+    output = deployment.compose("--profile", "demo", "run", "--rm", "-T", "demo")
+    assert output.count("epoch ") >= 20
+    assert "Test accuracy 0.9" in output
+
+
+def test_nothing_in_the_containers_runs_as_root_or_can_install(deployment):
+    assert deployment.in_server("id", "-u").strip().splitlines()[-1] == "10001"
+    for command in ("python -m pip --version", "gcc --version", "touch /opt/gradwire/here"):
+        answer = deployment.in_server("sh", "-c", f"{command} >/dev/null 2>&1 || echo refused")
+        assert "refused" in answer, command
+
+
+def test_a_worker_and_then_the_server_are_killed_and_no_epoch_is_lost(deployment, long_job, undisturbed):
+    with deployment.client() as client:
+        job = long_job(client, "disturbed")
+        seen = []
+        for epoch in job.epochs():
+            seen.append(epoch.epoch)
+            if len(seen) == 30:
+                deployment.kill(deployment.containers("ray-worker")[0])
+                deployment.compose("up", "-d", "--no-build", "ray-worker")
+            if len(seen) == 80:
+                deployment.kill(deployment.containers("server")[0])
+                deployment.compose("up", "-d", "--no-build", "server")
+        assert seen == list(range(1, 151))
+        assert job.refresh().state == "SUCCEEDED"
+        assert job.info.attempt >= 2
+        assert client.model_info("disturbed").weights_sha256 == undisturbed
+
+
+def test_workers_can_be_scaled(deployment, long_job):
+    deployment.compose("up", "-d", "--no-build", "--scale", "ray-worker=2", "ray-worker")
+    assert len(deployment.containers("ray-worker")) == 2
+    with deployment.client() as client:
+        jobs = [long_job(client, f"side-by-side-{number}") for number in (1, 2)]
+        next(iter(jobs[1].epochs()))
+        assert [job.refresh().state for job in jobs] == ["RUNNING", "RUNNING"]
+        for job in jobs:
+            job.cancel()
+
+
+def test_what_was_stored_is_there_after_down_and_up(deployment, digits, undisturbed):
+    token = deployment.token
+    deployment.compose("down")
+    deployment.up()
+    assert deployment.token == token
+    with deployment.client() as client:
+        assert {"outside", "undisturbed", "disturbed"} <= {job.name for job in client.jobs()}
+        assert [epoch.epoch for epoch in client.job("disturbed").epochs()] == list(range(1, 151))
+        assert client.model_info("undisturbed").weights_sha256 == undisturbed
+        assert client.predict("outside", digits.test[0]).shape == (360, 10)
+
+
+@pytest.mark.parametrize("profile", ["gpu", "demo"])
+def test_the_profiles_can_be_read(deployment, profile):
+    assert "services" in deployment.compose("--profile", profile, "config")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"GRADWIRE_CPUS_PER_JOB": "many"}, "GRADWIRE_CPUS_PER_JOB"),
+        ({"GRADWIRE_PUBLISH": "0.0.0.0"}, "GRADWIRE_PUBLISH"),
+    ],
+)
+def test_a_wrong_value_stops_the_server_with_a_line_that_names_it(deployment, variables, said):
+    deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server", check=False, **variables)
+    deadline = time.monotonic() + 60
+    while said not in deployment.compose("logs", "server", check=False):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server")
+    deployment.wait_until_ready()
