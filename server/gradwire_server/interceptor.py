@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from gradwire_server.errors import ServiceError, internal, unauthenticated
+from gradwire_server.unknown import refuse_unknown_fields
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Door(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
                 self._authenticate(context)
+                _check(request)
                 return await behavior(request, context)
             except Exception as error:
                 await _abort(context, error)
@@ -55,6 +58,7 @@ class Door(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
                 self._authenticate(context)
+                _check(request)
                 async for response in behavior(request, context):
                     yield response
             except Exception as error:
@@ -74,6 +78,11 @@ class Door(grpc.aio.ServerInterceptor):
                 if not given
                 else "the token is not this server's"
             )
+
+
+def _check(request: Any) -> None:
+    if isinstance(request, Message):  # Not the stream of an upload.
+        refuse_unknown_fields(request)
 
 
 async def _abort(context: ServicerContext[Any, Any], error: Exception) -> None:
