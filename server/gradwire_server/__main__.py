@@ -21,6 +21,10 @@ def serve(
     data: Annotated[
         Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, data and models.")
     ] = _DEFAULT_DATA,
+    store: Annotated[
+        str | None,
+        typer.Option(envvar="GRADWIRE_STORE", help="postgresql://user:password@host/db; default: in --data."),
+    ] = None,
     blobs: Annotated[
         str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="Blob store as an fsspec URL; default: in --data.")
     ] = None,
@@ -68,6 +72,7 @@ def serve(
             host=host,
             port=port,
             data=data,
+            store=store,
             blobs=blobs,
             ray=ray,
             token=read_token(os.environ.get("GRADWIRE_TOKEN"), file, make=make_token),

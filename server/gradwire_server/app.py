@@ -28,7 +28,8 @@ from gradwire_server.services.datasets import DatasetService
 from gradwire_server.services.models import ModelService
 from gradwire_server.services.training import TrainingService
 from gradwire_server.settings import Settings, SettingsError
-from gradwire_server.store.database import Database, StoreError
+from gradwire_server.store.database import Database
+from gradwire_server.store.engines import StoreError
 from gradwire_server.uploads import Uploads
 from gradwire_server.validation import Validator
 from gradwire_server.watch import Watchers
@@ -70,7 +71,7 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopped.set)
     try:
-        database = Database(settings.data / "gradwire.db")
+        database = Database(settings.store or settings.data / "gradwire.db")
     except StoreError as error:
         raise SettingsError(str(error)) from error
     watchers = Watchers()

@@ -81,14 +81,14 @@ def unauthenticated(message: str) -> ServiceError:
     return ServiceError(grpc.StatusCode.UNAUTHENTICATED, "BAD_TOKEN", message)
 
 
-def shutting_down(retry_seconds: int) -> ServiceError:
-    """The server is on its way down; another call, a little later, finds the next one."""
-    detail = RetryInfo(retry_delay=Duration(seconds=retry_seconds))
-    message = f"the server is going down; try again in {retry_seconds} s"
-    return ServiceError(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", message, detail)
-
-
 def internal(error_id: str) -> ServiceError:
     """A defect of the service. The id stands in its log, beside the cause."""
     message = f"the service failed; its log has the cause under the id {error_id}"
     return ServiceError(grpc.StatusCode.INTERNAL, "INTERNAL", message)
+
+
+
+def unavailable(reason: str, message: str, retry_seconds: int) -> ServiceError:
+    """The server, or something that it needs, is away for a moment; the same call may be made again."""
+    detail = RetryInfo(retry_delay=Duration(seconds=retry_seconds))
+    return ServiceError(grpc.StatusCode.UNAVAILABLE, reason, f"{message}; try again in {retry_seconds} s", detail)

@@ -20,6 +20,8 @@ class Settings:
     # 0: any free port.
     port: int = 50051
     data: Path = Path("gradwire-data")
+    # The database: a postgresql:// URL; None: a SQLite file in `data`.
+    store: str | None = None
     # The blob store, as fsspec spells it; None: a folder in `data`.
     blobs: str | None = None
     # "local": Ray inside this server; "auto" or an address: a cluster that is there.

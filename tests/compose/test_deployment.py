@@ -202,7 +202,7 @@ def test_what_was_stored_is_there_after_down_and_up(deployment, digits, undistur
         assert client.predict("outside", digits.test[0]).shape == (360, 10)
 
 
-@pytest.mark.parametrize("profile", ["gpu", "demo"])
+@pytest.mark.parametrize("profile", ["gpu", "demo", "postgres"])
 def test_the_profiles_can_be_read(deployment, profile):
     assert "services" in deployment.compose("--profile", profile, "config")
 

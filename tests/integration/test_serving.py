@@ -80,7 +80,9 @@ def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_
     file = tmp_path / "gradwire.db"
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute("CREATE TABLE schema (version INTEGER)")
+        connection.execute("INSERT INTO schema VALUES (99)")
+        connection.commit()
     before = file.read_bytes()
     code, output = serve(f"--data={tmp_path}", "--port=0")
     assert code == 2
@@ -89,7 +91,7 @@ def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_
     file.write_bytes(b"not a database, but something that somebody may want back" * 100)
     code, output = serve(f"--data={tmp_path}", "--port=0")
     assert code == 2
-    assert "cannot be read as a database" in output
+    assert "cannot be used as the store: file is not a database. It is left as it is" in output
     assert file.read_bytes().startswith(b"not a database")
 
 

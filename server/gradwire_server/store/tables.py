@@ -1,11 +1,13 @@
 """The tables. A row holds the message itself, and beside it the columns that are searched by."""
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
-# Counts the changes of these tables; a file of a later one is refused.
+# Counts the changes of these tables; a database of a later one is refused.
 SCHEMA_VERSION = 1
 
 metadata = MetaData()
+
+schema = Table("schema", metadata, Column("version", Integer, nullable=False))
 
 jobs = Table(
     "jobs",
@@ -27,7 +29,7 @@ events = Table(
     "events",
     metadata,
     Column("job", Integer, ForeignKey("jobs.id"), primary_key=True),
-    Column("sequence", Integer, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
     # The name of the kind in Event.kind, and for an epoch or a checkpoint its number.
     Column("kind", String(16), nullable=False),
     Column("epoch", Integer),
@@ -36,7 +38,15 @@ events = Table(
     sqlite_with_rowid=False,
 )
 # No epoch of a job is ever there twice.
-Index("one_event_per_epoch", events.c.job, events.c.epoch, unique=True, sqlite_where=events.c.kind == "epoch")
+_is_epoch = events.c.kind == "epoch"
+Index(
+    "one_event_per_epoch",
+    events.c.job,
+    events.c.epoch,
+    unique=True,
+    sqlite_where=_is_epoch,
+    postgresql_where=_is_epoch,
+)
 
 models = Table(
     "models",
