@@ -45,7 +45,7 @@ conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held aga
 	@$(BIN)/python tests/conformance/run.py
 
 # docker, or podman with podman-compose: whichever is there.
-ENGINE ?= $(shell command -v docker >/dev/null && echo docker || echo podman)
+ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 BUILD_FLAGS ?=
 images: ## build the images of the deployment, and print their sizes
 	@for target in server worker demo $(if $(GPU),worker-cuda); do \

@@ -23,7 +23,7 @@ from gradwire_engine.optim import SGD
 from gradwire_engine.spec.building import build, references
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import DeleteModelRequest, GetModelRequest, ListModelsRequest, PredictRequest
-from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, GetJobRequest, ListJobsRequest
+from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, DeleteJobRequest, GetJobRequest, ListJobsRequest
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 _PAGE_SIZE = 1000
@@ -83,6 +83,7 @@ class AsyncClient:
         device: str = "auto",
         evaluate_every: int = 1,
         name: str = "",
+        resume_from: Any = None,
         upload_progress: Progress | None = None,
     ) -> AsyncJob:
         """Queue a job and return a handle on it; its arguments are those of `gradwire.fit`.
@@ -107,7 +108,10 @@ class AsyncClient:
         )
         await upload(self._transport, list(references(submission.spec).values()), submission.tensors, upload_progress)
         request = CreateJobRequest(
-            job=JobMessage(spec=submission.spec), job_id=name, request_id=f"sdk-{uuid.uuid4().hex}"
+            job=JobMessage(spec=submission.spec),
+            job_id=name,
+            request_id=f"sdk-{uuid.uuid4().hex}",
+            resume_from=_source(resume_from),
         )
         message = await self._transport.call(self._transport.training.CreateJob, request)
         return AsyncJob(self._transport, message, submission.traced)
@@ -163,6 +167,12 @@ class AsyncClient:
             response = await self._transport.call(self._transport.models.Predict, request)
             outputs.append(from_tensor(response.outputs))
         return np.concatenate(outputs)
+
+    async def delete(self, name: str) -> None:
+        """Delete a job that has ended, and its events; its model stays. A job that is not there is no error."""
+        await self._transport.connect()
+        request = DeleteJobRequest(name=_resource("jobs", name), allow_missing=True)
+        await self._transport.call(self._transport.training.DeleteJob, request)
 
     async def delete_model(self, name: str) -> None:
         """Delete a trained model; its job and the job's events stay."""
@@ -221,7 +231,18 @@ class Client(Blocking[AsyncClient]):
     model_info = blocking(AsyncClient.model_info)
     download = blocking(AsyncClient.download)
     predict = blocking(AsyncClient.predict)
+    delete = blocking(AsyncClient.delete)
     delete_model = blocking(AsyncClient.delete_model)
+
+
+def _source(resume_from: Any) -> str:
+    """Return the resource that a job goes on from: a job or its name, or a model's ModelInfo."""
+    if resume_from is None:
+        return ""
+    if isinstance(resume_from, ModelInfo):
+        return _resource("models", resume_from.name)
+    name = resume_from if isinstance(resume_from, str) else resume_from.name
+    return name if name.startswith("models/") else _resource("jobs", name)
 
 
 def _resource(collection: str, name: str) -> str:

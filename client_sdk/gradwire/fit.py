@@ -6,6 +6,7 @@ from typing import Any
 
 from gradwire.client import Client
 from gradwire.display import Display
+from gradwire.errors import InvalidArgumentError
 from gradwire.history import History
 from gradwire.local import run_locally
 from gradwire.submission import make_submission
@@ -33,6 +34,7 @@ def fit(
     token: str | None = None,
     tls: bool | str | Path | None = None,
     name: str = "",
+    resume_from: Any = None,
     progress: bool | None = None,
 ) -> History:
     """Train a model and return the history of its epochs. The weights land in the model, in place.
@@ -44,6 +46,9 @@ def fit(
     The job starts from the weights that the model has; deferred layers are drawn from `seed`, which also orders the
     rows where `shuffle` is on. dtype is "float32" or "float64", by default the model's own. device is "auto", "cpu"
     or "gpu". evaluate_every=n evaluates after every n-th epoch and after the last.
+
+    resume_from: a job on the server, or its name, that has ended: go on after its last epoch, up to `epochs` in total;
+    or a ModelInfo, or "models/NAME": begin with that model's weights. What `model` has now is then not looked at.
 
     at: "host:port" of a server, or "local" for this process. By default GRADWIRE_ADDRESS, and "local" without it. For
     token and tls see Client.
@@ -67,9 +72,13 @@ def fit(
     address = resolve_address(at)
     with Display(progress) as display:
         if address in (None, "local"):
+            if resume_from is not None:
+                raise InvalidArgumentError('resume_from names a job or a model on a server: say at="host:port" too')
             return run_locally(make_submission(model, train, **job_arguments), display.epoch)
         with Client(address, token=token, tls=tls) as client:
-            job = client.submit(model, train, **job_arguments, name=name, upload_progress=display.uploaded)
+            job = client.submit(
+                model, train, **job_arguments, name=name, resume_from=resume_from, upload_progress=display.uploaded
+            )
             try:
                 for epoch in job.epochs():
                     display.epoch(epoch)

@@ -15,7 +15,16 @@ from gradwire_engine.spec.building import network
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.tracing import TracedModel
 from gradwire_engine.training import Epoch
-from gradwire_proto.v1.training_service_pb2 import CancelJobRequest, Event, GetJobRequest, JobState, WatchJobRequest
+from gradwire_proto.v1.training_service_pb2 import (
+    CancelJobRequest,
+    DeleteJobRequest,
+    Event,
+    GetJobRequest,
+    JobState,
+    PauseJobRequest,
+    ResumeJobRequest,
+    WatchJobRequest,
+)
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 # A watch that breaks off is taken up again, after growing waits, until the server has been away for this long.
@@ -59,6 +68,23 @@ class AsyncJob:
         request = CancelJobRequest(name=self._message.name)
         self._message = await self._transport.call(self._transport.training.CancelJob, request)
         return self.info
+
+    async def pause(self) -> JobInfo:
+        """Set the job aside; epochs that were reported stay. A job that is paused already stays as it is."""
+        request = PauseJobRequest(name=self._message.name)
+        self._message = await self._transport.call(self._transport.training.PauseJob, request)
+        return self.info
+
+    async def resume(self) -> JobInfo:
+        """Let a paused job go on, from its last checkpoint, to the same bits as without the pause."""
+        request = ResumeJobRequest(name=self._message.name)
+        self._message = await self._transport.call(self._transport.training.ResumeJob, request)
+        return self.info
+
+    async def delete(self) -> None:
+        """Delete the job, which must have ended, and its events; the model that it has made stays."""
+        request = DeleteJobRequest(name=self._message.name, allow_missing=True)
+        await self._transport.call(self._transport.training.DeleteJob, request)
 
     async def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
         """Yield everything that has happened and happens to the job, after a sequence number, until it ends."""
@@ -150,4 +176,7 @@ class Job(Blocking[AsyncJob]):
 
     refresh = blocking(AsyncJob.refresh)
     cancel = blocking(AsyncJob.cancel)
+    pause = blocking(AsyncJob.pause)
+    resume = blocking(AsyncJob.resume)
+    delete = blocking(AsyncJob.delete)
     result = blocking(AsyncJob.result)

@@ -19,10 +19,12 @@ from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from gradwire_server.attempts import Attempts
 from gradwire_server.blobs import BlobStore
+from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.interceptor import Door
 from gradwire_server.jobs import Jobs
 from gradwire_server.models import Models
-from gradwire_server.runner import Runner
+from gradwire_server.resumption import Resumption
+from gradwire_server.runner import Runner, WorkerLostError
 from gradwire_server.scheduler import Scheduler
 from gradwire_server.services.datasets import DatasetService
 from gradwire_server.services.models import ModelService
@@ -76,7 +78,10 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
         raise SettingsError(str(error)) from error
     watchers = Watchers()
     jobs = Jobs(database, watchers)
-    scheduler = Scheduler(jobs, runner, Attempts(jobs, runner, blobs))
+    checkpoints = Checkpoints(blobs)
+    attempts = Attempts(jobs, runner, blobs, checkpoints)
+    scheduler = Scheduler(jobs, runner, attempts)
+    models = Models(database, blobs)
 
     server = grpc.aio.server(
         interceptors=[Door(settings.token)],
@@ -89,15 +94,18 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
         ],
     )
     validator = Validator(database, blobs, runner)
-    add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, scheduler, watchers), server)
+    resumption = Resumption(jobs, models, checkpoints, blobs)
+    add_TrainingServiceServicer_to_server(
+        TrainingService(jobs, validator, resumption, checkpoints, scheduler, watchers), server
+    )
     add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, blobs.staging / "uploads")), server)
-    add_ModelServiceServicer_to_server(ModelService(Models(database, blobs)), server)
+    add_ModelServiceServicer_to_server(ModelService(models), server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     address = _listen(server, settings)
 
-    await jobs.requeue_unfinished()
+    await _take_over(jobs, runner, scheduler)
     await runner.warm_up()
     scheduling = asyncio.create_task(scheduler.run())
     await server.start()
@@ -109,9 +117,30 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     _log.info("going down")
     await healthy.enter_graceful_shutdown()
     await server.stop(_GRACE_SECONDS)
+    attempts.leave_workers = runner.outlives_server
     scheduling.cancel()
     await asyncio.gather(scheduling, return_exceptions=True)
     database.close()
+
+
+async def _take_over(jobs: Jobs, runner: Runner, scheduler: Scheduler) -> None:
+    """Go on with what an earlier server has left: attempts whose workers live are followed, other ones begin anew."""
+    workers = await runner.find_running()
+    followed = set()
+    for row in await jobs.unfinished():
+        worker = workers.pop((row.message.name, row.message.attempt), None)
+        if worker is not None:
+            _log.info("%s goes on in attempt %d", row.message.name, row.message.attempt)
+            scheduler.take_over(row, worker)
+            followed.add(row.id)
+    for (job, attempt), worker in workers.items():
+        # The job was cancelled or paused, or its end was stored just before the earlier server went.
+        try:
+            await runner.stop(worker, job, attempt)
+            runner.release(worker)
+        except (WorkerLostError, TimeoutError):
+            runner.discard(worker)
+    await jobs.requeue_unfinished(but=followed)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> str:

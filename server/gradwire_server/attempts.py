@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from gradwire_engine.spec.building import references
 from gradwire_server.blobs import BlobStore
@@ -17,45 +20,72 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 20.0
 
 
+@dataclass
+class _WorkerState:
+    """Whether a worker can be lent again."""
+
+    healthy: bool = False
+
+
 class Attempts:
     """Runs attempts on workers and stores what they report."""
 
-    def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore) -> None:
+    def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore, checkpoints: Checkpoints) -> None:
         self._jobs = jobs
         self._runner = runner
         self._blobs = blobs
-        self._checkpoints = Checkpoints(blobs)
+        self._checkpoints = checkpoints
+        # Set before attempts are cancelled because the server ends: their workers then go on, for the next server.
+        self.leave_workers = False
 
     async def run(self, queued: JobRow, pool: Pool) -> None:
         """Run the next attempt of a queued job to its end, whatever that is. Cancelling this stops the worker."""
         worker = await self._runner.acquire(pool)
-        healthy = False
+        with self._returning(worker) as state:
+            try:
+                row = await self._jobs.start_attempt(queued.id)
+            except AttemptOverError:
+                state.healthy = True  # The job was cancelled while it waited: the worker has not seen it.
+                return
+            state.healthy = await self._guard(worker, row, self._start_and_follow)
+
+    async def take_over(self, row: JobRow, worker: Worker) -> None:
+        """Go on with an attempt that another server has started, from the last report that it has stored."""
+        with self._returning(worker) as state:
+            state.healthy = await self._guard(worker, row, self._follow)
+
+    @contextmanager
+    def _returning(self, worker: Worker) -> Iterator["_WorkerState"]:
+        """Give the worker back at the end, if it is healthy."""
+        state = _WorkerState()
         try:
-            row = await self._jobs.start_attempt(queued.id)
-            healthy = await self._run_on(worker, row)
-        except AttemptOverError:
-            healthy = True  # The job was cancelled while it waited: the worker has not seen it.
+            yield state
         finally:
-            if healthy:
+            if state.healthy:
                 self._runner.release(worker)
-            else:
+            elif not self.leave_workers:
                 self._runner.discard(worker)
 
-    async def _run_on(self, worker: Worker, row: JobRow) -> bool:
-        """Run a started attempt; whether the worker can be used again."""
+    async def _start_and_follow(self, worker: Worker, row: JobRow) -> None:
+        spec = row.message.spec
+        resume = await asyncio.to_thread(self._checkpoints.newest, row.id)
+        assignment = Assignment(
+            row.message.name, row.message.attempt, spec.SerializeToString(), row.classification, self._blobs.url, resume
+        )
+        await self._runner.start(worker, assignment, list(references(spec).values()))
+        await self._follow(worker, row)
+
+    async def _guard(self, worker: Worker, row: JobRow, follow: Callable[[Worker, JobRow], Awaitable[None]]) -> bool:
+        """Follow an attempt to its end, whatever that is; whether the worker can be used again."""
         job, attempt = row.message.name, row.message.attempt
         try:
-            resume = await asyncio.to_thread(self._checkpoints.newest, row.id)
-            spec = row.message.spec
-            assignment = Assignment(job, attempt, spec.SerializeToString(), row.classification, self._blobs.url, resume)
-            await self._runner.start(worker, assignment, list(references(spec).values()))
-            await self._follow(worker, row)
+            await follow(worker, row)
         except WorkerLostError as error:
             _log.warning("%s lost its worker in attempt %d: %s", job, attempt, error)
             await self._jobs.worker_lost(row.id, attempt, str(error))
             return False
         except (AttemptOverError, asyncio.CancelledError):
-            return await self._stop(worker, row)
+            return not self.leave_workers and await self._stop(worker, row)
         except Exception as error:
             # The last line of defence: whatever it is, the job must end and say so.
             _log.exception("attempt %d of %s broke off", attempt, job)
@@ -66,7 +96,7 @@ class Attempts:
 
     async def _follow(self, worker: Worker, row: JobRow) -> None:
         job, attempt = row.message.name, row.message.attempt
-        acknowledged = 0
+        acknowledged = row.reported
         ended = False
         while not ended:
             reports = await self._runner.poll(worker, job, attempt, acknowledged, _POLL_SECONDS)
@@ -84,7 +114,7 @@ class Attempts:
                 await asyncio.to_thread(self._blobs.put, event.checkpoint.weights.sha256, report.weights)
             else:
                 await asyncio.to_thread(self._checkpoints.save, row.id, event.checkpoint, report.weights)
-        stored = await self._jobs.record(row.id, row.message.attempt, events)
+        stored = await self._jobs.record(row.id, row.message.attempt, events, reports[-1].sequence)
         if stored.message.model:
             await asyncio.to_thread(self._checkpoints.drop, row.id)
         return stored.ended

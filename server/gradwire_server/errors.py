@@ -87,7 +87,6 @@ def internal(error_id: str) -> ServiceError:
     return ServiceError(grpc.StatusCode.INTERNAL, "INTERNAL", message)
 
 
-
 def unavailable(reason: str, message: str, retry_seconds: int) -> ServiceError:
     """The server, or something that it needs, is away for a moment; the same call may be made again."""
     detail = RetryInfo(retry_delay=Duration(seconds=retry_seconds))

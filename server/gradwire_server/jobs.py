@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
@@ -19,7 +19,7 @@ from gradwire_proto.v1.training_service_pb2 import (
     JobWarning,
     StateChange,
 )
-from gradwire_server.errors import already_exists, not_found, out_of_range
+from gradwire_server.errors import already_exists, failed_precondition, not_found, out_of_range
 from gradwire_server.listing import Page
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
@@ -109,6 +109,50 @@ class Jobs:
 
         return await self._change(work)
 
+    async def pause(self, name: str) -> JobRow:
+        """Set a job aside; one that is paused already stays as it is."""
+        found = await self.find(name)
+
+        def work(connection: Connection) -> JobRow:
+            row = queries.job_by_number(connection, found.id)
+            if row.ended:
+                raise failed_precondition("JOB_ENDED", "name", f"names {name}, which has ended: it cannot be paused")
+            if row.message.state != JobState.JOB_STATE_PAUSED:
+                self._append(connection, row, [_change(JobState.JOB_STATE_PAUSED, "on request")])
+            return row
+
+        return await self._change(work)
+
+    async def resume(self, name: str) -> JobRow:
+        """Queue a paused job again; one that was resumed already stays as it is."""
+        found = await self.find(name)
+
+        def work(connection: Connection) -> JobRow:
+            row = queries.job_by_number(connection, found.id)
+            if row.ended:
+                message = f"names {name}, which has ended: create a job with resume_from to go on from it"
+                raise failed_precondition("JOB_ENDED", "name", message)
+            if row.message.state == JobState.JOB_STATE_PAUSED:
+                self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED, "resumed on request")])
+            elif not queries.was_paused(connection, row.id):
+                raise failed_precondition("JOB_NOT_PAUSED", "name", f"names {name}, which is not paused")
+            return row
+
+        return await self._change(work)
+
+    async def delete(self, name: str) -> int:
+        """Delete a job that has ended, and return its number."""
+        found = await self.find(name)
+
+        def work(connection: Connection) -> int:
+            if not queries.job_by_number(connection, found.id).ended:
+                message = f"names {name}, which has not ended: cancel it first"
+                raise failed_precondition("JOB_NOT_ENDED", "name", message)
+            queries.delete_job(connection, found.id)
+            return found.id
+
+        return await self._database.write(work)
+
     async def start_attempt(self, number: int) -> JobRow:
         """Begin the next attempt of a queued job; AttemptOverError if it is not queued any more."""
 
@@ -117,16 +161,23 @@ class Jobs:
             if row.message.state != JobState.JOB_STATE_QUEUED:
                 raise AttemptOverError(f"{row.message.name} is not queued")
             row.message.attempt += 1
+            row.reported = 0
             self._append(connection, row, [_change(JobState.JOB_STATE_STARTING)])
             return row
 
         return await self._change(work)
 
-    async def record(self, number: int, attempt: int, events: Sequence[Event]) -> JobRow:
-        """Store what the attempt's worker reports; AttemptOverError, and nothing stored, if the attempt is over."""
+    async def record(self, number: int, attempt: int, events: Sequence[Event], reported: int) -> JobRow:
+        """Store what the attempt's worker reports; AttemptOverError, and nothing stored, if the attempt is over.
+
+        reported: the number of the last of these reports, from which another server would go on.
+        """
 
         def work(connection: Connection) -> JobRow:
             row = self._current(connection, number, attempt)
+            if reported <= row.reported:
+                return row  # Stored just before the database went away.
+            row.reported = reported
             self._append(connection, row, [new for event in events for new in _unseen(connection, row, event)])
             return row
 
@@ -157,11 +208,20 @@ class Jobs:
 
         return await self._change(work)
 
-    async def requeue_unfinished(self) -> None:
-        """At the start of a server: jobs that were running go on from their last checkpoint, in a new attempt."""
+    async def unfinished(self) -> Sequence[JobRow]:
+        """Return the jobs that have an attempt under way, as far as is stored."""
+        return await self._database.read(lambda connection: queries.jobs_in_states(connection, _UNFINISHED))
+
+    async def requeue_unfinished(self, but: Collection[int]) -> None:
+        """At the start of a server: jobs that were running go on from their last checkpoint, in a new attempt.
+
+        but: the numbers of those whose worker is still there.
+        """
 
         def work(connection: Connection) -> None:
             for row in queries.jobs_in_states(connection, _UNFINISHED):
+                if row.id in but:
+                    continue
                 events = [
                     _warning("SERVER_RESTARTED", "the server was started again"),
                     _change(JobState.JOB_STATE_QUEUED),

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import logging
 import os
+import secrets
 import socket
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal
 
 import ray
@@ -66,8 +68,10 @@ class Runner:
         self._capacity: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._making: set[asyncio.Task[None]] = set()
         self._made = 0
-        # Workers are named after the store that they work for, so that a server finds those that another one left.
-        self._name_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
+        # Workers are named after the store that they work for, so that a server finds those that another one left, and
+        # after the version of their code: those of another version are ended and replaced.
+        self._store_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
+        self._name_prefix = f"{self._store_prefix}{version('gradwire')}-"
 
     def connect(self) -> None:
         """Start Ray, or join the cluster that the settings name. Blocks for some seconds."""
@@ -82,13 +86,47 @@ class Runner:
         except (OSError, RayError, ValueError) as error:
             hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
             raise SettingsError(f"cannot reach Ray at {address!r}: {error}{hint}") from error
-        self._end_workers_left_behind()
         self.measure()
 
+    @property
+    def outlives_server(self) -> bool:
+        """Whether Ray, and with it the workers, goes on when this server ends."""
+        return self._settings.ray != "local"
+
     def disconnect(self) -> None:
-        """End this server's workers, and Ray if it runs inside this server."""
-        self._end_workers_left_behind()
+        """Leave the cluster. Its workers stay for the next server; a Ray of this server's own ends with all of them."""
         ray.shutdown()
+
+    async def find_running(self) -> dict[tuple[str, int], Worker]:
+        """Take over the workers that an earlier server has left: return those that run an attempt, by job and attempt.
+
+        Each of these is lent, as by `acquire`. Those that run nothing wait for work; those that do not answer, or are
+        of another version, are ended.
+        """
+        found: dict[tuple[str, int], Worker] = {}
+        for name in ray.util.list_named_actors():
+            if not name.startswith(self._store_prefix):
+                continue
+            actor = ray.get_actor(name)
+            try:
+                if not name.startswith(self._name_prefix):
+                    raise WorkerLostError("it is of another version")
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    running = await _call(actor.running.remote())
+                    reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+            except (WorkerLostError, TimeoutError) as error:
+                _log.warning("worker %s, left by an earlier server, is ended: %s", name, error)
+                ray.kill(actor)
+                continue
+            pool: Pool = "gpu" if name.endswith("-gpu") else "cpu"
+            worker = Worker(name, pool, actor, reads_blobs)
+            self._workers[pool] += 1
+            self._lent[pool] += 1
+            if running is None or running in found:
+                self.release(worker)
+            else:
+                found[running] = worker
+        return found
 
     def measure(self) -> None:
         """Look how much room the cluster has now."""
@@ -177,7 +215,7 @@ class Runner:
 
     async def _make(self, pool: Pool) -> None:
         self._made += 1
-        name = f"{self._name_prefix}{os.getpid()}-{self._made}"
+        name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._made}-{pool}"
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         # Workers on other machines do not have this server's environment.
@@ -202,11 +240,6 @@ class Runner:
             return
         _log.info("worker %s is ready (%s%s)", name, pool, "" if reads_blobs else ", data through Ray's object store")
         self._idle[pool].put_nowait(Worker(name, pool, actor, reads_blobs))
-
-    def _end_workers_left_behind(self) -> None:
-        for name in ray.util.list_named_actors():
-            if name.startswith(self._name_prefix):
-                ray.kill(ray.get_actor(name))
 
 
 async def _answers(worker: Worker) -> bool:

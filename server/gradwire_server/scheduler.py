@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from gradwire_server.attempts import Attempts
 from gradwire_server.jobs import Jobs
-from gradwire_server.runner import Pool, Runner
+from gradwire_server.runner import Pool, Runner, Worker
 from gradwire_server.store.queries import JobRow
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,10 @@ class Scheduler:
         """Look at the queue again."""
         self._changed.set()
 
+    def take_over(self, row: JobRow, worker: Worker) -> None:
+        """Follow an attempt that an earlier server has started."""
+        self._follow(row, self._attempts.take_over(row, worker))
+
     def stop(self, job: int) -> None:
         """Take the job's attempt off its worker, if it runs here."""
         if job in self._running:
@@ -73,9 +77,12 @@ class Scheduler:
         waiting = [row for row in await self._jobs.queued(_LOOK_AHEAD) if row.id not in self._running]
         queued = [(row, self._runner.pool_for(row.message.spec.device)) for row in waiting]
         for row, pool in next_jobs(queued, free):
-            task = asyncio.create_task(self._attempts.run(row, pool), name=row.message.name)
-            self._running[row.id] = task
-            task.add_done_callback(partial(self._ended, row))
+            self._follow(row, self._attempts.run(row, pool))
+
+    def _follow(self, row: JobRow, attempt: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(attempt, name=row.message.name)
+        self._running[row.id] = task
+        task.add_done_callback(partial(self._ended, row))
 
     def _ended(self, row: JobRow, task: asyncio.Task[None]) -> None:
         del self._running[row.id]

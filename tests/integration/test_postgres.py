@@ -89,8 +89,9 @@ def test_jobs_events_and_models_live_in_postgres_and_outlive_the_server(postgres
 
 
 def test_a_second_server_on_the_database_names_the_first(postgres, tmp_path):
-    with gw.LocalServer(f"--store={postgres.url}", data=tmp_path / "one") as first, pytest.raises(
-        gw.UnavailableError, match=f"in use by another server: gradwire server .* {first.process.pid}"
+    with (
+        gw.LocalServer(f"--store={postgres.url}", data=tmp_path / "one") as first,
+        pytest.raises(gw.UnavailableError, match=f"in use by another server: gradwire server .* {first.process.pid}"),
     ):
         gw.LocalServer(f"--store={postgres.url}", data=tmp_path / "two").start()
 

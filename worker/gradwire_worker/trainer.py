@@ -51,6 +51,10 @@ class Trainer:
         self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
         self._run.start()
 
+    def running(self) -> tuple[str, int] | None:
+        """Return the job and the attempt that this worker has run last, for a server that finds it again."""
+        return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)
+
     def poll(self, job: str, attempt: int, after: int, timeout: float) -> list[Report]:
         """Acknowledge the attempt's reports up to `after`, and return the next; waits up to `timeout` seconds."""
         return self._current(job, attempt).outbox.take(after, timeout)
@@ -120,7 +124,7 @@ class _Run(threading.Thread):
             job.config,
             job.train_set,
             job.test_set,
-            epochs_done=resume.epoch if resume else 0,
+            epochs_done=resume.epoch if resume else self._spec.epochs_done,
             should_stop=self._stopping.is_set,
         )
         for epoch in epochs:

@@ -20,6 +20,8 @@ from gradwire.bench.task import Task
 # and off for another: each of them is off by 1e-2 from float64 after some number of steps.
 _COMPARED_STEPS = 1
 _MOST_DIFFERENCE = 1e-3
+# The threads of BLAS and OpenMP stay awake for a while after their work, at the cost of whoever comes next.
+_REST_SECONDS = 0.2
 # About how long an epoch of a contender should take: long enough to time, short enough to take turns.
 _EPOCH_FLOPS = 2e9
 
@@ -54,6 +56,7 @@ def run(widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int)
     evaluating: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, contender in contenders.items():
+            time.sleep(_REST_SECONDS)
             training[name].append(_seconds(contender.train_epoch))
             evaluating[name].append(_seconds(contender.evaluate))
     results = []

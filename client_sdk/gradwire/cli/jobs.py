@@ -1,4 +1,4 @@
-"""gradwire jobs: list, show, watch, cancel."""
+"""gradwire jobs: list, show, watch, pause, resume, cancel, delete."""
 
 from typing import Annotated
 
@@ -98,6 +98,30 @@ def cancel(name: Name, at: At = None, token: Token = None) -> None:
     with Client(at, token=token) as client:
         info = client.job(name).cancel()
     typer.echo(f"{info.name} is {info.state}")
+
+
+@commands.command()
+def pause(name: Name, at: At = None, token: Token = None) -> None:
+    """Set a job aside; `resume` lets it go on."""
+    with Client(at, token=token) as client:
+        info = client.job(name).pause()
+    typer.echo(f"{info.name} is {info.state}")
+
+
+@commands.command()
+def resume(name: Name, at: At = None, token: Token = None) -> None:
+    """Let a paused job go on."""
+    with Client(at, token=token) as client:
+        info = client.job(name).resume()
+    typer.echo(f"{info.name} is {info.state}")
+
+
+@commands.command()
+def delete(name: Name, at: At = None, token: Token = None) -> None:
+    """Delete a job that has ended, and its events; its model stays."""
+    with Client(at, token=token) as client:
+        client.delete(name)
+    typer.echo(f"{name} is deleted")
 
 
 def _progress(info: JobInfo) -> str:

@@ -57,10 +57,25 @@ class TrainingServiceStub:
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/gradwire.v1.TrainingService/PauseJob',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/gradwire.v1.TrainingService/ResumeJob',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/gradwire.v1.TrainingService/CancelJob',
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/gradwire.v1.TrainingService/DeleteJob',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -75,8 +90,10 @@ class TrainingServiceServicer:
 
         INVALID_ARGUMENT: one or more fields are wrong; BadRequest names each by its path, as "job.spec.epochs".
         ALREADY_EXISTS: there is a job of this name that another request made. ErrorInfo.reason is JOB_EXISTS.
-        FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), or the job asks for a GPU
-        and the cluster has none (reason NO_GPU). PreconditionFailure names the field.
+        FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), the job asks for a GPU and
+        the cluster has none (reason NO_GPU), or resume_from has no weights yet, or those of another network (reason
+        CANNOT_RESUME). PreconditionFailure names the field.
+        NOT_FOUND: there is no job or model of the name in resume_from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,11 +127,43 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Sets a job aside: nothing of it runs any more, usually within a second. Epochs that were reported stay. A job that is
+        paused already is returned as it is.
+
+        NOT_FOUND: there is no job of this name.
+        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Puts a paused job back into the queue. It goes on from its last checkpoint, to the same bits as without the pause.
+        A job that was resumed already is returned as it is.
+
+        NOT_FOUND: there is no job of this name.
+        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED), or was never paused (reason JOB_NOT_PAUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
         """Ends a job that has not ended. Epochs that were reported stay. A job that has ended is returned as it is, so a
         call may be repeated.
 
         NOT_FOUND: there is no job of this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Deletes a job that has ended, its events and its checkpoints. The model that it has made stays.
+
+        NOT_FOUND: there is no job of this name, unless allow_missing is set.
+        FAILED_PRECONDITION: the job has not ended (reason JOB_NOT_ENDED): cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,10 +192,25 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobResponse.SerializeToString,
             ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.PauseJobRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.Job.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.CancelJobRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_training__service__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +335,60 @@ class TrainingService:
             _registered_method=True)
 
     @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/PauseJob',
+            gradwire_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/ResumeJob',
+            gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelJob(request,
             target,
             options=(),
@@ -287,6 +405,33 @@ class TrainingService:
             '/gradwire.v1.TrainingService/CancelJob',
             gradwire_dot_v1_dot_training__service__pb2.CancelJobRequest.SerializeToString,
             gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/DeleteJob',
+            gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,8 +41,10 @@ class TrainingServiceStub:
 
     INVALID_ARGUMENT: one or more fields are wrong; BadRequest names each by its path, as "job.spec.epochs".
     ALREADY_EXISTS: there is a job of this name that another request made. ErrorInfo.reason is JOB_EXISTS.
-    FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), or the job asks for a GPU
-      and the cluster has none (reason NO_GPU). PreconditionFailure names the field.
+    FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), the job asks for a GPU and
+      the cluster has none (reason NO_GPU), or resume_from has no weights yet, or those of another network (reason
+      CANNOT_RESUME). PreconditionFailure names the field.
+    NOT_FOUND: there is no job or model of the name in resume_from.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]
     """NOT_FOUND: there is no job of this name."""
@@ -59,11 +61,31 @@ class TrainingServiceStub:
     NOT_FOUND: there is no job of this name.
     OUT_OF_RANGE: after_sequence lies beyond the job's last event.
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]
+    """Sets a job aside: nothing of it runs any more, usually within a second. Epochs that were reported stay. A job that is
+    paused already is returned as it is.
+
+    NOT_FOUND: there is no job of this name.
+    FAILED_PRECONDITION: the job has ended (reason JOB_ENDED).
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _training_service_pb2.Job]
+    """Puts a paused job back into the queue. It goes on from its last checkpoint, to the same bits as without the pause.
+    A job that was resumed already is returned as it is.
+
+    NOT_FOUND: there is no job of this name.
+    FAILED_PRECONDITION: the job has ended (reason JOB_ENDED), or was never paused (reason JOB_NOT_PAUSED).
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _training_service_pb2.Job]
     """Ends a job that has not ended. Epochs that were reported stay. A job that has ended is returned as it is, so a
     call may be repeated.
 
     NOT_FOUND: there is no job of this name.
+    """
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _training_service_pb2.DeleteJobResponse]
+    """Deletes a job that has ended, its events and its checkpoints. The model that it has made stays.
+
+    NOT_FOUND: there is no job of this name, unless allow_missing is set.
+    FAILED_PRECONDITION: the job has not ended (reason JOB_NOT_ENDED): cancel it first.
     """
 
 @_typing.type_check_only
@@ -79,8 +101,10 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     INVALID_ARGUMENT: one or more fields are wrong; BadRequest names each by its path, as "job.spec.epochs".
     ALREADY_EXISTS: there is a job of this name that another request made. ErrorInfo.reason is JOB_EXISTS.
-    FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), or the job asks for a GPU
-      and the cluster has none (reason NO_GPU). PreconditionFailure names the field.
+    FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), the job asks for a GPU and
+      the cluster has none (reason NO_GPU), or resume_from has no weights yet, or those of another network (reason
+      CANNOT_RESUME). PreconditionFailure names the field.
+    NOT_FOUND: there is no job or model of the name in resume_from.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """NOT_FOUND: there is no job of this name."""
@@ -97,11 +121,31 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     NOT_FOUND: there is no job of this name.
     OUT_OF_RANGE: after_sequence lies beyond the job's last event.
     """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
+    """Sets a job aside: nothing of it runs any more, usually within a second. Epochs that were reported stay. A job that is
+    paused already is returned as it is.
+
+    NOT_FOUND: there is no job of this name.
+    FAILED_PRECONDITION: the job has ended (reason JOB_ENDED).
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
+    """Puts a paused job back into the queue. It goes on from its last checkpoint, to the same bits as without the pause.
+    A job that was resumed already is returned as it is.
+
+    NOT_FOUND: there is no job of this name.
+    FAILED_PRECONDITION: the job has ended (reason JOB_ENDED), or was never paused (reason JOB_NOT_PAUSED).
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """Ends a job that has not ended. Epochs that were reported stay. A job that has ended is returned as it is, so a
     call may be repeated.
 
     NOT_FOUND: there is no job of this name.
+    """
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteJobRequest, _training_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
+    """Deletes a job that has ended, its events and its checkpoints. The model that it has made stays.
+
+    NOT_FOUND: there is no job of this name, unless allow_missing is set.
+    FAILED_PRECONDITION: the job has not ended (reason JOB_NOT_ENDED): cancel it first.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,8 +164,10 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: one or more fields are wrong; BadRequest names each by its path, as "job.spec.epochs".
         ALREADY_EXISTS: there is a job of this name that another request made. ErrorInfo.reason is JOB_EXISTS.
-        FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), or the job asks for a GPU
-          and the cluster has none (reason NO_GPU). PreconditionFailure names the field.
+        FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), the job asks for a GPU and
+          the cluster has none (reason NO_GPU), or resume_from has no weights yet, or those of another network (reason
+          CANNOT_RESUME). PreconditionFailure names the field.
+        NOT_FOUND: there is no job or model of the name in resume_from.
         """
 
     @_abc_1.abstractmethod
@@ -158,6 +204,32 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _training_service_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.Job, _abc.Awaitable[_training_service_pb2.Job]]:
+        """Sets a job aside: nothing of it runs any more, usually within a second. Epochs that were reported stay. A job that is
+        paused already is returned as it is.
+
+        NOT_FOUND: there is no job of this name.
+        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _training_service_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.Job, _abc.Awaitable[_training_service_pb2.Job]]:
+        """Puts a paused job back into the queue. It goes on from its last checkpoint, to the same bits as without the pause.
+        A job that was resumed already is returned as it is.
+
+        NOT_FOUND: there is no job of this name.
+        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED), or was never paused (reason JOB_NOT_PAUSED).
+        """
+
+    @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _training_service_pb2.CancelJobRequest,
@@ -167,6 +239,18 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         call may be repeated.
 
         NOT_FOUND: there is no job of this name.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _training_service_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.DeleteJobResponse, _abc.Awaitable[_training_service_pb2.DeleteJobResponse]]:
+        """Deletes a job that has ended, its events and its checkpoints. The model that it has made stays.
+
+        NOT_FOUND: there is no job of this name, unless allow_missing is set.
+        FAILED_PRECONDITION: the job has not ended (reason JOB_NOT_ENDED): cancel it first.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,25 +1,33 @@
 """TrainingService."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
+import grpc
 from grpc.aio import ServicerContext
 
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     CreateJobRequest,
+    DeleteJobRequest,
+    DeleteJobResponse,
     GetJobRequest,
     Job,
     JobState,
     ListJobsRequest,
     ListJobsResponse,
+    PauseJobRequest,
+    ResumeJobRequest,
     WatchJobRequest,
     WatchJobResponse,
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
-from gradwire_server.errors import invalid_argument
+from gradwire_server.checkpoints import Checkpoints
+from gradwire_server.errors import ServiceError, invalid_argument
 from gradwire_server.jobs import Jobs
 from gradwire_server.listing import parse_page
+from gradwire_server.resumption import Resumption
 from gradwire_server.scheduler import Scheduler
 from gradwire_server.store.queries import TERMINAL
 from gradwire_server.validation import Validator
@@ -35,8 +43,18 @@ _STATES = {name.removeprefix("JOB_STATE_"): number for name, number in JobState.
 class TrainingService(TrainingServiceServicer):
     """Takes jobs in and tells what becomes of them."""
 
-    def __init__(self, jobs: Jobs, validator: Validator, scheduler: Scheduler, watchers: Watchers) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        validator: Validator,
+        resumption: Resumption,
+        checkpoints: Checkpoints,
+        scheduler: Scheduler,
+        watchers: Watchers,
+    ) -> None:
         self._jobs = jobs
+        self._resumption = resumption
+        self._checkpoints = checkpoints
         self._validator = validator
         self._scheduler = scheduler
         self._watchers = watchers
@@ -50,7 +68,10 @@ class TrainingService(TrainingServiceServicer):
         earlier = await self._jobs.find_request(request.request_id) if request.request_id else None
         if earlier is not None:
             return earlier
-        valid = await self._validator.check(request.job.spec)
+        spec = request.job.spec
+        if request.resume_from:
+            spec = await self._resumption.spec_from(request.resume_from, spec)
+        valid = await self._validator.check(spec)
         job = await self._jobs.create(valid.spec, valid.classification, request.job_id, request.request_id)
         self._scheduler.wake()
         return job
@@ -79,6 +100,26 @@ class TrainingService(TrainingServiceServicer):
             seen = events[-1].sequence
             if events[-1].state_change.state in TERMINAL:
                 return
+
+    async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
+        row = await self._jobs.pause(request.name)
+        self._scheduler.stop(row.id)
+        return row.message
+
+    async def ResumeJob(self, request: ResumeJobRequest, context: ServicerContext[object, object]) -> Job:
+        row = await self._jobs.resume(request.name)
+        self._scheduler.wake()
+        return row.message
+
+    async def DeleteJob(self, request: DeleteJobRequest, context: ServicerContext[object, object]) -> DeleteJobResponse:
+        try:
+            number = await self._jobs.delete(request.name)
+        except ServiceError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND and request.allow_missing:
+                return DeleteJobResponse()
+            raise
+        await asyncio.to_thread(self._checkpoints.drop, number)
+        return DeleteJobResponse()
 
     async def CancelJob(self, request: CancelJobRequest, context: ServicerContext[object, object]) -> Job:
         row = await self._jobs.cancel(request.name)

@@ -24,6 +24,7 @@ class JobRow:
     job_id: str
     classification: bool
     workers_lost: int
+    reported: int
     message: Job
 
     @property
@@ -37,13 +38,30 @@ def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, c
     values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
     result = connection.execute(insert(jobs).values(**values, workers_lost=0, message=job.SerializeToString()))
     assert result.inserted_primary_key is not None
-    return JobRow(result.inserted_primary_key[0], job_id, classification, 0, job)
+    return JobRow(result.inserted_primary_key[0], job_id, classification, 0, 0, job)
 
 
 def save_job(connection: Connection, row: JobRow) -> None:
     """Store what has changed in a job."""
-    values = {"state": row.message.state, "workers_lost": row.workers_lost, "message": row.message.SerializeToString()}
-    connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
+    values = {"state": row.message.state, "workers_lost": row.workers_lost, "reported": row.reported}
+    connection.execute(
+        update(jobs).where(jobs.c.id == row.id).values(**values, message=row.message.SerializeToString())
+    )
+
+
+def delete_job(connection: Connection, job: int) -> None:
+    """Delete a job and its events."""
+    connection.execute(delete_from(events).where(events.c.job == job))
+    connection.execute(delete_from(jobs).where(jobs.c.id == job))
+
+
+def was_paused(connection: Connection, job: int) -> bool:
+    """Whether a job has ever been set aside."""
+    changes = select(events.c.message).where(events.c.job == job, events.c.kind == "state_change")
+    return any(
+        Event.FromString(message).state_change.state == JobState.JOB_STATE_PAUSED
+        for message in connection.scalars(changes)
+    )
 
 
 def find_job(connection: Connection, job_id: str) -> JobRow | None:
@@ -150,7 +168,8 @@ def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobR
 
 
 def _job_row(row: Row[*tuple[object, ...]]) -> JobRow:
-    return JobRow(row.id, row.job_id, bool(row.classification), row.workers_lost, Job.FromString(row.message))
+    message = Job.FromString(row.message)
+    return JobRow(row.id, row.job_id, bool(row.classification), row.workers_lost, row.reported, message)
 
 
 def _event_values(job: int, event: Event) -> dict[str, object]:

@@ -20,6 +20,8 @@ jobs = Table(
     # What the scheduler and the workers need beside the message.
     Column("classification", Integer, nullable=False),
     Column("workers_lost", Integer, nullable=False, default=0),
+    # The last report of the running attempt's worker that is stored; a server that comes back asks for those after it.
+    Column("reported", BigInteger, nullable=False, default=0),
     # A gradwire.v1.Job.
     Column("message", LargeBinary, nullable=False),
     sqlite_autoincrement=True,

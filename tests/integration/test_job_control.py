@@ -1,0 +1,136 @@
+"""Pause, resume, delete and resume_from: a job is set aside, goes on, is continued by another, to the same bits."""
+
+import numpy as np
+import pytest
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+
+RNG = np.random.default_rng(1)
+X, Y = RNG.random((3000, 64)), RNG.integers(0, 5, 3000)
+
+
+def submit(client, epochs, name, **changes):
+    gw.seed(0)
+    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 8}
+    return client.submit(model, (X, Y), **(arguments | changes), name=name)
+
+
+def digest(client, name):
+    return client.model_info(name).weights_sha256
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server):
+    with gw.Client(server.address) as client:
+        submit(client, 400, "never-paused").result()
+        return digest(client, "never-paused")
+
+
+def test_a_paused_job_goes_on_to_the_same_bits_and_no_epoch_comes_twice(client, undisturbed):
+    job = submit(client, 400, "paused")
+    seen = []
+    for epoch in job.epochs():
+        seen.append(epoch.epoch)
+        if len(seen) in (20, 150):
+            assert job.pause().state == "PAUSED"
+            assert job.pause().state == "PAUSED"
+            assert job.resume().state != "PAUSED"
+            assert job.resume().state != "PAUSED"
+    assert seen == list(range(1, 401))
+    assert digest(client, "paused") == undisturbed
+    states = [event.state for event in job.events() if event.state]
+    assert states.count("PAUSED") == 2
+    assert states[-1] == "SUCCEEDED"
+    assert not [event for event in job.events() if "NOT_DETERMINISTIC" in event.text]
+
+
+def test_while_it_is_paused_nothing_of_it_runs(client):
+    job = submit(client, 10**6, "set-aside")
+    next(iter(job.epochs()))
+    job.pause()
+    last = job.refresh().last_epoch.epoch
+    submit(client, 2, "another").result()
+    assert job.refresh().last_epoch.epoch == last
+    assert job.cancel().state == "CANCELLED"
+
+
+def test_what_cannot_be_paused_resumed_or_deleted_is_said(client):
+    job = submit(client, 10**6, "running")
+    with pytest.raises(gw.FailedPreconditionError, match="is not paused"):
+        job.resume()
+    with pytest.raises(gw.FailedPreconditionError, match="has not ended: cancel it first"):
+        job.delete()
+    job.cancel()
+    for act in (job.pause, job.resume):
+        with pytest.raises(gw.FailedPreconditionError, match="has ended"):
+            act()
+
+
+def test_a_deleted_job_is_gone_and_its_model_stays(client):
+    job = submit(client, 2, "deleted")
+    job.result()
+    job.delete()
+    client.delete("deleted")
+    with pytest.raises(gw.NotFoundError):
+        client.job("deleted")
+    assert client.predict("deleted", X[:2]).shape == (2, 5)
+
+
+def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undisturbed):
+    submit(client, 150, "first-half").result()
+    second = submit(client, 400, "second-half", resume_from="first-half")
+    assert [epoch.epoch for epoch in second.epochs()] == list(range(151, 401))
+    assert digest(client, "second-half") == undisturbed
+
+
+def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client, undisturbed):
+    job = submit(client, 400, "cut-short")
+    for event in job.events():
+        if event.kind == "checkpoint":
+            break
+    job.cancel()
+    following = submit(client, 400, "carried-on", resume_from=job)
+    epochs = [epoch.epoch for epoch in following.epochs()]
+    assert epochs == list(range(epochs[0], 401))
+    assert epochs[0] > 1
+    assert digest(client, "carried-on") == undisturbed
+
+
+def test_a_job_begins_with_the_weights_of_a_model(client):
+    submit(client, 30, "source").result()
+    follower = submit(client, 3, "from-a-model", resume_from=client.model_info("source"))
+    epochs = list(follower.epochs())
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert epochs[0].train.loss < client.model_info("source").last_epoch.train.loss + 0.1
+
+
+def test_fit_continues_a_job_and_the_weights_land_in_the_model(server, client):
+    submit(client, 2, "begun").result()
+    model = Sequential(Linear(96), ReLU(), Linear(5))
+    history = gw.fit(
+        model, (X, Y), loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=5, batch_size=8, at=server.address,
+        resume_from="begun",
+    )  # fmt: skip
+    assert [epoch.epoch for epoch in history.epochs] == [3, 4, 5]
+    assert model["0"].W.data.shape == (96, 64)
+
+
+def test_what_cannot_be_continued_is_said(server, client):
+    submit(client, 3, "whole").result()
+    with pytest.raises(gw.NotFoundError):
+        submit(client, 5, "x1", resume_from="nobody")
+    with pytest.raises(gw.InvalidArgumentError, match="has 3 epochs behind it: ask for more in total"):
+        submit(client, 3, "x2", resume_from="whole")
+    other = Sequential(Linear(64, 10), ReLU(), Linear(10, 5))
+    with pytest.raises(
+        gw.FailedPreconditionError, match="whose layers are 64-96 relu 96-5; those of this job are 64-10"
+    ):
+        client.submit(other, (X, Y), loss=CrossEntropy(), optimizer=SGD(other), epochs=5, resume_from="whole")
+    running = submit(client, 10**6, "still-running")
+    with pytest.raises(gw.FailedPreconditionError, match="has not ended"):
+        submit(client, 5, "x3", resume_from=running)
+    running.cancel()
+    with pytest.raises(gw.InvalidArgumentError, match="on a server"):
+        gw.fit(other, (X, Y), loss=CrossEntropy(), optimizer=SGD(other), at="local", resume_from="whole")
