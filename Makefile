@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint format proto bench conformance images compose-test clean
+.PHONY: help demo test lint format proto bench faults conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,8 +38,13 @@ format: $(VENV)/.dev ## format the code
 proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
 	PATH="$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
-bench: $(VENV)/.bench ## print every figure of the service
+bench: $(VENV)/.bench ## print every figure of the service, and the engine beside its peers
 	@$(BIN)/python -m benchmarks
+
+FAULTS ?= 500
+SEED ?= 0
+faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing was lost
+	@$(BIN)/python tests/faults/run.py --faults $(FAULTS) --seed $(SEED)
 
 conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held against the Python SDK
 	@$(BIN)/python tests/conformance/run.py

@@ -1,10 +1,17 @@
-"""Runs the benchmarks that are named on the command line, or all: python -m benchmarks [service ...]."""
+"""Runs the benchmarks that are named on the command line, or all: python -m benchmarks [service] [engine]."""
 
 import sys
 
 from benchmarks import service
+from gradwire.cli.bench import bench
 
-BENCHMARKS = {"service": service.main}
+
+def _engine() -> None:
+    """The engine beside its peers: what `gradwire bench` prints."""
+    bench(task=None, threads=None, rounds=5, only="", plot=None, as_json=False)
+
+
+BENCHMARKS = {"service": service.main, "engine": _engine}
 
 
 def main() -> None:

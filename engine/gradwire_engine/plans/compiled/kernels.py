@@ -11,6 +11,7 @@ import numpy as np
 from numba import cfunc, njit, types
 from numpy.typing import NDArray
 
+from gradwire_engine.plans.compiled.lines import convert_element, convert_line, item_size, load_element, store_element
 from gradwire_engine.plans.compiled.storage import compiling
 from gradwire_engine.plans.compiled.tiles import (
     ADDED,
@@ -18,16 +19,11 @@ from gradwire_engine.plans.compiled.tiles import (
     FROM_BIAS,
     FROM_RESULT,
     FROM_ZERO,
-    LINE_BYTES,
     column_tile,
-    convert_element,
-    convert_line,
-    item_size,
-    load_element,
     panels_by_rows,
     row_tile,
-    store_element,
 )
+from gradwire_engine.plans.compiled.vectors import LINE_BYTES
 
 # Where the table of kernels has what: addresses of the functions, then the shapes of tiles that this machine runs best.
 PRODUCT, UPDATE, GATHER = range(3)

@@ -23,12 +23,7 @@ from gradwire_engine.plans.compiled.layout import (
     WEIGHTS,
     WEIGHTS_PANEL,
 )
-from gradwire_engine.plans.compiled.threads import meet
-from gradwire_engine.plans.compiled.tiles import (
-    AS_IS,
-    LINE_BYTES,
-    RELU,
-    WHERE_POSITIVE,
+from gradwire_engine.plans.compiled.lines import (
     call,
     element,
     exp_line,
@@ -40,6 +35,9 @@ from gradwire_engine.plans.compiled.tiles import (
     store_element,
     transpose_block,
 )
+from gradwire_engine.plans.compiled.threads import meet
+from gradwire_engine.plans.compiled.tiles import AS_IS, RELU, WHERE_POSITIVE
+from gradwire_engine.plans.compiled.vectors import LINE_BYTES
 
 # The losses.
 LOGITS, PROBABILITIES, SQUARED_ERROR = 0, 1, 2

@@ -19,7 +19,7 @@ with compiling():
     from gradwire_engine.plans.compiled import loops
     from gradwire_engine.plans.compiled.kernels import kernels
     from gradwire_engine.plans.compiled.layout import LayerWeights, Workspace, room_to_transpose
-    from gradwire_engine.plans.compiled.tiles import SOURCES
+    from gradwire_engine.plans.compiled.lines import SOURCES
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# Looks at the barrier before a thread offers its processor to others, about a microsecond: where two threads have been put
-# on one processor, each waits for the other.
+# Looks at the barrier before a thread offers its processor to others, about a microsecond: where two threads have been
+# put on one processor, each waits for the other.
 _LOOKS = 100
 
 

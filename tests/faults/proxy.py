@@ -1,0 +1,64 @@
+"""A TCP proxy between client and server, whose connections can be cut, or swallowed without a word."""
+
+import contextlib
+import socket
+import threading
+
+
+class Proxy:
+    """Forwards a port of its own to a target; `cut` breaks every connection, `swallow` lets nothing through."""
+
+    def __init__(self) -> None:
+        self._target: tuple[str, int] | None = None
+        self._swallowing = threading.Event()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listener.getsockname())
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def point_to(self, address: str) -> None:
+        """Forward new connections to another server."""
+        host, _, port = address.rpartition(":")
+        self._target = (host, int(port))
+
+    def cut(self) -> None:
+        """Break every connection; new ones are taken."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, set()
+        for pair in pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+
+    def swallow(self, on: bool) -> None:
+        """Let nothing through, though every connection stays open; or let it through again."""
+        (self._swallowing.set if on else self._swallowing.clear)()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                try:
+                    server = socket.create_connection(self._target, 2)
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._pairs.add((client, server))
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if not self._swallowing.is_set():
+                    sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
