@@ -3,8 +3,9 @@
 python tests/faults/run.py --faults 500 --seed 7
 
 A job is watched through a proxy while faults come: SIGKILL, SIGTERM or SIGSTOP of the server, SIGKILL or SIGSTOP of
-its worker, connections that are cut or swallowed. After each job: every event that any watcher saw is there, in order, once,
-and the weights have the digest of the undisturbed run. Prints what was done, and exits with 1 if anything was violated.
+its worker, connections that are cut or swallowed. After each job every event that any watcher saw must be there, in
+order, once, and the weights must have the digest of the undisturbed run. Prints what was done, and exits with 1 if
+anything was violated.
 """
 
 import argparse

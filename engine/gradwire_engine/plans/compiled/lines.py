@@ -1,4 +1,4 @@
-"""Work on single lines, rows and elements, as LLVM vector code: conversion, softmax, transposition; calls by address."""
+"""Work on single lines, rows and elements, as LLVM vector code: conversion, softmax, transposition; calls by address.
 
 Addresses are plain integers here, as in tiles.py, and nothing checks bounds.
 """
