@@ -49,7 +49,8 @@ class Resumption:
 def _starting_from(source: str, spec: JobSpec, model: ModelSpec, weights: TensorRef, epochs_done: int) -> JobSpec:
     new = JobSpec()
     new.CopyFrom(spec)
-    given = _widths(_resolved_model(spec))
+    new.model.CopyFrom(_resolved_model(spec))
+    given = _widths(new.model)
     if given != _widths(model):
         raise _cannot_resume(f"names {source}, whose layers are {_widths(model)}; those of this job are {given}")
     if 0 < new.epochs <= epochs_done:

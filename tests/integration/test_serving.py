@@ -135,8 +135,11 @@ def cluster(tmp_path_factory):
     family = psutil.Process(head.pid)
     assert any("Ray runtime started" in line for line in head.stdout)
     yield address, env
+    # Asked in order, Ray would wait for its actors, which stay for the next server.
     processes = [family, *family.children(recursive=True)]
-    head.terminate()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     head.communicate(timeout=30)
     psutil.wait_procs(processes, timeout=20)
 
@@ -146,6 +149,27 @@ def test_a_server_joins_a_cluster_that_is_there_and_leaves_it_running(cluster):
     for _ in range(2):
         with gw.LocalServer(f"--ray={address}", env=env) as server, gw.Client(server.address) as client:
             assert len(small_job(client).result().epochs) == 2
+
+
+def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_same_attempt(cluster, tmp_path):
+    address, env = cluster
+    server = gw.LocalServer(f"--ray={address}", data=tmp_path, env=env)
+    server.start()
+    with gw.Client(server.address) as client:
+        job = small_job(client, epochs=3000, name="taken-over")
+        seen = [epoch.epoch for epoch, _ in zip(job.epochs(), range(20), strict=False)]
+    server.process.kill()
+    server.process.wait()
+    with (
+        gw.LocalServer(f"--ray={address}", data=tmp_path, env=env) as following,
+        gw.Client(following.address) as client,
+    ):
+        job = client.job("taken-over")
+        assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 3001))
+        assert job.refresh().attempt == 1
+        states = [event.state for event in job.events() if event.state]
+        assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
+    assert seen == list(range(1, 21))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:50051"])

@@ -202,9 +202,9 @@ async def log(jobs, number):
 def test_a_job_goes_from_queued_to_succeeded_with_a_model(jobs):
     async def scenario():
         row = await started(jobs)
-        await jobs.record(row.id, 1, [state_event(JobState.JOB_STATE_RUNNING), epoch_event(1)])
+        await jobs.record(row.id, 1, [state_event(JobState.JOB_STATE_RUNNING), epoch_event(1)], 2)
         done = await jobs.record(
-            row.id, 1, [epoch_event(2), epoch_event(3), CHECKPOINT, state_event(JobState.JOB_STATE_SUCCEEDED)]
+            row.id, 1, [epoch_event(2), epoch_event(3), CHECKPOINT, state_event(JobState.JOB_STATE_SUCCEEDED)], 6
         )
         assert done.ended
         assert (done.message.model, done.message.last_epoch.epoch, done.message.last_sequence) == ("models/a", 3, 8)
@@ -232,8 +232,8 @@ def test_an_old_attempt_is_refused_and_stores_nothing(jobs):
         await jobs.worker_lost(row.id, 1, "gone")
         await jobs.start_attempt(row.id)
         with pytest.raises(AttemptOverError):
-            await jobs.record(row.id, 1, [epoch_event(1)])
-        await jobs.record(row.id, 2, [epoch_event(1)])
+            await jobs.record(row.id, 1, [epoch_event(1)], 1)
+        await jobs.record(row.id, 2, [epoch_event(1)], 1)
         assert await log(jobs, row.id) == [
             "state_change 1",
             "state_change 2",
@@ -249,9 +249,19 @@ def test_an_old_attempt_is_refused_and_stores_nothing(jobs):
 def test_an_epoch_that_is_run_again_is_stored_once_and_a_different_outcome_is_reported(jobs):
     async def scenario():
         row = await started(jobs)
-        await jobs.record(row.id, 1, [epoch_event(1), epoch_event(2)])
-        await jobs.record(row.id, 1, [epoch_event(1, seconds=9.0), epoch_event(2, loss=0.25), epoch_event(3)])
+        await jobs.record(row.id, 1, [epoch_event(1), epoch_event(2)], 2)
+        await jobs.record(row.id, 1, [epoch_event(1, seconds=9.0), epoch_event(2, loss=0.25), epoch_event(3)], 5)
         assert (await log(jobs, row.id))[2:] == ["epoch 1", "epoch 2", "warning NOT_DETERMINISTIC", "epoch 3"]
+
+    asyncio.run(scenario())
+
+
+def test_reports_that_are_stored_already_are_not_stored_again(jobs):
+    async def scenario():
+        row = await started(jobs)
+        for _ in range(2):  # As after a crash between the commit and the acknowledgement.
+            await jobs.record(row.id, 1, [state_event(JobState.JOB_STATE_RUNNING), CHECKPOINT], 2)
+        assert (await log(jobs, row.id))[2:] == ["state_change 3", "checkpoint 0"]
 
     asyncio.run(scenario())
 
@@ -264,7 +274,7 @@ def test_cancelling_ends_a_job_once_and_refuses_its_worker(jobs):
         assert first.message == again.message
         assert first.message.state == JobState.JOB_STATE_CANCELLED
         with pytest.raises(AttemptOverError):
-            await jobs.record(row.id, 1, [epoch_event(1)])
+            await jobs.record(row.id, 1, [epoch_event(1)], 1)
 
     asyncio.run(scenario())
 
@@ -287,7 +297,7 @@ def test_a_server_that_starts_puts_unfinished_jobs_back_into_the_queue_in_order(
         for name in ("a", "b", "c"):
             await started(jobs, name)
         await jobs.cancel("jobs/b")
-        await jobs.requeue_unfinished()
+        await jobs.requeue_unfinished(but=[])
         assert [row.job_id for row in await jobs.queued(10)] == ["a", "c"]
 
     asyncio.run(scenario())
