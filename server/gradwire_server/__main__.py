@@ -35,6 +35,9 @@ def serve(
     gpus_per_job: Annotated[
         float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction, for each job on a GPU.")
     ] = 1,
+    plan: Annotated[
+        str, typer.Option(envvar="GRADWIRE_PLAN", help="Force a plan on the workers: reference or compiled.")
+    ] = "",
     token_file: Annotated[
         Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token; or set GRADWIRE_TOKEN.")
     ] = None,
@@ -81,6 +84,7 @@ def serve(
             tls_key=tls_key,
             socket=socket,
             publish=publish,
+            plan=plan,
             cpus_per_job=cpus_per_job,
             gpus_per_job=gpus_per_job,
         )

@@ -218,8 +218,7 @@ class Runner:
         name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._made}-{pool}"
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        # Workers on other machines do not have this server's environment.
-        variables |= {name: os.environ[name] for name in ("GRADWIRE_PLAN",) if name in os.environ}
+        variables["GRADWIRE_PLAN"] = self._settings.plan
         try:
             actor = (
                 ray.remote(Trainer)

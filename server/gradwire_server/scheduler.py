@@ -62,7 +62,9 @@ class Scheduler:
                 self._changed.clear()
                 await self._start_jobs()
                 try:
-                    await asyncio.wait_for(self._changed.wait(), _MEASURE_SECONDS)
+                    # Not wait_for, which in Python 3.11 can lose a cancellation that comes together with a change.
+                    async with asyncio.timeout(_MEASURE_SECONDS):
+                        await self._changed.wait()
                 except TimeoutError:
                     await asyncio.to_thread(self._runner.measure)
         finally:

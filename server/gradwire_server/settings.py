@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from gradwire_engine.plans import PLANS
+
 
 class SettingsError(ValueError):
     """The server cannot be started like this; the message says what to change."""
@@ -39,7 +41,12 @@ class Settings:
     cpus_per_job: float = 1
     gpus_per_job: float = 1
 
+    # The plan that workers must use on a CPU; "" for the fastest that runs there.
+    plan: str = ""
+
     def __post_init__(self) -> None:
+        if self.plan and self.plan not in PLANS:
+            raise SettingsError(f"--plan (GRADWIRE_PLAN) must be one of {', '.join(PLANS)}, got {self.plan!r}")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"--port (GRADWIRE_PORT) must be 0 to 65535, got {self.port}")
         if self.cpus_per_job <= 0 or self.gpus_per_job <= 0:

@@ -202,6 +202,26 @@ def test_what_was_stored_is_there_after_down_and_up(deployment, digits, undistur
         assert client.predict("outside", digits.test[0]).shape == (360, 10)
 
 
+def test_a_certificate_turns_tls_on(deployment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    for path in (folder, *folder.parents[:2], cert, key):
+        path.chmod(path.stat().st_mode | 0o055)  # The server runs as another user.
+    variables = {"GRADWIRE_TLS_CERT": str(cert), "GRADWIRE_TLS_KEY": str(key)}
+    deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server", **variables)
+    deployment.wait_until_ready()
+    with gw.Client(deployment.address, token=deployment.token, tls=cert) as client:
+        assert client.health() == "SERVING"
+        assert client.job("outside").info.state == "SUCCEEDED"
+    with gw.Client(deployment.address, token=deployment.token) as client, pytest.raises(gw.UnavailableError):
+        client.jobs()
+    deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server")
+    deployment.wait_until_ready()
+
+
 @pytest.mark.parametrize("profile", ["gpu", "demo", "postgres"])
 def test_the_profiles_can_be_read(deployment, profile):
     assert "services" in deployment.compose("--profile", profile, "config")

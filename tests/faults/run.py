@@ -32,6 +32,7 @@ import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 300
+_MOST_SECONDS_TO_END = 20
 _RNG = np.random.default_rng(0)
 X, Y = _RNG.random((2000, 64)), _RNG.integers(0, 5, 2000)
 
@@ -66,7 +67,12 @@ class Cluster:
     """Ray in a process group of its own, so that servers come and go beside it."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(folder)}
+        self.environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": str(folder),
+            "PYTHONFAULTHANDLER": "1",
+        }
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -115,7 +121,15 @@ class Service:
         process = self.server.process
         assert process is not None
         process.send_signal(number)
-        process.wait(30)
+        try:
+            process.wait(_MOST_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # It then prints where its threads are.
+            process.wait()
+            log = self.server.log.read_text()[-6000:]
+            raise AssertionError(
+                f"{number.name}: the server was not out after {_MOST_SECONDS_TO_END} s\n{log}"
+            ) from None
         self.proxy.cut()
         self.start()
 

@@ -70,7 +70,7 @@ def test_a_server_that_must_not_start_says_what_to_change(tmp_path, options, mes
 
 
 def test_a_wrong_environment_variable_is_named(tmp_path):
-    for variable, value in (("GRADWIRE_PORT", "many"), ("GRADWIRE_CPUS_PER_JOB", "0")):
+    for variable, value in (("GRADWIRE_PORT", "many"), ("GRADWIRE_CPUS_PER_JOB", "0"), ("GRADWIRE_PLAN", "x")):
         code, output = serve(f"--data={tmp_path}", env={variable: value})
         assert code == 2
         assert variable in output

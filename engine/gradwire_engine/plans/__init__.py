@@ -12,9 +12,10 @@ from gradwire_engine.plans.base import Plan, Problem
 from gradwire_engine.plans.compiled.readiness import vector_registers, why_not
 from gradwire_engine.plans.reference import ReferencePlan
 
-__all__ = ["ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
+__all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
 
-_PLANS = ("reference", "compiled")
+# What GRADWIRE_PLAN may name.
+PLANS = ("reference", "compiled")
 
 
 class NoGpuError(RuntimeError):
@@ -58,8 +59,8 @@ def warm_up() -> None:
 
 def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:
     forced = os.environ.get("GRADWIRE_PLAN", "")
-    if forced and forced not in _PLANS:
-        raise ValueError(f"GRADWIRE_PLAN must be one of {', '.join(_PLANS)}, got {forced!r}")
+    if forced and forced not in PLANS:
+        raise ValueError(f"GRADWIRE_PLAN must be one of {', '.join(PLANS)}, got {forced!r}")
     obstacle = "" if forced == "reference" else why_not()
     if obstacle and forced == "compiled":
         raise ValueError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {obstacle}")
