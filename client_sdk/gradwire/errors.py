@@ -93,7 +93,9 @@ def invalid(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
 
 def from_rpc_error(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
     """Return the SDK's exception for an error of a call to the server at `address`."""
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    # CANCELLED: a server that ended broke the call off; whoever cancels here gets a CancelledError instead.
+    away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    if error.code() in away:
         return UnavailableError(
             f"no gradwire server answers at {address} ({error.details()}); is it running? "
             "Start one with `gradwire serve`, or set the address with at=... or GRADWIRE_ADDRESS"

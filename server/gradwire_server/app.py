@@ -116,6 +116,7 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
 
     _log.info("going down")
     await healthy.enter_graceful_shutdown()
+    watchers.close()
     await server.stop(_GRACE_SECONDS)
     attempts.leave_workers = runner.outlives_server
     scheduling.cancel()

@@ -8,6 +8,8 @@ class Watchers:
 
     def __init__(self) -> None:
         self._signals: dict[int, asyncio.Event] = {}
+        # Set when the server goes down: watches then end, and are taken up again at the next server.
+        self.closed = False
 
     def signal(self, job: int) -> asyncio.Event:
         """Return the event that the job's next change will set."""
@@ -18,3 +20,9 @@ class Watchers:
         signal = self._signals.pop(job, None)
         if signal is not None:
             signal.set()
+
+    def close(self) -> None:
+        """Wake everyone, for the last time."""
+        self.closed = True
+        for job in list(self._signals):
+            self.notify(job)

@@ -11,12 +11,17 @@ import threading
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_status import rpc_status
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+from gradwire_proto.v1.training_service_pb2 import WatchJobRequest
+from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
 
 def serve(*options, env=None):
@@ -149,6 +154,20 @@ def test_a_server_joins_a_cluster_that_is_there_and_leaves_it_running(cluster):
     for _ in range(2):
         with gw.LocalServer(f"--ray={address}", env=env) as server, gw.Client(server.address) as client:
             assert len(small_job(client).result().epochs) == 2
+
+
+def test_a_watch_of_a_server_that_goes_down_ends_with_a_time_to_retry():
+    with gw.LocalServer() as server, gw.Client(server.address) as client:
+        job = small_job(client, epochs=10**6)
+        with grpc.insecure_channel(server.address) as channel:
+            watch = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=f"jobs/{job.name}"))
+            next(watch)
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(watch)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        details = rpc_status.from_call(caught.value).details
+        assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in details)
 
 
 def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_same_attempt(cluster, tmp_path):

@@ -24,7 +24,7 @@ from gradwire_proto.v1.training_service_pb2 import (
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
 from gradwire_server.checkpoints import Checkpoints
-from gradwire_server.errors import ServiceError, invalid_argument
+from gradwire_server.errors import ServiceError, invalid_argument, unavailable
 from gradwire_server.jobs import Jobs
 from gradwire_server.listing import parse_page
 from gradwire_server.resumption import Resumption
@@ -93,6 +93,8 @@ class TrainingService(TrainingServiceServicer):
         while True:
             signal = self._watchers.signal(job.id)
             events = await self._jobs.events_after(job.id, seen, _EVENTS_PER_MESSAGE)
+            if self._watchers.closed:
+                raise unavailable("SHUTTING_DOWN", "the server is going down", retry_seconds=1)
             if not events:
                 await signal.wait()
                 continue
