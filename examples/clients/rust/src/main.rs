@@ -171,6 +171,7 @@ async fn create(training: &mut TrainingServiceClient<Authorized>, dataset: Datas
         job: Some(Job { spec: Some(spec(dataset)), ..Default::default() }),
         job_id: job.into(),
         request_id: format!("request-{job}"),
+        ..Default::default()
     };
     let first = training.create_job(request.clone()).await?.into_inner();
     let second = training.create_job(request).await?.into_inner();
