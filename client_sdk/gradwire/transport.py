@@ -26,6 +26,9 @@ _CALL_SECONDS = 60.0
 # Waits before a call is tried again that found the server away.
 _BACKOFF_SECONDS = (0.1, 0.3, 1.0)
 
+# The server cannot be reached, or has ended while it had the call.
+_SERVER_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -116,7 +119,7 @@ class Transport:
             try:
                 return await method(request, metadata=self._metadata, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or wait is None:
+                if error.code() not in _SERVER_AWAY or wait is None:
                     raise from_rpc_error(error, self.address) from error
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")

@@ -238,6 +238,7 @@ def check(service: Service, tally: Tally, name: str, watchers: list[Watcher], ex
         epochs = [epoch.epoch for epoch in job.epochs()]
         tally.expect(stored == list(range(1, len(stored) + 1)), f"{name}: the log has gaps")
         tally.expect(epochs == list(range(1, EPOCHS + 1)), f"{name}: epochs are missing or twice: {len(epochs)}")
+        job.refresh()
         tally.expect(job.info.state == "SUCCEEDED", f"{name} ended as {job.info.state}: {job.info.error}")
         warnings = [event.text for event in job.events() if "NOT_DETERMINISTIC" in event.text]
         tally.expect(not warnings, f"{name}: {warnings}")
