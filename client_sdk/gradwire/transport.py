@@ -23,8 +23,8 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 3.0
 # How long a call without a stream may take.
 _CALL_SECONDS = 60.0
-# Waits before a call is tried again that found the server away.
-_BACKOFF_SECONDS = (0.1, 0.3, 1.0)
+# Waits before a call is tried again that found the server away: long enough for one that is started again.
+_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
 
 # The server cannot be reached, or has ended while it had the call.
 _SERVER_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

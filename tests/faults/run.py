@@ -247,9 +247,9 @@ def check(service: Service, tally: Tally, name: str, watchers: list[Watcher], ex
     for watcher in watchers:
         watcher.join(120)
         tally.expect(not watcher.trouble, f"{name}: a watcher was left alone: {watcher.trouble}")
-        tally.expect(
-            watcher.sequences == stored, f"{name}: a watcher saw {len(watcher.sequences)} of {len(stored)} events"
-        )
+        how = "goes on" if watcher.is_alive() else "has ended"
+        saw = f"{len(watcher.sequences)} of {len(stored)} events, {watcher.sequences[:1]} to {watcher.sequences[-1:]}"
+        tally.expect(watcher.sequences == stored, f"{name}: a watcher that {how} saw {saw}")
         tally.events_checked += len(watcher.sequences)
         tally.epochs_checked += len(watcher.epochs)
 
