@@ -1,8 +1,12 @@
 """Fixtures that all tests share: small real data, models, and one server for all integration tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+# Before gRPC is loaded: the tests start processes beside it, and its fork handlers would run in each of them.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
 import pytest

@@ -1,7 +1,6 @@
 """The store in a real Postgres, which the tests start themselves."""
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -24,11 +23,11 @@ class Postgres:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.user = {}
+        self.prefix: list[str] = []
         if os.getuid() == 0:
-            account = pwd.getpwnam("postgres")
-            self.user = {"user": account.pw_uid, "group": account.pw_gid}
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            # By a program of its own: a process with gRPC's threads had better not be forked.
+            self.prefix = ["runuser", "-u", "postgres", "--"]
+            shutil.chown(folder, "postgres", "postgres")
         self.folder = folder
         self.run("initdb", "-D", self.data, "-U", "gradwire", "-A", "trust", "-N")
 
@@ -37,8 +36,8 @@ class Postgres:
         return f"postgresql://gradwire:not-looked-at@127.0.0.1:{self.port}/postgres"
 
     def run(self, program: str, *arguments: object) -> None:
-        command = [str(self.bin / program), *map(str, arguments)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, **self.user)
+        command = [*self.prefix, str(self.bin / program), *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
