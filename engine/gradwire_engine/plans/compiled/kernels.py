@@ -25,7 +25,7 @@ from gradwire_engine.plans.compiled.tiles import (
 )
 from gradwire_engine.plans.compiled.vectors import LINE_BYTES
 
-# Where the table of kernels has what: addresses of the functions, then the shapes of tiles that this machine runs best.
+# Where the table of kernels has the address of which.
 PRODUCT, UPDATE, GATHER = range(3)
 
 # k is taken in blocks of so many elements, and the left operand of a product in blocks of rows of at most so many
@@ -146,7 +146,7 @@ def kernels(dtype: np.dtype[Any], registers: int) -> NDArray[np.int64]:
     def gather(source, code, source_size, features, order, rows, relu, target, target_panel):
         _gather(source, code, source_size, features, order, rows, relu, target, target_panel, zero)
 
-    # The functions must outlive the addresses; the cache of this function keeps them.
+    # The functions must outlive the addresses.
     _kept.extend((product, update, gather))
     return np.array([function.address for function in (product, update, gather)], np.int64)
 
