@@ -4,10 +4,12 @@ import asyncio
 import fcntl
 import logging
 import os
+import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,24 +19,25 @@ from gradwire_proto.v1 import dataset_service_pb2, model_service_pb2, training_s
 from gradwire_proto.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
-from gradwire_server.attempts import Attempts
 from gradwire_server.blobs import BlobStore
+from gradwire_server.changes import Changes
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.interceptor import Door
 from gradwire_server.jobs import Jobs
+from gradwire_server.leading import Leader
+from gradwire_server.lease import Lease
 from gradwire_server.models import Models
 from gradwire_server.resumption import Resumption
-from gradwire_server.runner import Runner, WorkerLostError
-from gradwire_server.scheduler import Scheduler
+from gradwire_server.runner import ClusterLostError, Runner
 from gradwire_server.services.datasets import DatasetService
 from gradwire_server.services.models import ModelService
 from gradwire_server.services.training import TrainingService
 from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.store import queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.engines import StoreError
 from gradwire_server.uploads import Uploads
 from gradwire_server.validation import Validator
-from gradwire_server.watch import Watchers
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ _MOST_MESSAGE_BYTES = 40 << 20
 _LEAST_PING_MS = 10_000
 # How long calls that are under way may take when the server goes down.
 _GRACE_SECONDS = 3.0
+# What the process ends with when its Ray is lost; whatever supervises it then starts it again.
+_EXIT_CLUSTER_LOST = 75
 
 _SERVICES = [
     descriptor.full_name
@@ -62,10 +67,15 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
         runner = Runner(settings, blobs)
         # Ray before gRPC: it starts processes, which gRPC's threads do not like.
         runner.connect()
-        try:
-            asyncio.run(_serve(settings, blobs, runner, on_ready))
-        finally:
-            runner.disconnect()
+        with asyncio.Runner() as loop:
+            try:
+                loop.run(_serve(settings, blobs, runner, on_ready))
+            except ClusterLostError as error:
+                _log.error("%s: this server ends, to be started again; its jobs go on then", error)
+                logging.shutdown()
+                # Not by the way out for all else: calls to Ray hang, in threads that would be waited for.
+                os._exit(_EXIT_CLUSTER_LOST)
+        runner.disconnect()
 
 
 async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready: Callable[[str], None]) -> None:
@@ -76,11 +86,12 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
         database = Database(settings.store or settings.data / "gradwire.db")
     except StoreError as error:
         raise SettingsError(str(error)) from error
-    watchers = Watchers()
-    jobs = Jobs(database, watchers)
+    await _check_blob_store(database, blobs)
+    changes = Changes()
+    lease = Lease(database)
+    jobs = Jobs(database, changes, lease)
     checkpoints = Checkpoints(blobs)
-    attempts = Attempts(jobs, runner, blobs, checkpoints)
-    scheduler = Scheduler(jobs, runner, attempts)
+    leader = Leader(lease, jobs, runner, blobs, checkpoints, changes)
     models = Models(database, blobs)
 
     server = grpc.aio.server(
@@ -95,9 +106,7 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     )
     validator = Validator(database, blobs, runner)
     resumption = Resumption(jobs, models, checkpoints, blobs)
-    add_TrainingServiceServicer_to_server(
-        TrainingService(jobs, validator, resumption, checkpoints, scheduler, watchers), server
-    )
+    add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, resumption, checkpoints, changes), server)
     add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, blobs.staging / "uploads")), server)
     add_ModelServiceServicer_to_server(ModelService(models), server)
     healthy = health.aio.HealthServicer()
@@ -105,43 +114,50 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     address = _listen(server, settings)
 
-    await _take_over(jobs, runner, scheduler)
-    await runner.warm_up()
-    scheduling = asyncio.create_task(scheduler.run())
+    loop = asyncio.get_running_loop()
+    database.news.listen(
+        lambda change: loop.call_soon_threadsafe(changes.hear, change),
+        missed=lambda: loop.call_soon_threadsafe(changes.look_at_all),
+    )
+    leading = asyncio.create_task(leader.run())
+    lost = asyncio.create_task(runner.watch())
+    await _first(leading, lost, leader.ready.wait())
     await server.start()
     for service in ["", *_SERVICES]:
         await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
     on_ready(address)
-    await stopped.wait()
+    await _first(leading, lost, stopped.wait())
 
     _log.info("going down")
     await healthy.enter_graceful_shutdown()
-    watchers.close()
+    changes.close()
     await server.stop(_GRACE_SECONDS)
-    attempts.leave_workers = runner.outlives_server
-    scheduling.cancel()
-    await asyncio.gather(scheduling, return_exceptions=True)
+    for task in (leading, lost):
+        task.cancel()
+    outcomes = await asyncio.gather(leading, lost, return_exceptions=True)
     database.close()
+    for failure in outcomes:
+        if isinstance(failure, Exception):
+            raise failure
 
 
-async def _take_over(jobs: Jobs, runner: Runner, scheduler: Scheduler) -> None:
-    """Go on with what an earlier server has left: attempts whose workers live are followed, other ones begin anew."""
-    workers = await runner.find_running()
-    followed = set()
-    for row in await jobs.unfinished():
-        worker = workers.pop((row.message.name, row.message.attempt), None)
-        if worker is not None:
-            _log.info("%s goes on in attempt %d", row.message.name, row.message.attempt)
-            scheduler.take_over(row, worker)
-            followed.add(row.id)
-    for (job, attempt), worker in workers.items():
-        # The job was cancelled or paused, or its end was stored just before the earlier server went.
-        try:
-            await runner.stop(worker, job, attempt)
-            runner.release(worker)
-        except (WorkerLostError, TimeoutError):
-            runner.discard(worker)
-    await jobs.requeue_unfinished(but=followed)
+async def _check_blob_store(database: Database, blobs: BlobStore) -> None:
+    """SettingsError unless the blobs are those that the database's jobs speak of."""
+    mark, may_be_new = await database.write(
+        lambda connection: queries.blob_store_mark(connection, secrets.token_hex(8))
+    )
+    if blobs.mark is None and may_be_new:
+        blobs.set_mark(mark)
+    if blobs.mark != mark:
+        raise SettingsError(
+            f"the jobs of this database have their data in another blob store than {blobs.url}: "
+            "give the --blobs (GRADWIRE_BLOBS) that they were stored with; all servers on a database share one"
+        )
+
+
+async def _first(leading: asyncio.Task[None], lost: asyncio.Task[NoReturn], event: Awaitable[object]) -> None:
+    """Wait for the event, or for one of the tasks to fail."""
+    await asyncio.wait((leading, lost, asyncio.ensure_future(event)), return_when=asyncio.FIRST_COMPLETED)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> str:

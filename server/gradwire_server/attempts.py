@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from gradwire_engine.spec.building import references
 from gradwire_server.blobs import BlobStore
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.jobs import AttemptOverError, Jobs
+from gradwire_server.lease import LeaseLostError
 from gradwire_server.runner import Pool, Runner, Worker, WorkerLostError
 from gradwire_server.store.queries import JobRow
 from gradwire_worker.reports import Assignment, Report
@@ -20,51 +22,63 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 20.0
 
 
-@dataclass
-class _WorkerState:
-    """Whether a worker can be lent again."""
+class _Fate(Enum):
+    """What becomes of a worker after an attempt."""
 
-    healthy: bool = False
+    RELEASE = auto()
+    DISCARD = auto()
+    # It works on, for the next server.
+    LEAVE = auto()
 
 
 class Attempts:
-    """Runs attempts on workers and stores what they report."""
+    """Runs attempts on workers and stores what they report, as long as this server schedules."""
 
     def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore, checkpoints: Checkpoints) -> None:
         self._jobs = jobs
         self._runner = runner
         self._blobs = blobs
         self._checkpoints = checkpoints
-        # Set before attempts are cancelled because the server ends: their workers then go on, for the next server.
-        self.leave_workers = False
+        self._when_over: _Fate | None = None
+
+    def end(self, *, leave_workers: bool) -> None:
+        """Say, before they are cancelled, that attempts end because this server's scheduling does.
+
+        leave_workers: let the workers go on, for the next server.
+        """
+        self._when_over = _Fate.LEAVE if leave_workers else _Fate.DISCARD
 
     async def run(self, queued: JobRow, pool: Pool) -> None:
         """Run the next attempt of a queued job to its end, whatever that is. Cancelling this stops the worker."""
         worker = await self._runner.acquire(pool)
-        with self._returning(worker) as state:
+        with self._returning(worker) as returned:
             try:
                 row = await self._jobs.start_attempt(queued.id)
             except AttemptOverError:
-                state.healthy = True  # The job was cancelled while it waited: the worker has not seen it.
+                returned.fate = _Fate.RELEASE  # The job was cancelled while it waited: the worker has not seen it.
                 return
-            state.healthy = await self._guard(worker, row, self._start_and_follow)
+            except LeaseLostError:
+                returned.fate = _Fate.LEAVE
+                return
+            returned.fate = await self._guard(worker, row, self._start_and_follow)
 
     async def take_over(self, row: JobRow, worker: Worker) -> None:
         """Go on with an attempt that another server has started, from the last report that it has stored."""
-        with self._returning(worker) as state:
-            state.healthy = await self._guard(worker, row, self._follow)
+        with self._returning(worker) as returned:
+            returned.fate = await self._guard(worker, row, self._follow)
 
     @contextmanager
-    def _returning(self, worker: Worker) -> Iterator["_WorkerState"]:
+    def _returning(self, worker: Worker) -> Iterator["_Returned"]:
         """Give the worker back at the end, if it is healthy."""
-        state = _WorkerState()
+        returned = _Returned()
         try:
-            yield state
+            yield returned
         finally:
-            if state.healthy:
-                self._runner.release(worker)
-            elif not self.leave_workers:
-                self._runner.discard(worker)
+            match self._when_over or returned.fate:
+                case _Fate.RELEASE:
+                    self._runner.release(worker)
+                case _Fate.DISCARD:
+                    self._runner.discard(worker)
 
     async def _start_and_follow(self, worker: Worker, row: JobRow) -> None:
         spec = row.message.spec
@@ -75,24 +89,35 @@ class Attempts:
         await self._runner.start(worker, assignment, list(references(spec).values()))
         await self._follow(worker, row)
 
-    async def _guard(self, worker: Worker, row: JobRow, follow: Callable[[Worker, JobRow], Awaitable[None]]) -> bool:
-        """Follow an attempt to its end, whatever that is; whether the worker can be used again."""
+    async def _guard(self, worker: Worker, row: JobRow, follow: Callable[[Worker, JobRow], Awaitable[None]]) -> _Fate:
+        """Follow an attempt to its end, whatever that is; what to do with the worker then."""
         job, attempt = row.message.name, row.message.attempt
         try:
             await follow(worker, row)
         except WorkerLostError as error:
             _log.warning("%s lost its worker in attempt %d: %s", job, attempt, error)
-            await self._jobs.worker_lost(row.id, attempt, str(error))
-            return False
-        except (AttemptOverError, asyncio.CancelledError):
-            return not self.leave_workers and await self._stop(worker, row)
+            with suppress(AttemptOverError):
+                await self._jobs.worker_lost(row.id, attempt, str(error))
+            return _Fate.DISCARD
+        except LeaseLostError:
+            return _Fate.LEAVE
+        except AttemptOverError:
+            return await self._stop(worker, row)
+        except asyncio.CancelledError:
+            if self._when_over is not None:
+                raise
+            fate = await self._stop(worker, row)
+            with suppress(AttemptOverError):
+                # A request to stop may come late, after one to go on.
+                await self._jobs.requeue(row.id, attempt)
+            return fate
         except Exception as error:
             # The last line of defence: whatever it is, the job must end and say so.
             _log.exception("attempt %d of %s broke off", attempt, job)
             message = f"the server failed while it followed the job: {type(error).__name__}: {error}"
             await self._jobs.fail(row.id, attempt, "SERVER_ERROR", message)
-            return False
-        return True
+            return _Fate.DISCARD
+        return _Fate.RELEASE
 
     async def _follow(self, worker: Worker, row: JobRow) -> None:
         job, attempt = row.message.name, row.message.attempt
@@ -103,6 +128,9 @@ class Attempts:
             if reports:
                 ended = await self._store(row, reports)
                 acknowledged = reports[-1].sequence
+            else:
+                # Whoever wanted it to stop may have gone unheard.
+                await self._jobs.check_attempt(row.id, attempt)
 
     async def _store(self, row: JobRow, reports: list[Report]) -> bool:
         """Store reports, their weights first; whether the job has ended with them."""
@@ -119,10 +147,17 @@ class Attempts:
             await asyncio.to_thread(self._checkpoints.drop, row.id)
         return stored.ended
 
-    async def _stop(self, worker: Worker, row: JobRow) -> bool:
+    async def _stop(self, worker: Worker, row: JobRow) -> _Fate:
         try:
             await self._runner.stop(worker, row.message.name, row.message.attempt)
         except (WorkerLostError, TimeoutError) as error:
             _log.warning("%s did not stop: %s", worker.name, error)
-            return False
-        return True
+            return _Fate.DISCARD
+        return _Fate.RELEASE
+
+
+@dataclass
+class _Returned:
+    """The worker's fate, until it is known otherwise."""
+
+    fate: _Fate = _Fate.DISCARD

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -11,20 +12,34 @@ from gradwire_worker.tensors import BlobReader
 
 # A blob that every store has, by which a worker tells whether it reaches the store.
 _PROBE = b"gradwire blob store"
+# The file that holds the store's mark.
+_MARK = "mark"
 
 
 class BlobStore(BlobReader):
     """A reader that also writes: to a file in `staging` first, so that a blob appears whole or not at all.
 
-    For a store that is a folder, the staging area is in it, because a file can only be moved within a file system.
+    For a store that is a folder, the staging area is in it, because a file can only be moved within a file system. It
+    is this server's alone, though others may write to the same store.
     """
 
     def __init__(self, url: str, scratch: Path) -> None:
         super().__init__(url, cache=scratch / "cache")
-        self.staging = Path(self.root, "staging") if self.is_local else scratch
+        server = hashlib.sha256(f"{platform.node()}:{scratch.resolve()}".encode()).hexdigest()[:12]
+        self.staging = Path(self.root, "staging", server) if self.is_local else scratch
         self.staging.mkdir(parents=True, exist_ok=True)
         self.probe = hashlib.sha256(_PROBE).hexdigest()
         self.put(self.probe, _PROBE)
+
+    @property
+    def mark(self) -> str | None:
+        """The text by which the database knows its blob store, if it lies here."""
+        path = f"{self.root}/{_MARK}"
+        return self.fs.cat_file(path).decode() if self.fs.exists(path) else None
+
+    def set_mark(self, mark: str) -> None:
+        """Make this the blob store of the database with that mark."""
+        self.write(f"{self.root}/{_MARK}", mark.encode())
 
     def put(self, sha256: str, data: bytes | memoryview) -> None:
         """Store bytes whose digest is known to be right."""

@@ -19,12 +19,14 @@ from gradwire_proto.v1.training_service_pb2 import (
     JobWarning,
     StateChange,
 )
+from gradwire_server.changes import Changes
 from gradwire_server.errors import already_exists, failed_precondition, not_found, out_of_range
+from gradwire_server.lease import Lease
 from gradwire_server.listing import Page
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.news import Change
 from gradwire_server.store.queries import JobRow
-from gradwire_server.watch import Watchers
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +41,18 @@ class AttemptOverError(RuntimeError):
 
 
 class Jobs:
-    """Reads and changes jobs. Every change is one transaction: the job and its events together, then the watchers."""
+    """Reads and changes jobs. Every change is one transaction: the job and its events together, then who waits is told.
 
-    def __init__(self, database: Database, watchers: Watchers, clock: Callable[[], int] = time.time_ns) -> None:
+    What clients ask for, any server does. What becomes of attempts, only the one writes that holds the lease:
+    LeaseLostError for another, and nothing stored.
+    """
+
+    def __init__(
+        self, database: Database, changes: Changes, lease: Lease, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self._database = database
-        self._watchers = watchers
+        self._changes = changes
+        self._lease = lease
         self._clock = clock
 
     async def create(self, spec: JobSpec, classification: bool, job_id: str, request_id: str) -> Job:
@@ -62,7 +71,7 @@ class Jobs:
             self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED)])
             return row
 
-        return (await self._change(work)).message
+        return (await self._change(work, start=True)).message
 
     async def find(self, name: str) -> JobRow:
         """Return the job of that name, "jobs/{job_id}"; NOT_FOUND where there is none."""
@@ -102,33 +111,33 @@ class Jobs:
         found = await self.find(name)
 
         def work(connection: Connection) -> JobRow:
-            row = queries.job_by_number(connection, found.id)
+            row = _still_there(connection, found)
             if not row.ended:
                 self._append(connection, row, [_change(JobState.JOB_STATE_CANCELLED, "on request")])
             return row
 
-        return await self._change(work)
+        return await self._change(work, stop=True)
 
     async def pause(self, name: str) -> JobRow:
         """Set a job aside; one that is paused already stays as it is."""
         found = await self.find(name)
 
         def work(connection: Connection) -> JobRow:
-            row = queries.job_by_number(connection, found.id)
+            row = _still_there(connection, found)
             if row.ended:
                 raise failed_precondition("JOB_ENDED", "name", f"names {name}, which has ended: it cannot be paused")
             if row.message.state != JobState.JOB_STATE_PAUSED:
                 self._append(connection, row, [_change(JobState.JOB_STATE_PAUSED, "on request")])
             return row
 
-        return await self._change(work)
+        return await self._change(work, stop=True)
 
     async def resume(self, name: str) -> JobRow:
         """Queue a paused job again; one that was resumed already stays as it is."""
         found = await self.find(name)
 
         def work(connection: Connection) -> JobRow:
-            row = queries.job_by_number(connection, found.id)
+            row = _still_there(connection, found)
             if row.ended:
                 message = f"names {name}, which has ended: create a job with resume_from to go on from it"
                 raise failed_precondition("JOB_ENDED", "name", message)
@@ -138,14 +147,14 @@ class Jobs:
                 raise failed_precondition("JOB_NOT_PAUSED", "name", f"names {name}, which is not paused")
             return row
 
-        return await self._change(work)
+        return await self._change(work, start=True)
 
     async def delete(self, name: str) -> int:
         """Delete a job that has ended, and return its number."""
         found = await self.find(name)
 
         def work(connection: Connection) -> int:
-            if not queries.job_by_number(connection, found.id).ended:
+            if not _still_there(connection, found).ended:
                 message = f"names {name}, which has not ended: cancel it first"
                 raise failed_precondition("JOB_NOT_ENDED", "name", message)
             queries.delete_job(connection, found.id)
@@ -157,15 +166,15 @@ class Jobs:
         """Begin the next attempt of a queued job; AttemptOverError if it is not queued any more."""
 
         def work(connection: Connection) -> JobRow:
-            row = queries.job_by_number(connection, number)
-            if row.message.state != JobState.JOB_STATE_QUEUED:
-                raise AttemptOverError(f"{row.message.name} is not queued")
+            row = queries.job_to_change(connection, number)
+            if row is None or row.message.state != JobState.JOB_STATE_QUEUED:
+                raise AttemptOverError(f"job number {number} is not queued")
             row.message.attempt += 1
             row.reported = 0
             self._append(connection, row, [_change(JobState.JOB_STATE_STARTING)])
             return row
 
-        return await self._change(work)
+        return await self._schedule(work)
 
     async def record(self, number: int, attempt: int, events: Sequence[Event], reported: int) -> JobRow:
         """Store what the attempt's worker reports; AttemptOverError, and nothing stored, if the attempt is over.
@@ -174,20 +183,20 @@ class Jobs:
         """
 
         def work(connection: Connection) -> JobRow:
-            row = self._current(connection, number, attempt)
+            row = _check_current(queries.job_to_change(connection, number), number, attempt)
             if reported <= row.reported:
                 return row  # Stored just before the database went away.
             row.reported = reported
             self._append(connection, row, [new for event in events for new in _unseen(connection, row, event)])
             return row
 
-        return await self._change(work)
+        return await self._schedule(work)
 
     async def worker_lost(self, number: int, attempt: int, cause: str) -> JobRow:
         """Queue the job again after its worker died, or fail it if that has happened too often."""
 
         def work(connection: Connection) -> JobRow:
-            row = self._current(connection, number, attempt)
+            row = _check_current(queries.job_to_change(connection, number), number, attempt)
             row.workers_lost += 1
             if row.workers_lost >= _MOST_WORKERS_LOST:
                 message = f"{row.workers_lost} workers died while they ran this job; the last: {cause}"
@@ -196,51 +205,79 @@ class Jobs:
                 self._append(connection, row, [_warning("WORKER_LOST", cause), _change(JobState.JOB_STATE_QUEUED)])
             return row
 
-        return await self._change(work)
+        return await self._schedule(work)
 
     async def fail(self, number: int, attempt: int, reason: str, message: str) -> JobRow:
         """End the attempt and the job with an error that the server has found."""
 
         def work(connection: Connection) -> JobRow:
-            row = self._current(connection, number, attempt)
+            row = _check_current(queries.job_to_change(connection, number), number, attempt)
             self._append(connection, row, [_failure(reason, message)])
             return row
 
-        return await self._change(work)
+        return await self._schedule(work)
+
+    async def check_attempt(self, number: int, attempt: int) -> None:
+        """AttemptOverError unless this is the job's attempt and is wanted."""
+        row = await self._database.read(lambda connection: queries.find_number(connection, number))
+        _check_current(row, number, attempt)
 
     async def unfinished(self) -> Sequence[JobRow]:
         """Return the jobs that have an attempt under way, as far as is stored."""
         return await self._database.read(lambda connection: queries.jobs_in_states(connection, _UNFINISHED))
+
+    async def requeue(self, number: int, attempt: int) -> JobRow:
+        """Queue a job again whose attempt was taken off its worker though nobody wanted the job to stop."""
+
+        def work(connection: Connection) -> JobRow:
+            row = _check_current(queries.job_to_change(connection, number), number, attempt)
+            self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED, "its attempt was interrupted")])
+            return row
+
+        return await self._schedule(work)
 
     async def requeue_unfinished(self, but: Collection[int]) -> None:
         """At the start of a server: jobs that were running go on from their last checkpoint, in a new attempt.
 
         but: the numbers of those whose worker is still there.
         """
+        for row in await self.unfinished():
+            if row.id not in but:
+                await self._requeue_unfinished(row.id, row.message.attempt)
 
-        def work(connection: Connection) -> None:
-            for row in queries.jobs_in_states(connection, _UNFINISHED):
-                if row.id in but:
-                    continue
-                events = [
-                    _warning("SERVER_RESTARTED", "the server was started again"),
-                    _change(JobState.JOB_STATE_QUEUED),
-                ]
-                self._append(connection, row, events)
-                _log.info("%s goes on in a new attempt", row.message.name)
+    async def _requeue_unfinished(self, number: int, attempt: int) -> None:
+        def work(connection: Connection) -> JobRow:
+            row = _check_current(queries.job_to_change(connection, number), number, attempt)
+            events = [_warning("SERVER_RESTARTED", "the server was started again"), _change(JobState.JOB_STATE_QUEUED)]
+            self._append(connection, row, events)
+            return row
 
-        await self._database.write(work)
+        try:
+            row = await self._schedule(work)
+        except AttemptOverError:
+            return  # It was paused or cancelled meanwhile.
+        _log.info("%s goes on in a new attempt", row.message.name)
 
-    async def _change(self, work: Callable[[Connection], JobRow]) -> JobRow:
-        row = await self._database.write(work)
-        self._watchers.notify(row.id)
+    async def _change(self, work: Callable[[Connection], JobRow], *, start: bool = False, stop: bool = False) -> JobRow:
+        """Make a change, and tell of it; start, stop: whether the scheduler has to do something then."""
+
+        def told(connection: Connection) -> JobRow:
+            row = work(connection)
+            self._database.news.send(connection, Change(row.id, start, stop))
+            return row
+
+        row = await self._database.write(told)
+        self._changes.hear(Change(row.id, start, stop))
         return row
 
-    def _current(self, connection: Connection, number: int, attempt: int) -> JobRow:
-        row = queries.job_by_number(connection, number)
-        if row.message.attempt != attempt or row.message.state not in _UNFINISHED:
-            raise AttemptOverError(f"attempt {attempt} of {row.message.name} is over")
-        return row
+    async def _schedule(self, work: Callable[[Connection], JobRow]) -> JobRow:
+        """Make a change that only the server may make that holds the lease."""
+
+        def fenced(connection: Connection) -> JobRow:
+            self._lease.check(connection)
+            return work(connection)
+
+        return await self._change(fenced)
 
     def _append(self, connection: Connection, row: JobRow, events: Sequence[Event]) -> None:
         """Give the events their numbers, fold them into the job, and store both."""
@@ -259,6 +296,19 @@ class Jobs:
             _fold(row.message, event)
         queries.insert_events(connection, row.id, events)
         queries.save_job(connection, row)
+
+
+def _check_current(row: JobRow | None, number: int, attempt: int) -> JobRow:
+    if row is None or row.message.attempt != attempt or row.message.state not in _UNFINISHED:
+        raise AttemptOverError(f"attempt {attempt} of job number {number} is over")
+    return row
+
+
+def _still_there(connection: Connection, found: JobRow) -> JobRow:
+    row = queries.job_to_change(connection, found.id)
+    if row is None:
+        raise not_found(found.message.name)
+    return row
 
 
 def _fold(job: Job, event: Event) -> None:

@@ -6,17 +6,20 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gradwire_proto.v1.spec_pb2 import Device
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_server.blobs import BlobStore
 from gradwire_server.settings import Settings, SettingsError
+from gradwire_worker.log import last_lines
 from gradwire_worker.reports import Assignment, Report
 from gradwire_worker.trainer import Trainer
 
@@ -31,6 +34,11 @@ _STOP_SECONDS = 10
 _ANSWER_SECONDS = 5
 # How long a cluster's head may take to accept a connection.
 _REACH_SECONDS = 5
+# How often the cluster is looked at, and how often in a row its head may not answer before it counts as lost.
+_LOOK_SECONDS = 5.0
+_MOST_UNANSWERED = 3
+# A worker that no server calls for so long ends itself; idle ones are called as often as the cluster is looked at.
+_FORSAKEN_SECONDS = 900.0
 # Ray sends its token to an address only when it is told to, and names no reason when it is turned away.
 _AUTH_HINT = "; if the cluster asks for Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -41,6 +49,10 @@ class WorkerLostError(RuntimeError):
     """The worker's process, its node or the cluster is gone, or a call to it failed."""
 
 
+class ClusterLostError(RuntimeError):
+    """Ray's head does not answer any more. A process can join a cluster once in its life: this one has to end."""
+
+
 @dataclass(eq=False)
 class Worker:
     """A warm actor. `reads_blobs` says whether it reaches the blob store itself."""
@@ -49,6 +61,8 @@ class Worker:
     pool: Pool
     actor: Any = field(repr=False)
     reads_blobs: bool
+    # Its node, and the file there that its log goes to.
+    log: tuple[str, str]
 
 
 class Runner:
@@ -67,6 +81,8 @@ class Runner:
         self._lent: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._capacity: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._making: set[asyncio.Task[None]] = set()
+        # The names of all workers of this server's, idle, lent or being made.
+        self._names: set[str] = set()
         self._made = 0
         # Workers are named after the store that they work for, so that a server finds those that another one left, and
         # after the version of their code: those of another version are ended and replaced.
@@ -79,13 +95,12 @@ class Runner:
         options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
         try:
             if ":" in address and "://" not in address:
-                host, _, port = address.rpartition(":")
-                # Ray itself would try for minutes.
-                socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+                _reach(address)  # Ray itself would try for minutes.
             ray.init(address=address, namespace=_NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (OSError, RayError, ValueError) as error:
             hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
             raise SettingsError(f"cannot reach Ray at {address!r}: {error}{hint}") from error
+        self._gcs = ray.get_runtime_context().gcs_address
         self.measure()
 
     @property
@@ -113,13 +128,13 @@ class Runner:
                     raise WorkerLostError("it is of another version")
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     running = await _call(actor.running.remote())
-                    reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+                    pool: Pool = "gpu" if name.endswith("-gpu") else "cpu"
+                    worker = await self._introduce(name, pool, actor)
             except (WorkerLostError, TimeoutError) as error:
                 _log.warning("worker %s, left by an earlier server, is ended: %s", name, error)
                 ray.kill(actor)
                 continue
-            pool: Pool = "gpu" if name.endswith("-gpu") else "cpu"
-            worker = Worker(name, pool, actor, reads_blobs)
+            self._names.add(name)
             self._workers[pool] += 1
             self._lent[pool] += 1
             if running is None or running in found:
@@ -127,6 +142,67 @@ class Runner:
             else:
                 found[running] = worker
         return found
+
+    def forget(self) -> None:
+        """Let go of all workers: another server schedules, and has them now, if they outlive this one's Ray."""
+        for task in self._making:
+            task.cancel()
+        if not self.outlives_server:
+            for name in self._names:
+                with suppress(ValueError):  # It is not there any more.
+                    ray.kill(ray.get_actor(name))
+        self._names.clear()
+        for pool in self._idle:
+            self._idle[pool] = asyncio.Queue()
+            self._workers[pool] = self._lent[pool] = 0
+
+    async def watch(self) -> NoReturn:
+        """Keep an eye on the cluster's room until its head is lost, then ClusterLostError."""
+        unanswered = 0
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    # Ray's own calls would wait for the head for a minute, and then end the process.
+                    await asyncio.to_thread(_reach, self._gcs)
+                    await asyncio.to_thread(self.measure)
+                unanswered = 0
+            except (OSError, TimeoutError) as error:
+                unanswered += 1
+                _log.warning("Ray's head at %s does not answer: %s", self._gcs, error or "it takes too long")
+                if unanswered == _MOST_UNANSWERED:
+                    raise ClusterLostError(f"Ray's head at {self._gcs} is lost") from error
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def tend(self) -> NoReturn:
+        """Tell idle workers that they are wanted, and end those that nobody follows: left by an earlier server.
+
+        Only the server that schedules may do so.
+        """
+        while True:
+            await asyncio.sleep(_FORSAKEN_SECONDS / 10)
+            names = await asyncio.to_thread(ray.util.list_named_actors)
+            for name in names:
+                if not name.startswith(self._store_prefix):
+                    continue
+                with suppress(ValueError):  # It has ended just now.
+                    actor = ray.get_actor(name)
+                    if name in self._names:
+                        actor.ping.remote()
+                    else:
+                        _log.warning("worker %s belongs to no job and no server: it is ended", name)
+                        ray.kill(actor)
+
+    async def last_words(self, worker: Worker) -> str:
+        """Return the end of a dead worker's log, "" where its node is gone too."""
+        node, path = worker.log
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                read = ray.remote(last_lines).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+                lines: str = await _call(read.remote(path))
+        except (WorkerLostError, TimeoutError):
+            return ""
+        return lines
 
     def measure(self) -> None:
         """Look how much room the cluster has now."""
@@ -168,6 +244,7 @@ class Runner:
                     raise worker
                 if await _answers(worker):
                     return worker
+                self._names.discard(worker.name)
                 self._workers[pool] -= 1
                 self._make_missing(pool)
         except BaseException:
@@ -182,6 +259,7 @@ class Runner:
     def discard(self, worker: Worker) -> None:
         """End a worker that cannot be trusted any more."""
         ray.kill(worker.actor)
+        self._names.discard(worker.name)
         self._lent[worker.pool] -= 1
         self._workers[worker.pool] -= 1
         self._make_missing(worker.pool)
@@ -216,6 +294,7 @@ class Runner:
     async def _make(self, pool: Pool) -> None:
         self._made += 1
         name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._made}-{pool}"
+        self._names.add(name)
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         variables["GRADWIRE_PLAN"] = self._settings.plan
@@ -230,15 +309,28 @@ class Runner:
                     max_concurrency=_CALLS_AT_ONCE,
                     runtime_env={"env_vars": variables},
                 )
-                .remote()
+                .remote(_FORSAKEN_SECONDS)
             )
-            reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+            worker = await self._introduce(name, pool, actor)
         except (WorkerLostError, RayError) as error:
+            self._names.discard(name)
             self._workers[pool] -= 1
             self._idle[pool].put_nowait(WorkerLostError(f"cannot start a worker: {error}"))
             return
-        _log.info("worker %s is ready (%s%s)", name, pool, "" if reads_blobs else ", data through Ray's object store")
-        self._idle[pool].put_nowait(Worker(name, pool, actor, reads_blobs))
+        how = "" if worker.reads_blobs else ", data through Ray's object store"
+        _log.info("worker %s is ready (%s%s)", name, pool, how)
+        self._idle[pool].put_nowait(worker)
+
+    async def _introduce(self, name: str, pool: Pool, actor: Any) -> Worker:
+        """Ask a new worker what the server must know of it."""
+        reads_blobs = await _call(actor.can_read.remote(self._blobs.url, self._blobs.probe))
+        return Worker(name, pool, actor, reads_blobs, await _call(actor.own_log.remote()))
+
+
+def _reach(address: str) -> None:
+    """OSError unless something listens there."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), _REACH_SECONDS).close()
 
 
 async def _answers(worker: Worker) -> bool:

@@ -7,16 +7,18 @@ from functools import partial
 from typing import TypeVar
 
 from gradwire_server.attempts import Attempts
+from gradwire_server.errors import ServiceError
 from gradwire_server.jobs import Jobs
 from gradwire_server.runner import Pool, Runner, Worker
+from gradwire_server.store.news import Change
 from gradwire_server.store.queries import JobRow
 
 _log = logging.getLogger(__name__)
 
 # Jobs that are looked at in one round; the rest of a long queue is not read.
 _LOOK_AHEAD = 100
-# How often the cluster's room is measured while nothing else happens.
-_MEASURE_SECONDS = 5.0
+# How often everything is looked at, whether or not anyone has said that something changed.
+_LOOK_SECONDS = 5.0
 
 JobT = TypeVar("JobT")
 
@@ -33,46 +35,57 @@ def next_jobs(queued: Sequence[tuple[JobT, Pool]], free: Mapping[Pool, int]) -> 
 
 
 class Scheduler:
-    """Starts queued jobs as soon as there is room. `wake` it when a job has come."""
+    """Starts queued jobs as soon as there is room, and stops those that nobody wants to run any more."""
 
     def __init__(self, jobs: Jobs, runner: Runner, attempts: Attempts) -> None:
         self._jobs = jobs
         self._runner = runner
         self._attempts = attempts
         self._changed = asyncio.Event()
+        self._look_at_all = False
         self._running: dict[int, asyncio.Task[None]] = {}
 
-    def wake(self) -> None:
-        """Look at the queue again."""
+    def react(self, change: Change) -> None:
+        """Look at the queue again; take the job's attempt off its worker where that is asked for."""
+        if change.stop and change.job in self._running:
+            self._running[change.job].cancel()
+        self._changed.set()
+
+    def look_at_all(self) -> None:
+        """Look at everything again, and for attempts that nobody follows: the database may have gone as one began."""
+        self._look_at_all = True
         self._changed.set()
 
     def take_over(self, row: JobRow, worker: Worker) -> None:
         """Follow an attempt that an earlier server has started."""
         self._follow(row, self._attempts.take_over(row, worker))
 
-    def stop(self, job: int) -> None:
-        """Take the job's attempt off its worker, if it runs here."""
-        if job in self._running:
-            self._running[job].cancel()
-
     async def run(self) -> None:
-        """Schedule until cancelled; then stop what runs."""
-        try:
-            while True:
-                self._changed.clear()
-                await self._start_jobs()
-                try:
-                    # Not wait_for, which in Python 3.11 can lose a cancellation that comes together with a change.
-                    async with asyncio.timeout(_MEASURE_SECONDS):
-                        await self._changed.wait()
-                except TimeoutError:
-                    await asyncio.to_thread(self._runner.measure)
-        finally:
-            for task in self._running.values():
-                task.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
+        """Schedule until cancelled; `close` then ends what runs."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._look()
+            except ServiceError as error:
+                _log.warning("cannot schedule: %s", error)
+            try:
+                # Not wait_for, which in Python 3.11 can lose a cancellation that comes together with a change.
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                self.look_at_all()
 
-    async def _start_jobs(self) -> None:
+    async def close(self) -> None:
+        """Follow nothing any more; whether the workers go on is said in `Attempts.end`."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _look(self) -> None:
+        if self._look_at_all:
+            self._look_at_all = False
+            await self._jobs.requeue_unfinished(but=self._running.keys())
         free: dict[Pool, int] = {"cpu": self._runner.free("cpu"), "gpu": self._runner.free("gpu")}
         if not any(free.values()):
             return
@@ -89,7 +102,7 @@ class Scheduler:
     def _ended(self, row: JobRow, task: asyncio.Task[None]) -> None:
         del self._running[row.id]
         if not task.cancelled() and task.exception() is not None:
-            # The job is still queued, and is tried again with the next measurement, not in a tight loop.
+            # The job is looked at again a little later, not in a tight loop.
             _log.error("no attempt of %s could be made", row.message.name, exc_info=task.exception())
             return
-        self.wake()
+        self._changed.set()

@@ -91,7 +91,7 @@ def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_
     before = file.read_bytes()
     code, output = serve(f"--data={tmp_path}", "--port=0")
     assert code == 2
-    assert "was written by a newer gradwire (schema 99, this one knows 1)" in output
+    assert "was written by a newer gradwire (schema 99, this one knows 2)" in output
     assert file.read_bytes() == before
     file.write_bytes(b"not a database, but something that somebody may want back" * 100)
     code, output = serve(f"--data={tmp_path}", "--port=0")

@@ -1,6 +1,8 @@
 """The actor: start a job, poll its reports, stop it. Training runs on a thread of its own, one job at a time."""
 
+import faulthandler
 import logging
+import os
 import threading
 import time
 
@@ -16,6 +18,7 @@ from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
 from gradwire_worker.checkpoints import CheckpointPolicy
+from gradwire_worker.log import own_log
 from gradwire_worker.outbox import Outbox
 from gradwire_worker.reports import Assignment, Report
 from gradwire_worker.tensors import BlobLostError, BlobReader
@@ -30,14 +33,29 @@ class StaleAttemptError(RuntimeError):
 class Trainer:
     """Runs one attempt at a time; `start` ends the one before, if it has not ended by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, forsaken_seconds: float | None = None) -> None:
+        """Be ready for attempts.
+
+        forsaken_seconds: end this process when nobody has called for so long, as no server is there any more.
+        """
+        # Where this process crashes in native code, its log says where.
+        faulthandler.enable()
+        self._called = time.monotonic()
+        if forsaken_seconds is not None:
+            watch = threading.Thread(target=self._end_when_forsaken, args=(forsaken_seconds,), daemon=True)
+            watch.start()
         # An actor that has been made is warm: no job waits for code to be loaded or compiled.
         warm_up()
         self._run: _Run | None = None
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
-        """Answer, to show that this worker is there."""
+        """Answer, to show that this worker is there, and hear that it is still wanted."""
+        self._called = time.monotonic()
+
+    def own_log(self) -> tuple[str, str]:
+        """Return this worker's node, and the file there that its log goes to."""
+        return own_log()
 
     def can_read(self, blobs: str, probe: str) -> bool:
         """Whether this worker reaches the blob store at that URL: whether it sees the blob `probe`."""
@@ -45,6 +63,7 @@ class Trainer:
 
     def start(self, assignment: Assignment, tensors: dict[str, Array] | None = None) -> None:
         """Begin an attempt. `tensors`, by digest, are those that it cannot read from the blob store itself."""
+        self._called = time.monotonic()
         if self._run is not None:
             self._run.stop()
             self._run.join()
@@ -65,7 +84,14 @@ class Trainer:
         run.stop()
         run.join()
 
+    def _end_when_forsaken(self, seconds: float) -> None:
+        while time.monotonic() - self._called < seconds:
+            time.sleep(seconds / 10)
+        _log.warning("no server has called for %.0f s: this worker ends", seconds)
+        os._exit(0)  # From a thread, there is no other way to end an actor.
+
     def _current(self, job: str, attempt: int) -> "_Run":
+        self._called = time.monotonic()
         run = self._run
         if run is None or (run.assignment.job, run.assignment.attempt) != (job, attempt):
             raise StaleAttemptError(f"this worker does not run attempt {attempt} of {job}")

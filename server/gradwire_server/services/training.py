@@ -23,15 +23,14 @@ from gradwire_proto.v1.training_service_pb2 import (
     WatchJobResponse,
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
+from gradwire_server.changes import Changes
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.errors import ServiceError, invalid_argument, unavailable
 from gradwire_server.jobs import Jobs
 from gradwire_server.listing import parse_page
 from gradwire_server.resumption import Resumption
-from gradwire_server.scheduler import Scheduler
 from gradwire_server.store.queries import TERMINAL
 from gradwire_server.validation import Validator
-from gradwire_server.watch import Watchers
 
 _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_REQUEST_ID = 128
@@ -49,15 +48,13 @@ class TrainingService(TrainingServiceServicer):
         validator: Validator,
         resumption: Resumption,
         checkpoints: Checkpoints,
-        scheduler: Scheduler,
-        watchers: Watchers,
+        changes: Changes,
     ) -> None:
         self._jobs = jobs
         self._resumption = resumption
         self._checkpoints = checkpoints
         self._validator = validator
-        self._scheduler = scheduler
-        self._watchers = watchers
+        self._changes = changes
 
     async def CreateJob(self, request: CreateJobRequest, context: ServicerContext[object, object]) -> Job:
         if request.job_id and not _JOB_ID.fullmatch(request.job_id):
@@ -72,9 +69,7 @@ class TrainingService(TrainingServiceServicer):
         if request.resume_from:
             spec = await self._resumption.spec_from(request.resume_from, spec)
         valid = await self._validator.check(spec)
-        job = await self._jobs.create(valid.spec, valid.classification, request.job_id, request.request_id)
-        self._scheduler.wake()
-        return job
+        return await self._jobs.create(valid.spec, valid.classification, request.job_id, request.request_id)
 
     async def GetJob(self, request: GetJobRequest, context: ServicerContext[object, object]) -> Job:
         return (await self._jobs.find(request.name)).message
@@ -91,9 +86,9 @@ class TrainingService(TrainingServiceServicer):
         if job.ended and seen == job.message.last_sequence:
             return
         while True:
-            signal = self._watchers.signal(job.id)
+            signal = self._changes.signal(job.id)
             events = await self._jobs.events_after(job.id, seen, _EVENTS_PER_MESSAGE)
-            if self._watchers.closed:
+            if self._changes.closed:
                 raise unavailable("SHUTTING_DOWN", "the server is going down", retry_seconds=1)
             if not events:
                 await signal.wait()
@@ -104,14 +99,10 @@ class TrainingService(TrainingServiceServicer):
                 return
 
     async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
-        row = await self._jobs.pause(request.name)
-        self._scheduler.stop(row.id)
-        return row.message
+        return (await self._jobs.pause(request.name)).message
 
     async def ResumeJob(self, request: ResumeJobRequest, context: ServicerContext[object, object]) -> Job:
-        row = await self._jobs.resume(request.name)
-        self._scheduler.wake()
-        return row.message
+        return (await self._jobs.resume(request.name)).message
 
     async def DeleteJob(self, request: DeleteJobRequest, context: ServicerContext[object, object]) -> DeleteJobResponse:
         try:
@@ -124,6 +115,4 @@ class TrainingService(TrainingServiceServicer):
         return DeleteJobResponse()
 
     async def CancelJob(self, request: CancelJobRequest, context: ServicerContext[object, object]) -> Job:
-        row = await self._jobs.cancel(request.name)
-        self._scheduler.stop(row.id)
-        return row.message
+        return (await self._jobs.cancel(request.name)).message

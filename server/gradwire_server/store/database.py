@@ -1,6 +1,7 @@
 """The database behind an asyncio server: one writer thread that groups commits, and a few readers.
 
-Work is a function of a connection. A write's result is given back only after its transaction is durable.
+Work is a function of a connection. A write's result is given back only after its transaction is durable. Several
+servers can share a Postgres; a SQLite file belongs to one.
 """
 
 import asyncio
@@ -13,12 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, inspect, select
-from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
-from gradwire_server.errors import unavailable
-from gradwire_server.store.engines import StoreError, claim, describe, is_away, open_engine
-from gradwire_server.store.tables import SCHEMA_VERSION, metadata, schema
+from gradwire_server.errors import ServiceError, disk_full, unavailable
+from gradwire_server.store.engines import StoreError, describe, is_away, is_conflict, is_full, open_engine
+from gradwire_server.store.migrating import migrate
+from gradwire_server.store.news import News
 
 _log = logging.getLogger(__name__)
 
@@ -33,45 +35,29 @@ _RETRY_SECONDS = 0.5
 # Writes that wait while a commit is under way go into the next one together, at most this many.
 _MOST_PER_COMMIT = 256
 _READERS = 4
+# How often work is tried that another server's came between; two servers that insert the same need two.
+_MOST_TRIES = 5
 
 
 class Database:
-    """The store in a SQLite file or in Postgres; makes the tables that are not there yet."""
+    """The store in a SQLite file or in Postgres; brings its tables to what this version knows."""
 
     def __init__(self, location: Path | str) -> None:
         """Open a file, or a URL as postgresql://user:password@host/database; StoreError says what is wrong with it."""
+        self.shared = isinstance(location, str)
         self._engine = open_engine(location)
+        name = describe(location)
         try:
-            # The connection of the writer thread, which holds the claim on the database.
-            self._connection = self._open_for_writing()
-            self._create_or_check(describe(location))
+            self._connection = self._engine.connect()
+            migrate(self._connection, name)
         except DatabaseError as error:
             self._engine.dispose()
-            name = describe(location)
             raise StoreError(f"{name} cannot be used as the store: {error.orig}. It is left as it is") from error
+        self.news = News(self._engine)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
-
-    def _open_for_writing(self) -> Connection:
-        connection = self._engine.connect()
-        claim(connection)
-        return connection
-
-    def _create_or_check(self, name: str) -> None:
-        with self._connection.begin():
-            found = None
-            if inspect(self._connection).has_table(schema.name):
-                found = self._connection.scalar(select(schema.c.version))
-            if found is not None and found > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{name} was written by a newer gradwire (schema {found}, this one knows {SCHEMA_VERSION}): "
-                    "run that version, or choose another place"
-                )
-            metadata.create_all(self._connection)
-            if found is None:
-                self._connection.execute(insert(schema).values(version=SCHEMA_VERSION))
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction of its own, and return its result once it is durable."""
@@ -85,6 +71,7 @@ class Database:
 
     def close(self) -> None:
         """Finish the writes that were asked for, and close the file."""
+        self.news.close()
         self._writes.put(None)
         self._writer.join()
         self._readers.shutdown()
@@ -97,7 +84,7 @@ class Database:
                 return work(connection)
         except DBAPIError as error:
             if is_away(error):
-                raise unavailable("STORE_AWAY", "the database does not answer", retry_seconds=1) from error
+                raise _away() from error
             raise
 
     def _run_in_one_transaction(self, batch: list[_Write]) -> list[_Outcome]:
@@ -106,16 +93,24 @@ class Database:
         It may have been committed just before that. Work looks at what is stored, so doing it twice changes nothing.
         """
         deadline = time.monotonic() + _MOST_AWAY_SECONDS
+        tries = 0
         while True:
             try:
                 if self._connection.invalidated or self._connection.closed:
-                    self._connection = self._open_for_writing()
+                    self._connection = self._engine.connect()
                 return self._try_transaction(batch)
             except DBAPIError as error:
+                tries += 1
+                if is_conflict(error) and tries < _MOST_TRIES:
+                    continue
+                if is_full(error):
+                    raise disk_full("the disk of the server's database is full") from error
                 self._connection.invalidate()
                 self._connection.close()
-                if not is_away(error) or time.monotonic() > deadline:
+                if not is_away(error):
                     raise
+                if time.monotonic() > deadline:
+                    raise _away() from error
                 _log.warning("the database is away: %s", error.orig)
                 time.sleep(_RETRY_SECONDS)
 
@@ -124,13 +119,23 @@ class Database:
         with self._connection.begin():
             for work, done in batch:
                 try:
-                    with self._connection.begin_nested():
-                        outcomes.append((done, work(self._connection), None))
+                    outcomes.append((done, self._run(work), None))
                 except Exception as error:
-                    if is_away(error):
+                    # These end the whole transaction, not the work that met them.
+                    if is_away(error) or is_full(error):
                         raise
                     outcomes.append((done, None, error))
         return outcomes
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        """Run work in a savepoint, again if another server has just inserted what it wants to insert."""
+        for _ in range(_MOST_TRIES):
+            try:
+                with self._connection.begin_nested():
+                    return work(self._connection)
+            except IntegrityError as error:
+                conflict = error
+        raise conflict
 
     def _write_loop(self) -> None:
         open_ = True
@@ -158,3 +163,7 @@ class Database:
                 done.set_result(result)
             else:
                 done.set_exception(failure)
+
+
+def _away() -> ServiceError:
+    return unavailable("STORE_AWAY", "the database does not answer", retry_seconds=1)

@@ -2,16 +2,22 @@
 
 import os
 import platform
-import zlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
-# Names the lock that a server holds on its database as long as it runs.
-_LOCK = zlib.crc32(b"gradwire server")
+# What Postgres calls it when it has no room, and when two transactions wait for each other or came between each other.
+_DISK_FULL = "53100"
+_RUN_AGAIN = ("40001", "40P01")
+# A server that does not hear from Postgres for these seconds, on a line that has silently died, connects anew.
+_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+
+# What this process is called in the database: who holds the lease, and in Postgres' list of connections.
+SERVER_NAME = f"gradwire server {platform.node()} {os.getpid()}"
 
 
 class StoreError(RuntimeError):
@@ -28,33 +34,30 @@ def describe(location: Path | str) -> str:
     return str(location) if isinstance(location, Path) else make_url(location).render_as_string(hide_password=True)
 
 
-def claim(connection: Connection) -> None:
-    """Make this connection's server the only one on the database; StoreError names the one that is there.
-
-    A SQLite file is in the server's data folder, which has a lock of its own.
-    """
-    if connection.dialect.name != "postgresql":
-        return
-    claimed = connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
-    connection.commit()
-    if not claimed:
-        holder = connection.scalar(
-            text(
-                "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid) "
-                "WHERE locktype = 'advisory' AND objid = :lock AND granted"
-            ),
-            {"lock": _LOCK},
-        )
-        raise StoreError(f"the database is in use by another server: {holder}")
-
-
 def is_away(error: BaseException) -> bool:
     """Whether Postgres did not answer, or broke the connection off: nothing is wrong with what was asked."""
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or is_full(error) or is_conflict(error):
         return False
     return error.connection_invalidated or (
         isinstance(error, OperationalError) and type(error.orig).__module__.startswith("psycopg")
     )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database has no room on its disk."""
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0)
+    return sqlite_code == sqlite3.SQLITE_FULL or _sqlstate(error) == _DISK_FULL
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether another server's transaction came between: the same may be tried again at once."""
+    return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _RUN_AGAIN)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 def _sqlite(path: Path) -> Engine:
@@ -81,9 +84,8 @@ def _postgres(url: str) -> Engine:
         raise StoreError("--store must be a URL, as postgresql://user:password@host/database") from error
     if parsed.get_backend_name() != "postgresql":
         raise StoreError(f"--store must be a postgresql:// URL, got one that begins with {parsed.drivername}://")
-    name = f"gradwire server {platform.node()} {os.getpid()}"
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
-        connect_args={"application_name": name, "connect_timeout": 5},
+        connect_args={"application_name": SERVER_NAME, "connect_timeout": 5, **_KEEPALIVE},
     )

@@ -11,7 +11,7 @@ from gradwire_engine.spec.summary import TensorSummary
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.listing import Clause, Page
-from gradwire_server.store.tables import events, jobs, models, summaries
+from gradwire_server.store.tables import blob_store, events, jobs, models, summaries
 
 TERMINAL = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED)
 
@@ -69,11 +69,14 @@ def find_job(connection: Connection, job_id: str) -> JobRow | None:
     return _one_job(connection, select(jobs).where(jobs.c.job_id == job_id))
 
 
-def job_by_number(connection: Connection, number: int) -> JobRow:
-    """Return a job that is known to be there."""
-    row = _one_job(connection, select(jobs).where(jobs.c.id == number))
-    assert row is not None, f"there is no job number {number}"
-    return row
+def find_number(connection: Connection, number: int) -> JobRow | None:
+    """Return the job with that number, or None."""
+    return _one_job(connection, select(jobs).where(jobs.c.id == number))
+
+
+def job_to_change(connection: Connection, number: int) -> JobRow | None:
+    """Return a job to be changed, or None where it has been deleted; other servers wait for this transaction."""
+    return _one_job(connection, select(jobs).where(jobs.c.id == number).with_for_update())
 
 
 def job_of_request(connection: Connection, request_id: str) -> JobRow | None:
@@ -160,6 +163,18 @@ def save_summary(connection: Connection, tensor: str, summary: TensorSummary) ->
     """Remember what was found out of a tensor."""
     connection.execute(delete_from(summaries).where(summaries.c.tensor == tensor))
     connection.execute(insert(summaries).values(tensor=tensor, summary=json.dumps(asdict(summary))))
+
+
+def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
+    """Return the mark of the blob store that this database belongs to; and whether it may lie there not yet.
+
+    candidate: the mark where there is none so far.
+    """
+    mark = connection.scalar(select(blob_store.c.mark))
+    if mark is None:
+        connection.execute(insert(blob_store).values(mark=candidate))
+        return candidate, True
+    return mark, connection.scalar(select(jobs.c.id).limit(1)) is None
 
 
 def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobRow | None:

@@ -1,13 +1,11 @@
-"""The tables. A row holds the message itself, and beside it the columns that are searched by."""
+"""The tables. A row holds the message itself, and beside it the columns that are searched by.
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+A change here needs a step in `migrations`; a test holds the two against each other.
+"""
 
-# Counts the changes of these tables; a database of a later one is refused.
-SCHEMA_VERSION = 1
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
 metadata = MetaData()
-
-schema = Table("schema", metadata, Column("version", Integer, nullable=False))
 
 jobs = Table(
     "jobs",
@@ -68,3 +66,17 @@ summaries = Table(
     Column("tensor", String, primary_key=True),
     Column("summary", String, nullable=False),
 )
+
+# One row: the server that schedules.
+lease = Table(
+    "lease",
+    metadata,
+    # Grows by one with each server that takes the lease: what was written under an older one is refused.
+    Column("token", BigInteger, nullable=False),
+    Column("holder", String, nullable=False),
+    # Seconds since 1970 by the database's clock; 0: nobody holds it.
+    Column("expires", Float(53), nullable=False),
+)
+
+# One row, or none yet: the mark that lies in the blob store to which this database belongs.
+blob_store = Table("blob_store", metadata, Column("mark", String, nullable=False))

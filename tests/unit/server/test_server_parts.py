@@ -19,16 +19,18 @@ from gradwire_proto.v1.training_service_pb2 import (
     StateChange,
 )
 from gradwire_server.blobs import BlobStore, refusing_when_full
+from gradwire_server.changes import Changes
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.errors import ServiceError
 from gradwire_server.jobs import AttemptOverError, Jobs
+from gradwire_server.lease import Lease
 from gradwire_server.listing import parse_page
 from gradwire_server.scheduler import next_jobs
 from gradwire_server.settings import Settings, SettingsError, read_token
 from gradwire_server.store.database import Database
+from gradwire_server.store.news import Change
 from gradwire_server.store.tables import summaries
 from gradwire_server.uploads import Uploads
-from gradwire_server.watch import Watchers
 
 # --- policy ----------------------------------------------------------------------------------------------------------
 
@@ -167,8 +169,15 @@ def test_what_was_written_is_there_after_the_file_is_opened_again(tmp_path):
 
 
 @pytest.fixture
-def jobs(database):
-    return Jobs(database, Watchers(), clock=lambda: 1_700_000_000 * 10**9)
+def lease(database):
+    held = Lease(database)
+    assert asyncio.run(held.try_take())
+    return held
+
+
+@pytest.fixture
+def jobs(database, lease):
+    return Jobs(database, Changes(), lease, clock=lambda: 1_700_000_000 * 10**9)
 
 
 SPEC = JobSpec(epochs=3)
@@ -322,9 +331,9 @@ def test_a_sequence_number_from_the_future_is_refused(jobs):
 
 def test_a_watcher_that_takes_the_signal_first_misses_nothing():
     async def scenario():
-        watchers = Watchers()
+        watchers = Changes()
         signal = watchers.signal(1)
-        watchers.notify(1)
+        watchers.hear(Change(1))
         await asyncio.wait_for(signal.wait(), 1)
         assert not watchers.signal(1).is_set()
         assert not watchers.signal(2).is_set()

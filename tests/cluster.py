@@ -1,0 +1,76 @@
+"""A Ray cluster beside the servers: a head that runs no jobs, and a node that does, as in the deployment."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+_RAY = Path(sys.executable).parent / "ray"
+
+
+class Cluster:
+    """Each node is a process group of its own, so that nodes and servers come and go by themselves."""
+
+    def __init__(self, folder: Path, cpus: int = 2) -> None:
+        self.environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_TMPDIR": str(folder),
+            "PYTHONFAULTHANDLER": "1",
+        }
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+        self._cpus = cpus
+        self.start()
+
+    def start(self) -> None:
+        """Start both nodes."""
+        self._head = self._start_node("--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false")
+        self.start_node()
+
+    def start_node(self) -> None:
+        """Start the node that runs jobs."""
+        self._node = self._start_node(f"--address={self.address}", f"--num-cpus={self._cpus}")
+
+    def kill_node(self) -> None:
+        """End the node that runs jobs, with its workers."""
+        _kill_family(self._node)
+
+    def kill(self) -> None:
+        """End everything. Asked in order, Ray would wait for its actors, which stay for the next server."""
+        for node in (self._node, self._head):
+            _kill_family(node)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of gradwire's actors."""
+        found = []
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._node.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if any("ray::Trainer" in part for part in (process.name(), *process.cmdline())):
+                        found.append(process)
+        return found
+
+    def _start_node(self, *options: str) -> "subprocess.Popen[str]":
+        command = [_RAY, "start", "--block", "--disable-usage-stats", *options]
+        node = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
+        assert node.stdout is not None
+        assert any("Ray runtime started" in line for line in node.stdout)
+        return node
+
+
+def _kill_family(node: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(psutil.Error):
+        family = psutil.Process(node.pid)
+        for process in [*family.children(recursive=True), family]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+    node.wait(20)
+    assert node.stdout is not None
+    node.stdout.close()
