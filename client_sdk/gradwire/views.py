@@ -41,6 +41,9 @@ class JobInfo:
     error: str
     model: str
     plan: Plan | None
+    # What it takes of the service's disks, beside its data and its model.
+    log_bytes: int = 0
+    checkpoint_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def job_info(job: Job) -> JobInfo:
         error=job.error.message,
         model=job.model.removeprefix("models/"),
         plan=plan_of(job.execution) if job.HasField("execution") else None,
+        log_bytes=job.disk_usage.log_bytes,
+        checkpoint_bytes=job.disk_usage.checkpoint_bytes,
     )
 
 

@@ -68,7 +68,8 @@ def serve(
     from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415  (see above)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for library in ("ray", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         file = token_file or (data / "token" if make_token else None)
         settings = Settings(

@@ -19,15 +19,18 @@ from gradwire_proto.v1 import dataset_service_pb2, model_service_pb2, training_s
 from gradwire_proto.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from gradwire_server.attempts import Attempts
 from gradwire_server.blobs import BlobStore
 from gradwire_server.changes import Changes
 from gradwire_server.checkpoints import Checkpoints
+from gradwire_server.collecting import Collector
 from gradwire_server.interceptor import Door
 from gradwire_server.jobs import Jobs
 from gradwire_server.leading import Leader
 from gradwire_server.lease import Lease
 from gradwire_server.models import Models
 from gradwire_server.resumption import Resumption
+from gradwire_server.room import Room
 from gradwire_server.runner import ClusterLostError, Runner
 from gradwire_server.services.datasets import DatasetService
 from gradwire_server.services.models import ModelService
@@ -91,7 +94,9 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
     lease = Lease(database)
     jobs = Jobs(database, changes, lease)
     checkpoints = Checkpoints(blobs)
-    leader = Leader(lease, jobs, runner, blobs, checkpoints, changes)
+    room = Room(settings.data, blobs.staging)
+    collector = Collector(database, blobs, checkpoints)
+    leader = Leader(lease, jobs, runner, changes, collector, lambda: Attempts(jobs, runner, blobs, checkpoints, room))
     models = Models(database, blobs)
 
     server = grpc.aio.server(
@@ -104,10 +109,11 @@ async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready:
             ("grpc.keepalive_permit_without_calls", 1),
         ],
     )
-    validator = Validator(database, blobs, runner)
+    validator = Validator(database, blobs, runner, room)
     resumption = Resumption(jobs, models, checkpoints, blobs)
     add_TrainingServiceServicer_to_server(TrainingService(jobs, validator, resumption, checkpoints, changes), server)
-    add_DatasetServiceServicer_to_server(DatasetService(blobs, Uploads(blobs, blobs.staging / "uploads")), server)
+    uploads = Uploads(blobs, blobs.staging / "uploads", room)
+    add_DatasetServiceServicer_to_server(DatasetService(blobs, uploads), server)
     add_ModelServiceServicer_to_server(ModelService(models), server)
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

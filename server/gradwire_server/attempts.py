@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 from gradwire_engine.spec.building import references
+from gradwire_proto.v1.training_service_pb2 import Event, JobWarning
 from gradwire_server.blobs import BlobStore
 from gradwire_server.checkpoints import Checkpoints
-from gradwire_server.jobs import AttemptOverError, Jobs
+from gradwire_server.errors import DISK_FULL
+from gradwire_server.jobs import MOST_WORKERS_LOST, AttemptOverError, Jobs
 from gradwire_server.lease import LeaseLostError
+from gradwire_server.room import Room
 from gradwire_server.runner import Pool, Runner, Worker, WorkerLostError
 from gradwire_server.store.queries import JobRow
 from gradwire_worker.reports import Assignment, Report
@@ -20,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 # How long a poll waits for something to report before it is asked again.
 _POLL_SECONDS = 20.0
+# A job whose worker died once goes on at once; after that it waits a second, then twice as long each time.
+_MOST_BACKOFF_SECONDS = 30.0
 
 
 class _Fate(Enum):
@@ -34,8 +40,9 @@ class _Fate(Enum):
 class Attempts:
     """Runs attempts on workers and stores what they report, as long as this server schedules."""
 
-    def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore, checkpoints: Checkpoints) -> None:
+    def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore, checkpoints: Checkpoints, room: Room) -> None:
         self._jobs = jobs
+        self._room = room
         self._runner = runner
         self._blobs = blobs
         self._checkpoints = checkpoints
@@ -50,16 +57,20 @@ class Attempts:
 
     async def run(self, queued: JobRow, pool: Pool) -> None:
         """Run the next attempt of a queued job to its end, whatever that is. Cancelling this stops the worker."""
+        if queued.workers_lost > 1:
+            await asyncio.sleep(min(_MOST_BACKOFF_SECONDS, 2.0 ** (queued.workers_lost - 2)))
         worker = await self._runner.acquire(pool)
         with self._returning(worker) as returned:
+            returned.fate = _Fate.RELEASE  # The worker has not seen the job yet.
+            starting = asyncio.ensure_future(self._jobs.start_attempt(queued.id))
             try:
-                row = await self._jobs.start_attempt(queued.id)
-            except AttemptOverError:
-                returned.fate = _Fate.RELEASE  # The job was cancelled while it waited: the worker has not seen it.
-                return
-            except LeaseLostError:
-                returned.fate = _Fate.LEAVE
-                return
+                row = await asyncio.shield(starting)
+            except (AttemptOverError, LeaseLostError):
+                return  # The job was stopped while it waited, or another server has it now.
+            except asyncio.CancelledError:
+                with suppress(AttemptOverError, LeaseLostError):
+                    await self._jobs.requeue(queued.id, (await starting).message.attempt)
+                raise
             returned.fate = await self._guard(worker, row, self._start_and_follow)
 
     async def take_over(self, row: JobRow, worker: Worker) -> None:
@@ -96,8 +107,10 @@ class Attempts:
             await follow(worker, row)
         except WorkerLostError as error:
             _log.warning("%s lost its worker in attempt %d: %s", job, attempt, error)
+            # Only where it will be read: asking for it takes time, in which the job could go on.
+            last_words = await self._runner.last_words(worker) if row.workers_lost + 1 == MOST_WORKERS_LOST else ""
             with suppress(AttemptOverError):
-                await self._jobs.worker_lost(row.id, attempt, str(error))
+                await self._jobs.worker_lost(row.id, attempt, str(error), last_words)
             return _Fate.DISCARD
         except LeaseLostError:
             return _Fate.LEAVE
@@ -126,14 +139,17 @@ class Attempts:
         while not ended:
             reports = await self._runner.poll(worker, job, attempt, acknowledged, _POLL_SECONDS)
             if reports:
-                ended = await self._store(row, reports)
+                ended = await self._room.for_running_work(partial(self._store, row, reports))
                 acknowledged = reports[-1].sequence
             else:
                 # Whoever wanted it to stop may have gone unheard.
                 await self._jobs.check_attempt(row.id, attempt)
 
-    async def _store(self, row: JobRow, reports: list[Report]) -> bool:
-        """Store reports, their weights first; whether the job has ended with them."""
+    async def _store(self, row: JobRow, reports: list[Report], waited: float) -> bool:
+        """Store reports, their weights first; whether the job has ended with them.
+
+        waited: the seconds for which there was no room for them.
+        """
         events = [report.message() for report in reports]
         for event, report in zip(events, reports, strict=True):
             if report.weights is None:
@@ -142,6 +158,9 @@ class Attempts:
                 await asyncio.to_thread(self._blobs.put, event.checkpoint.weights.sha256, report.weights)
             else:
                 await asyncio.to_thread(self._checkpoints.save, row.id, event.checkpoint, report.weights)
+        if waited:
+            message = f"the server's disk was full: nothing could be stored for {waited:.0f} s"
+            events.insert(0, Event(warning=JobWarning(reason=DISK_FULL, message=message)))
         stored = await self._jobs.record(row.id, row.message.attempt, events, reports[-1].sequence)
         if stored.message.model:
             await asyncio.to_thread(self._checkpoints.drop, row.id)

@@ -1,19 +1,21 @@
 """Bytes by digest: tensors and weights in a folder, or in an object store by fsspec. The server alone writes them."""
 
-import errno
 import hashlib
 import os
 import platform
 import tempfile
-from pathlib import Path
+import time
+from pathlib import Path, PurePosixPath
 
-from gradwire_server.errors import disk_full
+from gradwire_server.room import refusing_when_full
 from gradwire_worker.tensors import BlobReader
 
 # A blob that every store has, by which a worker tells whether it reaches the store.
 _PROBE = b"gradwire blob store"
 # The file that holds the store's mark.
 _MARK = "mark"
+# What nothing names is kept this long after it was last wanted: its job may still come.
+KEPT_SECONDS = 86_400.0
 
 
 class BlobStore(BlobReader):
@@ -26,7 +28,9 @@ class BlobStore(BlobReader):
     def __init__(self, url: str, scratch: Path) -> None:
         super().__init__(url, cache=scratch / "cache")
         server = hashlib.sha256(f"{platform.node()}:{scratch.resolve()}".encode()).hexdigest()[:12]
-        self.staging = Path(self.root, "staging", server) if self.is_local else scratch
+        # Of all servers; the one below is this server's.
+        self._staging_root = Path(self.root, "staging") if self.is_local else scratch / "staging"
+        self.staging = self._staging_root / server
         self.staging.mkdir(parents=True, exist_ok=True)
         self.probe = hashlib.sha256(_PROBE).hexdigest()
         self.put(self.probe, _PROBE)
@@ -35,7 +39,7 @@ class BlobStore(BlobReader):
     def mark(self) -> str | None:
         """The text by which the database knows its blob store, if it lies here."""
         path = f"{self.root}/{_MARK}"
-        return self.fs.cat_file(path).decode() if self.fs.exists(path) else None
+        return str(self.fs.cat_file(path).decode()) if self.fs.exists(path) else None
 
     def set_mark(self, mark: str) -> None:
         """Make this the blob store of the database with that mark."""
@@ -52,11 +56,68 @@ class BlobStore(BlobReader):
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a file in the store's file system: durable, and whole or not at all."""
-        with refusing_when_full(), tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self._move(Path(file.name), path)
+        with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
+            staged = Path(file.name)
+            try:
+                with refusing_when_full():
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._move(staged, path)
+            except BaseException:
+                staged.unlink(missing_ok=True)
+                raise
+
+    def keep(self, sha256: str) -> bool:
+        """Say that a blob is wanted: it is then there for a day at least, named or not; False if it is not there."""
+        path = self.blob_path(sha256)
+        try:
+            if self._age(path) > KEPT_SECONDS / 2:
+                if self.is_local:
+                    os.utime(path)
+                else:
+                    self.fs.pipe_file(path, self.fs.cat_file(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def old_files(self) -> list[str]:
+        """Return the files of the store and its staging area that nobody has written or wanted for a day."""
+        staged = [str(path) for path in self._staged_files()]
+        return [path for path in {*self.fs.find(self.root), *staged} if self._is_old(path)]
+
+    def delete_if_old(self, path: str) -> bool:
+        """Delete a file, unless it has been wanted meanwhile."""
+        if not self._is_old(path):
+            return False
+        if self.is_staged(path):
+            Path(path).unlink()
+        else:
+            self.fs.rm_file(path)
+        return True
+
+    def is_staged(self, path: str) -> bool:
+        """Whether the file is one that was not finished."""
+        return Path(path).is_relative_to(self._staging_root)
+
+    def is_blob(self, path: str) -> bool:
+        """Whether the file is a tensor or weights, and none that the store itself needs."""
+        sha256 = PurePosixPath(path).name
+        return path == self.blob_path(sha256) and sha256 != self.probe
+
+    def _staged_files(self) -> list[Path]:
+        return [path for path in self._staging_root.rglob("*") if path.is_file()]
+
+    def _is_old(self, path: str) -> bool:
+        try:
+            return self._age(path) > KEPT_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def _age(self, path: str) -> float:
+        if self.is_staged(path):
+            return time.time() - Path(path).stat().st_mtime
+        return time.time() - self.fs.modified(path).timestamp()
 
     def _move(self, staged: Path, path: str) -> None:
         with refusing_when_full():
@@ -77,14 +138,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class refusing_when_full:  # noqa: N801  (reads as a phrase where it is used)
-    """Turns a full disk into the error that clients understand."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full("the server's disk is full; delete what is not needed, or try again later") from error

@@ -8,7 +8,7 @@ from gradwire_server.blobs import BlobStore
 from gradwire_worker.reports import ResumePoint
 
 # The newest, and the one before in case the newest is damaged.
-_KEPT = 2
+KEPT = 2
 
 
 class Checkpoints:
@@ -20,7 +20,7 @@ class Checkpoints:
     def save(self, job: int, checkpoint: Checkpoint, weights: bytes) -> None:
         """Keep the weights after an epoch, and drop what is older than needed."""
         self._blobs.write(f"{self._folder(job)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}", weights)
-        for path in self._files(job)[_KEPT:]:
+        for path in self._files(job)[KEPT:]:
             self._blobs.fs.rm_file(path)
 
     def newest(self, job: int) -> ResumePoint | None:
@@ -36,6 +36,11 @@ class Checkpoints:
         """Delete all of a job's checkpoints."""
         if self._blobs.fs.exists(self._folder(job)):
             self._blobs.fs.rm(self._folder(job), recursive=True)
+
+    def job_of(self, path: str) -> int | None:
+        """Return the number of the job whose checkpoint the file is, or None."""
+        parts = PurePosixPath(path).parts
+        return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 
     def _folder(self, job: int) -> str:
         return f"{self._blobs.root}/checkpoints/{job}"

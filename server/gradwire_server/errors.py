@@ -9,6 +9,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status
 
 DOMAIN = "gradwire.dev"
+# The reason of the error that work which can wait waits out.
+DISK_FULL = "DISK_FULL"
 
 
 class ServiceError(Exception):
@@ -73,7 +75,7 @@ def data_loss(message: str) -> ServiceError:
 def disk_full(message: str) -> ServiceError:
     """There is no room for what the client sends."""
     detail = QuotaFailure(violations=[QuotaFailure.Violation(subject="disk", description=message)])
-    return ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL", message, detail)
+    return ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, DISK_FULL, message, detail)
 
 
 def unauthenticated(message: str) -> ServiceError:

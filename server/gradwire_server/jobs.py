@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
+from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import (
@@ -20,9 +21,11 @@ from gradwire_proto.v1.training_service_pb2 import (
     StateChange,
 )
 from gradwire_server.changes import Changes
+from gradwire_server.checkpoints import KEPT
 from gradwire_server.errors import already_exists, failed_precondition, not_found, out_of_range
 from gradwire_server.lease import Lease
 from gradwire_server.listing import Page
+from gradwire_server.room import when_there_is_room
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.news import Change
@@ -30,8 +33,8 @@ from gradwire_server.store.queries import JobRow
 
 _log = logging.getLogger(__name__)
 
-# A job whose workers die this often is given up: it may well be what kills them.
-_MOST_WORKERS_LOST = 3
+# A job whose workers die this often without a new epoch is given up: it may well be what kills them.
+MOST_WORKERS_LOST = 3
 
 _UNFINISHED = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
 
@@ -187,19 +190,27 @@ class Jobs:
             if reported <= row.reported:
                 return row  # Stored just before the database went away.
             row.reported = reported
-            self._append(connection, row, [new for event in events for new in _unseen(connection, row, event)])
+            new = [unseen for event in events for unseen in _unseen(connection, row, event)]
+            if any(event.HasField("epoch") for event in new):
+                row.workers_lost = 0
+            self._append(connection, row, new)
             return row
 
         return await self._schedule(work)
 
-    async def worker_lost(self, number: int, attempt: int, cause: str) -> JobRow:
-        """Queue the job again after its worker died, or fail it if that has happened too often."""
+    async def worker_lost(self, number: int, attempt: int, cause: str, last_words: str) -> JobRow:
+        """Queue the job again after its worker died, or fail it if that has happened too often.
+
+        last_words: the end of the worker's log, for the user of a job that fails.
+        """
 
         def work(connection: Connection) -> JobRow:
             row = _check_current(queries.job_to_change(connection, number), number, attempt)
             row.workers_lost += 1
-            if row.workers_lost >= _MOST_WORKERS_LOST:
-                message = f"{row.workers_lost} workers died while they ran this job; the last: {cause}"
+            if row.workers_lost >= MOST_WORKERS_LOST:
+                message = f"{row.workers_lost} workers died at the same place of this job; the last: {cause}"
+                if last_words:
+                    message += f"\nits log ends with:\n{last_words}"
                 self._append(connection, row, [_failure("WORKER_LOST", message)])
             else:
                 self._append(connection, row, [_warning("WORKER_LOST", cause), _change(JobState.JOB_STATE_QUEUED)])
@@ -271,13 +282,13 @@ class Jobs:
         return row
 
     async def _schedule(self, work: Callable[[Connection], JobRow]) -> JobRow:
-        """Make a change that only the server may make that holds the lease."""
+        """Make a change that only the server may make that holds the lease; waits while the disk is full."""
 
         def fenced(connection: Connection) -> JobRow:
             self._lease.check(connection)
             return work(connection)
 
-        return await self._change(fenced)
+        return await when_there_is_room(lambda _waited: self._change(fenced))
 
     def _append(self, connection: Connection, row: JobRow, events: Sequence[Event]) -> None:
         """Give the events their numbers, fold them into the job, and store both."""
@@ -314,8 +325,12 @@ def _still_there(connection: Connection, found: JobRow) -> JobRow:
 def _fold(job: Job, event: Event) -> None:
     """Bring the job's own fields up to its newest event."""
     kind = event.WhichOneof("kind")
+    job.disk_usage.log_bytes += event.ByteSize()
     if kind == "epoch":
         job.last_epoch.CopyFrom(event.epoch)
+    if kind == "checkpoint":
+        kept = KEPT if job.disk_usage.checkpoint_bytes else 1
+        job.disk_usage.checkpoint_bytes = kept * tensor_type(event.checkpoint.weights).size_bytes
     if kind != "state_change":
         return
     change = event.state_change
@@ -327,6 +342,8 @@ def _fold(job: Job, event: Event) -> None:
     if change.state in queries.TERMINAL:
         job.end_time.CopyFrom(event.time)
         job.model = change.model
+        if change.model:  # Its weights are the model's now.
+            job.disk_usage.checkpoint_bytes = 0
         if change.HasField("error"):
             job.error.CopyFrom(change.error)
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from gradwire_server.attempts import Attempts
-from gradwire_server.blobs import BlobStore
 from gradwire_server.changes import Changes
-from gradwire_server.checkpoints import Checkpoints
+from gradwire_server.collecting import Collector
 from gradwire_server.jobs import Jobs
 from gradwire_server.lease import Lease, LeaseLostError
 from gradwire_server.runner import Runner, WorkerLostError
@@ -23,16 +23,16 @@ class Leader:
         lease: Lease,
         jobs: Jobs,
         runner: Runner,
-        blobs: BlobStore,
-        checkpoints: Checkpoints,
         changes: Changes,
+        collector: Collector,
+        make_attempts: Callable[[], Attempts],
     ) -> None:
         self._lease = lease
         self._jobs = jobs
         self._runner = runner
-        self._blobs = blobs
-        self._checkpoints = checkpoints
         self._changes = changes
+        self._collector = collector
+        self._make_attempts = make_attempts
         # Set once jobs that are submitted here will run: elsewhere, or here, where workers are warm then.
         self.ready = asyncio.Event()
 
@@ -51,7 +51,7 @@ class Leader:
                 await self._lease.give_back()
 
     async def _lead(self) -> None:
-        attempts = Attempts(self._jobs, self._runner, self._blobs, self._checkpoints)
+        attempts = self._make_attempts()
         scheduler = Scheduler(self._jobs, self._runner, attempts)
         leave_workers = self._runner.outlives_server
         try:
@@ -62,6 +62,7 @@ class Leader:
                 self._changes.scheduler = scheduler
                 self.ready.set()
                 tasks.create_task(self._runner.tend())
+                tasks.create_task(self._collector.run())
                 tasks.create_task(scheduler.run())
         finally:
             self._changes.scheduler = None

@@ -1,4 +1,7 @@
-"""Ray: the cluster's room, its workers, and the calls to them. No other file of the server speaks to Ray."""
+"""Ray: the cluster's room, its workers, and the calls to them. No other file of the server speaks to Ray.
+
+Whatever Ray does itself, and not a worker, runs in a thread: where the cluster is lost, such a call never comes back.
+"""
 
 import asyncio
 import hashlib
@@ -6,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -35,7 +39,7 @@ _ANSWER_SECONDS = 5
 # How long a cluster's head may take to accept a connection.
 _REACH_SECONDS = 5
 # How often the cluster is looked at, and how often in a row its head may not answer before it counts as lost.
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 3.0
 _MOST_UNANSWERED = 3
 # A worker that no server calls for so long ends itself; idle ones are called as often as the cluster is looked at.
 _FORSAKEN_SECONDS = 900.0
@@ -80,7 +84,7 @@ class Runner:
         self._workers: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._lent: dict[Pool, int] = {"cpu": 0, "gpu": 0}
         self._capacity: dict[Pool, int] = {"cpu": 0, "gpu": 0}
-        self._making: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         # The names of all workers of this server's, idle, lent or being made.
         self._names: set[str] = set()
         self._made = 0
@@ -119,10 +123,10 @@ class Runner:
         of another version, are ended.
         """
         found: dict[tuple[str, int], Worker] = {}
-        for name in ray.util.list_named_actors():
+        for name in await asyncio.to_thread(ray.util.list_named_actors):
             if not name.startswith(self._store_prefix):
                 continue
-            actor = ray.get_actor(name)
+            actor = await asyncio.to_thread(ray.get_actor, name)
             try:
                 if not name.startswith(self._name_prefix):
                     raise WorkerLostError("it is of another version")
@@ -132,7 +136,7 @@ class Runner:
                     worker = await self._introduce(name, pool, actor)
             except (WorkerLostError, TimeoutError) as error:
                 _log.warning("worker %s, left by an earlier server, is ended: %s", name, error)
-                ray.kill(actor)
+                await asyncio.to_thread(ray.kill, actor)
                 continue
             self._names.add(name)
             self._workers[pool] += 1
@@ -145,12 +149,11 @@ class Runner:
 
     def forget(self) -> None:
         """Let go of all workers: another server schedules, and has them now, if they outlive this one's Ray."""
-        for task in self._making:
+        for task in self._background:
             task.cancel()
         if not self.outlives_server:
             for name in self._names:
-                with suppress(ValueError):  # It is not there any more.
-                    ray.kill(ray.get_actor(name))
+                self._run(asyncio.to_thread(_end, name))
         self._names.clear()
         for pool in self._idle:
             self._idle[pool] = asyncio.Queue()
@@ -182,15 +185,11 @@ class Runner:
             await asyncio.sleep(_FORSAKEN_SECONDS / 10)
             names = await asyncio.to_thread(ray.util.list_named_actors)
             for name in names:
-                if not name.startswith(self._store_prefix):
-                    continue
-                with suppress(ValueError):  # It has ended just now.
-                    actor = ray.get_actor(name)
-                    if name in self._names:
-                        actor.ping.remote()
-                    else:
-                        _log.warning("worker %s belongs to no job and no server: it is ended", name)
-                        ray.kill(actor)
+                if name in self._names:
+                    await asyncio.to_thread(_call_on, name)
+                elif name.startswith(self._store_prefix):
+                    _log.warning("worker %s belongs to no job and no server: it is ended", name)
+                    await asyncio.to_thread(_end, name)
 
     async def last_words(self, worker: Worker) -> str:
         """Return the end of a dead worker's log, "" where its node is gone too."""
@@ -242,8 +241,12 @@ class Runner:
                 worker = await self._idle[pool].get()
                 if isinstance(worker, WorkerLostError):
                     raise worker
-                if await _answers(worker):
-                    return worker
+                try:
+                    if await _answers(worker):
+                        return worker
+                except asyncio.CancelledError:
+                    self._idle[pool].put_nowait(worker)
+                    raise
                 self._names.discard(worker.name)
                 self._workers[pool] -= 1
                 self._make_missing(pool)
@@ -258,7 +261,7 @@ class Runner:
 
     def discard(self, worker: Worker) -> None:
         """End a worker that cannot be trusted any more."""
-        ray.kill(worker.actor)
+        self._run(asyncio.to_thread(_end, worker.name))
         self._names.discard(worker.name)
         self._lent[worker.pool] -= 1
         self._workers[worker.pool] -= 1
@@ -287,9 +290,13 @@ class Runner:
         """Begin to make workers for those who wait, as far as there is room."""
         while self._workers[pool] < min(self._lent[pool], self._capacity[pool]):
             self._workers[pool] += 1
-            task = asyncio.create_task(self._make(pool))
-            self._making.add(task)
-            task.add_done_callback(self._making.discard)
+            self._run(self._make(pool))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let work be done, whoever waits for it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _make(self, pool: Pool) -> None:
         self._made += 1
@@ -299,18 +306,15 @@ class Runner:
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         variables["GRADWIRE_PLAN"] = self._settings.plan
         try:
-            actor = (
-                ray.remote(Trainer)
-                .options(
-                    name=name,
-                    lifetime="detached",
-                    num_cpus=self._settings.cpus_per_job,
-                    num_gpus=self._settings.gpus_per_job if pool == "gpu" else 0,
-                    max_concurrency=_CALLS_AT_ONCE,
-                    runtime_env={"env_vars": variables},
-                )
-                .remote(_FORSAKEN_SECONDS)
+            make = ray.remote(Trainer).options(
+                name=name,
+                lifetime="detached",
+                num_cpus=self._settings.cpus_per_job,
+                num_gpus=self._settings.gpus_per_job if pool == "gpu" else 0,
+                max_concurrency=_CALLS_AT_ONCE,
+                runtime_env={"env_vars": variables},
             )
+            actor = await asyncio.to_thread(make.remote, _FORSAKEN_SECONDS)
             worker = await self._introduce(name, pool, actor)
         except (WorkerLostError, RayError) as error:
             self._names.discard(name)
@@ -331,6 +335,16 @@ def _reach(address: str) -> None:
     """OSError unless something listens there."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+
+
+def _end(name: str) -> None:
+    with suppress(ValueError):  # It has ended by itself.
+        ray.kill(ray.get_actor(name))
+
+
+def _call_on(name: str) -> None:
+    with suppress(ValueError):
+        ray.get_actor(name).ping.remote()
 
 
 async def _answers(worker: Worker) -> bool:

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gradwire_server.blobs import BlobStore, refusing_when_full
-from gradwire_server.errors import data_loss, invalid_argument, out_of_range
+from gradwire_server.blobs import BlobStore
+from gradwire_server.errors import ServiceError, data_loss, invalid_argument, out_of_range
+from gradwire_server.room import Room, refusing_when_full
 
 _READ_BYTES = 1 << 22
 
@@ -17,8 +18,9 @@ _READ_BYTES = 1 << 22
 class Uploads:
     """What has arrived of each digest. Two uploads of the same digest take turns."""
 
-    def __init__(self, blobs: BlobStore, folder: Path) -> None:
+    def __init__(self, blobs: BlobStore, folder: Path, room: Room) -> None:
         self._blobs = blobs
+        self._room = room
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -34,7 +36,7 @@ class Uploads:
         lock = self._locks.setdefault(sha256, asyncio.Lock())
         try:
             async with lock:
-                if self._blobs.has(sha256):
+                if self._blobs.keep(sha256):
                     yield None
                     return
                 received = self.received_bytes(sha256)
@@ -42,6 +44,7 @@ class Uploads:
                     raise out_of_range(
                         "header.offset", f"is {offset}, but {received} bytes have arrived: go on from there"
                     )
+                self._room.refuse_new_work(size - offset)
                 upload = Upload(self._blobs, self._part(sha256), sha256, size)
                 await asyncio.to_thread(upload.open, offset)
                 try:
@@ -112,8 +115,12 @@ class Upload:
 
     def _store(self, chunk: bytes) -> None:
         assert self._file is not None
-        with refusing_when_full():
-            self._file.write(chunk)
+        try:
+            with refusing_when_full():
+                self._file.write(chunk)
+        except ServiceError:
+            self._file.truncate(0)  # What has arrived is part of what fills the disk.
+            raise
         self._digest.update(chunk)
 
     def _adopt(self) -> None:

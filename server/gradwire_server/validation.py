@@ -11,6 +11,7 @@ from gradwire_proto.v1.spec_pb2 import Device, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_server.blobs import BlobStore
 from gradwire_server.errors import failed_precondition, invalid_argument
+from gradwire_server.room import Room
 from gradwire_server.runner import Runner
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
@@ -31,13 +32,15 @@ class ValidJob:
 class Validator:
     """Checks specs against the rules, the blobs and the cluster."""
 
-    def __init__(self, database: Database, blobs: BlobStore, runner: Runner) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, runner: Runner, room: Room) -> None:
         self._database = database
+        self._room = room
         self._blobs = blobs
         self._runner = runner
 
     async def check(self, spec: JobSpec) -> ValidJob:
-        """Return the resolved job, or raise INVALID_ARGUMENT or FAILED_PRECONDITION."""
+        """Return the resolved job, or raise INVALID_ARGUMENT, FAILED_PRECONDITION or RESOURCE_EXHAUSTED."""
+        self._room.refuse_new_work()
         _refuse(check_spec(spec))
         for field, reference in references(spec).items():
             self._check_stored(field, reference)
@@ -55,7 +58,7 @@ class Validator:
         return ValidJob(resolve(spec), is_classification(spec, remembered))
 
     def _check_stored(self, field: str, reference: TensorRef) -> None:
-        if not self._blobs.has(reference.sha256):
+        if not self._blobs.keep(reference.sha256):
             raise failed_precondition(
                 "TENSOR_MISSING",
                 f"{_PREFIX}{field}",

@@ -46,6 +46,16 @@ def test_a_paused_job_goes_on_to_the_same_bits_and_no_epoch_comes_twice(client, 
     assert not [event for event in job.events() if "NOT_DETERMINISTIC" in event.text]
 
 
+def test_a_job_may_be_paused_and_resumed_at_any_moment_of_its_start(client):
+    for attempt in range(12):
+        job = submit(client, 30, f"restless-{attempt}")
+        for _ in range(attempt % 4):  # A call each: the later, the further the start has come.
+            job.refresh()
+        job.pause()
+        job.resume()
+        assert len(job.result().epochs) == 30
+
+
 def test_while_it_is_paused_nothing_of_it_runs(client):
     job = submit(client, 10**6, "set-aside")
     next(iter(job.epochs()))

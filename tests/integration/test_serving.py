@@ -274,6 +274,29 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, s
     assert any("WORKER_LOST" in event.text for event in job.events())
 
 
+def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_on(client, server):
+    rng = np.random.default_rng(0)
+    model = gw.Sequential(gw.Linear(64, 1500), gw.ReLU(), gw.Linear(1500, 5))
+    job = client.submit(
+        model,
+        (rng.random((100_000, 64)), rng.integers(0, 5, 100_000)),
+        loss=gw.CrossEntropy(),
+        optimizer=gw.SGD(model, lr=0.01),
+        epochs=2,
+        batch_size=8,
+    )
+    for event in job.events():
+        if event.state == "RUNNING":  # The first epoch takes far longer than it takes to kill it.
+            for worker in workers_of(server):
+                worker.send_signal(signal.SIGSEGV)
+    assert job.refresh().attempt == 3
+    with pytest.raises(gw.JobFailedError, match="3 workers died at the same place of this job") as caught:
+        job.result()
+    assert "its log ends with:" in str(caught.value), str(caught.value)
+    assert "Fatal Python error: Segmentation fault" in str(caught.value), str(caught.value)
+    assert small_job(client).result().epochs
+
+
 def test_ctrl_c_in_fit_leaves_the_job_running_and_says_how_to_go_on(server, client):
     script = f"""
 import numpy as np, gradwire as gw

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import ray
 
-_TAIL_BYTES = 4096
-_TAIL_LINES = 20
+_TAIL_BYTES = 1 << 16
+_TAIL_LINES = 40
+# Ray's own marks, and the modules that Python lists after a crash, all in one line.
+_UNTOLD = (":", "Extension modules:")
 
 
 def own_log() -> tuple[str, str]:
@@ -21,5 +23,5 @@ def last_lines(path: str) -> str:
     with file.open("rb") as log:
         log.seek(max(0, file.stat().st_size - _TAIL_BYTES))
         text = log.read().decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(":")]  # Ray's own marks.
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_UNTOLD)]
     return "\n".join(lines[-_TAIL_LINES:])

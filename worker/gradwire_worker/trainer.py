@@ -1,6 +1,5 @@
 """The actor: start a job, poll its reports, stop it. Training runs on a thread of its own, one job at a time."""
 
-import faulthandler
 import logging
 import os
 import threading
@@ -38,8 +37,6 @@ class Trainer:
 
         forsaken_seconds: end this process when nobody has called for so long, as no server is there any more.
         """
-        # Where this process crashes in native code, its log says where.
-        faulthandler.enable()
         self._called = time.monotonic()
         if forsaken_seconds is not None:
             watch = threading.Thread(target=self._end_when_forsaken, args=(forsaken_seconds,), daemon=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gradwire.cli.output import AsJson, At, Token, print_json, print_json_line, print_table, when
+from gradwire.cli.output import AsJson, At, Token, print_json, print_json_line, print_table, size, when
 from gradwire.client import Client
 from gradwire.display import Display
 from gradwire.errors import JobCancelledError, JobFailedError
@@ -58,6 +58,7 @@ def show(name: Name, at: At = None, token: Token = None, as_json: AsJson = False
         ]
     if info.last_epoch:
         rows.append(["last", epoch_text(info.last_epoch)])
+    rows.append(["disk", f"log {size(info.log_bytes)}, checkpoints {size(info.checkpoint_bytes)}"])
     rows += [["error", info.error]] if info.error else []
     rows += [["model", info.model]] if info.model else []
     print_table(["", ""], rows)

@@ -32,7 +32,7 @@ JOB_STATE_FAILED: JobState
 JOB_STATE_CANCELLED: JobState
 
 class Job(_message.Message):
-    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempt", "last_sequence", "last_epoch", "error", "model", "execution")
+    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempt", "last_sequence", "last_epoch", "error", "model", "execution", "disk_usage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Job(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    DISK_USAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: _spec_pb2.JobSpec
     state: JobState
@@ -57,7 +58,16 @@ class Job(_message.Message):
     error: JobError
     model: str
     execution: Execution
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
+    disk_usage: DiskUsage
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., disk_usage: _Optional[_Union[DiskUsage, _Mapping]] = ...) -> None: ...
+
+class DiskUsage(_message.Message):
+    __slots__ = ("log_bytes", "checkpoint_bytes")
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    log_bytes: int
+    checkpoint_bytes: int
+    def __init__(self, log_bytes: _Optional[int] = ..., checkpoint_bytes: _Optional[int] = ...) -> None: ...
 
 class JobError(_message.Message):
     __slots__ = ("reason", "message")

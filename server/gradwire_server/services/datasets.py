@@ -38,7 +38,7 @@ class DatasetService(DatasetServiceServicer):
         missing: dict[str, MissingTensor] = {}
         for position, reference in enumerate(request.tensors):
             _checked(f"tensors[{position}]", reference)
-            if not self._blobs.has(reference.sha256):
+            if not self._blobs.keep(reference.sha256):
                 received = self._uploads.received_bytes(reference.sha256)
                 missing.setdefault(reference.sha256, MissingTensor(tensor=reference, received_bytes=received))
         return FindMissingTensorsResponse(missing=missing.values())

@@ -12,8 +12,6 @@ from sqlalchemy import Connection, inspect, text
 from gradwire_server.store.engines import StoreError
 
 _log = logging.getLogger(__name__)
-# It tells of every start of its own.
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 # Servers that start together take turns.
 _LOCK = zlib.crc32(b"gradwire migration")
@@ -21,14 +19,20 @@ _LOCK = zlib.crc32(b"gradwire migration")
 _BEFORE_ALEMBIC = "1"
 
 
+def alembic_config(connection: Connection) -> Config:
+    """Return what Alembic's commands need to know to work on this connection."""
+    config = Config()
+    config.set_main_option("script_location", "gradwire_server:store/migrations")
+    config.attributes["connection"] = connection
+    return config
+
+
 def migrate(connection: Connection, name: str) -> None:
     """Take the database through the steps that it lacks, all or none; StoreError if a later version has written it.
 
     name: what to call the database in a message.
     """
-    config = Config()
-    config.set_main_option("script_location", "gradwire_server:store/migrations")
-    config.attributes["connection"] = connection
+    config = alembic_config(connection)
     newest = ScriptDirectory.from_config(config).get_current_head()
     with connection.begin():
         if connection.dialect.name == "postgresql":

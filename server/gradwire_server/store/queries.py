@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, insert, select, update
 from sqlalchemy import delete as delete_from
 
+from gradwire_engine.spec.building import references
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
@@ -175,6 +176,21 @@ def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
         connection.execute(insert(blob_store).values(mark=candidate))
         return candidate, True
     return mark, connection.scalar(select(jobs.c.id).limit(1)) is None
+
+
+def job_numbers(connection: Connection) -> set[int]:
+    """Return the numbers of all jobs."""
+    return set(connection.scalars(select(jobs.c.id)))
+
+
+def named_tensors(connection: Connection) -> set[str]:
+    """Return the digests of all tensors that a job or a model needs."""
+    named = set()
+    for message in connection.scalars(select(jobs.c.message).execution_options(yield_per=500)):
+        named |= {reference.sha256 for reference in references(Job.FromString(message).spec).values()}
+    for message in connection.scalars(select(models.c.message).execution_options(yield_per=500)):
+        named.add(Model.FromString(message).weights.sha256)
+    return named
 
 
 def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobRow | None:

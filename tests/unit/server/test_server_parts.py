@@ -18,13 +18,14 @@ from gradwire_proto.v1.training_service_pb2 import (
     Metrics,
     StateChange,
 )
-from gradwire_server.blobs import BlobStore, refusing_when_full
+from gradwire_server.blobs import BlobStore
 from gradwire_server.changes import Changes
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.errors import ServiceError
 from gradwire_server.jobs import AttemptOverError, Jobs
 from gradwire_server.lease import Lease
 from gradwire_server.listing import parse_page
+from gradwire_server.room import Room, refusing_when_full
 from gradwire_server.scheduler import next_jobs
 from gradwire_server.settings import Settings, SettingsError, read_token
 from gradwire_server.store.database import Database
@@ -238,7 +239,7 @@ def test_the_same_request_makes_one_job_and_a_taken_name_is_refused(jobs):
 def test_an_old_attempt_is_refused_and_stores_nothing(jobs):
     async def scenario():
         row = await started(jobs)
-        await jobs.worker_lost(row.id, 1, "gone")
+        await jobs.worker_lost(row.id, 1, "gone", "")
         await jobs.start_attempt(row.id)
         with pytest.raises(AttemptOverError):
             await jobs.record(row.id, 1, [epoch_event(1)], 1)
@@ -292,11 +293,42 @@ def test_a_job_that_kills_its_workers_is_given_up(jobs):
     async def scenario():
         row = await started(jobs)
         for attempt in (1, 2, 3):
-            row = await jobs.worker_lost(row.id, attempt, "killed")
+            row = await jobs.worker_lost(row.id, attempt, "killed", "last words")
             if not row.ended:
                 await jobs.start_attempt(row.id)
         assert row.message.state == JobState.JOB_STATE_FAILED
         assert row.message.error.reason == "WORKER_LOST"
+        assert "its log ends with:\nlast words" in row.message.error.message
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_gets_on_between_deaths_is_not_given_up(jobs):
+    async def scenario():
+        row = await started(jobs)
+        for attempt in range(1, 7):
+            if attempt % 2:
+                await jobs.record(row.id, attempt, [epoch_event(attempt)], 1)
+            row = await jobs.worker_lost(row.id, attempt, "killed", "")
+            assert not row.ended
+            await jobs.start_attempt(row.id)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_job_takes_of_the_disk_is_counted_and_bounded(jobs):
+    async def scenario():
+        row = await started(jobs)
+        before = (await jobs.find("jobs/a")).message.disk_usage.log_bytes
+        sizes = []
+        for epoch in (1, 2, 3):
+            point = Event(checkpoint=Checkpoint(epoch=epoch, weights=CHECKPOINT.checkpoint.weights))
+            row = await jobs.record(row.id, 1, [epoch_event(epoch), point], 2 * epoch)
+            sizes.append(row.message.disk_usage.checkpoint_bytes)
+        assert sizes == [8, 16, 16]  # Two float32 in each, and two checkpoints at most.
+        assert row.message.disk_usage.log_bytes > before
+        row = await jobs.record(row.id, 1, [state_event(JobState.JOB_STATE_SUCCEEDED)], 7)
+        assert row.message.disk_usage.checkpoint_bytes == 0
 
     asyncio.run(scenario())
 
@@ -366,7 +398,7 @@ def send(uploads, data, offset=0):
 
 
 def test_an_upload_becomes_a_blob_when_it_is_whole(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads")
+    uploads = Uploads(blobs, tmp_path / "uploads", Room(tmp_path))
     assert send(uploads, DATA) is True
     assert blobs.size(SHA) == len(DATA)
     assert send(uploads, DATA) == "there already"
@@ -374,7 +406,7 @@ def test_an_upload_becomes_a_blob_when_it_is_whole(blobs, tmp_path):
 
 
 def test_an_upload_goes_on_where_it_broke_off(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads")
+    uploads = Uploads(blobs, tmp_path / "uploads", Room(tmp_path))
     assert send(uploads, DATA[:3000]) is False
     assert uploads.received_bytes(SHA) == 3000
     with pytest.raises(ServiceError, match="3000 bytes have arrived"):
@@ -384,13 +416,13 @@ def test_an_upload_goes_on_where_it_broke_off(blobs, tmp_path):
 
 
 def test_an_upload_may_start_again_from_nothing(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads")
+    uploads = Uploads(blobs, tmp_path / "uploads", Room(tmp_path))
     send(uploads, DATA[:3000])
     assert send(uploads, DATA, offset=0) is True
 
 
 def test_an_upload_with_another_digest_is_thrown_away(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads")
+    uploads = Uploads(blobs, tmp_path / "uploads", Room(tmp_path))
     with pytest.raises(ServiceError, match="have the digest") as caught:
         send(uploads, DATA[::-1])
     assert caught.value.reason == "DIGEST_MISMATCH"
@@ -400,12 +432,12 @@ def test_an_upload_with_another_digest_is_thrown_away(blobs, tmp_path):
 
 def test_an_upload_that_is_too_long_is_refused(blobs, tmp_path):
     with pytest.raises(ServiceError, match="brings more than"):
-        send(Uploads(blobs, tmp_path / "uploads"), DATA + b"!")
+        send(Uploads(blobs, tmp_path / "uploads", Room(tmp_path)), DATA + b"!")
     assert not blobs.has(SHA)
 
 
 def test_two_uploads_of_the_same_tensor_take_turns(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads")
+    uploads = Uploads(blobs, tmp_path / "uploads", Room(tmp_path))
 
     async def one():
         async with uploads.receive(SHA, len(DATA), 0) as upload:

@@ -1,0 +1,66 @@
+"""Ray's nodes die under a server: its jobs go on as soon as there is somewhere to run them."""
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cluster import Cluster
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+
+EPOCHS = 1500
+
+
+@pytest.fixture
+def cluster():
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="lost-", dir="/tmp"))
+        stack.callback(shutil.rmtree, folder)
+        running = Cluster(folder)
+        stack.callback(running.kill)
+        yield running
+
+
+def submit(client, name):
+    gw.seed(0)
+    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
+    rng = np.random.default_rng(0)
+    data = rng.random((2000, 64)), rng.integers(0, 5, 2000)
+    return client.submit(
+        model, data, loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=EPOCHS, batch_size=8, name=name
+    )
+
+
+def test_a_node_that_dies_and_then_the_whole_cluster(cluster, tmp_path):
+    server = gw.LocalServer(f"--ray={cluster.address}", data=tmp_path, env=cluster.environment)
+    server.start()
+    with gw.Client(server.address) as client:
+        submit(client, "undisturbed").result()
+        expected = client.model_info("undisturbed").weights_sha256
+        seen = []
+        for epoch in submit(client, "without-a-node").epochs():
+            seen.append(epoch.epoch)
+            if len(seen) == 20:
+                cluster.kill_node()
+                cluster.start_node()
+        assert seen == list(range(1, EPOCHS + 1))
+        assert client.model_info("without-a-node").weights_sha256 == expected
+
+        job = submit(client, "without-a-cluster")
+        before = [epoch.epoch for epoch, _ in zip(job.epochs(), range(20), strict=False)]
+        cluster.kill()
+    assert server.process.wait(60) == 75, server.log.read_text()
+    assert "is lost: this server ends, to be started again; its jobs go on then" in server.log.read_text()
+
+    cluster.start()
+    server.start()
+    with gw.Client(server.address) as client:
+        job = client.job("without-a-cluster")
+        assert [epoch.epoch for epoch in job.epochs()] == list(range(1, EPOCHS + 1))
+        assert client.model_info("without-a-cluster").weights_sha256 == expected
+        assert before == list(range(1, 21))
+    server.stop()

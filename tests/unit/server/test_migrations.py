@@ -1,0 +1,59 @@
+"""The steps that bring a database to today's tables."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from gradwire_server.store.database import Database
+from gradwire_server.store.engines import StoreError, open_engine
+from gradwire_server.store.migrating import alembic_config, migrate
+from gradwire_server.store.tables import metadata
+
+
+def differences(connection):
+    return compare_metadata(MigrationContext.configure(connection), metadata)
+
+
+def test_the_steps_lead_to_the_tables(tmp_path):
+    with open_engine(tmp_path / "db").connect() as connection:
+        migrate(connection, "db")
+        assert differences(connection) == []
+        assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
+        connection.rollback()
+        migrate(connection, "db")  # Again: nothing to do.
+
+
+def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
+    with open_engine(tmp_path / "db").connect() as connection:
+        with connection.begin():
+            command.upgrade(alembic_config(connection), "1")
+            connection.execute(text("DROP TABLE alembic_version"))
+            connection.execute(text("CREATE TABLE schema (version INTEGER NOT NULL)"))
+            connection.execute(text("INSERT INTO schema VALUES (1)"))
+            connection.execute(text("INSERT INTO jobs VALUES (7, 'old', NULL, 5, 1, 0, 0, x'')"))
+        migrate(connection, "db")
+        assert differences(connection) == []
+        assert connection.execute(text("SELECT id, job_id FROM jobs")).all() == [(7, "old")]
+
+
+def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path):
+    path = tmp_path / "db"
+    with sqlite3.connect(path) as connection:
+        # In the way of the second step.
+        connection.execute("CREATE TABLE blob_store (something TEXT)")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be used as the store: table blob_store already exists"):
+            Database(path)
+    with sqlite3.connect(path) as connection:
+        assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["blob_store"]
+
+
+def test_a_fresh_store_can_be_written_at_once(tmp_path):
+    database = Database(tmp_path / "db")
+    assert asyncio.run(database.write(lambda connection: connection.scalar(text("SELECT token FROM lease")))) == 0
+    database.close()
