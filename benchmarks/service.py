@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 
 import gradwire as gw
+from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 from gradwire.transport import Access, Transport
 from gradwire.uploads import upload
@@ -29,16 +30,12 @@ def main() -> None:
     print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
     started = time.perf_counter()
     with gw.LocalServer() as server:
-        _line("start of `gradwire serve` to ready", f"{time.perf_counter() - started:.2f} s", "")
+        line("start of `gradwire serve` to ready", f"{time.perf_counter() - started:.2f} s", "")
         with gw.Client(server.address) as client:
             _first_epoch(client)
             _memory(server)
             _remote_against_local(server)
             _upload(server)
-
-
-def _line(figure: str, value: str, aim: str) -> None:
-    print(f"{figure:<58}{value:>22}   {aim}", flush=True)
 
 
 def _model(*widths: int) -> Sequential:
@@ -59,15 +56,15 @@ def _first_epoch(client: gw.Client) -> None:
         times.append(1000 * (time.perf_counter() - started))
         job.result()
     cuts = statistics.quantiles(times[5:], n=100)
-    _line(f"submit to first epoch, warm, {TINY_JOBS} tiny jobs: p50", f"{cuts[49]:.1f} ms", "aim: under 25 ms")
-    _line("                                              p99", f"{cuts[98]:.1f} ms", "")
+    line(f"submit to first epoch, warm, {TINY_JOBS} tiny jobs: p50", f"{cuts[49]:.1f} ms", "aim: under 25 ms")
+    line("                                              p99", f"{cuts[98]:.1f} ms", "")
 
 
 def _memory(server: gw.LocalServer) -> None:
     process = psutil.Process(server.process.pid)
     workers = [p for p in process.children(recursive=True) if "ray::Trainer" in " ".join(p.cmdline())]
-    _line("resident memory of the server", f"{process.memory_info().rss / 1e6:.0f} MB", "")
-    _line("resident memory of a worker", f"{max(w.memory_info().rss for w in workers) / 1e6:.0f} MB", "")
+    line("resident memory of the server", f"{process.memory_info().rss / 1e6:.0f} MB", "")
+    line("resident memory of a worker", f"{max(w.memory_info().rss for w in workers) / 1e6:.0f} MB", "")
 
 
 def _remote_against_local(server: gw.LocalServer) -> None:
@@ -86,7 +83,7 @@ def _remote_against_local(server: gw.LocalServer) -> None:
         ratios.append(pair[server.address] / pair["local"])
         seconds.append(pair["local"])
     figure = f"a job of {statistics.median(seconds):.1f} s: remote / local"
-    _line(figure, f"{statistics.median(ratios):.3f}", f"aim: within 1.03; runs {', '.join(f'{r:.3f}' for r in ratios)}")
+    line(figure, f"{statistics.median(ratios):.3f}", f"aim: within 1.03; runs {', '.join(f'{r:.3f}' for r in ratios)}")
 
 
 def _upload(server: gw.LocalServer) -> None:
@@ -124,12 +121,10 @@ def _upload(server: gw.LocalServer) -> None:
     done.set()
     watcher.join()
     runs = ", ".join(f"{rate:.0f}" for rate in rates)
-    _line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", f"aim: 500 MB/s or more; runs {runs}")
+    line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", f"aim: 500 MB/s or more; runs {runs}")
     runs = ", ".join(f"{rate:.0f}" for rate in bare_rates)
-    _line(
-        "  beside it: the same bytes written to a new file, synced", f"{statistics.median(bare_rates):.0f} MB/s", runs
-    )
-    _line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
+    line("  beside it: the same bytes written to a new file, synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
+    line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
 
 
 def _bare_write(path: Path, data: memoryview) -> float:

@@ -33,6 +33,11 @@ class Postgres:
         """The URL of one of its databases."""
         return f"postgresql://gradwire:not-looked-at@127.0.0.1:{self.port}/{name}"
 
+    @property
+    def pid(self) -> int:
+        """The main process."""
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
     def create(self, name: str) -> str:
         """Make a database, and return its URL."""
         self.run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "gradwire", name)

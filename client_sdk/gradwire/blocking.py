@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
@@ -87,24 +88,30 @@ def blocking_as(
 class Stream(Generic[T]):
     """Items as they happen, for `for` and for `async for`."""
 
-    def __init__(self, items: AsyncIterator[T], portal: Portal) -> None:
-        self._items = items
+    def __init__(self, batches: AsyncIterator[Sequence[T]], portal: Portal) -> None:
+        # The way to the portal's thread and back takes longer than all else that is done with an item.
+        self._batches = batches
         self._portal = portal
+        self._ready: deque[T] = deque()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
         try:
-            return self._portal.call(self._next())
+            while not self._ready:
+                self._ready.extend(self._portal.call(self._next()))
         except StopAsyncIteration:
             raise StopIteration from None
+        return self._ready.popleft()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        return await self._portal.call_from_async(self._next())
+        while not self._ready:
+            self._ready.extend(await self._portal.call_from_async(self._next()))
+        return self._ready.popleft()
 
-    async def _next(self) -> T:
-        return await anext(self._items)
+    async def _next(self) -> Sequence[T]:
+        return await anext(self._batches)

@@ -1,5 +1,6 @@
 """A server of one's own, for a script or a test: started as a process, ended with the context."""
 
+import contextlib
 import os
 import re
 import signal
@@ -54,6 +55,7 @@ class LocalServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes jobs."""
+        self.address = ""
         self.data.mkdir(parents=True, exist_ok=True)
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
         # A session of its own: Ctrl-C is for the script, which then ends the server in order.
@@ -87,8 +89,9 @@ class LocalServer:
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
-                log.write(line)
-                log.flush()
+                with contextlib.suppress(OSError):  # On a full disk; the server must not wait for it.
+                    log.write(line)
+                    log.flush()
                 match = _READY.search(line)
                 if match:
                     self.address = match[1]

@@ -1,7 +1,7 @@
 """A job on a server: watched, waited for, cancelled. AsyncJob does it; Job is the same, blocking."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
@@ -88,14 +88,25 @@ class AsyncJob:
 
     async def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
         """Yield everything that has happened and happens to the job, after a sequence number, until it ends."""
-        async for event in self._watch(after):
-            yield job_event(event)
+        async for batch in self.event_batches(after):
+            for event in batch:
+                yield event
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the epochs after epoch `after`, those that are over and then the others as they happen."""
-        async for event in self._watch(0):
-            if event.epoch.epoch > after:
-                yield epoch_of(event.epoch)
+        async for batch in self.epoch_batches(after):
+            for epoch in batch:
+                yield epoch
+
+    async def event_batches(self, after: int = 0) -> AsyncIterator[list[JobEvent]]:
+        """Yield the same as `events`, as many at a time as have come together."""
+        async for batch in self._watch(after):
+            yield [job_event(event) for event in batch]
+
+    async def epoch_batches(self, after: int = 0) -> AsyncIterator[list[Epoch]]:
+        """Yield the same as `epochs`, as many at a time as have come together."""
+        async for batch in self._watch(0):
+            yield [epoch_of(event.epoch) for event in batch if event.epoch.epoch > after]
 
     async def result(self) -> History:
         """Wait for the end. The weights land in the model that was submitted, and the history is returned.
@@ -118,7 +129,7 @@ class AsyncJob:
             self._traced.land(np.array(weights), network(model.spec))
         return history
 
-    async def _watch(self, after: int) -> AsyncIterator[Event]:
+    async def _watch(self, after: int) -> AsyncIterator[Sequence[Event]]:
         """Follow the log from a sequence number to its end; a connection that breaks is made anew where it was."""
         loop = asyncio.get_running_loop()
         away_since: float | None = None
@@ -129,11 +140,10 @@ class AsyncJob:
                 request = WatchJobRequest(name=self._message.name, after_sequence=after)
                 async for response in self._transport.receive(self._transport.training.WatchJob, request):
                     away_since, wait = None, 0.05
-                    for event in response.events:
-                        after = event.sequence
-                        yield event
-                        if event.state_change.state in _ENDED_STATES:
-                            return
+                    after = response.events[-1].sequence
+                    yield response.events
+                    if response.events[-1].state_change.state in _ENDED_STATES:
+                        return
                 return
             except UnavailableError:
                 now = loop.time()
@@ -168,11 +178,11 @@ class Job(Blocking[AsyncJob]):
 
     def epochs(self, after: int = 0) -> Stream[Epoch]:
         """Yield the epochs after epoch `after`, those that are over and then the others as they happen."""
-        return Stream(self._async.epochs(after), self._portal)
+        return Stream(self._async.epoch_batches(after), self._portal)
 
     def events(self, after: int = 0) -> Stream[JobEvent]:
         """Yield everything that has happened and happens to the job, after a sequence number, until it ends."""
-        return Stream(self._async.events(after), self._portal)
+        return Stream(self._async.event_batches(after), self._portal)
 
     refresh = blocking(AsyncJob.refresh)
     cancel = blocking(AsyncJob.cancel)

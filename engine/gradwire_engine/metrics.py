@@ -1,5 +1,6 @@
 """accuracy, and the metrics that every epoch reports, computed from sums over blocks of rows."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +66,16 @@ class ClassSums:
         They are unweighted means over the classes that occur among targets or predictions, where a class with nothing
         to divide by counts as 0; the same as scikit-learn's average="macro" with zero_division=0.
         """
-        occurs = (self.predicted + self.actual) > 0
-        hits, predicted, actual = (counts[occurs] for counts in (self.true_positives, self.predicted, self.actual))
+        # In plain numbers: there are few classes, and epochs can be short.
+        counts = zip(self.true_positives.tolist(), self.predicted.tolist(), self.actual.tolist(), strict=True)
+        occurring = [(hits, predicted, actual) for hits, predicted, actual in counts if predicted + actual > 0]
+        classes = len(occurring)
         return Metrics(
             loss=loss,
-            accuracy=float(hits.sum() / actual.sum()),
-            precision=float(np.mean(hits / np.maximum(predicted, 1))),
-            recall=float(np.mean(hits / np.maximum(actual, 1))),
-            f1=float(np.mean(2 * hits / (predicted + actual))),
+            accuracy=sum(hits for hits, _, _ in occurring) / sum(actual for _, _, actual in occurring),
+            precision=math.fsum(hits / max(predicted, 1) for hits, predicted, _ in occurring) / classes,
+            recall=math.fsum(hits / max(actual, 1) for hits, _, actual in occurring) / classes,
+            f1=math.fsum(2 * hits / (predicted + actual) for hits, predicted, actual in occurring) / classes,
         )
 
 

@@ -1,5 +1,6 @@
 """The epoch loop: a plan, data and a configuration in, a stream of epochs out. It can begin after any epoch."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def train(
             test_metrics = plan.evaluate(placed_test) if placed_test else None
         evaluated = time.perf_counter()
         losses = [running_loss, *(metrics.loss for metrics in (train_metrics, test_metrics) if metrics)]
-        if not np.all(np.isfinite(losses)):
+        if not all(map(math.isfinite, losses)):
             raise LossNotFiniteError(number, config.learning_rate)
         yield Epoch(number, running_loss, train_metrics, test_metrics, trained - started, evaluated - trained)
 
@@ -122,8 +123,7 @@ def _train_epoch(
             raise StoppedError
         began = time.perf_counter()
         rows = order[start : start + pace.steps * config.batch_size]
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # A loss that overflows is reported later.
-            loss_sum = plan.train(placed, rows, config.batch_size, config.learning_rate, loss_sum)
+        loss_sum = plan.train(placed, rows, config.batch_size, config.learning_rate, loss_sum)
         start += len(rows)
         if time.perf_counter() - began < _STOP_CHECK_SECONDS / 2:
             pace.steps *= 2

@@ -24,7 +24,7 @@ from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_server.blobs import BlobStore
 from gradwire_server.settings import Settings, SettingsError
 from gradwire_worker.log import last_lines
-from gradwire_worker.reports import Assignment, Report
+from gradwire_worker.reports import Assignment, Report, unpack
 from gradwire_worker.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -278,8 +278,7 @@ class Runner:
 
     async def poll(self, worker: Worker, job: str, attempt: int, after: int, timeout: float) -> list[Report]:
         """Return the attempt's reports after `after`, waiting up to `timeout` seconds for one."""
-        reports: list[Report] = await _call(worker.actor.poll.remote(job, attempt, after, timeout))
-        return reports
+        return unpack(await _call(worker.actor.poll.remote(job, attempt, after, timeout)))
 
     async def stop(self, worker: Worker, job: str, attempt: int) -> None:
         """End an attempt that still runs."""

@@ -1,50 +1,53 @@
-"""Fault runs: real servers, real Ray, real sockets; things are killed at random moments, and nothing may be lost.
+"""Runs jobs while faults come over the server, its workers, its store, Ray and the clients, and checks what was seen.
 
-python tests/faults/run.py --faults 500 --seed 7
-
-A job is watched through a proxy while faults come: SIGKILL, SIGTERM or SIGSTOP of the server, SIGKILL or SIGSTOP of
-its worker, connections that are cut or swallowed. After each job every event that any watcher saw must be there, in
-order, once, and the weights must have the digest of the undisturbed run. Prints what was done, and exits with 1 if
-anything was violated.
+Half of the faults come over one server with its store in a file, half over two servers on a Postgres. For every job:
+each watcher saw every event that is stored, in order, once; there is each epoch, once; no epoch came out differently
+when it was run again; the weights are those of an undisturbed run.
 """
 
 import argparse
-import contextlib
-import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import numpy as np
-import psutil
-from proxy import Proxy
+from deployment import Deployment, one_server, two_servers
+from postgres import PROGRAMS
+from watching import Client, Watcher
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 300
-_MOST_SECONDS_TO_END = 20
 _RNG = np.random.default_rng(0)
 X, Y = _RNG.random((2000, 64)), _RNG.integers(0, 5, 2000)
 
 
-def submit(client: gw.Client, name: str) -> gw.Job:
+def submit(address: str, name: str) -> gw.Job:
     """A job of some seconds, always the same."""
     gw.seed(0)
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
-    optimizer = SGD(model, lr=0.1)
-    return client.submit(
-        model, (X, Y), loss=CrossEntropy(), optimizer=optimizer, epochs=EPOCHS, batch_size=4, name=name
-    )
+    with gw.Client(address) as client:
+        job = client.submit(
+            model,
+            (X, Y),
+            loss=CrossEntropy(),
+            optimizer=SGD(model, lr=0.1),
+            epochs=EPOCHS,
+            batch_size=4,
+            name=name,
+        )
+        if name == "undisturbed":
+            job.result()
+        return job
 
 
 @dataclass
@@ -52,198 +55,85 @@ class Tally:
     """What was done, and what went wrong."""
 
     faults: Counter[str] = field(default_factory=Counter)
+    jobs: int = 0
     epochs_checked: int = 0
     events_checked: int = 0
     violations: list[str] = field(default_factory=list)
-    recovery_seconds: list[float] = field(default_factory=list)
+    recovery_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def expect(self, holds: bool, otherwise: str) -> None:
+        """Note a violation, unless it holds."""
         if not holds:
             self.violations.append(otherwise)
             print(f"VIOLATION: {otherwise}", flush=True)
 
 
-class Cluster:
-    """Ray in a process group of its own, so that servers come and go beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.environment = {
-            **os.environ,
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_TMPDIR": str(folder),
-            "PYTHONFAULTHANDLER": "1",
-        }
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        ray = Path(sys.executable).parent / "ray"
-        port = self.address.rpartition(":")[2]
-        options = ("--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats")
-        command = [ray, "start", "--head", "--block", f"--port={port}", *options]
-        self._head = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True)
-        assert self._head.stdout is not None
-        assert any("Ray runtime started" in line for line in self._head.stdout)
-
-    def workers(self) -> list[psutil.Process]:
-        """The processes of gradwire's actors."""
-        found = []
-        for process in psutil.Process(self._head.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if any("ray::Trainer" in part for part in (process.name(), *process.cmdline())):
-                    found.append(process)
-        return found
-
-    def close(self) -> None:
-        family = psutil.Process(self._head.pid)
-        # Asked in order, Ray would wait for its actors, which stay for the next server.
-        for process in [*family.children(recursive=True), family]:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        self._head.wait(20)
+Faults = dict[str, tuple[int, Callable[[], None]]]
 
 
-class Service:
-    """A server that can be ended and started again, behind a proxy whose address stays."""
-
-    def __init__(self, folder: Path, cluster: Cluster) -> None:
-        self._options = (f"--ray={cluster.address}",)
-        self._folder, self._environment = folder, cluster.environment
-        self.proxy = Proxy()
-        self.start()
-
-    def start(self) -> None:
-        self.server = gw.LocalServer(*self._options, data=self._folder, env=self._environment)
-        self.server.start()
-        self.proxy.point_to(self.server.address)
-
-    def end(self, number: signal.Signals) -> None:
-        """Send a signal that ends the server, wait until it has, and start it again."""
-        process = self.server.process
-        assert process is not None
-        process.send_signal(number)
-        try:
-            process.wait(_MOST_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)  # It then prints where its threads are.
-            process.wait()
-            log = self.server.log.read_text()[-6000:]
-            raise AssertionError(
-                f"{number.name}: the server was not out after {_MOST_SECONDS_TO_END} s\n{log}"
-            ) from None
-        self.proxy.cut()
-        self.start()
-
-    def close(self) -> None:
-        self.server.stop()
-        self.proxy.close()
-
-
-class Watcher(threading.Thread):
-    """Follows a job's events, as the SDK does it, until the job ends."""
-
-    def __init__(self, address: str, name: str) -> None:
-        super().__init__(daemon=True)
-        self.sequences: list[int] = []
-        self.epochs: list[int] = []
-        self.trouble = ""
-        self.ended = threading.Event()
-        self._address, self._name = address, name
-
-    def run(self) -> None:
-        try:
-            with gw.Client(self._address) as client:
-                for event in client.job(self._name).events():
-                    self.sequences.append(event.sequence)
-                    if event.epoch is not None:
-                        self.epochs.append(event.epoch.epoch)
-        except gw.GradwireError as error:
-            self.trouble = f"{type(error).__name__}: {error}"
-        finally:
-            self.ended.set()
-
-
-def stopped(process: psutil.Process, seconds: float) -> None:
-    """Let a process stand still for a while."""
-    with contextlib.suppress(psutil.Error):
-        process.suspend()
-        time.sleep(seconds)
-        process.resume()
-
-
-def faults(service: Service, cluster: Cluster, chance: random.Random) -> dict[str, Callable[[], None]]:
-    """Every fault, by its name."""
-
-    def kill_worker() -> None:
-        for process in cluster.workers():
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-    def stop_worker() -> None:
-        for process in cluster.workers():
-            stopped(process, chance.uniform(0.1, 1))
-
-    def stop_server() -> None:
-        assert service.server.process is not None
-        stopped(psutil.Process(service.server.process.pid), chance.uniform(0.1, 2))
-
-    def swallow() -> None:
-        service.proxy.swallow(True)
-        time.sleep(chance.uniform(0.1, 1))
-        service.proxy.swallow(False)
-        service.proxy.cut()  # What was swallowed is missing: the connection is of no use any more.
-
-    return {
-        "SIGKILL of the server": lambda: service.end(signal.SIGKILL),
-        "SIGTERM of the server": lambda: service.end(signal.SIGTERM),
-        "SIGSTOP of the server": stop_server,
-        "SIGKILL of the worker": kill_worker,
-        "SIGSTOP of the worker": stop_worker,
-        "connections cut": service.proxy.cut,
-        "connections swallowed": swallow,
+def faults(deployment: Deployment, client: Client) -> Faults:
+    """Every fault, by its name: how often it comes, beside the others, and what it does."""
+    found: Faults = {
+        "SIGKILL of the server": (10, lambda: deployment.end_server(signal.SIGKILL)),
+        "SIGTERM of the server": (10, lambda: deployment.end_server(signal.SIGTERM)),
+        "SIGSTOP of the server": (10, deployment.stop_server),
+        "SIGKILL of the worker": (10, deployment.kill_worker),
+        "SIGSTOP of the worker": (10, deployment.stop_worker),
+        "SIGKILL of the client": (10, client.kill),
+        "connections cut": (10, deployment.proxy.cut),
+        "connections swallowed": (10, deployment.swallow),
+        "SIGKILL of the worker's node": (3, deployment.kill_node),
+        "SIGKILL of Ray's head": (1, deployment.kill_cluster),
     }
+    if deployment.postgres is None:
+        found["torn last write"] = (8, deployment.tear_last_write)
+    else:
+        found["crash of Postgres"] = (8, deployment.crash_postgres)
+        found["SIGSTOP of Postgres"] = (8, deployment.stop_postgres)
+    if deployment.disk is not None:
+        found["disk full"] = (8, deployment.fill_disk)
+    return found
 
 
-# A job is given up when its workers die this often: one less may be killed.
-_MOST_WORKERS_KILLED = 2
+# After these a job has to begin anew somewhere: how long that takes is measured, and the next fault waits for it.
+_ENDS_SOMETHING = ("SIGKILL of the server", "SIGKILL of the worker", "SIGKILL of the worker's node", "torn last write")
 
 
 def disturb(
-    service: Service, cluster: Cluster, tally: Tally, chance: random.Random, watcher: Watcher, left: int
+    deployment: Deployment, tally: Tally, chance: random.Random, watcher: Watcher, client: Client, left: int
 ) -> None:
     """Let faults come while the watched job runs, up to so many."""
-    possible = faults(service, cluster, chance)
-    workers_killed = 0
+    possible = faults(deployment, client)
+    names, weights = list(possible), [weight for weight, _ in possible.values()]
     while left > 0 and not watcher.ended.wait(chance.uniform(0.02, 0.5)):
-        name = chance.choice(list(possible))
-        if name == "SIGKILL of the worker":
-            if workers_killed == _MOST_WORKERS_KILLED:
-                continue
-            workers_killed += 1
+        name = chance.choices(names, weights)[0]
         seen = len(watcher.epochs)
-        possible[name]()
+        began = time.monotonic()
+        possible[name][1]()
         tally.faults[name] += 1
         left -= 1
-        if name.startswith("SIGKILL"):
-            began = time.monotonic()
+        if name in _ENDS_SOMETHING:
             while len(watcher.epochs) <= seen and not watcher.ended.wait(0.01):
                 pass
-            tally.recovery_seconds.append(time.monotonic() - began)
+            tally.recovery_seconds.setdefault(name, []).append(time.monotonic() - began)
 
 
-def check(service: Service, tally: Tally, name: str, watchers: list[Watcher], expected: str) -> None:
+def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client: Client, expected: str) -> None:
     """Hold what was seen against what is stored."""
-    with gw.Client(service.server.address) as client:
-        job = client.job(name)
-        stored = [event.sequence for event in job.events()]
-        epochs = [epoch.epoch for epoch in job.epochs()]
+    with gw.Client(address) as connected:
+        job = connected.job(name)
+        events = list(job.events())
+        stored = [event.sequence for event in events]
+        epochs = [event.epoch.epoch for event in events if event.epoch is not None]
         tally.expect(stored == list(range(1, len(stored) + 1)), f"{name}: the log has gaps")
         tally.expect(epochs == list(range(1, EPOCHS + 1)), f"{name}: epochs are missing or twice: {len(epochs)}")
         job.refresh()
         tally.expect(job.info.state == "SUCCEEDED", f"{name} ended as {job.info.state}: {job.info.error}")
-        warnings = [event.text for event in job.events() if "NOT_DETERMINISTIC" in event.text]
+        warnings = [event.text for event in events if "NOT_DETERMINISTIC" in event.text]
         tally.expect(not warnings, f"{name}: {warnings}")
         if job.info.state == "SUCCEEDED":
-            tally.expect(client.model_info(name).weights_sha256 == expected, f"{name}: the weights are others")
+            weights = connected.model_info(name).weights_sha256
+            tally.expect(weights == expected, f"{name}: the weights are others")
     for watcher in watchers:
         watcher.join(120)
         tally.expect(not watcher.trouble, f"{name}: a watcher was left alone: {watcher.trouble}")
@@ -252,58 +142,62 @@ def check(service: Service, tally: Tally, name: str, watchers: list[Watcher], ex
         tally.expect(watcher.sequences == stored, f"{name}: a watcher that {how} saw {saw}")
         tally.events_checked += len(watcher.sequences)
         tally.epochs_checked += len(watcher.epochs)
+    noted = client.sequences()
+    tally.expect(noted == stored, f"{name}: the killed clients saw {len(noted)} of {len(stored)} events")
+    tally.events_checked += len(noted)
 
 
-@contextlib.contextmanager
-def deployment() -> Iterator[tuple[Service, Cluster]]:
-    """A cluster and a server on it, with all that they leave behind gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp") as scratch:
-        cluster = Cluster(Path(scratch, "ray"))
-        try:
-            service = Service(Path(scratch, "data"), cluster)
-            try:
-                yield service, cluster
-            finally:
-                service.close()
-        finally:
-            cluster.close()
+def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes: Path, until: int) -> None:
+    """Run jobs until so many faults have come in all."""
+    submit(deployment.address, "undisturbed")
+    with gw.Client(deployment.address) as connected:
+        expected = connected.model_info("undisturbed").weights_sha256
+    while tally.faults.total() < until:
+        tally.jobs += 1
+        name = f"job-{tally.jobs}"
+        submit(deployment.address, name)
+        watcher = Watcher(deployment.proxy.address, name)
+        watcher.start()
+        client = Client(deployment.proxy.address, name, notes / name)
+        disturb(deployment, tally, chance, watcher, client, until - tally.faults.total())
+        late = Watcher(deployment.proxy.address, name)  # Another watcher, from the beginning.
+        late.start()
+        watcher.ended.wait(180)
+        check(deployment.address, tally, name, [watcher, late], client, expected)
+        print(f"{name}: {tally.faults.total()} faults, {len(tally.violations)} violations", flush=True)
+
+
+def report(tally: Tally, seed: int, seconds: float) -> None:
+    """Print what was done."""
+    print(f"\nseed {seed}, {tally.jobs} jobs, {seconds:.0f} s")
+    for kind, count in sorted(tally.faults.items()):
+        print(f"{count:>6}  {kind}")
+    for kind, times in sorted(tally.recovery_seconds.items()):
+        middle = sorted(times)[len(times) // 2]
+        print(f"from {kind} to the next new epoch: median {middle:.2f} s, worst {max(times):.2f} s")
+    counts = f"{tally.epochs_checked} epochs and {tally.events_checked} events checked"
+    print(f"{tally.faults.total()} faults injected, {counts}, {len(tally.violations)} violations")
 
 
 def main() -> int:
-    """Run jobs until enough faults have come."""
+    """Let faults come over each deployment in turn."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance, tally = random.Random(arguments.seed), Tally()
+    deployments = [one_server]
+    if PROGRAMS:
+        deployments.append(two_servers)
+    else:
+        print("two servers on a Postgres were left out: there is none (apt-get install postgresql)")
     started = time.monotonic()
-    with deployment() as (service, cluster):
-        with gw.Client(service.server.address) as client:
-            submit(client, "undisturbed").result()
-            expected = client.model_info("undisturbed").weights_sha256
-        number = 0
-        while tally.faults.total() < arguments.faults:
-            number += 1
-            name = f"job-{number}"
-            with gw.Client(service.server.address) as client:
-                submit(client, name)
-            watchers = [Watcher(service.proxy.address, name)]
-            watchers[0].start()
-            disturb(service, cluster, tally, chance, watchers[0], arguments.faults - tally.faults.total())
-            late = Watcher(service.proxy.address, name)  # Another watcher, from the beginning.
-            late.start()
-            watchers.append(late)
-            watchers[0].ended.wait(120)
-            check(service, tally, name, watchers, expected)
-            print(f"{name}: {tally.faults.total()} faults, {len(tally.violations)} violations", flush=True)
-    print(f"\nseed {arguments.seed}, {number} jobs, {time.monotonic() - started:.0f} s")
-    for kind, count in sorted(tally.faults.items()):
-        print(f"{count:>6}  {kind}")
-    recovery = sorted(tally.recovery_seconds) or [float("nan")]
-    middle = recovery[len(recovery) // 2]
-    print(f"from a kill to the next new epoch: median {middle:.2f} s, worst {recovery[-1]:.2f} s")
-    counts = f"{tally.epochs_checked} epochs and {tally.events_checked} events checked"
-    print(f"{tally.faults.total()} faults injected, {counts}, {len(tally.violations)} violations")
+    with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp") as scratch:
+        Path(scratch).chmod(0o755)  # Postgres runs as another user.
+        for number, make in enumerate(deployments, start=1):
+            with make(Path(scratch, make.__name__), chance) as deployment:
+                run_jobs(deployment, tally, chance, Path(scratch), arguments.faults * number // len(deployments))
+    report(tally, arguments.seed, time.monotonic() - started)
     return 1 if tally.violations else 0
 
 

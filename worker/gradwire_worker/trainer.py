@@ -19,7 +19,7 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, 
 from gradwire_worker.checkpoints import CheckpointPolicy
 from gradwire_worker.log import own_log
 from gradwire_worker.outbox import Outbox
-from gradwire_worker.reports import Assignment, Report
+from gradwire_worker.reports import Assignment, PackedReports, pack
 from gradwire_worker.tensors import BlobLostError, BlobReader
 
 _log = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ class Trainer:
         """Return the job and the attempt that this worker has run last, for a server that finds it again."""
         return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)
 
-    def poll(self, job: str, attempt: int, after: int, timeout: float) -> list[Report]:
+    def poll(self, job: str, attempt: int, after: int, timeout: float) -> PackedReports:
         """Acknowledge the attempt's reports up to `after`, and return the next; waits up to `timeout` seconds."""
-        return self._current(job, attempt).outbox.take(after, timeout)
+        return pack(self._current(job, attempt).outbox.take(after, timeout))
 
     def stop(self, job: str, attempt: int) -> None:
         """End the attempt within about a tenth of a second and one step; nothing more is reported."""

@@ -52,13 +52,14 @@ class ReferencePlan:
     ) -> float:
         """See `Plan.train`."""
         self._optimizer.lr = learning_rate
-        for start in range(0, len(rows), batch_size):
-            batch = self._xp.asarray(rows[start : start + batch_size])
-            output = self._model.forward(placed.inputs[batch].astype(self._dtype, copy=False))
-            loss_sum += float(self._loss.forward(output, placed.targets[batch])) * len(batch)
-            self._model.backward(self._loss.backward())
-            self._optimizer.step()
-            self._optimizer.zero_grad()
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # A loss that overflows is reported later.
+            for start in range(0, len(rows), batch_size):
+                batch = self._xp.asarray(rows[start : start + batch_size])
+                output = self._model.forward(placed.inputs[batch].astype(self._dtype, copy=False))
+                loss_sum += float(self._loss.forward(output, placed.targets[batch])) * len(batch)
+                self._model.backward(self._loss.backward())
+                self._optimizer.step()
+                self._optimizer.zero_grad()
         return loss_sum
 
     def evaluate(self, placed: PlacedExamples) -> Metrics:

@@ -1,7 +1,6 @@
 """Epochs, metrics and executions, between the engine's dataclasses and messages."""
 
 import platform
-from dataclasses import asdict, fields
 
 from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
@@ -48,10 +47,11 @@ def execution_message(chosen: ChosenPlan) -> Execution:
 
 
 def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:
-    return None if metrics is None else MetricsMessage(**asdict(metrics))
+    # The fields have the messages' names; vars, because asdict would copy each of them in depth.
+    return None if metrics is None else MetricsMessage(**vars(metrics))
 
 
 def _metrics_of(message: MetricsMessage) -> Metrics:
-    optional = {field.name for field in fields(Metrics)} - {"loss"}
-    present = {name: getattr(message, name) for name in optional if message.HasField(name)}
-    return Metrics(loss=message.loss, **present)
+    # ListFields gives what is present; a loss of 0 is not.
+    present = {field.name: value for field, value in message.ListFields()}
+    return Metrics(**{"loss": 0.0, **present})

@@ -298,8 +298,8 @@ def test_an_npz_with_pickled_objects_is_refused(tmp_path):
 
 def test_a_stream_is_for_both_kinds_of_loops():
     async def numbers():
-        for number in range(3):
-            yield number
+        for batch in ([0, 1], [], [2]):
+            yield batch
 
     portal = Portal()
     assert list(Stream(numbers(), portal)) == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
@@ -12,10 +13,10 @@ from gradwire_engine.spec.building import network, resolve, starting_weights
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
-from gradwire_proto.v1.training_service_pb2 import Event, JobState
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState
 from gradwire_worker.checkpoints import CheckpointPolicy
 from gradwire_worker.outbox import Outbox
-from gradwire_worker.reports import Assignment, ResumePoint
+from gradwire_worker.reports import Assignment, Report, ResumePoint, pack, unpack
 from gradwire_worker.tensors import BlobLostError, BlobReader
 from gradwire_worker.trainer import StaleAttemptError, Trainer
 
@@ -44,6 +45,33 @@ def test_a_poll_waits_for_the_next_report():
     thread.start()
     assert sequences(outbox.take(0, timeout=30)) == [1]
     thread.join()
+
+
+def test_epochs_that_follow_each_other_fast_are_gathered_and_all_else_goes_out_at_once(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._GATHER_SECONDS", 3600)
+    outbox = Outbox()
+    epoch, other = Event(epoch=Epoch(epoch=1)), Event(checkpoint=Checkpoint(epoch=1))
+    for number in range(1, 21):
+        outbox.add(epoch)
+        assert outbox.take(number - 1, 1)[-1].sequence == number, "the first ones go out at once"
+    outbox.add(epoch)
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(outbox.take, 20, 3600)
+        outbox.add(epoch)
+        with pytest.raises(TimeoutError):
+            taken.result(0.2)
+        outbox.add(other)
+        assert [report.sequence for report in taken.result(60)] == [21, 22, 23]
+        taken = pool.submit(outbox.take, 23, 3600)
+        for _ in range(1000):
+            outbox.add(epoch)
+        assert len(taken.result(60)) == 1000
+
+
+def test_packed_reports_are_what_they_were():
+    reports = [Report(7, b"one"), Report(8, b"two", b"weights"), Report(9, b"three")]
+    assert unpack(pack(reports)) == reports
+    assert unpack(pack([])) == []
 
 
 def test_training_waits_while_too_much_is_unacknowledged(monkeypatch):
@@ -160,7 +188,7 @@ def assignment(store, spec, attempt=1, resume=None):
 def run_to_end(trainer, attempt=1):
     reports, ended = [], False
     while not ended:
-        reports += trainer.poll("jobs/a", attempt, reports[-1].sequence if reports else 0, 30)
+        reports += unpack(trainer.poll("jobs/a", attempt, reports[-1].sequence if reports else 0, 30))
         ended = reports[-1].message().state_change.state > JobState.JOB_STATE_RUNNING
     return reports
 

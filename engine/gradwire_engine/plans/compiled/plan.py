@@ -64,6 +64,7 @@ class CompiledPlan:
         )
         self._training: Workspace | None = None
         self._transposed = [room_to_transpose(self._network, problem.dtype) for _ in range(threads)]
+        self._transposed_at = [room.ctypes.data for room in self._transposed]
         self._evaluation = [Workspace(self._network, problem.dtype, _EVALUATION_ROWS) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="plan") if threads > 1 else None
 
@@ -89,9 +90,10 @@ class CompiledPlan:
         scales = np.array([-learning_rate * self._gradient_factor / count for count in (batch, last)], self._dtype)
         threads = self._worthwhile_threads(batch)
         barrier = np.zeros(1, np.int64)
+        meeting = barrier.ctypes.data
 
         def run(thread: int) -> float:
-            room, meeting = self._transposed[thread].ctypes.data, barrier.ctypes.data
+            room = self._transposed_at[thread]
             result: float = loops.train(
                 self._model, scratch, placed.data, rows, batch, scales, loss_sum, room, meeting, thread, threads
             )

@@ -1,0 +1,71 @@
+"""Those who watch a job while faults come: threads of this process, and a client of its own that can be killed."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import gradwire as gw
+
+
+class Watcher(threading.Thread):
+    """Follows a job's events, as the SDK does it, until the job ends."""
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(daemon=True)
+        self.sequences: list[int] = []
+        self.epochs: list[int] = []
+        self.trouble = ""
+        self.ended = threading.Event()
+        self._address, self._name = address, name
+
+    def run(self) -> None:
+        try:
+            with gw.Client(self._address) as client:
+                for event in client.job(self._name).events():
+                    self.sequences.append(event.sequence)
+                    if event.epoch is not None:
+                        self.epochs.append(event.epoch.epoch)
+        except gw.GradwireError as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+        finally:
+            self.ended.set()
+
+
+class Client:
+    """A process that writes each event's number down; one that is killed is followed by one that goes on from there."""
+
+    def __init__(self, address: str, name: str, notes: Path) -> None:
+        self._command = [sys.executable, __file__, address, name, str(notes)]
+        self._notes = notes
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or the next."""
+        self._process = subprocess.Popen(self._command)
+
+    def kill(self) -> None:
+        """SIGKILL, and start the next."""
+        self._process.kill()
+        self._process.wait()
+        self.start()
+
+    def sequences(self) -> list[int]:
+        """All numbers that were written down, after the job's end."""
+        self._process.wait(120)
+        return _read(self._notes)
+
+
+def _read(notes: Path) -> list[int]:
+    return [int(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+def _follow(address: str, name: str, notes: Path) -> None:
+    seen = _read(notes)
+    with gw.Client(address) as client, notes.open("a", buffering=1) as file:
+        for event in client.job(name).events(after=seen[-1] if seen else 0):
+            file.write(f"{event.sequence}\n")
+
+
+if __name__ == "__main__":
+    _follow(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
