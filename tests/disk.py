@@ -30,9 +30,13 @@ class Disk:
 
     def fill(self, leave: int = 0) -> None:
         """Take all but so many bytes."""
-        room = os.statvfs(self.folder)
         with self._ballast.open("wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize - leave)
+            while True:
+                room = os.statvfs(self.folder)
+                # Others may write meanwhile: then there is less than it said.
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize - leave)
+                    return
 
     def make_room(self) -> None:
         """Give it all back."""

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from gradwire_server.attempts import Attempts
 from gradwire_server.changes import Changes
 from gradwire_server.collecting import Collector
+from gradwire_server.errors import ServiceError
 from gradwire_server.jobs import Jobs
 from gradwire_server.lease import Lease, LeaseLostError
 from gradwire_server.runner import Runner, WorkerLostError
 from gradwire_server.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
+
+# How long a server waits that could not take over, because the database is away for instance.
+_RETRY_SECONDS = 1.0
 
 
 class Leader:
@@ -39,16 +43,22 @@ class Leader:
     async def run(self) -> None:
         """Lead whenever nobody else does, until cancelled; then hand over."""
         while True:
-            if not await self._lease.try_take():
-                _log.info("%s schedules; this server serves, and waits for its turn", await self._lease.holder())
-                self.ready.set()
-                await self._lease.take()
             try:
+                await self._wait_for_turn()
                 await self._lead()
             except* LeaseLostError as lost:
                 _log.warning("this server does not schedule any more: %s", lost.exceptions[0])
+            except* ServiceError as away:
+                _log.warning("this server cannot schedule: %s", away.exceptions[0])
+                await asyncio.sleep(_RETRY_SECONDS)
             finally:
                 await self._lease.give_back()
+
+    async def _wait_for_turn(self) -> None:
+        if not await self._lease.try_take():
+            _log.info("%s schedules; this server serves, and waits for its turn", await self._lease.holder())
+            self.ready.set()
+            await self._lease.take()
 
     async def _lead(self) -> None:
         attempts = self._make_attempts()

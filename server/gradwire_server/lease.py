@@ -1,6 +1,7 @@
 """This server's side of the lease: take it, keep it, give it back, and let nothing be written without it."""
 
 import asyncio
+import contextlib
 import logging
 from typing import NoReturn
 
@@ -59,7 +60,9 @@ class Lease:
         """Let another server take the lease at once."""
         token, self._token = self._token, 0
         if token:
-            await self._database.write(lambda connection: lease.give_back(connection, token))
+            # Where the database is away, the lease runs out by itself.
+            with contextlib.suppress(ServiceError):
+                await self._database.write(lambda connection: lease.give_back(connection, token))
 
     def check(self, connection: Connection) -> None:
         """LeaseLostError unless this server holds the lease, and will until the transaction ends."""

@@ -136,6 +136,16 @@ class Deployment:
         self.proxy.swallow(False)
         self.proxy.cut()  # What was swallowed is missing: the connection is of no use any more.
 
+    def fallen(self) -> list[str]:
+        """The logs of servers that have ended by themselves; they are started again."""
+        logs = []
+        for server in self.servers:
+            assert server.process is not None
+            if server.process.poll() is not None:
+                logs.append(f"exit code {server.process.returncode}\n{server.log.read_text()[-6000:]}")
+                server.start()
+        return logs
+
     def close(self) -> None:
         """End all servers."""
         for server in self.servers:

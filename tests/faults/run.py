@@ -109,6 +109,7 @@ def disturb(
         name = chance.choices(names, weights)[0]
         seen = len(watcher.epochs)
         began = time.monotonic()
+        print(f"    after epoch {watcher.epochs[-1] if watcher.epochs else 0}: {name}", flush=True)
         possible[name][1]()
         tally.faults[name] += 1
         left -= 1
@@ -163,7 +164,12 @@ def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes:
         late = Watcher(deployment.proxy.address, name)  # Another watcher, from the beginning.
         late.start()
         watcher.ended.wait(180)
+        for fallen in deployment.fallen():
+            tally.expect(False, f"{name}: a server ended that nobody had ended: {fallen}")
+        violations = len(tally.violations)
         check(deployment.address, tally, name, [watcher, late], client, expected)
+        if len(tally.violations) > violations:
+            print("\n".join(f"--- {server.data}\n{server.log.read_text()[-4000:]}" for server in deployment.servers))
         print(f"{name}: {tally.faults.total()} faults, {len(tally.violations)} violations", flush=True)
 
 
@@ -184,17 +190,18 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["one-server", "two-servers"], help="one of the two deployments")
     arguments = parser.parse_args()
     chance, tally = random.Random(arguments.seed), Tally()
-    deployments = [one_server]
-    if PROGRAMS:
-        deployments.append(two_servers)
-    else:
+    deployments = {"one-server": one_server, "two-servers": two_servers}
+    if arguments.only:
+        deployments = {arguments.only: deployments[arguments.only]}
+    if not PROGRAMS and deployments.pop("two-servers", None):
         print("two servers on a Postgres were left out: there is none (apt-get install postgresql)")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp") as scratch:
         Path(scratch).chmod(0o755)  # Postgres runs as another user.
-        for number, make in enumerate(deployments, start=1):
+        for number, make in enumerate(deployments.values(), start=1):
             with make(Path(scratch, make.__name__), chance) as deployment:
                 run_jobs(deployment, tally, chance, Path(scratch), arguments.faults * number // len(deployments))
     report(tally, arguments.seed, time.monotonic() - started)

@@ -1,5 +1,6 @@
 """Those who watch a job while faults come: threads of this process, and a client of its own that can be killed."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -63,8 +64,16 @@ def _read(notes: Path) -> list[int]:
 def _follow(address: str, name: str, notes: Path) -> None:
     seen = _read(notes)
     with gw.Client(address) as client, notes.open("a", buffering=1) as file:
-        for event in client.job(name).events(after=seen[-1] if seen else 0):
+        for event in _first_answer(client, name).events(after=seen[-1] if seen else 0):
             file.write(f"{event.sequence}\n")
+
+
+def _first_answer(client: gw.Client, name: str) -> gw.Job:
+    """Wait for a server: whoever starts a client while none answers is told so at once by the SDK."""
+    for _ in range(20):
+        with contextlib.suppress(gw.UnavailableError):
+            return client.job(name)
+    raise SystemExit("no server answered")
 
 
 if __name__ == "__main__":

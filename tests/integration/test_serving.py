@@ -297,6 +297,19 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_
     assert small_job(client).result().epochs
 
 
+def test_a_watcher_that_does_not_read_delays_nobody(client, server):
+    process = psutil.Process(server.process.pid)
+    with grpc.insecure_channel(server.address) as channel:
+        job = small_job(client, epochs=20_000, evaluate_every=20_000)
+        slow = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=f"jobs/{job.name}"))
+        first = next(slow).events
+        before = process.memory_info().rss
+        assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 20_001))
+        assert process.memory_info().rss - before < 50e6
+        rest = [event.sequence for response in slow for event in response.events]
+    assert [*(event.sequence for event in first), *rest] == list(range(1, len(first) + len(rest) + 1))
+
+
 def test_ctrl_c_in_fit_leaves_the_job_running_and_says_how_to_go_on(server, client):
     script = f"""
 import numpy as np, gradwire as gw

@@ -105,8 +105,9 @@ class Database:
                     continue
                 if is_full(error):
                     raise disk_full("the disk of the server's database is full") from error
-                self._connection.invalidate()
-                self._connection.close()
+                if not self._connection.closed:
+                    self._connection.invalidate()
+                    self._connection.close()
                 if not is_away(error):
                     raise
                 if time.monotonic() > deadline:

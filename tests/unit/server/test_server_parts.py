@@ -1,8 +1,10 @@
 """The server's parts without gRPC or Ray: policy, lists, settings, database, jobs, blobs, uploads, checkpoints."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import sqlite3
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -141,6 +143,16 @@ def add(key):
 
 def count(connection):
     return connection.scalar(select(func.count()).select_from(summaries))
+
+
+def test_a_result_comes_back_after_its_commit(database, tmp_path):
+    async def scenario():
+        for number in range(20):
+            await database.write(add(f"key-{number}"))
+            with contextlib.closing(sqlite3.connect(tmp_path / "gradwire.db")) as other:
+                assert other.execute("SELECT count(*) FROM summaries").fetchone() == (number + 1,)
+
+    asyncio.run(scenario())
 
 
 def test_one_bad_write_in_a_group_leaves_the_others_alone(database):

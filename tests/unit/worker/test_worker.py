@@ -1,6 +1,8 @@
 """The worker's parts, without Ray: outbox, checkpoint policy, blobs as arrays, and a Trainer in this process."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -246,6 +248,11 @@ def test_data_that_is_gone_ends_as_failed(store):
     trainer = Trainer()
     trainer.start(assignment(store, spec))
     assert run_to_end(trainer)[-1].message().state_change.error.reason == "DATA_LOST"
+
+
+def test_a_worker_that_nobody_calls_ends_itself():
+    script = "import time; from gradwire_worker.trainer import Trainer; Trainer(0.5); time.sleep(3600)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode == 0
 
 
 def test_a_stopped_attempt_reports_nothing_more_and_an_old_attempt_is_refused(store):
