@@ -38,6 +38,9 @@ def serve(
     plan: Annotated[
         str, typer.Option(envvar="GRADWIRE_PLAN", help="Force a plan on the workers: reference or compiled.")
     ] = "",
+    tf32: Annotated[
+        bool, typer.Option(envvar="GRADWIRE_TF32", help="Let GPUs round float32 products (TF32): faster, 10 bits.")
+    ] = False,
     token_file: Annotated[
         Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token; or set GRADWIRE_TOKEN.")
     ] = None,
@@ -86,6 +89,7 @@ def serve(
             socket=socket,
             publish=publish,
             plan=plan,
+            tf32=tf32,
             cpus_per_job=cpus_per_job,
             gpus_per_job=gpus_per_job,
         )

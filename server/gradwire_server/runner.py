@@ -304,6 +304,9 @@ class Runner:
         threads = str(max(1, int(self._settings.cpus_per_job)))
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         variables["GRADWIRE_PLAN"] = self._settings.plan
+        variables["GRADWIRE_TF32"] = "1" if self._settings.tf32 else ""
+        if pool == "cpu":
+            variables["CUDA_VISIBLE_DEVICES"] = ""
         try:
             make = ray.remote(Trainer).options(
                 name=name,

@@ -1,7 +1,8 @@
 """Plans, and which one a job gets on the machine at hand."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from gradwire_engine.losses import MSE
 from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
 from gradwire_engine.plans.compiled.readiness import vector_registers, why_not
+from gradwire_engine.plans.cuda.device import Device
+from gradwire_engine.plans.cuda.plan import CudaPlan
+from gradwire_engine.plans.cuda.readiness import cuda_obstacle
 from gradwire_engine.plans.reference import ReferencePlan
 
 __all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
@@ -39,22 +43,43 @@ class ChosenPlan:
 def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
     """Return the fastest plan for the device: "cpu", "gpu", or "auto" for a GPU where this process has one.
 
-    GRADWIRE_PLAN forces a plan on the CPU, "reference" or "compiled"; ValueError for another name, or if it cannot run.
+    GRADWIRE_PLAN forces "reference", or on the CPU "compiled"; ValueError for another name, or if it cannot run.
+    GRADWIRE_TF32=1 lets a GPU round the factors of float32 products.
     """
     if device == "cpu":
         return _cpu_plan(problem, weights, "the job asked for the CPU")
     cupy, found = gpu_module()
-    if cupy is not None:
-        return ChosenPlan(ReferencePlan(problem, weights, cupy), "gpu", found, f"this process has {found}")
-    if device == "gpu":
-        raise NoGpuError(f'device="gpu" but there is no GPU here: {found}')
-    return _cpu_plan(problem, weights, found)
+    if cupy is None:
+        if device == "gpu":
+            raise NoGpuError(f'device="gpu" but there is no GPU here: {found}')
+        return _cpu_plan(problem, weights, found)
+    try:
+        return _gpu_plan(problem, weights, cupy, found)
+    except Exception as error:  # Whatever CuPy and the driver raise: the GPU is full, for instance.
+        trouble = f"{found} cannot be used: {type(error).__name__}: {error}"
+        if device == "gpu":
+            raise NoGpuError(trouble) from error
+        return replace(_cpu_plan(problem, weights, trouble), warning=f"the job runs on the CPU: {trouble}")
 
 
 def warm_up() -> None:
-    """Load the code of the plan that jobs will get on this machine's CPU, and compile it where that was never done."""
+    """Load the code of the plans that jobs will get in this process, and compile it where that was never done."""
+    cupy, _ = gpu_module()
+    if cupy is not None:
+        cuda_obstacle(cupy)
     problem = Problem(Network.from_stack([(1, 1)]), MSE(), np.dtype(np.float32))
     _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "")
+
+
+def _gpu_plan(problem: Problem, weights: Array, cupy: ModuleType, name: str) -> ChosenPlan:
+    obstacle = "" if os.environ.get("GRADWIRE_PLAN") == "reference" else cuda_obstacle(cupy)
+    if obstacle or os.environ.get("GRADWIRE_PLAN") == "reference":
+        warning = f"the CUDA plan cannot run here, the slower reference plan does: {obstacle}" if obstacle else ""
+        return ChosenPlan(ReferencePlan(problem, weights, cupy), "gpu", name, f"this process has {name}", warning)
+    tf32 = os.environ.get("GRADWIRE_TF32", "") == "1"
+    plan = CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=tf32))
+    how = f"this process has {name}" + ("; GRADWIRE_TF32 is 1" if tf32 else "")
+    return ChosenPlan(plan, "gpu", name, how)
 
 
 def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:

@@ -1,0 +1,96 @@
+"""A GPU, as the CUDA plan uses it, through CuPy: memory, kernels, matrix products, and graphs of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwire_engine.backend import Array
+from gradwire_engine.plans.cuda.kernels import NAMES, source
+
+_THREADS_PER_BLOCK = 128
+
+
+class Device:
+    """The GPU that CuPy sees first. Arrays on it are CuPy's; all work is done in order, on one stream."""
+
+    def __init__(self, cupy: Any, dtype: "np.dtype[Any]", *, tf32: bool) -> None:
+        """Compile the kernels for arithmetic in `dtype`.
+
+        tf32: let float32 products round their factors to 10 bits, on tensor cores; else they are exact float32.
+        """
+        self._cupy = cupy
+        module = cupy.RawModule(code=source(dtype.name), options=("--std=c++11",))
+        self._kernels = {name: module.get_function(name) for name in NAMES}
+        self._dtype = dtype
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._cublas = cupy.cuda.cublas
+        self._handle = cupy.cuda.device.get_cublas_handle()
+        # 0 is the default, which does not use TF32; 3 is CUBLAS_TF32_TENSOR_OP_MATH.
+        self._cublas.setMathMode(self._handle, 3 if tf32 else 0)
+        self._multiply = self._cublas.sgemm if dtype == np.float32 else self._cublas.dgemm
+
+    def free_bytes(self) -> int:
+        """Return how much memory can still be had; what CuPy's pool holds and does not use counts too."""
+        free, _total = self._cupy.cuda.runtime.memGetInfo()
+        return int(free + self._cupy.get_default_memory_pool().free_bytes())
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: "np.dtype[Any]") -> Any:
+        """Return a new array."""
+        with self._stream:
+            return self._cupy.zeros(shape, dtype)
+
+    def copy_in(self, target: Any, array: Array) -> None:
+        """Copy a host array into the beginning of a device array of the same type."""
+        with self._stream:
+            target.ravel()[: array.size].set(np.ascontiguousarray(array).ravel())
+
+    def copy_out(self, array: Any) -> NDArray[Any]:
+        """Return a device array on the host, after all work before it."""
+        with self._stream:
+            host: NDArray[Any] = array.get()
+        return host
+
+    def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
+        """Run a kernel of kernels.cu with at least so many threads."""
+        blocks = -(-threads // _THREADS_PER_BLOCK)
+        size = min(threads, _THREADS_PER_BLOCK)
+        with self._stream:
+            self._kernels[kernel]((blocks,), (size,), arguments)
+
+    def multiply(self, a: Any, b: Any, out: Any, *, a_turned: bool, b_turned: bool, alpha: float, beta: float) -> None:
+        """Set out = alpha * a @ b + beta * out, all row-major; a or b transposed where they are `turned`.
+
+        To cuBLAS, whose matrices are column-major, each of ours is its own transpose.
+        """
+        rows, columns = out.shape
+        inner = a.shape[0] if a_turned else a.shape[1]
+        factors = np.array([alpha, beta], self._dtype)
+        with self._stream:
+            self._multiply(
+                self._handle,
+                int(b_turned),
+                int(a_turned),
+                columns,
+                rows,
+                inner,
+                factors.ctypes.data,
+                b.data.ptr,
+                b.shape[1],
+                a.data.ptr,
+                a.shape[1],
+                factors.ctypes.data + factors.itemsize,
+                out.data.ptr,
+                columns,
+            )
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what `work` asks for, without doing it, and return what does it all, as often as it is called."""
+        with self._stream:
+            self._stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self._stream.end_capture()
+        return lambda: graph.launch(self._stream)
