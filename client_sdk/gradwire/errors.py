@@ -91,11 +91,19 @@ def invalid(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
     return InvalidArgumentError("; ".join(f"{each.field} {each.description}" for each in violations), violations)
 
 
+def is_away(error: grpc.aio.AioRpcError) -> bool:
+    """Whether no server answered, or one ended while it had the call: the same call may succeed a little later."""
+    # CANCELLED: a server that ended broke the call off; whoever cancels here gets a CancelledError instead.
+    return error.code() in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    )
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
     """Return the SDK's exception for an error of a call to the server at `address`."""
-    # CANCELLED: a server that ended broke the call off; whoever cancels here gets a CancelledError instead.
-    away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    if error.code() in away:
+    if is_away(error):
         return UnavailableError(
             f"no gradwire server answers at {address} ({error.details()}); is it running? "
             "Start one with `gradwire serve`, or set the address with at=... or GRADWIRE_ADDRESS"

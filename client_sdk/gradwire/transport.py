@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error
+from gradwire.errors import InvalidArgumentError, UnavailableError, from_rpc_error, is_away
 from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -25,9 +25,6 @@ _CONNECT_SECONDS = 3.0
 _CALL_SECONDS = 60.0
 # Waits before a call is tried again that found the server away: long enough for one that is started again.
 _BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
-
-# The server cannot be reached, or has ended while it had the call.
-_SERVER_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -119,7 +116,7 @@ class Transport:
             try:
                 return await method(request, metadata=self._metadata, timeout=_CALL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _SERVER_AWAY or wait is None:
+                if wait is None or not is_away(error):
                     raise from_rpc_error(error, self.address) from error
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable: the last try returns or raises")

@@ -65,12 +65,13 @@ class Attempts:
             starting = asyncio.ensure_future(self._jobs.start_attempt(queued.id))
             try:
                 row = await asyncio.shield(starting)
-            except (AttemptOverError, LeaseLostError):
-                return  # The job was stopped while it waited, or another server has it now.
+            except AttemptOverError:
+                return  # The job was stopped while it waited.
             except asyncio.CancelledError:
-                with suppress(AttemptOverError, LeaseLostError):
+                with suppress(AttemptOverError):
                     await self._jobs.requeue(queued.id, (await starting).message.attempt)
                 raise
+            returned.fate = _Fate.DISCARD
             returned.fate = await self._guard(worker, row, self._start_and_follow)
 
     async def take_over(self, row: JobRow, worker: Worker) -> None:
@@ -80,10 +81,12 @@ class Attempts:
 
     @contextmanager
     def _returning(self, worker: Worker) -> Iterator["_Returned"]:
-        """Give the worker back at the end, if it is healthy."""
+        """Give the worker back at the end, if it is healthy; or leave it to the server that has the lease now."""
         returned = _Returned()
         try:
             yield returned
+        except LeaseLostError:
+            returned.fate = _Fate.LEAVE
         finally:
             match self._when_over or returned.fate:
                 case _Fate.RELEASE:
@@ -112,8 +115,6 @@ class Attempts:
             with suppress(AttemptOverError):
                 await self._jobs.worker_lost(row.id, attempt, str(error), last_words)
             return _Fate.DISCARD
-        except LeaseLostError:
-            return _Fate.LEAVE
         except AttemptOverError:
             return await self._stop(worker, row)
         except asyncio.CancelledError:
@@ -124,6 +125,8 @@ class Attempts:
                 # A request to stop may come late, after one to go on.
                 await self._jobs.requeue(row.id, attempt)
             return fate
+        except LeaseLostError:
+            raise
         except Exception as error:
             # The last line of defence: whatever it is, the job must end and say so.
             _log.exception("attempt %d of %s broke off", attempt, job)

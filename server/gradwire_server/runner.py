@@ -169,7 +169,7 @@ class Runner:
                     await asyncio.to_thread(_reach, self._gcs)
                     await asyncio.to_thread(self.measure)
                 unanswered = 0
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, RayError) as error:
                 unanswered += 1
                 _log.warning("Ray's head at %s does not answer: %s", self._gcs, error or "it takes too long")
                 if unanswered == _MOST_UNANSWERED:
@@ -183,13 +183,15 @@ class Runner:
         """
         while True:
             await asyncio.sleep(_FORSAKEN_SECONDS / 10)
-            names = await asyncio.to_thread(ray.util.list_named_actors)
-            for name in names:
-                if name in self._names:
-                    await asyncio.to_thread(_call_on, name)
-                elif name.startswith(self._store_prefix):
-                    _log.warning("worker %s belongs to no job and no server: it is ended", name)
-                    await asyncio.to_thread(_end, name)
+            try:
+                for name in await asyncio.to_thread(ray.util.list_named_actors):
+                    if name in self._names:
+                        await asyncio.to_thread(_call_on, name)
+                    elif name.startswith(self._store_prefix):
+                        _log.warning("worker %s belongs to no job and no server: it is ended", name)
+                        await asyncio.to_thread(_end, name)
+            except RayError as error:
+                _log.warning("workers were not looked after: %s", error)
 
     async def last_words(self, worker: Worker) -> str:
         """Return the end of a dead worker's log, "" where its node is gone too."""
