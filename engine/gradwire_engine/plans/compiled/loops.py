@@ -42,8 +42,9 @@ from gradwire_engine.plans.compiled.vectors import LINE_BYTES
 # The losses.
 LOGITS, PROBABILITIES, SQUARED_ERROR = 0, 1, 2
 
-# With fewer rows a thread takes some of the outputs of all rows, not all outputs of some rows.
-_LEAST_ROWS_PER_THREAD = 12
+# With fewer rows a thread takes some of the outputs of all rows, not all outputs of some rows: its part of the weights
+# then stays in its own cache, and moving weights between cores can cost more than all else.
+_LEAST_ROWS_PER_THREAD = 64
 # Rows that go from the data into the first layer together.
 _ROWS_TOGETHER = 96
 # Panels of a layer's inputs whose gradient is computed together.
@@ -224,8 +225,8 @@ def _loss_rows(model, scratch, data, order, first, last, scale):
 
 
 @njit(nogil=True, cache=True)
-def _update_weights(model, scratch, layer, panel, first, count):
-    """Move the weights of the inputs in one panel, by rows first:first+count of the batch."""
+def _update_weights(model, scratch, layer, panel, out_panel, out_panels, first, count):
+    """Move the weights from the inputs in one panel to the outputs in some, by rows first:first+count of the batch."""
     table = model.layers
     lanes = LINE_BYTES // item_size(model.zero)
     call(
@@ -233,9 +234,10 @@ def _update_weights(model, scratch, layer, panel, first, count):
         (
             scratch.table[layer, VALUES] + panel * scratch.panel_bytes + first * LINE_BYTES,
             min(lanes, table[layer, INPUTS] - panel * lanes),
-            scratch.table[layer + 1, GRADIENTS] + first * LINE_BYTES, scratch.panel_bytes,
-            _panels(table[layer, OUTPUTS], model.zero),
-            table[layer, WEIGHTS] + panel * lanes * LINE_BYTES, table[layer, WEIGHTS_PANEL], count,
+            scratch.table[layer + 1, GRADIENTS] + out_panel * scratch.panel_bytes + first * LINE_BYTES,
+            scratch.panel_bytes, out_panels,
+            table[layer, WEIGHTS] + out_panel * table[layer, WEIGHTS_PANEL] + panel * lanes * LINE_BYTES,
+            table[layer, WEIGHTS_PANEL], count,
         ),
     )  # fmt: skip
 
@@ -279,9 +281,18 @@ def _input_gradient(model, scratch, transposed_at, layer, panel, together, rows)
 
 
 @njit(nogil=True, cache=True)
-def _backward_layer(model, scratch, transposed_at, layer, rows, thread, threads):
-    """This thread's share of a layer: the gradient of its inputs, then its weights moved. Gradients carry -lr."""
-    first, last = _share(_panels(model.layers[layer, INPUTS], model.zero), thread, threads)
+def _backward_layer(model, scratch, transposed_at, layer, rows, by_outputs, thread, threads):
+    """This thread's share of a layer: the gradient of its inputs, then its weights moved. Gradients carry -lr.
+
+    by_outputs: the first layer's weights are shared out as in the forward pass, by their outputs, so that they stay in
+    the cache of the thread that moves them.
+    """
+    in_panels, out_panels = (
+        _panels(model.layers[layer, INPUTS], model.zero),
+        _panels(model.layers[layer, OUTPUTS], model.zero),
+    )
+    first, last = _share(in_panels, thread, threads)
+    first_out, last_out = _share(out_panels, thread, threads)
     one_block = rows <= K_BLOCK
     if layer > 0:
         for panel in range(first, last, _BACKWARD_PANELS):
@@ -290,13 +301,17 @@ def _backward_layer(model, scratch, transposed_at, layer, rows, thread, threads)
             if one_block:
                 # While these weights are still in the cache.
                 for each in range(panel, panel + together):
-                    _update_weights(model, scratch, layer, each, 0, rows)
-    if layer == 0 or not one_block:
+                    _update_weights(model, scratch, layer, each, 0, out_panels, 0, rows)
+    if layer == 0 and by_outputs:
+        for block in range(0, rows, K_BLOCK):
+            for panel in range(in_panels):
+                count = min(K_BLOCK, rows - block)
+                _update_weights(model, scratch, layer, panel, first_out, last_out - first_out, block, count)
+    elif layer == 0 or not one_block:
         for block in range(0, rows, K_BLOCK):
             for panel in range(first, last):
-                _update_weights(model, scratch, layer, panel, block, min(K_BLOCK, rows - block))
-    first, last = _share(_panels(model.layers[layer, OUTPUTS], model.zero), thread, threads)
-    _update_biases(model, scratch, layer, rows, first, last)
+                _update_weights(model, scratch, layer, panel, 0, out_panels, block, min(K_BLOCK, rows - block))
+    _update_biases(model, scratch, layer, rows, first_out, last_out)
 
 
 @njit(nogil=True, cache=True)
@@ -314,7 +329,8 @@ def train(model, scratch, data, order, batch_size, scales, loss_sum, transposed_
         scale = scales[0] if rows == batch_size else scales[1]
         first, last = _share(rows, thread, threads)
         _gather_targets(model, scratch, data, batch, first, last)
-        if threads == 1 or rows >= _LEAST_ROWS_PER_THREAD * threads:
+        by_outputs = threads > 1 and rows < _LEAST_ROWS_PER_THREAD * threads
+        if not by_outputs:
             _forward_rows(model, scratch, data, batch, first, last)
         else:
             _gather_inputs(model, scratch, data, batch, first, last)
@@ -326,7 +342,7 @@ def train(model, scratch, data, order, batch_size, scales, loss_sum, transposed_
         _loss_rows(model, scratch, data, batch, first, last, scale)
         for layer in range(depth - 1, -1, -1):
             meeting = meet(barrier_at, threads, meeting)
-            _backward_layer(model, scratch, transposed_at, layer, rows, thread, threads)
+            _backward_layer(model, scratch, transposed_at, layer, rows, by_outputs, thread, threads)
         batch_loss = 0.0
         for row in range(rows):
             batch_loss += scratch.losses[row]

@@ -27,8 +27,8 @@ T = TypeVar("T")
 _EVALUATION_ROWS = 96
 # The rows of a set are split into at most so many strips, each summed up by one thread.
 _MOST_STRIPS = 64
-# Below so many multiplications a step or an evaluation is not worth a second thread.
-_LEAST_WORK_PER_THREAD = 200_000
+# Below so many multiplications a step or an evaluation is not worth a second thread, even where cores are far apart.
+_LEAST_WORK_PER_THREAD = 500_000
 _NONE = np.empty(0, np.int64)
 
 

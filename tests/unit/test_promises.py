@@ -1,0 +1,24 @@
+"""docs/reliability.md names a test for each promise; here it is seen that there is such a test."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROMISES = re.findall(
+    r"^\| (?!promise|---)(.*) \| (.*) \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise[:50] for promise, _ in PROMISES])
+def test_every_promise_is_held_by_a_test_that_is_there(promise, held_by):
+    names = re.findall(r"`([^`]+)`", held_by)
+    assert names or held_by == "the same", promise
+    for name in names:
+        file, _, test = name.partition("::")
+        if file.startswith("tests/"):
+            assert (ROOT / file).is_dir(), file
+            continue
+        (found,) = (ROOT / "tests").rglob(file)
+        assert not test or f"def {test}(" in found.read_text(), name
