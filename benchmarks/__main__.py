@@ -1,8 +1,8 @@
-"""Runs the benchmarks that are named on the command line, or all: python -m benchmarks [service] [events] [engine]."""
+"""Runs the benchmarks named on the command line, or all: python -m benchmarks [service] [events] [mapped] [engine]."""
 
 import sys
 
-from benchmarks import events, service
+from benchmarks import events, mapped, service
 from gradwire.cli.bench import bench
 
 
@@ -11,7 +11,7 @@ def _engine() -> None:
     bench(task=None, threads=None, rounds=5, only="", plot=None, as_json=False)
 
 
-BENCHMARKS = {"service": service.main, "events": events.main, "engine": _engine}
+BENCHMARKS = {"service": service.main, "events": events.main, "mapped": mapped.main, "engine": _engine}
 
 
 def main() -> None:
