@@ -9,7 +9,7 @@ from enum import Enum, auto
 from functools import partial
 
 from gradwire_engine.spec.building import references
-from gradwire_proto.v1.training_service_pb2 import Event, JobWarning
+from gradwire_server import joblog
 from gradwire_server.blobs import BlobStore
 from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.errors import DISK_FULL
@@ -163,7 +163,7 @@ class Attempts:
                 await asyncio.to_thread(self._checkpoints.save, row.id, event.checkpoint, report.weights)
         if waited:
             message = f"the server's disk was full: nothing could be stored for {waited:.0f} s"
-            events.insert(0, Event(warning=JobWarning(reason=DISK_FULL, message=message)))
+            events.insert(0, joblog.warning(DISK_FULL, message))
         stored = await self._jobs.record(row.id, row.message.attempt, events, reports[-1].sequence)
         if stored.message.model:
             await asyncio.to_thread(self._checkpoints.drop, row.id)

@@ -7,21 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
-from gradwire_engine.spec.tensors import tensor_type
-from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import JobSpec
-from gradwire_proto.v1.training_service_pb2 import (
-    Checkpoint,
-    Epoch,
-    Event,
-    Job,
-    JobError,
-    JobState,
-    JobWarning,
-    StateChange,
-)
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
+from gradwire_server import joblog
 from gradwire_server.changes import Changes
-from gradwire_server.checkpoints import KEPT
 from gradwire_server.errors import already_exists, failed_precondition, not_found, out_of_range
 from gradwire_server.lease import Lease
 from gradwire_server.listing import Page
@@ -71,7 +60,7 @@ class Jobs:
             job = Job(name=f"jobs/{chosen}", spec=spec)
             job.create_time.FromNanoseconds(self._clock())
             row = queries.insert_job(connection, job, chosen, request_id, classification)
-            self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED)])
+            self._append(connection, row, [joblog.change(JobState.JOB_STATE_QUEUED)])
             return row
 
         return (await self._change(work, start=True)).message
@@ -116,7 +105,7 @@ class Jobs:
         def work(connection: Connection) -> JobRow:
             row = _still_there(connection, found)
             if not row.ended:
-                self._append(connection, row, [_change(JobState.JOB_STATE_CANCELLED, "on request")])
+                self._append(connection, row, [joblog.change(JobState.JOB_STATE_CANCELLED, "on request")])
             return row
 
         return await self._change(work, stop=True)
@@ -130,7 +119,7 @@ class Jobs:
             if row.ended:
                 raise failed_precondition("JOB_ENDED", "name", f"names {name}, which has ended: it cannot be paused")
             if row.message.state != JobState.JOB_STATE_PAUSED:
-                self._append(connection, row, [_change(JobState.JOB_STATE_PAUSED, "on request")])
+                self._append(connection, row, [joblog.change(JobState.JOB_STATE_PAUSED, "on request")])
             return row
 
         return await self._change(work, stop=True)
@@ -145,7 +134,7 @@ class Jobs:
                 message = f"names {name}, which has ended: create a job with resume_from to go on from it"
                 raise failed_precondition("JOB_ENDED", "name", message)
             if row.message.state == JobState.JOB_STATE_PAUSED:
-                self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED, "resumed on request")])
+                self._append(connection, row, [joblog.change(JobState.JOB_STATE_QUEUED, "resumed on request")])
             elif not queries.was_paused(connection, row.id):
                 raise failed_precondition("JOB_NOT_PAUSED", "name", f"names {name}, which is not paused")
             return row
@@ -174,7 +163,7 @@ class Jobs:
                 raise AttemptOverError(f"job number {number} is not queued")
             row.message.attempt += 1
             row.reported = 0
-            self._append(connection, row, [_change(JobState.JOB_STATE_STARTING)])
+            self._append(connection, row, [joblog.change(JobState.JOB_STATE_STARTING)])
             return row
 
         return await self._schedule(work)
@@ -211,9 +200,11 @@ class Jobs:
                 message = f"{row.workers_lost} workers died at the same place of this job; the last: {cause}"
                 if last_words:
                     message += f"\nits log ends with:\n{last_words}"
-                self._append(connection, row, [_failure("WORKER_LOST", message)])
+                self._append(connection, row, [joblog.failure("WORKER_LOST", message)])
             else:
-                self._append(connection, row, [_warning("WORKER_LOST", cause), _change(JobState.JOB_STATE_QUEUED)])
+                self._append(
+                    connection, row, [joblog.warning("WORKER_LOST", cause), joblog.change(JobState.JOB_STATE_QUEUED)]
+                )
             return row
 
         return await self._schedule(work)
@@ -223,7 +214,7 @@ class Jobs:
 
         def work(connection: Connection) -> JobRow:
             row = _check_current(queries.job_to_change(connection, number), number, attempt)
-            self._append(connection, row, [_failure(reason, message)])
+            self._append(connection, row, [joblog.failure(reason, message)])
             return row
 
         return await self._schedule(work)
@@ -242,7 +233,7 @@ class Jobs:
 
         def work(connection: Connection) -> JobRow:
             row = _check_current(queries.job_to_change(connection, number), number, attempt)
-            self._append(connection, row, [_change(JobState.JOB_STATE_QUEUED, "its attempt was interrupted")])
+            self._append(connection, row, [joblog.change(JobState.JOB_STATE_QUEUED, "its attempt was interrupted")])
             return row
 
         return await self._schedule(work)
@@ -259,7 +250,10 @@ class Jobs:
     async def _requeue_unfinished(self, number: int, attempt: int) -> None:
         def work(connection: Connection) -> JobRow:
             row = _check_current(queries.job_to_change(connection, number), number, attempt)
-            events = [_warning("SERVER_RESTARTED", "the server was started again"), _change(JobState.JOB_STATE_QUEUED)]
+            events = [
+                joblog.warning("SERVER_RESTARTED", "the server was started again"),
+                joblog.change(JobState.JOB_STATE_QUEUED),
+            ]
             self._append(connection, row, events)
             return row
 
@@ -301,10 +295,12 @@ class Jobs:
             if event.HasField("checkpoint"):
                 checkpoint = event.checkpoint
             if event.state_change.state == JobState.JOB_STATE_SUCCEEDED:
-                model = _finished_model(row, checkpoint or queries.last_checkpoint(connection, row.id), now)
+                model = joblog.finished_model(
+                    row.message, row.job_id, checkpoint or queries.last_checkpoint(connection, row.id), now
+                )
                 queries.insert_model(connection, row.job_id, model)
                 event.state_change.model = model.name
-            _fold(row.message, event)
+            joblog.fold(row.message, event)
         queries.insert_events(connection, row.id, events)
         queries.save_job(connection, row)
 
@@ -322,75 +318,10 @@ def _still_there(connection: Connection, found: JobRow) -> JobRow:
     return row
 
 
-def _fold(job: Job, event: Event) -> None:
-    """Bring the job's own fields up to its newest event."""
-    kind = event.WhichOneof("kind")
-    job.disk_usage.log_bytes += event.ByteSize()
-    if kind == "epoch":
-        job.last_epoch.CopyFrom(event.epoch)
-    if kind == "checkpoint":
-        kept = KEPT if job.disk_usage.checkpoint_bytes else 1
-        job.disk_usage.checkpoint_bytes = kept * tensor_type(event.checkpoint.weights).size_bytes
-    if kind != "state_change":
-        return
-    change = event.state_change
-    job.state = change.state
-    if change.state == JobState.JOB_STATE_STARTING and not job.HasField("start_time"):
-        job.start_time.CopyFrom(event.time)
-    if change.HasField("execution"):
-        job.execution.CopyFrom(change.execution)
-    if change.state in queries.TERMINAL:
-        job.end_time.CopyFrom(event.time)
-        job.model = change.model
-        if change.model:  # Its weights are the model's now.
-            job.disk_usage.checkpoint_bytes = 0
-        if change.HasField("error"):
-            job.error.CopyFrom(change.error)
-
-
 def _unseen(connection: Connection, row: JobRow, event: Event) -> list[Event]:
     """Drop an epoch that an earlier attempt has reported; say so if it came out differently."""
     if event.WhichOneof("kind") != "epoch" or event.epoch.epoch > row.message.last_epoch.epoch:
         return [event]
     stored = queries.epoch_event(connection, row.id, event.epoch.epoch).epoch
-    if _outcome(stored) == _outcome(event.epoch):
-        return []
-    message = (
-        f"epoch {stored.epoch} came out differently when it was run again: its running loss was "
-        f"{stored.running_loss!r}, then {event.epoch.running_loss!r}"
-    )
-    return [_warning("NOT_DETERMINISTIC", message)]
-
-
-def _outcome(epoch: Epoch) -> tuple[float, bytes, bytes]:
-    """What must be the same, to the bit, when an epoch is run again: all but its times."""
-    return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
-
-
-def _finished_model(row: JobRow, checkpoint: Checkpoint, now: int) -> Model:
-    """Return the model of a job that has just succeeded; its weights are the last checkpoint's."""
-    job = row.message
-    model = Model(
-        name=f"models/{row.job_id}",
-        job=job.name,
-        spec=job.spec.model,
-        weights=checkpoint.weights,
-        train=job.spec.train,
-        test=job.spec.test if job.spec.HasField("test") else None,
-        last_epoch=job.last_epoch,
-    )
-    model.create_time.FromNanoseconds(now)
-    return model
-
-
-def _change(state: JobState, message: str = "") -> Event:
-    return Event(state_change=StateChange(state=state, message=message))
-
-
-def _failure(reason: str, message: str) -> Event:
-    error = JobError(reason=reason, message=message)
-    return Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, message=message, error=error))
-
-
-def _warning(reason: str, message: str) -> Event:
-    return Event(warning=JobWarning(reason=reason, message=message))
+    difference = joblog.difference(stored, event.epoch)
+    return [joblog.warning("NOT_DETERMINISTIC", difference)] if difference else []
