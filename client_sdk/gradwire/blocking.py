@@ -1,11 +1,15 @@
 """How the blocking classes use the async ones: an event loop on a thread of its own, and methods that wait on it."""
 
 import asyncio
+import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from functools import wraps
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import cache, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from weakref import WeakSet
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -13,17 +17,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@cache
+def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
+    """Return the event loop of all blocking clients of a process, on a thread of its own.
+
+    There is one, and it is never closed: gRPC wakes every loop that it has ever seen, and complains of closed ones.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="gradwire", daemon=True).start()
+    return loop
+
+
 class Portal:
-    """An event loop that runs on a thread until it is closed."""
+    """The way of one client to the event loop that it works in."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="gradwire", daemon=True)
-        self._thread.start()
+        # A process that was forked off has none of the threads of the one before.
+        self._loop = _loop_of(os.getpid())
+        self._calls: set[Future[Any]] = set()
+        self._streams: WeakSet[AsyncGenerator[Any, None]] = WeakSet()
+        self.closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and wait for it here. Ctrl-C here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._start(coroutine)
         try:
             return future.result()
         except BaseException:
@@ -32,25 +49,34 @@ class Portal:
 
     async def call_from_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and await it here, in the event loop of the caller."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+        return await asyncio.wrap_future(self._start(coroutine))
+
+    def end_with_this(self, stream: AsyncGenerator[Any, None]) -> None:
+        """Close a stream, if it is still open, when the portal is closed."""
+        self._streams.add(stream)
 
     def close(self) -> None:
-        """Stop the loop and its thread."""
-        if self._loop.is_closed():
+        """Cancel what still runs, and end the streams that nobody reads any more."""
+        if self.closed:
             return
-        self.call(_end_other_tasks())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        for call in list(self._calls):
+            call.cancel()
+        self.call(self._end_streams())
+        self.closed = True
 
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        if self.closed:
+            coroutine.close()
+            raise RuntimeError("the client is closed")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
 
-async def _end_other_tasks() -> None:
-    """Cancel what still runs in this loop, streams that nobody reads any more for one, and wait for its end."""
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async def _end_streams(self) -> None:
+        for stream in list(self._streams):
+            with suppress(RuntimeError):  # A call that was just cancelled still holds it, and ends it.
+                await stream.aclose()
 
 
 class Blocking(Generic[A]):
@@ -88,10 +114,11 @@ def blocking_as(
 class Stream(Generic[T]):
     """Items as they happen, for `for` and for `async for`."""
 
-    def __init__(self, batches: AsyncIterator[Sequence[T]], portal: Portal) -> None:
+    def __init__(self, batches: AsyncGenerator[Sequence[T], None], portal: Portal) -> None:
         # The way to the portal's thread and back takes longer than all else that is done with an item.
         self._batches = batches
         self._portal = portal
+        portal.end_with_this(batches)
         self._ready: deque[T] = deque()
 
     def __iter__(self) -> Iterator[T]:

@@ -219,8 +219,9 @@ class Client(Blocking[AsyncClient]):
 
     def close(self) -> None:
         """Close the connection. Jobs go on."""
-        self._portal.call(self._async.close())
-        self._portal.close()
+        if not self._portal.closed:
+            self._portal.call(self._async.close())
+            self._portal.close()
 
     health = blocking(AsyncClient.health)
     submit = blocking_as(AsyncClient.submit, Job)

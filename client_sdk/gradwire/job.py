@@ -1,7 +1,7 @@
 """A job on a server: watched, waited for, cancelled. AsyncJob does it; Job is the same, blocking."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import numpy as np
 
@@ -98,12 +98,12 @@ class AsyncJob:
             for epoch in batch:
                 yield epoch
 
-    async def event_batches(self, after: int = 0) -> AsyncIterator[list[JobEvent]]:
+    async def event_batches(self, after: int = 0) -> AsyncGenerator[list[JobEvent], None]:
         """Yield the same as `events`, as many at a time as have come together."""
         async for batch in self._watch(after):
             yield [job_event(event) for event in batch]
 
-    async def epoch_batches(self, after: int = 0) -> AsyncIterator[list[Epoch]]:
+    async def epoch_batches(self, after: int = 0) -> AsyncGenerator[list[Epoch], None]:
         """Yield the same as `epochs`, as many at a time as have come together."""
         async for batch in self._watch(0):
             yield [epoch_of(event.epoch) for event in batch if event.epoch.epoch > after]

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -310,6 +312,34 @@ def test_a_stream_is_for_both_kinds_of_loops():
     assert asyncio.run(collect()) == [0, 1, 2]
     portal.close()
     portal.close()
+
+
+def test_clients_come_and_go_without_a_word():
+    script = """
+import contextlib, threading
+import gradwire as gw
+
+def come_and_go():
+    with contextlib.suppress(gw.UnavailableError), gw.Client("127.0.0.1:9") as client:
+        client.jobs()
+
+threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+come_and_go()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_a_closed_client_says_so():
+    client = gw.Client("127.0.0.1:9")
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        client.jobs()
 
 
 def test_a_client_without_an_address_says_what_to_set():
