@@ -13,7 +13,7 @@ X, Y = RNG.random((3000, 64)), RNG.integers(0, 5, 3000)
 def submit(client, epochs, name, **changes):
     gw.seed(0)
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
-    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 8}
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 2}
     return client.submit(model, (X, Y), **(arguments | changes), name=name)
 
 
