@@ -70,15 +70,17 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
         runner = Runner(settings, blobs)
         # Ray before gRPC: it starts processes, which gRPC's threads do not like.
         runner.connect()
-        with asyncio.Runner() as loop:
-            try:
-                loop.run(_serve(settings, blobs, runner, on_ready))
-            except ClusterLostError as error:
-                _log.error("%s: this server ends, to be started again; its jobs go on then", error)
-                logging.shutdown()
-                # Not by the way out for all else: calls to Ray hang, in threads that would be waited for.
-                os._exit(_EXIT_CLUSTER_LOST)
-        runner.disconnect()
+        try:
+            with asyncio.Runner() as loop:
+                try:
+                    loop.run(_serve(settings, blobs, runner, on_ready))
+                except ClusterLostError as error:
+                    _log.error("%s: this server ends, to be started again; its jobs go on then", error)
+                    logging.shutdown()
+                    # Not by the way out for all else: calls to Ray hang, in threads that would be waited for.
+                    os._exit(_EXIT_CLUSTER_LOST)
+        finally:
+            runner.disconnect()
 
 
 async def _serve(settings: Settings, blobs: BlobStore, runner: Runner, on_ready: Callable[[str], None]) -> None:

@@ -37,6 +37,13 @@ class _Fate(Enum):
     LEAVE = auto()
 
 
+@dataclass
+class _Returned:
+    """The worker's fate, until it is known otherwise."""
+
+    fate: _Fate = _Fate.DISCARD
+
+
 class Attempts:
     """Runs attempts on workers and stores what they report, as long as this server schedules."""
 
@@ -80,7 +87,7 @@ class Attempts:
             returned.fate = await self._guard(worker, row, self._follow)
 
     @contextmanager
-    def _returning(self, worker: Worker) -> Iterator["_Returned"]:
+    def _returning(self, worker: Worker) -> Iterator[_Returned]:
         """Give the worker back at the end, if it is healthy; or leave it to the server that has the lease now."""
         returned = _Returned()
         try:
@@ -176,10 +183,3 @@ class Attempts:
             _log.warning("%s did not stop: %s", worker.name, error)
             return _Fate.DISCARD
         return _Fate.RELEASE
-
-
-@dataclass
-class _Returned:
-    """The worker's fate, until it is known otherwise."""
-
-    fate: _Fate = _Fate.DISCARD

@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from sqlalchemy import Connection
 
@@ -175,7 +176,7 @@ class Jobs:
         """
 
         def work(connection: Connection) -> JobRow:
-            row = _check_current(queries.job_to_change(connection, number), number, attempt)
+            row = _current(connection, number, attempt)
             if reported <= row.reported:
                 return row  # Stored just before the database went away.
             row.reported = reported
@@ -194,7 +195,7 @@ class Jobs:
         """
 
         def work(connection: Connection) -> JobRow:
-            row = _check_current(queries.job_to_change(connection, number), number, attempt)
+            row = _current(connection, number, attempt)
             row.workers_lost += 1
             if row.workers_lost >= MOST_WORKERS_LOST:
                 message = f"{row.workers_lost} workers died at the same place of this job; the last: {cause}"
@@ -213,7 +214,7 @@ class Jobs:
         """End the attempt and the job with an error that the server has found."""
 
         def work(connection: Connection) -> JobRow:
-            row = _check_current(queries.job_to_change(connection, number), number, attempt)
+            row = _current(connection, number, attempt)
             self._append(connection, row, [joblog.failure(reason, message)])
             return row
 
@@ -230,13 +231,9 @@ class Jobs:
 
     async def requeue(self, number: int, attempt: int) -> JobRow:
         """Queue a job again whose attempt was taken off its worker though nobody wanted the job to stop."""
-
-        def work(connection: Connection) -> JobRow:
-            row = _check_current(queries.job_to_change(connection, number), number, attempt)
-            self._append(connection, row, [joblog.change(JobState.JOB_STATE_QUEUED, "its attempt was interrupted")])
-            return row
-
-        return await self._schedule(work)
+        return await self._requeue(
+            number, attempt, [joblog.change(JobState.JOB_STATE_QUEUED, "its attempt was interrupted")]
+        )
 
     async def requeue_unfinished(self, but: Collection[int]) -> None:
         """At the start of a server: jobs that were running go on from their last checkpoint, in a new attempt.
@@ -244,24 +241,20 @@ class Jobs:
         but: the numbers of those whose worker is still there.
         """
         for row in await self.unfinished():
-            if row.id not in but:
-                await self._requeue_unfinished(row.id, row.message.attempt)
+            if row.id in but:
+                continue
+            warning = joblog.warning("SERVER_RESTARTED", "the server was started again")
+            with suppress(AttemptOverError):  # It was paused or cancelled meanwhile.
+                await self._requeue(row.id, row.message.attempt, [warning, joblog.change(JobState.JOB_STATE_QUEUED)])
+                _log.info("%s goes on in a new attempt", row.message.name)
 
-    async def _requeue_unfinished(self, number: int, attempt: int) -> None:
+    async def _requeue(self, number: int, attempt: int, events: Sequence[Event]) -> JobRow:
         def work(connection: Connection) -> JobRow:
-            row = _check_current(queries.job_to_change(connection, number), number, attempt)
-            events = [
-                joblog.warning("SERVER_RESTARTED", "the server was started again"),
-                joblog.change(JobState.JOB_STATE_QUEUED),
-            ]
+            row = _current(connection, number, attempt)
             self._append(connection, row, events)
             return row
 
-        try:
-            row = await self._schedule(work)
-        except AttemptOverError:
-            return  # It was paused or cancelled meanwhile.
-        _log.info("%s goes on in a new attempt", row.message.name)
+        return await self._schedule(work)
 
     async def _change(self, work: Callable[[Connection], JobRow], *, start: bool = False, stop: bool = False) -> JobRow:
         """Make a change, and tell of it; start, stop: whether the scheduler has to do something then."""
@@ -303,6 +296,11 @@ class Jobs:
             joblog.fold(row.message, event)
         queries.insert_events(connection, row.id, events)
         queries.save_job(connection, row)
+
+
+def _current(connection: Connection, number: int, attempt: int) -> JobRow:
+    """Return the job, to be changed, whose attempt this is; AttemptOverError if it is not."""
+    return _check_current(queries.job_to_change(connection, number), number, attempt)
 
 
 def _check_current(row: JobRow | None, number: int, attempt: int) -> JobRow:

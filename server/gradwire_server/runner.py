@@ -41,7 +41,7 @@ _REACH_SECONDS = 5
 # How often the cluster is looked at, and how often in a row its head may not answer before it counts as lost.
 _LOOK_SECONDS = 3.0
 _MOST_UNANSWERED = 3
-# A worker that no server calls for so long ends itself; idle ones are called as often as the cluster is looked at.
+# A worker that no server calls for so long ends itself; all are called ten times as often.
 _FORSAKEN_SECONDS = 900.0
 # Ray sends its token to an address only when it is told to, and names no reason when it is turned away.
 _AUTH_HINT = "; if the cluster asks for Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
@@ -136,7 +136,7 @@ class Runner:
                     worker = await self._introduce(name, pool, actor)
             except (WorkerLostError, TimeoutError) as error:
                 _log.warning("worker %s, left by an earlier server, is ended: %s", name, error)
-                await asyncio.to_thread(ray.kill, actor)
+                await asyncio.to_thread(_end, name)
                 continue
             self._names.add(name)
             self._workers[pool] += 1

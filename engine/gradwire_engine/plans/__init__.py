@@ -72,8 +72,9 @@ def warm_up() -> None:
 
 
 def _gpu_plan(problem: Problem, weights: Array, cupy: ModuleType, name: str) -> ChosenPlan:
-    obstacle = "" if os.environ.get("GRADWIRE_PLAN") == "reference" else cuda_obstacle(cupy)
-    if obstacle or os.environ.get("GRADWIRE_PLAN") == "reference":
+    forced = os.environ.get("GRADWIRE_PLAN") == "reference"
+    obstacle = "" if forced else cuda_obstacle(cupy)
+    if forced or obstacle:
         warning = f"the CUDA plan cannot run here, the slower reference plan does: {obstacle}" if obstacle else ""
         return ChosenPlan(ReferencePlan(problem, weights, cupy), "gpu", name, f"this process has {name}", warning)
     tf32 = os.environ.get("GRADWIRE_TF32", "") == "1"
