@@ -13,18 +13,9 @@ from typing import Any
 
 import numpy as np
 
-_CUDA = """
-#include <cmath>
-using std::exp; using std::log;
-struct Place { unsigned x; };
-static Place blockIdx, blockDim, threadIdx;
-#define __global__ static
-#define __device__ static
-static unsigned long long atomicAdd(unsigned long long* at, unsigned long long more) {
-    unsigned long long before = *at; *at += more; return before;
-}
-"""
-_KERNEL = re.compile(r"__global__ void (\w+)\((.*?)\)\s*{", re.DOTALL)
+_KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\w+\)\s*)?(\w+)\((.*?)\)\s*{", re.DOTALL)
+_CUDA = Path(__file__).with_name("fake_cuda.h")
+_SHARED = "extern __shared__ double shared_memory[];"
 _C_TYPES = {
     np.int32: ctypes.c_int,
     np.int64: ctypes.c_longlong,
@@ -49,11 +40,22 @@ class Array(np.ndarray):
 
 
 class FakeCupy:
-    """The module. `memory` is what the "GPU" has; `folder` is where compiled kernels are kept."""
+    """The module. `memory` is what the "GPU" has; `folder` is where compiled kernels are kept.
 
-    def __init__(self, folder: Path, memory: int = 1 << 30) -> None:
+    seed: draws the order in which threads run that wait for each other.
+    """
+
+    def __init__(self, folder: Path, memory: int = 1 << 30, *, seed: int = 0) -> None:
         self._folder = folder
+        self.seed = seed
         self.memory, self.used = memory, 0
+        # As an H100 has them.
+        self.attributes = {
+            "MultiProcessorCount": 132,
+            "CooperativeLaunch": 1,
+            "MaxSharedMemoryPerBlockOptin": 232448,
+        }
+        self.together: list[str] = []
         self.recording: list[Any] | None = None
         self.replays = 0
         self.math_modes: list[int] = []
@@ -64,7 +66,13 @@ class FakeCupy:
             dgemm=self._gemm(np.float64),
         )
         device = SimpleNamespace(get_cublas_handle=lambda: 1)
-        self.cuda = SimpleNamespace(runtime=runtime, cublas=cublas, device=device, Stream=lambda **_: _Stream(self))
+        self.cuda = SimpleNamespace(
+            runtime=runtime,
+            cublas=cublas,
+            device=device,
+            Device=lambda: SimpleNamespace(attributes=self.attributes),
+            Stream=lambda **_: _Stream(self),
+        )
 
     def zeros(self, shape: Any, dtype: Any) -> Array:
         assert self.recording is None, "memory that is allocated in a graph"
@@ -75,8 +83,11 @@ class FakeCupy:
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_bytes=lambda: 0)
 
-    def RawModule(self, code: str, options: tuple[str, ...]) -> Any:  # noqa: N802, ARG002  (CuPy's)
-        return _Module(self, code, self._folder)
+    def RawModule(  # noqa: N802  (CuPy's)
+        self, code: str, options: tuple[str, ...], enable_cooperative_groups: bool = False
+    ) -> Any:
+        assert options == ("--std=c++14",)
+        return _Module(self, code, self._folder, enable_cooperative_groups)
 
     def do(self, work: Any) -> None:
         """Do it, or record it."""
@@ -132,38 +143,75 @@ class _Stream:
 
 
 class _Module:
-    def __init__(self, cupy: FakeCupy, code: str, folder: Path) -> None:
-        self._cupy = cupy
-        text = _CUDA + code + "".join(_runner(*found) for found in _KERNEL.findall(code))
-        source = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
+    def __init__(self, cupy: FakeCupy, code: str, folder: Path, together: bool) -> None:
+        self._cupy, self._code, self._folder, self._together = cupy, code, folder, together
+
+    def get_function(self, name: str) -> Any:
+        return _Kernel(self._cupy, name, self._library()[f"run_{name}"], self._together)
+
+    def _library(self) -> ctypes.CDLL:
+        code = self._code.replace(_SHARED, "double* shared_memory = fake_cuda::block().shared.data();")
+        runner = _together_runner if self._together else _runner
+        text = _CUDA.read_text() + code + "".join(runner(*found) for found in _KERNEL.findall(code))
+        source = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
         library = source.with_suffix(".so")
         if not library.exists():
             source.write_text(text)
-            command = ["g++", "-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", source, "-o", library]
-            subprocess.run(command, check=True)
-        self._library = ctypes.CDLL(str(library))
+            # Without the checks of some distributions, to which a jump to another stack is an attack.
+            flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-w", "-U_FORTIFY_SOURCE"]
+            subprocess.run(["g++", *flags, source, "-o", library], check=True)
+        return ctypes.CDLL(str(library))
 
-    def get_function(self, name: str) -> Any:
-        run = self._library[f"run_{name}"]
 
-        def kernel(grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...]) -> None:
-            given = [
-                ctypes.c_void_p(argument.ctypes.data)
-                if isinstance(argument, np.ndarray)
-                else _C_TYPES[type(argument)](argument)
-                for argument in arguments
-            ]
-            self._cupy.do(lambda: run(grid[0], block[0], *given))
+class _Kernel:
+    def __init__(self, cupy: FakeCupy, name: str, run: Any, together: bool) -> None:
+        self._cupy, self._name, self._run, self._together = cupy, name, run, together
+        run.restype = ctypes.c_bool
+        self.max_dynamic_shared_size_bytes = 48 << 10
 
-        return kernel
+    def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+        most, blocks = (
+            self._cupy.attributes["MaxSharedMemoryPerBlockOptin"],
+            self._cupy.attributes["MultiProcessorCount"],
+        )
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= most
+        how = [grid[0], block[0]]
+        if self._together:
+            assert grid[0] <= blocks
+            how += [ctypes.c_size_t(shared_mem), self._cupy.seed]
+            self._cupy.together.append(self._name)
+        given = [
+            ctypes.c_void_p(argument.ctypes.data)
+            if isinstance(argument, np.ndarray)
+            else _C_TYPES[type(argument)](argument)
+            for argument in arguments
+        ]
+
+        def work() -> None:
+            assert self._run(*how, *given), f"{self._name} wrote behind its shared memory"
+
+        self._cupy.do(work)
 
 
 def _runner(name: str, parameters: str) -> str:
     """A function that runs a kernel's threads one after the other."""
-    names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", parameters))
     return f"""
-    extern "C" void run_{name}(int blocks, int threads, {parameters}) {{
+    extern "C" bool run_{name}(int blocks, int threads, {parameters}) {{
         blockDim.x = threads;
         for (blockIdx.x = 0; blockIdx.x < (unsigned)blocks; ++blockIdx.x)
-            for (threadIdx.x = 0; threadIdx.x < (unsigned)threads; ++threadIdx.x) {name}({names});
+            for (threadIdx.x = 0; threadIdx.x < (unsigned)threads; ++threadIdx.x) {name}({_names(parameters)});
+        return true;
     }}"""
+
+
+def _together_runner(name: str, parameters: str) -> str:
+    """A function that runs a kernel whose threads wait for each other."""
+    return f"""
+    extern "C" bool run_{name}(int blocks, int threads, size_t shared_bytes, unsigned seed, {parameters}) {{
+        auto kernel = [&] {{ {name}({_names(parameters)}); }};
+        return fake_cuda::run_together(blocks, threads, shared_bytes, seed, kernel);
+    }}"""
+
+
+def _names(parameters: str) -> str:
+    return ", ".join(re.findall(r"(\w+)\s*(?:,|$)", parameters))

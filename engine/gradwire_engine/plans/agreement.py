@@ -1,6 +1,7 @@
 """Whether a plan agrees with the reference plan: a few steps of small problems, held against each other."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
@@ -13,25 +14,30 @@ from gradwire_engine.plans.reference import ReferencePlan
 
 # How far the plans' weights may be apart after a few steps, by the size of an element.
 _TOLERANCE = {4: 1e-4, 8: 1e-10}
-_ROWS, _BATCH, _WIDTHS = 45, 20, (21, 35, 18)
+_ROWS, _BATCH = 45, 20
+# A narrow and a wide network, which a plan may compute in two ways.
+_WIDTHS = ((21, 35, 18), (9, 150, 5))
 
 
 def check(make: Callable[[Problem, Array], Plan]) -> None:
     """Raise ArithmeticError if the plans that `make` makes differ from the reference plan."""
     losses: list[Loss] = [CrossEntropy(), CrossEntropy(from_logits=False), MSE()]
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
-        for loss in losses:
-            difference = _difference(make, loss, dtype)
+        for widths, loss in product(_WIDTHS, losses):
+            difference = _difference(make, widths, loss, dtype)
             if not difference <= _TOLERANCE[dtype.itemsize]:
                 raise ArithmeticError(f"{dtype} weights differ from the reference plan's by {difference:.1e}")
 
 
-def _difference(make: Callable[[Problem, Array], Plan], loss: Loss, dtype: "np.dtype[np.generic]") -> float:
-    network = Network.from_stack([_WIDTHS[:2], None, _WIDTHS[1:]])
+def _difference(
+    make: Callable[[Problem, Array], Plan], widths: tuple[int, int, int], loss: Loss, dtype: "np.dtype[np.generic]"
+) -> float:
+    inputs, hidden, outputs = widths
+    network = Network.from_stack([(inputs, hidden), None, (hidden, outputs)])
     rng = np.random.default_rng(0)
     classification = isinstance(loss, CrossEntropy)
-    targets = rng.integers(0, _WIDTHS[-1], _ROWS) if classification else rng.random((_ROWS, _WIDTHS[-1]))
-    examples = Examples.of(rng.random((_ROWS, _WIDTHS[0])), targets, classification)
+    targets = rng.integers(0, outputs, _ROWS) if classification else rng.random((_ROWS, outputs))
+    examples = Examples.of(rng.random((_ROWS, inputs)), targets, classification)
     weights = (rng.random(network.size) * 0.2).astype(dtype)
     results = []
     problem = Problem(network, loss, dtype)
@@ -39,6 +45,6 @@ def _difference(make: Callable[[Problem, Array], Plan], loss: Loss, dtype: "np.d
         placed = plan.place(examples)
         running_loss = plan.train(placed, np.arange(_ROWS), _BATCH, 0.01, 0.0)
         metrics = plan.evaluate(placed)
-        outputs = plan.predict(examples.inputs.astype(dtype)).ravel()
-        results.append(np.concatenate([plan.weights(), outputs, [running_loss / _ROWS, metrics.loss]]))
+        predicted = plan.predict(examples.inputs.astype(dtype)).ravel()
+        results.append(np.concatenate([plan.weights(), predicted, [running_loss / _ROWS, metrics.loss]]))
     return float(np.max(abs(results[0] - results[1])))

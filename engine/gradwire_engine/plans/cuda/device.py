@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradwire_engine.backend import Array
-from gradwire_engine.plans.cuda.kernels import NAMES, source
+from gradwire_engine.plans.cuda import kernels
 
 _THREADS_PER_BLOCK = 128
+_OPTIONS = ("--std=c++14",)
 
 
 class Device:
@@ -21,8 +22,12 @@ class Device:
         tf32: let float32 products round their factors to 10 bits, on tensor cores; else they are exact float32.
         """
         self._cupy = cupy
-        module = cupy.RawModule(code=source(dtype.name), options=("--std=c++11",))
-        self._kernels = {name: module.get_function(name) for name in NAMES}
+        module = cupy.RawModule(code=kernels.step_source(dtype.name), options=_OPTIONS)
+        self._kernels = {name: module.get_function(name) for name in kernels.NAMES}
+        # Compiled when it is first needed.
+        self._narrow = cupy.RawModule(
+            code=kernels.narrow_source(dtype.name), options=_OPTIONS, enable_cooperative_groups=True
+        )
         self._dtype = dtype
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._cublas = cupy.cuda.cublas
@@ -30,6 +35,10 @@ class Device:
         # 0 is the default, which does not use TF32; 3 is CUBLAS_TF32_TENSOR_OP_MATH.
         self._cublas.setMathMode(self._handle, 3 if tf32 else 0)
         self._multiply = self._cublas.sgemm if dtype == np.float32 else self._cublas.dgemm
+        attributes = cupy.cuda.Device().attributes
+        # How many blocks may wait for each other, and the memory that a block may share.
+        self.blocks_at_once: int = attributes["MultiProcessorCount"] if attributes["CooperativeLaunch"] else 0
+        self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
 
     def free_bytes(self) -> int:
         """Return how much memory can still be had; what CuPy's pool holds and does not use counts too."""
@@ -58,6 +67,13 @@ class Device:
         size = min(threads, _THREADS_PER_BLOCK)
         with self._stream:
             self._kernels[kernel]((blocks,), (size,), arguments)
+
+    def launch_together(self, blocks: int, shared_bytes: int, *arguments: Any) -> None:
+        """Run narrow_steps on so many blocks at once."""
+        kernel = self._narrow.get_function("narrow_steps")
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
+        with self._stream:
+            kernel((blocks,), (kernels.THREADS,), arguments, shared_mem=shared_bytes)
 
     def multiply(self, a: Any, b: Any, out: Any, *, a_turned: bool, b_turned: bool, alpha: float, beta: float) -> None:
         """Set out = alpha * a @ b + beta * out, all row-major; a or b transposed where they are `turned`.

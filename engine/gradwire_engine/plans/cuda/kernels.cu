@@ -1,23 +1,9 @@
-// The kernels of the CUDA plan. REAL is float or double, and is defined before this text; so is INDEX, long long.
+// The kernels of a step that runs as one kernel after the other, between matrix products of cuBLAS.
 //
-// All matrices are row-major. No kernel needs another thread's result, so that the order of the threads changes no bit.
-// `position` is where in `order` the batch begins; it lives on the device, so that a captured step can be replayed.
+// No kernel needs another thread's result, so that the order of the threads changes no bit.
+// `position` is where in `order` the batch begins; it lies on the device, so that a captured step can be replayed.
 
 extern "C" {
-
-// Codes of the types that data comes in; they are numbered in kernels.py.
-__device__ REAL element(const void* source, int type, INDEX at) {
-    switch (type) {
-        case 0: return (REAL)((const float*)source)[at];
-        case 1: return (REAL)((const double*)source)[at];
-        case 2: return (REAL)((const signed char*)source)[at];
-        case 3: return (REAL)((const unsigned char*)source)[at];
-        case 4: return (REAL)((const short*)source)[at];
-        case 5: return (REAL)((const unsigned short*)source)[at];
-        case 6: return (REAL)((const int*)source)[at];
-        default: return (REAL)((const INDEX*)source)[at];
-    }
-}
 
 // out[row, column] = source[order[position + row], column], and 0 for what is negative where a ReLU comes first.
 __global__ void gather(const void* source, int type, const INDEX* order, const INDEX* position, int rows, int width,
@@ -25,16 +11,14 @@ __global__ void gather(const void* source, int type, const INDEX* order, const I
     INDEX at = (INDEX)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (INDEX)rows * width) return;
     INDEX row = order[*position + at / width];
-    REAL value = element(source, type, row * width + at % width);
-    out[at] = relu && value < 0 ? (REAL)0 : value;
+    out[at] = rectified(element(source, type, row * width + at % width), relu);
 }
 
 // out = out + bias, row by row, then ReLU if one follows.
 __global__ void add_bias(REAL* out, const REAL* bias, int rows, int width, int relu) {
     INDEX at = (INDEX)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (INDEX)rows * width) return;
-    REAL value = out[at] + bias[at % width];
-    out[at] = relu && value < 0 ? (REAL)0 : value;
+    out[at] = rectified(out[at] + bias[at % width], relu);
 }
 
 // gradient = 0 where the ReLU's output was 0.
@@ -43,49 +27,14 @@ __global__ void mask(REAL* gradient, const REAL* output, INDEX count) {
     if (at < count && !(output[at] > 0)) gradient[at] = 0;
 }
 
-// A row's target at a column: from class indices, or from a matrix.
-__device__ REAL target(const void* targets, int type, int is_labels, INDEX row, int column, int width) {
-    if (is_labels) return (INDEX)element(targets, type, row) == column ? (REAL)1 : (REAL)0;
-    return element(targets, type, row * width + column);
-}
-
-// A thread for each row: its loss, and where `train` says so, the gradient in place of the outputs, through the ReLU that
-// they may have come through. `loss` is 0 for softmax and cross-entropy, 1 for cross-entropy of probabilities, 2 for squared
-// errors; `factor` is 1 / rows, or what MSE has there.
+// A thread for each row: see row_loss.
 __global__ void losses(REAL* outputs, const void* targets, int type, int is_labels, const INDEX* order,
                        const INDEX* position, int rows, int width, int loss, int relu, REAL factor, int train,
                        double* row_losses) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
-    INDEX source = order[*position + row];
-    REAL* output = outputs + (INDEX)row * width;
-    double sum = 0;
-    REAL highest = 0, total = 0;
-    if (loss == 0) {
-        highest = output[0];
-        for (int column = 1; column < width; ++column) highest = output[column] > highest ? output[column] : highest;
-        for (int column = 0; column < width; ++column) total += exp(output[column] - highest);
-        total = log(total);
-    }
-    for (int column = 0; column < width; ++column) {
-        REAL wanted = target(targets, type, is_labels, source, column, width);
-        REAL gradient;
-        if (loss == 0) {
-            REAL log_p = output[column] - highest - total;
-            sum -= (double)(wanted * log_p);
-            gradient = (exp(log_p) - wanted) * factor;
-        } else if (loss == 1) {
-            REAL p = output[column] < (REAL)1e-12 ? (REAL)1e-12 : output[column] > 1 ? (REAL)1 : output[column];
-            sum -= (double)(wanted * log(p));
-            gradient = -wanted / p * factor;
-        } else {
-            REAL error = output[column] - wanted;
-            sum += (double)(error * error);
-            gradient = error * factor;
-        }
-        if (train) output[column] = relu && !(output[column] > 0) ? (REAL)0 : gradient;
-    }
-    row_losses[row] = sum;
+    row_losses[row] = row_loss(outputs + (INDEX)row * width, width, {targets, type, is_labels}, order[*position + row],
+                               loss, relu, factor, train);
 }
 
 // 64 threads: each sums the losses of its rows.
@@ -109,14 +58,15 @@ __global__ void count_classes(const REAL* outputs, const void* targets, int type
                               const INDEX* position, int rows, int width, unsigned long long* counts) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
+    Targets wanted = {targets, type, is_labels};
     INDEX source = order[*position + row];
     int predicted = 0, actual = 0;
     REAL best = 0;
     for (int column = 0; column < width; ++column) {
         REAL output = outputs[(INDEX)row * width + column];
         if (output > outputs[(INDEX)row * width + predicted]) predicted = column;
-        REAL wanted = target(targets, type, is_labels, source, column, width);
-        if (column == 0 || wanted > best) { best = wanted; actual = column; }
+        REAL target = wanted.at(source, column, width);
+        if (column == 0 || target > best) { best = target; actual = column; }
     }
     if (predicted == actual) atomicAdd(counts + predicted, 1ULL);
     atomicAdd(counts + width + predicted, 1ULL);
@@ -128,10 +78,11 @@ __global__ void sum_errors(const REAL* outputs, const void* targets, int type, c
                            int rows, int width, double* sums) {
     int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= width) return;
+    Targets wanted = {targets, type, 0};
     double absolute = 0, squared = 0;
     for (int row = 0; row < rows; ++row) {
-        REAL wanted = target(targets, type, 0, order[*position + row], column, width);
-        double error = (double)(outputs[(INDEX)row * width + column] - wanted);
+        REAL target = wanted.at(order[*position + row], column, width);
+        double error = (double)(outputs[(INDEX)row * width + column] - target);
         absolute += error < 0 ? -error : error;
         squared += error * error;
     }

@@ -1,6 +1,5 @@
 """The text of the kernels, and the codes that they know types and losses by."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,20 @@ NAMES = (
 PARTS = 64
 
 
-@cache
-def source(dtype: str) -> str:
-    """Return the CUDA C++ of all kernels, for arithmetic in "float32" or "float64"."""
-    real = {"float32": "float", "float64": "double"}[dtype]
-    text = Path(__file__).with_name("kernels.cu").read_text()
-    return f"typedef long long INDEX;\n#define REAL {real}\n{text}"
+# For narrow.cu: the threads of a block, and the outputs of the first layer that a block has.
+THREADS = 512
+OWN = 4
+
+
+def step_source(dtype: str) -> str:
+    """Return the CUDA C++ of the kernels that NAMES lists, for arithmetic in "float32" or "float64"."""
+    return _definitions(dtype) + _text("rows.cu") + _text("kernels.cu")
+
+
+def narrow_source(dtype: str) -> str:
+    """Return the CUDA C++ of narrow_steps, likewise."""
+    sizes = f"#define THREADS {THREADS}\n#define OWN {OWN}\n"
+    return _definitions(dtype) + sizes + _text("rows.cu") + _text("narrow.cu")
 
 
 def loss_code(loss: Loss) -> int:
@@ -44,6 +51,15 @@ def loss_factors(loss: Loss, outputs: int) -> tuple[float, float]:
     return (2 / outputs, 1 / outputs) if isinstance(loss, MSE) else (1.0, 1.0)
 
 
-def type_code(dtype: "np.dtype[Any]") -> int:
-    """Return the code of a type that data has on the device."""
-    return SOURCES.index(dtype.name)
+def typed(array: Any) -> tuple[Any, np.int32]:
+    """Return what a kernel is given for data on the device: the array and the code of its type."""
+    return array, np.int32(SOURCES.index(array.dtype.name))
+
+
+def _definitions(dtype: str) -> str:
+    real = {"float32": "float", "float64": "double"}[dtype]
+    return f"typedef long long INDEX;\n#define REAL {real}\n"
+
+
+def _text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text()

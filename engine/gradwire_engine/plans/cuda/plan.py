@@ -1,4 +1,4 @@
-"""The CUDA plan: a step of SGD is captured once as a graph, and replayed for every batch of an epoch.
+"""The CUDA plan: steps of SGD are captured once as a graph and replayed, or taken many in one launch (narrow.py).
 
 Where there is no GPU, the tests run all of it, kernels too, on a CuPy that they make themselves.
 """
@@ -15,8 +15,10 @@ from gradwire_engine.examples import Examples
 from gradwire_engine.metrics import ClassSums, ErrorSums, Metrics
 from gradwire_engine.network import DenseLayer
 from gradwire_engine.plans.base import Problem
+from gradwire_engine.plans.cuda.columns import Columns
 from gradwire_engine.plans.cuda.device import Device
-from gradwire_engine.plans.cuda.kernels import PARTS, SOURCES, loss_code, loss_factors, type_code
+from gradwire_engine.plans.cuda.kernels import PARTS, SOURCES, loss_code, loss_factors, typed
+from gradwire_engine.plans.cuda.narrow import NarrowSteps, fits
 
 # Steps in one graph: a launch then costs little beside them.
 _STEPS_PER_GRAPH = 16
@@ -25,15 +27,6 @@ _EVALUATION_ROWS = 8192
 # What is left of the device's memory for others.
 _SPARE_SHARE = 0.1
 _INDEX = np.dtype(np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """A set's inputs and targets on the device, and how the kernels find a row's parts in them."""
-
-    inputs: Any
-    targets: Any
-    is_labels: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,7 @@ class CudaPlan:
 
     def __init__(self, problem: Problem, weights: Array, device: Device) -> None:
         """Start from `weights`, the flat vector; MemoryError if the device has no room for them."""
+        self._problem = problem
         self._network = problem.network
         self._dtype = problem.dtype
         self._device = device
@@ -75,6 +69,7 @@ class CudaPlan:
         self._loss_sum = device.zeros(1, np.dtype(np.float64))
         self._partial = device.zeros(PARTS, np.dtype(np.float64))
         self._room: _Room | None = None
+        self._narrow: dict[int, NarrowSteps | None] = {}
         self._graphs: dict[tuple[object, ...], Callable[[], None]] = {}
 
     def place(self, examples: Examples) -> PlacedExamples:
@@ -103,7 +98,13 @@ class CudaPlan:
         batch = min(batch_size, len(rows))
         self._make_room(batch, len(rows))
         self._device.copy_in(self._loss_sum, np.array([loss_sum]))
+        narrow = self._narrow_steps(batch)
         for slab in self._slabs(placed, rows, batch):
+            if narrow is not None:
+                assert self._room is not None
+                order = self._room.order[:slab]
+                narrow.run(self._vector, placed.columns, order, learning_rate, self._loss_sum)
+                continue
             whole, rest = divmod(slab, batch)
             many, few = divmod(whole, _STEPS_PER_GRAPH)
             for _ in range(many):
@@ -127,7 +128,7 @@ class CudaPlan:
             for start in range(0, slab, block):
                 rows = min(block, slab - start)
                 self._forward(placed.columns.inputs, rows)
-                where = (*self._targets(placed.columns), self._room.order, self._position, np.int32(rows))
+                where = (*placed.columns.target_arguments, self._room.order, self._position, np.int32(rows))
                 last = self._room.outputs[-1], np.int32(outputs)
                 if examples.classification:
                     self._device.launch("count_classes", rows, last[0], *where, last[1], counts)
@@ -185,6 +186,13 @@ class CudaPlan:
         self._device.copy_in(self._room.order, order)
         self._device.copy_in(self._position, np.zeros(1, np.int64))
 
+    def _narrow_steps(self, batch: int) -> NarrowSteps | None:
+        """Return what takes steps with batches of so many rows in one launch, or None where graphs are the way."""
+        if batch not in self._narrow:
+            narrow = fits(self._problem.network, batch, self._dtype.itemsize, self._device)
+            self._narrow[batch] = NarrowSteps(self._problem, batch, self._device) if narrow else None
+        return self._narrow[batch]
+
     def _steps(self, placed: PlacedExamples, rows: int, learning_rate: float, count: int) -> Callable[[], None]:
         """Return the graph of so many steps, captured when it is first needed."""
         key = (placed.columns, rows, learning_rate, count)
@@ -225,10 +233,10 @@ class CudaPlan:
         """Run the rows at `position` through the layers; return each layer's input."""
         assert self._room is not None
         room, features = self._room, self._network.in_features
-        code, relu = np.int32(type_code(source.dtype)), np.int32(self._network.relu_input)
+        relu = np.int32(self._network.relu_input)
         flowing = _matrix(room.inputs, rows, features)
         where = (room.order, self._position, np.int32(rows), np.int32(features))
-        self._device.launch("gather", rows * features, source, code, *where, relu, flowing)
+        self._device.launch("gather", rows * features, *typed(source), *where, relu, flowing)
         inputs = []
         for layer, output in zip(self._network.layers, room.outputs, strict=True):
             W, b = self._weights_of(layer)
@@ -245,16 +253,13 @@ class CudaPlan:
         assert self._room is not None
         room = self._room
         factor = self._dtype.type(self._gradient_factor / rows)
-        where = (*self._targets(columns), room.order, self._position, np.int32(rows))
+        where = (*columns.target_arguments, room.order, self._position, np.int32(rows))
         relu = np.int32(self._network.layers[-1].relu)
         how = (np.int32(self._network.out_features), np.int32(self._loss), relu, factor, np.int32(train))
         self._device.launch("losses", rows, room.outputs[-1], *where, *how, room.row_losses)
         self._device.launch("sum_losses", PARTS, room.row_losses, np.int32(rows), self._partial)
         share = np.float64(self._loss_share)
         self._device.launch("end_step", 1, self._partial, share, self._loss_sum, self._position, np.int32(rows))
-
-    def _targets(self, columns: Columns) -> tuple[Any, np.int32, np.int32]:
-        return columns.targets, np.int32(type_code(columns.targets.dtype)), np.int32(columns.is_labels)
 
     def _weights_of(self, layer: DenseLayer) -> tuple[Any, Any]:
         W, b = layer.weights(self._vector)

@@ -1,0 +1,118 @@
+"""Many SGD steps in one launch of narrow.cu: for which problems, and where in a block's shared memory all lies."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradwire_engine.network import DenseLayer, Network
+from gradwire_engine.plans.base import Problem
+from gradwire_engine.plans.cuda.columns import Columns
+from gradwire_engine.plans.cuda.device import Device
+from gradwire_engine.plans.cuda.kernels import OWN, loss_code, loss_factors, typed
+
+# Every block computes all layers but the first for the whole batch: beyond these sizes, many blocks that share the work
+# are faster.
+_WIDEST_LAYER = 128
+_LARGEST_BATCH = 128
+# Steps in one launch, which cannot be interrupted: about a second.
+_STEPS_PER_LAUNCH = 1 << 16
+# Of a row of the batch there are its place in the set and its loss so far, 8 bytes each.
+_ROW_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies where in a block's shared memory.
+
+    table: int32 (layers, 8), a row for each `struct Layer` of narrow.cu.
+    """
+
+    table: NDArray[np.int32]
+    shared_bytes: int
+    blocks: int
+
+    @classmethod
+    def of(cls, network: Network, batch: int, itemsize: int) -> "Layout":
+        """Lay out batches of so many rows, whose elements have so many bytes."""
+        end = 0
+
+        def room(size: int) -> int:
+            nonlocal end
+            end += size
+            return end - size
+
+        first, last = network.layers[0], network.layers[-1]
+        rows = []
+        for layer in network.layers:
+            W = room((OWN if layer is first else layer.out_features) * (layer.in_features + 1))
+            step = layer.out_features + 1
+            outputs = room(batch * step)
+            # The loss puts the last layer's gradient where its outputs were.
+            gradient = outputs
+            if layer is first:
+                step = OWN
+            if layer is first or layer is not last:
+                gradient = room(batch * step)
+            rows.append((*_shape(layer), W, outputs, gradient, step))
+        blocks = -(-first.out_features // OWN)
+        return cls(np.array(rows, np.int32), batch * _ROW_BYTES + end * itemsize, blocks)
+
+
+def fits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
+    """Whether narrow.cu is the way to train so on that device."""
+    if batch > _LARGEST_BATCH or max(layer.out_features for layer in network.layers) > _WIDEST_LAYER:
+        return False
+    layout = Layout.of(network, batch, itemsize)
+    return layout.blocks <= device.blocks_at_once and layout.shared_bytes <= device.shared_bytes
+
+
+class NarrowSteps:
+    """SGD steps of a problem, for batches of up to so many rows; MemoryError if the device has no room for it."""
+
+    def __init__(self, problem: Problem, batch: int, device: Device) -> None:
+        self._problem = problem
+        self._batch = batch
+        self._device = device
+        self._layout = Layout.of(problem.network, batch, problem.dtype.itemsize)
+        self._table = device.zeros(self._layout.table.shape, self._layout.table.dtype)
+        device.copy_in(self._table, self._layout.table)
+        self._exchange = device.zeros(2 * batch * problem.network.layers[0].out_features, problem.dtype)
+        self._arrivals = device.zeros(1, np.dtype(np.uint32))
+
+    def run(self, weights: Any, columns: Columns, order: Any, learning_rate: float, loss_sum: Any) -> None:
+        """Take a step for every batch of `order`, the rows' places in `columns`.
+
+        Changes `weights`, and adds the losses to `loss_sum`.
+        """
+        problem, layout = self._problem, self._layout
+        factor, share = loss_factors(problem.loss, problem.network.out_features)
+        most = _STEPS_PER_LAUNCH * self._batch
+        for start in range(0, order.size, most):
+            rows = order[start : start + most]
+            self._device.copy_in(self._arrivals, np.zeros(1, np.uint32))
+            self._device.launch_together(
+                layout.blocks,
+                layout.shared_bytes,
+                weights,
+                self._table,
+                np.int32(len(problem.network.layers)),
+                *typed(columns.inputs),
+                np.int32(problem.network.relu_input),
+                *columns.target_arguments,
+                rows,
+                np.int64(rows.size),
+                np.int32(self._batch),
+                np.int32(loss_code(problem.loss)),
+                np.float64(factor),
+                np.float64(share),
+                problem.dtype.type(learning_rate),
+                self._exchange,
+                self._arrivals,
+                loss_sum,
+            )
+
+
+def _shape(layer: DenseLayer) -> tuple[int, int, int, int]:
+    return layer.in_features, layer.out_features, int(layer.relu), layer.offset
