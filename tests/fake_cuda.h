@@ -21,7 +21,8 @@ static Place blockIdx, blockDim, threadIdx, gridDim;
 #define __global__ static
 #define __device__
 #define __shared__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
 
 namespace fake_cuda {
 
@@ -166,3 +167,4 @@ template <typename Value>
 static Value __ldcg(const Value* at) { return *at; }
 
 static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a > b ? a : b; }

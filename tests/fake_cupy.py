@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-_KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\(\w+\)\s*)?(\w+)\((.*?)\)\s*{", re.DOTALL)
+_KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\([^)]*\)\s*)?(\w+)\((.*?)\)\s*{", re.DOTALL)
 _CUDA = Path(__file__).with_name("fake_cuda.h")
 _SHARED = "extern __shared__ double shared_memory[];"
 _C_TYPES = {
@@ -78,6 +78,8 @@ class FakeCupy:
         assert self.recording is None, "memory that is allocated in a graph"
         array = np.zeros(shape, dtype).view(Array)
         self.used += array.nbytes
+        if self.used > self.memory:
+            raise MemoryError(f"the GPU is full: {self.used} bytes")
         return array
 
     def get_default_memory_pool(self) -> Any:

@@ -201,7 +201,7 @@ def test_what_is_not_narrow_or_not_small_is_left_to_graphs(cupy):
     assert not is_narrow(784, 129, 32, 10)
     assert not is_narrow(784, 128, 32, 130)
     assert not is_narrow(100_000, 128, 10)
-    assert not is_narrow(784, 128, 128, 128, 128, 10)
+    assert not is_narrow(784, 128, 128, 128, 128, 128, 10)
     device.shared_bytes = Layout.of(Network.from_stack([(784, 128)]), 32, 4).shared_bytes
     assert is_narrow(784, 128)
     device.shared_bytes -= 1
@@ -258,7 +258,7 @@ def test_a_set_that_does_not_fit_comes_in_slabs_to_the_same_bits(cupy, folder, w
     small = FakeCupy(folder)
     plan = cuda_plan(small, *problem_of(stack, CrossEntropy()), way)
     plan._make_room(3000, 3000)
-    small.memory = small.used + 20_000  # For some 375 rows.
+    small.memory = small.used + 40_000  # For some 750 rows.
     config = TrainingConfig(3, 8, 0.05, True, 3)
     in_slabs = list(train(plan, config, set_, None))
     assert not plan.place(set_).resident

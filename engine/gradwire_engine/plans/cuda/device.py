@@ -1,6 +1,7 @@
 """A GPU, as the CUDA plan uses it, through CuPy: memory, kernels, matrix products, and graphs of them."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,6 @@ class Device:
         self._cupy = cupy
         module = cupy.RawModule(code=kernels.step_source(dtype.name), options=_OPTIONS)
         self._kernels = {name: module.get_function(name) for name in kernels.NAMES}
-        # Compiled when it is first needed.
-        self._narrow = cupy.RawModule(
-            code=kernels.narrow_source(dtype.name), options=_OPTIONS, enable_cooperative_groups=True
-        )
         self._dtype = dtype
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._cublas = cupy.cuda.cublas
@@ -70,10 +67,9 @@ class Device:
 
     def launch_together(self, blocks: int, shared_bytes: int, *arguments: Any) -> None:
         """Run narrow_steps on so many blocks at once."""
-        kernel = self._narrow.get_function("narrow_steps")
-        kernel.max_dynamic_shared_size_bytes = shared_bytes
+        self._narrow_steps.max_dynamic_shared_size_bytes = shared_bytes
         with self._stream:
-            kernel((blocks,), (kernels.THREADS,), arguments, shared_mem=shared_bytes)
+            self._narrow_steps((blocks,), (kernels.THREADS,), arguments, shared_mem=shared_bytes)
 
     def multiply(self, a: Any, b: Any, out: Any, *, a_turned: bool, b_turned: bool, alpha: float, beta: float) -> None:
         """Set out = alpha * a @ b + beta * out, all row-major; a or b transposed where they are `turned`.
@@ -110,3 +106,10 @@ class Device:
             finally:
                 graph = self._stream.end_capture()
         return lambda: graph.launch(self._stream)
+
+    @cached_property
+    def _narrow_steps(self) -> Any:
+        # Compiled when it is first needed.
+        text = kernels.narrow_source(self._dtype.name)
+        module = self._cupy.RawModule(code=text, options=_OPTIONS, enable_cooperative_groups=True)
+        return module.get_function("narrow_steps")

@@ -1,4 +1,4 @@
-"""Many SGD steps in one launch of narrow.cu: for which problems, and where in a block's shared memory all lies."""
+"""Many SGD steps in one launch of narrow.cu: for which problems, and what its blocks need."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,58 +6,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradwire_engine.network import DenseLayer, Network
+from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Problem
 from gradwire_engine.plans.cuda.columns import Columns
 from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.kernels import OWN, loss_code, loss_factors, typed
 
-# Every block computes all layers but the first for the whole batch: beyond these sizes, many blocks that share the work
-# are faster.
+# Beyond these, the products of cuBLAS, for which the whole GPU shares a layer's work, are expected to be faster.
 _WIDEST_LAYER = 128
 _LARGEST_BATCH = 128
 # Steps in one launch, which cannot be interrupted: about a second.
 _STEPS_PER_LAUNCH = 1 << 16
-# Of a row of the batch there are its place in the set and its loss so far, 8 bytes each.
-_ROW_BYTES = 16
+_INDEX_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies where in a block's shared memory.
+    """How many blocks there are, and what each needs.
 
-    table: int32 (layers, 8), a row for each `struct Layer` of narrow.cu.
+    table: int32 (layers, 5), a row for each `struct Layer` of narrow.cu. width: the outputs of all layers together.
     """
 
     table: NDArray[np.int32]
-    shared_bytes: int
+    width: int
     blocks: int
+    shared_bytes: int
 
     @classmethod
     def of(cls, network: Network, batch: int, itemsize: int) -> "Layout":
         """Lay out batches of so many rows, whose elements have so many bytes."""
-        end = 0
-
-        def room(size: int) -> int:
-            nonlocal end
-            end += size
-            return end - size
-
-        first, last = network.layers[0], network.layers[-1]
-        rows = []
+        rows, width = [], 0
         for layer in network.layers:
-            W = room((OWN if layer is first else layer.out_features) * (layer.in_features + 1))
-            step = layer.out_features + 1
-            outputs = room(batch * step)
-            # The loss puts the last layer's gradient where its outputs were.
-            gradient = outputs
-            if layer is first:
-                step = OWN
-            if layer is first or layer is not last:
-                gradient = room(batch * step)
-            rows.append((*_shape(layer), W, outputs, gradient, step))
+            rows.append((layer.in_features, layer.out_features, layer.relu, layer.offset, width))
+            width += layer.out_features
+        first = network.layers[0]
         blocks = -(-first.out_features // OWN)
-        return cls(np.array(rows, np.int32), batch * _ROW_BYTES + end * itemsize, blocks)
+        rows_each = -(-batch // blocks)
+        elements = batch * OWN + OWN * (first.in_features + 1) + (network.size - first.size) + 2 * rows_each * width
+        return cls(np.array(rows, np.int32), width, blocks, batch * _INDEX_BYTES + elements * itemsize)
 
 
 def fits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
@@ -78,7 +64,10 @@ class NarrowSteps:
         self._layout = Layout.of(problem.network, batch, problem.dtype.itemsize)
         self._table = device.zeros(self._layout.table.shape, self._layout.table.dtype)
         device.copy_in(self._table, self._layout.table)
-        self._exchange = device.zeros(2 * batch * problem.network.layers[0].out_features, problem.dtype)
+        # Of two batches: see narrow.cu.
+        self._outputs = device.zeros(2 * batch * self._layout.width, problem.dtype)
+        self._gradients = device.zeros(2 * batch * self._layout.width, problem.dtype)
+        self._losses = device.zeros(2 * batch, np.dtype(np.float64))
         self._arrivals = device.zeros(1, np.dtype(np.uint32))
 
     def run(self, weights: Any, columns: Columns, order: Any, learning_rate: float, loss_sum: Any) -> None:
@@ -108,11 +97,9 @@ class NarrowSteps:
                 np.float64(factor),
                 np.float64(share),
                 problem.dtype.type(learning_rate),
-                self._exchange,
+                self._outputs,
+                self._gradients,
+                self._losses,
                 self._arrivals,
                 loss_sum,
             )
-
-
-def _shape(layer: DenseLayer) -> tuple[int, int, int, int]:
-    return layer.in_features, layer.out_features, int(layer.relu), layer.offset
