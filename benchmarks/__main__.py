@@ -8,7 +8,7 @@ from gradwire.cli.bench import bench
 
 def _engine() -> None:
     """The engine beside its peers: what `gradwire bench` prints."""
-    bench(task=None, threads=None, rounds=5, only="", plot=None, as_json=False)
+    bench(task=None, threads=None, rounds=5, only="", plot=None, gpu=False, as_json=False)
 
 
 BENCHMARKS = {"service": service.main, "events": events.main, "mapped": mapped.main, "engine": _engine}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradwire_engine import blas
+from gradwire_engine.backend import gpu_module
 
 GRADWIRE = str(Path(sys.executable).parent / "gradwire")
 
@@ -23,6 +24,13 @@ def test_the_bench_runs_the_contenders_on_the_same_weights():
     assert [result["contender"] for result in report["results"]] == ["gradwire", *peers.split(",")] * 2
     assert all(result["difference"] < 1e-3 for result in report["results"])
     assert "time of each over gradwire's" in run(*arguments)
+
+
+@pytest.mark.skipif(gpu_module()[0] is not None, reason="there is a GPU here")
+def test_the_bench_on_a_gpu_says_that_there_is_none():
+    done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--gpu: there is no GPU here: CuPy" in done.stderr
 
 
 def test_the_doctor_says_which_plan_runs_and_what_blas_could_do():

@@ -1,13 +1,14 @@
-"""The contenders: gradwire's plan, the chapter's loop in NumPy, PyTorch, JAX and scikit-learn."""
+"""The contenders, on a CPU or a GPU: gradwire's plan, the chapter's loop in NumPy, PyTorch, JAX and scikit-learn."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from gradwire.bench.task import LEARNING_RATE, Contender, Task
+from gradwire.bench.task import LEARNING_RATE, Contender, Device, Task
 from gradwire_engine.backend import Array, thread_count
 from gradwire_engine.examples import Examples
 from gradwire_engine.losses import CrossEntropy
@@ -37,8 +38,11 @@ def _problem(task: Task) -> Problem:
     return Problem(task.network, CrossEntropy(), task.weights.dtype)
 
 
-def _gradwire(task: Task) -> Contender:
-    return _OfPlan(task, choose_plan(_problem(task), task.weights, "cpu").plan)
+def _gradwire(task: Task, device: Device) -> Contender:
+    chosen = choose_plan(_problem(task), task.weights, device)
+    if chosen.warning:
+        print(chosen.warning, file=sys.stderr)
+    return _OfPlan(task, chosen.plan)
 
 
 def _chapter(task: Task) -> Contender:
@@ -46,33 +50,42 @@ def _chapter(task: Task) -> Contender:
 
 
 class _Torch:
-    def __init__(self, task: Task, compiled: bool) -> None:
+    def __init__(self, task: Task, device: Device, *, compiled: bool = False) -> None:
         import torch  # noqa: PLC0415
 
         torch.set_num_threads(thread_count())
         self._torch, self._task = torch, task
+        place = "cuda" if device == "gpu" else "cpu"
         modules: list[Any] = []
         for W, b in task.parameters():
             linear = torch.nn.Linear(W.shape[1], W.shape[0])
             linear.weight.data, linear.bias.data = torch.from_numpy(W), torch.from_numpy(b)
             modules += [linear, torch.nn.ReLU()]
-        self._net = torch.nn.Sequential(*modules[:-1])
+        self._net = torch.nn.Sequential(*modules[:-1]).to(place)
         self._loss = torch.nn.CrossEntropyLoss()
         self._optimizer = torch.optim.SGD(self._net.parameters(), lr=LEARNING_RATE, fused=True)
-        self._inputs, self._labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
-        self._order = torch.from_numpy(task.order)
+        self._inputs, self._labels, self._order = (
+            torch.from_numpy(array).to(place) for array in (task.inputs, task.labels, task.order)
+        )
+        # Waits for what a GPU was asked to do.
+        self._wait = torch.cuda.synchronize if device == "gpu" else lambda: None
 
         def forward_and_loss(x: Any, y: Any) -> Any:
             return self._loss(self._net(x), y)
 
         torch._dynamo.reset()  # Each task is compiled for its own shapes.
-        self._step_loss = torch.compile(forward_and_loss, dynamic=False) if compiled else forward_and_loss
+        mode = "reduce-overhead" if device == "gpu" else None
+        self._step_loss = torch.compile(forward_and_loss, dynamic=False, mode=mode) if compiled else forward_and_loss
 
     def train_epoch(self) -> None:
         for batch in self._order.split(self._task.batch_size):
-            self._optimizer.zero_grad()
-            self._step_loss(self._inputs[batch], self._labels[batch]).backward()
-            self._optimizer.step()
+            self._step(batch)
+        self._wait()
+
+    def _step(self, batch: Any) -> None:
+        self._optimizer.zero_grad()
+        self._step_loss(self._inputs[batch], self._labels[batch]).backward()
+        self._optimizer.step()
 
     def evaluate(self) -> tuple[float, float]:
         with self._torch.no_grad():
@@ -81,8 +94,38 @@ class _Torch:
             return float(self._loss(logits, self._labels)), float(accuracy)
 
     def first_weights(self) -> Array:
-        weights: Array = self._net[0].weight.detach().numpy().copy()
+        weights: Array = self._net[0].weight.detach().cpu().numpy().copy()
         return weights
+
+
+class _TorchGraph(_Torch):
+    """A whole step, the gathering of its rows too, captured as a CUDA graph."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task, "gpu")
+        torch = self._torch
+        self._batch = self._order[: task.batch_size].clone()
+        first = [parameter.detach().clone() for parameter in self._net.parameters()]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        # PyTorch asks for some steps before the capture; what they have learnt is taken back.
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._step(self._batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self._graph):
+            self._step(self._batch)
+        with torch.no_grad():
+            for parameter, value in zip(self._net.parameters(), first, strict=True):
+                parameter.copy_(value)
+
+    def train_epoch(self) -> None:
+        for batch in self._order.split(self._task.batch_size):
+            self._batch.copy_(batch)
+            self._graph.replay()
+        self._wait()
 
 
 class _Jax:
@@ -90,6 +133,8 @@ class _Jax:
         import jax  # noqa: PLC0415
         import jax.numpy as jnp  # noqa: PLC0415
 
+        # A GPU would round the factors of products to TF32, which no other contender does.
+        jax.config.update("jax_default_matmul_precision", "highest")
         inputs, labels = jnp.asarray(task.inputs), jnp.asarray(task.labels)
         self._order = jnp.asarray(task.order.reshape(-1, task.batch_size))
         self._parameters: Any = [(jnp.asarray(W), jnp.asarray(b)) for W, b in task.parameters()]
@@ -160,20 +205,52 @@ class _ScikitLearn:
         return weights
 
 
-CONTENDERS: dict[str, Callable[[Task], Contender]] = {
-    "gradwire": _gradwire,
-    "chapter (NumPy)": _chapter,
-    "PyTorch eager": lambda task: _Torch(task, compiled=False),
-    "torch.compile": lambda task: _Torch(task, compiled=True),
-    "JAX jit + scan": _Jax,
-    "scikit-learn": _ScikitLearn,
+CONTENDERS: dict[Device, dict[str, Callable[[Task], Contender]]] = {
+    "cpu": {
+        "gradwire": lambda task: _gradwire(task, "cpu"),
+        "chapter (NumPy)": _chapter,
+        "PyTorch eager": lambda task: _Torch(task, "cpu"),
+        "torch.compile": lambda task: _Torch(task, "cpu", compiled=True),
+        "JAX jit + scan": _Jax,
+        "scikit-learn": _ScikitLearn,
+    },
+    "gpu": {
+        "gradwire": lambda task: _gradwire(task, "gpu"),
+        "PyTorch eager": lambda task: _Torch(task, "gpu"),
+        "PyTorch CUDA graph": _TorchGraph,
+        "torch.compile": lambda task: _Torch(task, "gpu", compiled=True),
+        "JAX jit + scan": _Jax,
+    },
+}
+_MODULES = {
+    "PyTorch eager": "torch",
+    "PyTorch CUDA graph": "torch",
+    "torch.compile": "torch",
+    "JAX jit + scan": "jax",
+    "scikit-learn": "sklearn",
 }
 
 
-def missing() -> dict[str, str]:
+def missing(device: Device) -> dict[str, str]:
     """Return the contenders that cannot take part here, and why."""
-    needs = {"PyTorch eager": "torch", "torch.compile": "torch", "JAX jit + scan": "jax", "scikit-learn": "sklearn"}
+    needs = {name: _MODULES[name] for name in CONTENDERS[device] if name in _MODULES}
     found = {name: f"{module} is not installed" for name, module in needs.items() if find_spec(module) is None}
+    if device == "gpu":
+        blind = {module for module in set(needs.values()) if find_spec(module) and not _sees_gpu(module)}
+        found |= {name: f"{module} sees no GPU" for name, module in needs.items() if module in blind}
     if "torch.compile" not in found and shutil.which("g++") is None:
         found["torch.compile"] = "there is no C++ compiler (g++)"
     return found
+
+
+def _sees_gpu(module: str) -> bool:
+    if module == "torch":
+        import torch  # noqa: PLC0415
+
+        return bool(torch.cuda.is_available())
+    import jax  # noqa: PLC0415
+
+    try:
+        return bool(jax.devices("gpu"))
+    except RuntimeError:
+        return False

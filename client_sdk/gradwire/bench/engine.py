@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from gradwire.bench.contenders import CONTENDERS, missing
-from gradwire.bench.task import Task
+from gradwire.bench.task import Device, Task
+from gradwire_engine.backend import gpu_module
 
 # After one step all must have the same weights. After more, a unit whose input is about 0 may be on for one contender
 # and off for another: each of them is off by 1e-2 from float64 after some number of steps.
@@ -24,6 +25,7 @@ _MOST_DIFFERENCE = 1e-3
 _REST_SECONDS = 0.2
 # About how long an epoch of a contender should take: long enough to time, short enough to take turns.
 _EPOCH_FLOPS = 2e9
+_PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class Result:
     difference: float
 
 
-def run(widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int) -> list[Result]:
+def run(device: Device, widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int) -> list[Result]:
     """Time the contenders, of which the first is gradwire, in turn."""
     step_flops = 6 * batch_size * sum(a * b for a, b in pairwise(widths))
     steps = int(max(10, min(2000, _EPOCH_FLOPS / step_flops)))
     task = Task.of(widths, batch_size, steps * batch_size)
-    differences = _differences(widths, batch_size, names)
-    contenders = {name: CONTENDERS[name](task) for name in names}
+    differences = _differences(device, widths, batch_size, names)
+    contenders = {name: CONTENDERS[device][name](task) for name in names}
     for contender in contenders.values():
         contender.train_epoch()
         contender.evaluate()
@@ -85,12 +87,12 @@ def _useful_flops(task: Task) -> float:
     return 2 * task.batch_size * (3 * sum(sizes) - sizes[0])
 
 
-def _differences(widths: tuple[int, ...], batch_size: int, names: list[str]) -> dict[str, float]:
+def _differences(device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]) -> dict[str, float]:
     """Let all take the same step; ArithmeticError if they do not come to the same weights."""
     task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
     after = {}
     for name in names:
-        contender = CONTENDERS[name](task)
+        contender = CONTENDERS[device][name](task)
         contender.train_epoch()
         after[name] = contender.first_weights()
     ours = after[names[0]]
@@ -113,28 +115,40 @@ def _ratio(theirs: list[float], ours: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
-def gemm_peak() -> float:
-    """Return the GFLOP/s of NumPy's sgemm on large matrices, with the threads that this process has."""
-    a = np.random.default_rng(0).random((2048, 2048), np.float32)
-    best = min(_seconds(lambda: a @ a) for _ in range(5))
-    return 2 * 2048**3 / best / 1e9
+def gemm_peak(device: Device) -> float:
+    """Return the GFLOP/s of sgemm on large matrices: NumPy's on this process's threads, or CuPy's, without TF32."""
+    a = np.random.default_rng(0).random((_PEAK_SIZE[device],) * 2, np.float32)
+    cupy = gpu_module()[0] if device == "gpu" else None
+    if cupy is not None:
+        a = cupy.asarray(a)
+
+    def multiply() -> None:
+        a @ a
+        if cupy is not None:
+            cupy.cuda.Device().synchronize()
+
+    best = min(_seconds(multiply) for _ in range(5))
+    return 2 * _PEAK_SIZE[device] ** 3 / best / 1e9
 
 
 def main() -> None:
     """Print a line of JSON for the peak, and one for each result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", action="append", required=True, help="widths:batch,batch")
+    parser.add_argument("--device", choices=list(CONTENDERS), required=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", help="names of contenders, with commas")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    wanted = arguments.only.split(",") if arguments.only else list(CONTENDERS)
-    names = [name for name in CONTENDERS if name == "gradwire" or (name in wanted and name not in missing())]
-    print(json.dumps({"gemm_peak": gemm_peak(), "missing": missing()}), flush=True)
+    all_, absent = CONTENDERS[arguments.device], missing(arguments.device)
+    wanted = arguments.only.split(",") if arguments.only else list(all_)
+    names = [name for name in all_ if name == "gradwire" or (name in wanted and name not in absent)]
+    print(json.dumps({"gemm_peak": gemm_peak(arguments.device), "missing": absent}), flush=True)
     for each in arguments.task:
         widths, batches = each.split(":")
         for batch in batches.split(","):
-            for result in run(tuple(map(int, widths.split("-"))), int(batch), names, arguments.rounds):
+            shape = tuple(map(int, widths.split("-")))
+            for result in run(arguments.device, shape, int(batch), names, arguments.rounds):
                 print(json.dumps(asdict(result)), flush=True)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from gradwire_engine.backend import Array
 from gradwire_engine.network import Network
 
 LEARNING_RATE = 0.01
+# Where the contenders run.
+Device = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)

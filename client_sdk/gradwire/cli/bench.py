@@ -14,18 +14,20 @@ from rich.console import Console
 from rich.table import Table
 
 from gradwire.bench.engine import Result
+from gradwire.bench.task import Device
 from gradwire.cli.output import AsJson, print_json
-from gradwire_engine.backend import processor_model
+from gradwire_engine.backend import gpu_module, processor_model
 
 _TASKS = ("784-128-32-10:1,10,32,128,1024", "64-64-10:1,10,32,128,1024", "784-1024-1024-10:1,10,32,128,1024")
+_GPU_TASKS = ("784-128-32-10:10,128,1024,8192",)
 _FIGURES = {"training": "ratio", "whole epochs, with evaluation": "epoch_ratio"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """All results on one number of threads."""
+    """All results on one number of threads, or on a GPU."""
 
-    processor: str
+    device: str
     threads: int
     gemm_peak: float
     missing: dict[str, str]
@@ -38,15 +40,24 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each contender has at each task.")] = 7,
     only: Annotated[str, typer.Option(help="Peers to run against, with commas; default: all that are installed.")] = "",
     plot: Annotated[Path | None, typer.Option(help="Write the ratios to this picture; needs matplotlib.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="On the GPU instead of the CPU.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the engine with NumPy, PyTorch, JAX and scikit-learn on this machine's CPU."""
+    """Compare the engine with NumPy, PyTorch, JAX and scikit-learn on this machine's CPU, or on its GPU."""
     every = len(os.sched_getaffinity(0))
+    if gpu:
+        module, name = gpu_module()
+        if module is None:
+            raise typer.BadParameter(f"--gpu: there is no GPU here: {name}")
+        runs: list[tuple[Device, str, int]] = [("gpu", name, every)]
+    else:
+        runs = [("cpu", processor_model(), count) for count in threads or sorted({1, every})]
     reports = []
-    for count in threads or sorted({1, every}):
+    for device, name, count in runs:
         if count > every:
             raise typer.BadParameter(f"--threads {count}: this process may use {every} processors")
-        report = _run(task or list(_TASKS), count, rounds, only)
+        tasks = task or list(_GPU_TASKS if gpu else _TASKS)
+        report = Report(name, count, *_run(device, tasks, count, rounds, only))
         reports.append(report)
         if not as_json:
             _show(report)
@@ -57,13 +68,22 @@ def bench(
         typer.echo(f"wrote {plot}", err=as_json)
 
 
-def _run(tasks: list[str], threads: int, rounds: int, only: str) -> Report:
-    """Run the comparison in a child, whose libraries find their threads and processors set when they are loaded."""
-    command = [sys.executable, "-m", "gradwire.bench.engine", f"--rounds={rounds}", f"--only={only}"]
-    command += [f"--task={task}" for task in tasks]
+def _run(
+    device: Device, tasks: list[str], threads: int, rounds: int, only: str
+) -> tuple[float, dict[str, str], list[Result]]:
+    """Run the comparison in a child, whose libraries find their threads and processors set when they are loaded.
+
+    Returns the peak of sgemm, the contenders that are missing and why, and the results.
+    """
+    command = [sys.executable, "-m", "gradwire.bench.engine", f"--device={device}", f"--rounds={rounds}"]
+    command += [f"--only={only}", *(f"--task={task}" for task in tasks)]
     one = "false" if threads == 1 else "true"
     variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    variables["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={one} intra_op_parallelism_threads={threads}"
+    if device == "cpu":
+        variables["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={one} intra_op_parallelism_threads={threads}"
+        variables["JAX_PLATFORMS"] = "cpu"
+    else:
+        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Else JAX takes most of the GPU's memory for itself.
     # With the affinity of this process set for a moment, the child inherits it.
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:threads])
@@ -77,7 +97,7 @@ def _run(tasks: list[str], threads: int, rounds: int, only: str) -> Report:
         results = list(_results(lines))
     if child.returncode or not results:
         raise typer.Exit(child.returncode or 1)
-    return Report(processor_model(), threads, head["gemm_peak"], head["missing"], results)
+    return head["gemm_peak"], head["missing"], results
 
 
 def _results(lines: Iterator[str]) -> Iterator[Result]:
@@ -89,9 +109,7 @@ def _results(lines: Iterator[str]) -> Iterator[Result]:
 def _show(report: Report) -> None:
     console = Console(width=None if Console().is_terminal else 140)
     plural = "one thread" if report.threads == 1 else f"{report.threads} threads"
-    console.print(
-        f"\n{report.processor}, {plural}; NumPy's sgemm reaches {report.gemm_peak:.0f} GFLOP/s", highlight=False
-    )
+    console.print(f"\n{report.device}, {plural}; sgemm reaches {report.gemm_peak:.0f} GFLOP/s", highlight=False)
     for name, why in report.missing.items():
         console.print(f"left out: {name}, {why} (pip install 'gradwire\\[bench]')", highlight=False)
     names = list(dict.fromkeys(result.contender for result in report.results))

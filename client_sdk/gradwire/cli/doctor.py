@@ -14,6 +14,7 @@ from gradwire_engine.blas import CORE_TYPES, CoreType, measure
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
+from gradwire_engine.plans.cuda.readiness import cuda_obstacle
 
 # The chapter's model for MNIST, and enough steps for a steady figure.
 _WIDTHS = (784, 128, 32, 10)
@@ -75,9 +76,17 @@ def diagnose() -> Diagnosis:
         reason="GRADWIRE_PLAN" if os.environ.get("GRADWIRE_PLAN") else "the fastest that runs here",
         warning=chosen.warning,
         gain=_gain(chosen.plan, ReferencePlan(problem, weights), examples),
-        gpu=gpu_module()[1],
+        gpu=_gpu(),
         openblas=[measure(), *(measure(name) for name in CORE_TYPES)],
     )
+
+
+def _gpu() -> str:
+    cupy, found = gpu_module()
+    if cupy is None:
+        return found
+    obstacle = cuda_obstacle(cupy)
+    return f"{found}; the CUDA plan " + (f"cannot run here: {obstacle}" if obstacle else "runs and computes right")
 
 
 def _gain(plan: Plan, reference: Plan, examples: Examples) -> float:
