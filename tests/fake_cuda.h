@@ -20,7 +20,7 @@ struct Place { unsigned x; };
 static Place blockIdx, blockDim, threadIdx, gridDim;
 #define __global__ static
 #define __device__
-#define __shared__
+#define __shared__ static  // Right for kernels of one block; memory of a size given at the launch is the block's own.
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 
@@ -136,6 +136,16 @@ static bool run_together(unsigned grid, unsigned size, size_t shared_bytes, unsi
     }
     for (Block& each : blocks)
         if (std::memcmp((char*)each.shared.data() + shared_bytes, &CANARY, sizeof CANARY)) return false;
+    return true;
+}
+
+// Runs a kernel whose threads do not wait, one after the other.
+template <typename Kernel>
+static bool run_apart(unsigned grid, unsigned size, size_t, unsigned, Kernel kernel) {
+    gridDim.x = grid;
+    blockDim.x = size;
+    for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
+        for (threadIdx.x = 0; threadIdx.x < size; ++threadIdx.x) kernel();
     return true;
 }
 

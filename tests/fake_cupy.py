@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-_KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\([^)]*\)\s*)?(\w+)\((.*?)\)\s*{", re.DOTALL)
+_KERNEL = re.compile(
+    r"__global__ void (?:__launch_bounds__\([^)]*\)\s*)?(\w+)\((.*?)\)\s*{(.*?)(?=__global__|\Z)", re.DOTALL
+)
 _CUDA = Path(__file__).with_name("fake_cuda.h")
 _SHARED = "extern __shared__ double shared_memory[];"
 _C_TYPES = {
@@ -153,8 +155,7 @@ class _Module:
 
     def _library(self) -> ctypes.CDLL:
         code = self._code.replace(_SHARED, "double* shared_memory = fake_cuda::block().shared.data();")
-        runner = _together_runner if self._together else _runner
-        text = _CUDA.read_text() + code + "".join(runner(*found) for found in _KERNEL.findall(code))
+        text = _CUDA.read_text() + code + "".join(_runner(*found) for found in _KERNEL.findall(code))
         source = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
         library = source.with_suffix(".so")
         if not library.exists():
@@ -172,15 +173,10 @@ class _Kernel:
         self.max_dynamic_shared_size_bytes = 48 << 10
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
-        most, blocks = (
-            self._cupy.attributes["MaxSharedMemoryPerBlockOptin"],
-            self._cupy.attributes["MultiProcessorCount"],
-        )
-        assert shared_mem <= self.max_dynamic_shared_size_bytes <= most
-        how = [grid[0], block[0]]
+        gpu = self._cupy.attributes
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= gpu["MaxSharedMemoryPerBlockOptin"]
         if self._together:
-            assert grid[0] <= blocks
-            how += [ctypes.c_size_t(shared_mem), self._cupy.seed]
+            assert grid[0] <= gpu["MultiProcessorCount"]
             self._cupy.together.append(self._name)
         given = [
             ctypes.c_void_p(argument.ctypes.data)
@@ -190,28 +186,19 @@ class _Kernel:
         ]
 
         def work() -> None:
-            assert self._run(*how, *given), f"{self._name} wrote behind its shared memory"
+            kept = self._run(grid[0], block[0], ctypes.c_size_t(shared_mem), self._cupy.seed, *given)
+            assert kept, f"{self._name} wrote behind its shared memory"
 
         self._cupy.do(work)
 
 
-def _runner(name: str, parameters: str) -> str:
-    """A function that runs a kernel's threads one after the other."""
-    return f"""
-    extern "C" bool run_{name}(int blocks, int threads, {parameters}) {{
-        blockDim.x = threads;
-        for (blockIdx.x = 0; blockIdx.x < (unsigned)blocks; ++blockIdx.x)
-            for (threadIdx.x = 0; threadIdx.x < (unsigned)threads; ++threadIdx.x) {name}({_names(parameters)});
-        return true;
-    }}"""
-
-
-def _together_runner(name: str, parameters: str) -> str:
-    """A function that runs a kernel whose threads wait for each other."""
+def _runner(name: str, parameters: str, body: str) -> str:
+    """A function that runs a kernel."""
+    how = "run_together" if "__syncthreads" in body else "run_apart"
     return f"""
     extern "C" bool run_{name}(int blocks, int threads, size_t shared_bytes, unsigned seed, {parameters}) {{
         auto kernel = [&] {{ {name}({_names(parameters)}); }};
-        return fake_cuda::run_together(blocks, threads, shared_bytes, seed, kernel);
+        return fake_cuda::{how}(blocks, threads, shared_bytes, seed, kernel);
     }}"""
 
 

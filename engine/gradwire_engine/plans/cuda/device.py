@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from gradwire_engine.backend import Array
 from gradwire_engine.plans.cuda import kernels
 
-_THREADS_PER_BLOCK = 128
 _OPTIONS = ("--std=c++14",)
 
 
@@ -60,8 +59,8 @@ class Device:
 
     def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
         """Run a kernel of kernels.cu with at least so many threads."""
-        blocks = -(-threads // _THREADS_PER_BLOCK)
-        size = min(threads, _THREADS_PER_BLOCK)
+        blocks = -(-threads // kernels.BLOCK)
+        size = min(threads, kernels.BLOCK)
         with self._stream:
             self._kernels[kernel]((blocks,), (size,), arguments)
 

@@ -1,7 +1,8 @@
 // The kernels of a step that runs as one kernel after the other, between matrix products of cuBLAS.
 //
-// No kernel needs another thread's result, so that the order of the threads changes no bit.
+// No sum depends on the order in which threads run: so do no bits.
 // `position` is where in `order` the batch begins; it lies on the device, so that a captured step can be replayed.
+// BLOCK and PARTS are defined before this text.
 
 extern "C" {
 
@@ -37,19 +38,19 @@ __global__ void losses(REAL* outputs, const void* targets, int type, int is_labe
                                loss, relu, factor, train);
 }
 
-// 64 threads: each sums the losses of its rows.
-__global__ void sum_losses(const double* row_losses, int rows, double* partial) {
-    int first = threadIdx.x;
+// One block of BLOCK threads, a power of two: the step is over. Each sums some rows' losses; then the sums are added up in
+// pairs.
+__global__ void end_step(const double* row_losses, int rows, double share, double* loss_sum, INDEX* position) {
+    __shared__ double sums[BLOCK];
     double sum = 0;
-    for (int row = first; row < rows; row += 64) sum += row_losses[row];
-    partial[first] = sum;
-}
-
-// One thread: the step is over.
-__global__ void end_step(const double* partial, double share, double* loss_sum, INDEX* position, int rows) {
-    double sum = 0;
-    for (int part = 0; part < 64; ++part) sum += partial[part];
-    *loss_sum += sum * share;
+    for (int row = threadIdx.x; row < rows; row += BLOCK) sum += row_losses[row];
+    sums[threadIdx.x] = sum;
+    for (int apart = BLOCK / 2; apart > 0; apart /= 2) {
+        __syncthreads();
+        if (threadIdx.x < apart) sums[threadIdx.x] += sums[threadIdx.x + apart];
+    }
+    if (threadIdx.x > 0) return;
+    *loss_sum += sums[0] * share;
     *position += rows;
 }
 
@@ -73,21 +74,22 @@ __global__ void count_classes(const REAL* outputs, const void* targets, int type
     atomicAdd(counts + 2 * width + actual, 1ULL);
 }
 
-// A thread for each column: the sums of |error| and error^2 go up by those of the block.
-__global__ void sum_errors(const REAL* outputs, const void* targets, int type, const INDEX* order, const INDEX* position,
-                           int rows, int width, double* sums) {
-    int column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= width) return;
-    Targets wanted = {targets, type, 0};
+// A thread for each part of the rows and each column: its sums of |error| and error^2 go up by those of its rows. `sums` is
+// (2, PARTS, width).
+__global__ void sum_errors(const REAL* outputs, const void* targets, int type, int is_labels, const INDEX* order,
+                           const INDEX* position, int rows, int width, double* sums) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x, part = at / width, column = at % width;
+    if (part >= PARTS) return;
+    Targets wanted = {targets, type, is_labels};
     double absolute = 0, squared = 0;
-    for (int row = 0; row < rows; ++row) {
+    for (int row = part; row < rows; row += PARTS) {
         REAL target = wanted.at(order[*position + row], column, width);
         double error = (double)(outputs[(INDEX)row * width + column] - target);
         absolute += error < 0 ? -error : error;
         squared += error * error;
     }
-    sums[column] += absolute;
-    sums[width + column] += squared;
+    sums[at] += absolute;
+    sums[PARTS * width + at] += squared;
 }
 
 }

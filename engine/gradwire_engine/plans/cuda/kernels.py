@@ -14,12 +14,12 @@ NAMES = (
     "add_bias",
     "mask",
     "losses",
-    "sum_losses",
     "end_step",
     "count_classes",
     "sum_errors",
 )
-# The parts into which sum_losses divides a batch.
+# The threads of a block in kernels.cu, and the parts into which sum_errors divides the rows.
+BLOCK = 256
 PARTS = 64
 
 
@@ -30,13 +30,12 @@ OWN = 4
 
 def step_source(dtype: str) -> str:
     """Return the CUDA C++ of the kernels that NAMES lists, for arithmetic in "float32" or "float64"."""
-    return _definitions(dtype) + _text("rows.cu") + _text("kernels.cu")
+    return _definitions(dtype, BLOCK=BLOCK, PARTS=PARTS) + _text("rows.cu") + _text("kernels.cu")
 
 
 def narrow_source(dtype: str) -> str:
     """Return the CUDA C++ of narrow_steps, likewise."""
-    sizes = f"#define THREADS {THREADS}\n#define OWN {OWN}\n"
-    return _definitions(dtype) + sizes + _text("rows.cu") + _text("narrow.cu")
+    return _definitions(dtype, THREADS=THREADS, OWN=OWN) + _text("rows.cu") + _text("narrow.cu")
 
 
 def loss_code(loss: Loss) -> int:
@@ -56,9 +55,9 @@ def typed(array: Any) -> tuple[Any, np.int32]:
     return array, np.int32(SOURCES.index(array.dtype.name))
 
 
-def _definitions(dtype: str) -> str:
-    real = {"float32": "float", "float64": "double"}[dtype]
-    return f"typedef long long INDEX;\n#define REAL {real}\n"
+def _definitions(dtype: str, **numbers: int) -> str:
+    definitions = {"REAL": {"float32": "float", "float64": "double"}[dtype], "INDEX": "long long", **numbers}
+    return "".join(f"#define {name} {value}\n" for name, value in definitions.items())
 
 
 def _text(name: str) -> str:

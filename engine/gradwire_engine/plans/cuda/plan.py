@@ -17,7 +17,7 @@ from gradwire_engine.network import DenseLayer
 from gradwire_engine.plans.base import Problem
 from gradwire_engine.plans.cuda.columns import Columns
 from gradwire_engine.plans.cuda.device import Device
-from gradwire_engine.plans.cuda.kernels import PARTS, SOURCES, loss_code, loss_factors, typed
+from gradwire_engine.plans.cuda.kernels import BLOCK, PARTS, SOURCES, loss_code, loss_factors, typed
 from gradwire_engine.plans.cuda.narrow import NarrowSteps, fits
 
 # Steps in one graph: a launch then costs little beside them.
@@ -64,10 +64,9 @@ class CudaPlan:
         self._need(2 * weights.nbytes, "the weights")
         self._vector = device.zeros(weights.size, problem.dtype)
         device.copy_in(self._vector, weights.astype(problem.dtype, copy=False))
-        # The batch's place in `order`, the sum of the losses, and its parts.
+        # The batch's place in `order`, and the sum of the losses.
         self._position = device.zeros(1, _INDEX)
         self._loss_sum = device.zeros(1, np.dtype(np.float64))
-        self._partial = device.zeros(PARTS, np.dtype(np.float64))
         self._room: _Room | None = None
         self._narrow: dict[int, NarrowSteps | None] = {}
         self._graphs: dict[tuple[object, ...], Callable[[], None]] = {}
@@ -122,24 +121,25 @@ class CudaPlan:
         self._make_room(block, examples.rows)
         assert self._room is not None
         self._device.copy_in(self._loss_sum, np.zeros(1))
-        counts = self._device.zeros((3, outputs), np.dtype(np.uint64))
-        errors = self._device.zeros((2, outputs), np.dtype(np.float64))
+        # Hits, predictions and examples of each class; or the parts of the sums of |error| and error^2.
+        if examples.classification:
+            sums = self._device.zeros((3, outputs), np.dtype(np.uint64))
+            kernel, threads = "count_classes", block
+        else:
+            sums = self._device.zeros((2, PARTS, outputs), np.dtype(np.float64))
+            kernel, threads = "sum_errors", PARTS * outputs
         for slab in self._slabs(placed, np.arange(examples.rows), block):
             for start in range(0, slab, block):
                 rows = min(block, slab - start)
                 self._forward(placed.columns.inputs, rows)
                 where = (*placed.columns.target_arguments, self._room.order, self._position, np.int32(rows))
-                last = self._room.outputs[-1], np.int32(outputs)
-                if examples.classification:
-                    self._device.launch("count_classes", rows, last[0], *where, last[1], counts)
-                else:
-                    targets, type_, _labels, *rest = where
-                    self._device.launch("sum_errors", outputs, last[0], targets, type_, *rest, last[1], errors)
+                self._device.launch(kernel, threads, self._room.outputs[-1], *where, np.int32(outputs), sums)
                 self._losses(placed.columns, rows, train=False)
         loss = float(self._device.copy_out(self._loss_sum)[0]) / examples.rows
+        totals = self._device.copy_out(sums)
         if examples.classification:
-            return ClassSums(*self._device.copy_out(counts).astype(np.int64)).metrics(loss)
-        return ErrorSums(*self._device.copy_out(errors)).metrics(loss, examples.rows, examples.spread)
+            return ClassSums(*totals.astype(np.int64)).metrics(loss)
+        return ErrorSums(*totals.sum(axis=1)).metrics(loss, examples.rows, examples.spread)
 
     def predict(self, inputs: Array) -> Array:
         """See `Plan.predict`."""
@@ -257,9 +257,8 @@ class CudaPlan:
         relu = np.int32(self._network.layers[-1].relu)
         how = (np.int32(self._network.out_features), np.int32(self._loss), relu, factor, np.int32(train))
         self._device.launch("losses", rows, room.outputs[-1], *where, *how, room.row_losses)
-        self._device.launch("sum_losses", PARTS, room.row_losses, np.int32(rows), self._partial)
         share = np.float64(self._loss_share)
-        self._device.launch("end_step", 1, self._partial, share, self._loss_sum, self._position, np.int32(rows))
+        self._device.launch("end_step", BLOCK, room.row_losses, np.int32(rows), share, self._loss_sum, self._position)
 
     def _weights_of(self, layer: DenseLayer) -> tuple[Any, Any]:
         W, b = layer.weights(self._vector)

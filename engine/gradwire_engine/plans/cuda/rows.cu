@@ -1,6 +1,6 @@
 // What the kernels share: reading data of any type, and what a row of outputs loses. It comes before their own text.
 //
-// REAL is float or double, and is defined before this text; so is INDEX, long long. All matrices are row-major.
+// REAL, float or double, and INDEX, long long, are defined before this text. All matrices are row-major.
 
 // Calls `work` with the pointer to data in the type that it has. The codes of types are numbered in kernels.py.
 template <typename Work>
