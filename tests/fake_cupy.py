@@ -57,6 +57,8 @@ class FakeCupy:
             "CooperativeLaunch": 1,
             "MaxSharedMemoryPerBlockOptin": 232448,
         }
+        # How many blocks of narrow_steps a multiprocessor takes.
+        self.blocks_each = 1
         self.together: list[str] = []
         self.recording: list[Any] | None = None
         self.replays = 0
@@ -72,6 +74,7 @@ class FakeCupy:
             runtime=runtime,
             cublas=cublas,
             device=device,
+            driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: self.blocks_each),
             Device=lambda: SimpleNamespace(attributes=self.attributes),
             Stream=lambda **_: _Stream(self),
         )
@@ -171,12 +174,13 @@ class _Kernel:
         self._cupy, self._name, self._run, self._together = cupy, name, run, together
         run.restype = ctypes.c_bool
         self.max_dynamic_shared_size_bytes = 48 << 10
+        self.kernel = SimpleNamespace(ptr=1)
 
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
         gpu = self._cupy.attributes
         assert shared_mem <= self.max_dynamic_shared_size_bytes <= gpu["MaxSharedMemoryPerBlockOptin"]
         if self._together:
-            assert grid[0] <= gpu["MultiProcessorCount"]
+            assert grid[0] <= gpu["MultiProcessorCount"] * self._cupy.blocks_each
             self._cupy.together.append(self._name)
         given = [
             ctypes.c_void_p(argument.ctypes.data)

@@ -90,7 +90,7 @@ def examples(rng, rows, features, outputs, classification, kind):
 def cuda_plan(cupy, problem, weights, way="narrow"):
     device = Device(cupy, problem.dtype, tf32=False)
     if way == "graphs":
-        device.blocks_at_once = 0
+        device.run_together = lambda _blocks, _shared_bytes: False
     return CudaPlan(problem, weights, device)
 
 
@@ -189,10 +189,10 @@ def test_a_narrow_stack_comes_to_the_same_bits_in_whatever_order_its_threads_run
 
 
 @needs_compiler
-def test_what_is_not_narrow_or_not_small_is_left_to_graphs(cupy):
-    device = Device(cupy, FLOAT32, tf32=False)
+def test_what_is_not_narrow_or_not_small_is_left_to_graphs(cupy, folder):
+    h100 = Device(cupy, FLOAT32, tf32=False)
 
-    def is_narrow(*widths, batch=32):
+    def is_narrow(*widths, batch=32, device=h100):
         return fits(Network.from_stack(list(pairwise(widths))), batch, 4, device)
 
     assert is_narrow(784, 128, 32, 10)
@@ -202,14 +202,20 @@ def test_what_is_not_narrow_or_not_small_is_left_to_graphs(cupy):
     assert not is_narrow(784, 128, 32, 130)
     assert not is_narrow(100_000, 128, 10)
     assert not is_narrow(784, 128, 128, 128, 128, 128, 10)
-    device.shared_bytes = Layout.of(Network.from_stack([(784, 128)]), 32, 4).shared_bytes
-    assert is_narrow(784, 128)
-    device.shared_bytes -= 1
-    assert not is_narrow(784, 128)
-    device.shared_bytes *= 2
-    device.blocks_at_once = 31
-    assert not is_narrow(784, 128)
-    assert is_narrow(784, 124)
+    bytes_ = Layout.of(Network.from_stack([(784, 128)]), 32, 4).shared_bytes
+    for name, enough in [
+        ("MaxSharedMemoryPerBlockOptin", bytes_),
+        ("MultiProcessorCount", 32),
+        ("CooperativeLaunch", 1),
+    ]:
+        other = FakeCupy(folder)
+        other.attributes[name] = enough
+        assert is_narrow(784, 128, device=Device(other, FLOAT32, tf32=False))
+        other.attributes[name] -= 1
+        assert not is_narrow(784, 128, device=Device(other, FLOAT32, tf32=False))
+    other.attributes |= {"MultiProcessorCount": 16, "CooperativeLaunch": 1}
+    other.blocks_each = 2
+    assert is_narrow(784, 128, device=Device(other, FLOAT32, tf32=False))
 
 
 @needs_compiler

@@ -32,9 +32,8 @@ class Device:
         self._cublas.setMathMode(self._handle, 3 if tf32 else 0)
         self._multiply = self._cublas.sgemm if dtype == np.float32 else self._cublas.dgemm
         attributes = cupy.cuda.Device().attributes
-        # How many blocks may wait for each other, and the memory that a block may share.
-        self.blocks_at_once: int = attributes["MultiProcessorCount"] if attributes["CooperativeLaunch"] else 0
-        self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
+        self._multiprocessors: int = attributes["MultiProcessorCount"]
+        self._most_shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"] * attributes["CooperativeLaunch"]
 
     def free_bytes(self) -> int:
         """Return how much memory can still be had; what CuPy's pool holds and does not use counts too."""
@@ -64,8 +63,21 @@ class Device:
         with self._stream:
             self._kernels[kernel]((blocks,), (size,), arguments)
 
+    def run_together(self, blocks: int, shared_bytes: int) -> bool:
+        """Whether so many blocks of narrow_steps, each with so much shared memory, can run at once.
+
+        CuPy would start fewer, with a warning, where they cannot.
+        """
+        if shared_bytes > self._most_shared_bytes:
+            return False
+        self._narrow_steps.max_dynamic_shared_size_bytes = shared_bytes
+        each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._narrow_steps.kernel.ptr, kernels.THREADS, shared_bytes
+        )
+        return blocks <= int(each) * self._multiprocessors
+
     def launch_together(self, blocks: int, shared_bytes: int, *arguments: Any) -> None:
-        """Run narrow_steps on so many blocks at once."""
+        """Run narrow_steps on so many blocks at once, which `run_together` has allowed."""
         self._narrow_steps.max_dynamic_shared_size_bytes = shared_bytes
         with self._stream:
             self._narrow_steps((blocks,), (kernels.THREADS,), arguments, shared_mem=shared_bytes)

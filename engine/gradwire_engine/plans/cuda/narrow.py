@@ -51,7 +51,7 @@ def fits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
     if batch > _LARGEST_BATCH or max(layer.out_features for layer in network.layers) > _WIDEST_LAYER:
         return False
     layout = Layout.of(network, batch, itemsize)
-    return layout.blocks <= device.blocks_at_once and layout.shared_bytes <= device.shared_bytes
+    return device.run_together(layout.blocks, layout.shared_bytes)
 
 
 class NarrowSteps:
