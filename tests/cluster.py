@@ -13,15 +13,22 @@ _RAY = Path(sys.executable).parent / "ray"
 
 
 class Cluster:
-    """Each node is a process group of its own, so that nodes and servers come and go by themselves."""
+    """Each node is a process group of its own, so that nodes and servers come and go by themselves.
 
-    def __init__(self, folder: Path, cpus: int = 2) -> None:
+    With a token, only those may join who have it: who are started with `environment`.
+    """
+
+    def __init__(self, folder: Path, cpus: int = 2, *, token: str = "") -> None:
         self.environment = {
             **os.environ,
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": str(folder),
             "PYTHONFAULTHANDLER": "1",
         }
+        if token:
+            file = folder / "token"
+            file.write_text(token)
+            self.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]

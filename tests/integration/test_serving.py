@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import grpc
 import numpy as np
 import psutil
 import pytest
+from cluster import Cluster
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
@@ -123,34 +123,14 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path_factory):
-    """A Ray cluster of its own that asks for a token; its address, and the environment of who may join it."""
-    folder = tmp_path_factory.mktemp("ray", numbered=True)
-    token = folder / "token"
-    token.write_text("a" * 64)
-    env = {**os.environ, "RAY_TMPDIR": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    address = f"127.0.0.1:{free_port()}"
-    command = ["ray", "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=2"]
-    head = subprocess.Popen(
-        [Path(sys.executable).parent / command[0], *command[1:], "--include-dashboard=false", "--disable-usage-stats"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    family = psutil.Process(head.pid)
-    assert any("Ray runtime started" in line for line in head.stdout)
-    yield address, env
-    # Asked in order, Ray would wait for its actors, which stay for the next server.
-    processes = [family, *family.children(recursive=True)]
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    head.communicate(timeout=30)
-    psutil.wait_procs(processes, timeout=20)
+    """A Ray cluster that asks for a token."""
+    running = Cluster(tmp_path_factory.mktemp("ray", numbered=True), token="a" * 64)
+    yield running
+    running.kill()
 
 
 def test_a_server_joins_a_cluster_that_is_there_and_leaves_it_running(cluster):
-    address, env = cluster
+    address, env = cluster.address, cluster.environment
     for _ in range(2):
         with gw.LocalServer(f"--ray={address}", env=env) as server, gw.Client(server.address) as client:
             assert len(small_job(client).result().epochs) == 2
@@ -171,7 +151,7 @@ def test_a_watch_of_a_server_that_goes_down_ends_with_a_time_to_retry():
 
 
 def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_same_attempt(cluster, tmp_path):
-    address, env = cluster
+    address, env = cluster.address, cluster.environment
     server = gw.LocalServer(f"--ray={address}", data=tmp_path, env=env)
     server.start()
     with gw.Client(server.address) as client:

@@ -1,0 +1,55 @@
+"""Writes in groups, and what is durable when."""
+
+import asyncio
+import contextlib
+import sqlite3
+
+from sqlalchemy import func, insert, select
+
+from gradwire_server.store.database import Database
+from gradwire_server.store.tables import summaries
+
+
+def add(key):
+    def work(connection):
+        connection.execute(insert(summaries).values(tensor=key, summary=""))
+        return key
+
+    return work
+
+
+def count(connection):
+    return connection.scalar(select(func.count()).select_from(summaries))
+
+
+def test_a_result_comes_back_after_its_commit(database, tmp_path):
+    async def scenario():
+        for number in range(20):
+            await database.write(add(f"key-{number}"))
+            with contextlib.closing(sqlite3.connect(tmp_path / "gradwire.db")) as other:
+                assert other.execute("SELECT count(*) FROM summaries").fetchone() == (number + 1,)
+
+    asyncio.run(scenario())
+
+
+def test_one_bad_write_in_a_group_leaves_the_others_alone(database):
+    async def scenario():
+        return await asyncio.gather(*(database.write(add(key)) for key in ("a", "b", "a", "c")), return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    assert [result if isinstance(result, str) else type(result).__name__ for result in results] == [
+        "a",
+        "b",
+        "IntegrityError",
+        "c",
+    ]
+    assert asyncio.run(database.read(count)) == 3
+
+
+def test_what_was_written_is_there_after_the_file_is_opened_again(tmp_path):
+    first = Database(tmp_path / "x.db")
+    asyncio.run(first.write(add("kept")))
+    first.close()
+    second = Database(tmp_path / "x.db")
+    assert asyncio.run(second.read(count)) == 1
+    second.close()

@@ -1,0 +1,43 @@
+"""What a server may be set to, and where its token comes from."""
+
+import pytest
+
+from gradwire_server.settings import Settings, SettingsError, read_token
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.9"])
+def test_loopback_needs_no_token(host):
+    Settings(host=host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_elsewhere_a_token_or_insecure_is_needed(host):
+    with pytest.raises(SettingsError, match="refusing to listen"):
+        Settings(host=host)
+    Settings(host=host, token="secret")
+    Settings(host=host, insecure=True)
+
+
+@pytest.mark.parametrize("changes", [{"port": -1}, {"port": 70000}, {"cpus_per_job": 0}, {"token": "tab\there"}])
+def test_settings_that_cannot_work_are_refused(changes):
+    with pytest.raises(SettingsError):
+        Settings(**changes)
+
+
+def test_a_token_is_made_where_there_is_none_and_then_stays(tmp_path):
+    file = tmp_path / "folder" / "token"
+    made = read_token(None, file, make=True)
+    assert made == read_token(None, file, make=True) == file.read_text().strip()
+    assert read_token("given", file, make=True) == "given"
+
+
+def test_a_token_comes_from_one_place(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    assert read_token(None, file) == "secret"
+    assert read_token("given", None) == "given"
+    assert read_token("", None) is None
+    file.write_text("")
+    for token, path in (("given", file), (None, file), (None, tmp_path / "absent")):
+        with pytest.raises(SettingsError):
+            read_token(token, path)
