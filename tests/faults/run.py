@@ -18,33 +18,20 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-import numpy as np
+import long_job
 from deployment import Deployment, one_server, two_servers
 from postgres import PROGRAMS
 from watching import Client, Watcher
 
 import gradwire as gw
-from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 300
-_RNG = np.random.default_rng(0)
-X, Y = _RNG.random((2000, 64)), _RNG.integers(0, 5, 2000)
 
 
 def submit(address: str, name: str) -> gw.Job:
     """A job of some seconds, always the same."""
-    gw.seed(0)
-    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
     with gw.Client(address) as client:
-        job = client.submit(
-            model,
-            (X, Y),
-            loss=CrossEntropy(),
-            optimizer=SGD(model, lr=0.1),
-            epochs=EPOCHS,
-            batch_size=4,
-            name=name,
-        )
+        job = long_job.submit(client, name, epochs=EPOCHS, batch_size=4)
         if name == "undisturbed":
             job.result()
         return job

@@ -1,13 +1,10 @@
 """A disk that runs full, on a small one of its own: new work is refused, running work waits, nothing is lost."""
 
-import numpy as np
 import pytest
 from disk import small_disk
+from long_job import EPOCHS, submit
 
 import gradwire as gw
-from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-
-EPOCHS = 1500
 
 
 @pytest.fixture
@@ -16,16 +13,6 @@ def disk(tmp_path):
         if mounted is None:
             pytest.skip("a disk of its own can be mounted only by root")
         yield mounted
-
-
-def submit(client, name, rows=2000):
-    gw.seed(0)
-    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
-    rng = np.random.default_rng(0)
-    data = rng.random((rows, 64)), rng.integers(0, 5, rows)
-    return client.submit(
-        model, data, loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=EPOCHS, batch_size=8, name=name
-    )
 
 
 @pytest.mark.parametrize("leave", [4 << 20, 0], ids=["nearly-full", "full"])

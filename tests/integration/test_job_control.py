@@ -1,20 +1,16 @@
 """Pause, resume, delete and resume_from: a job is set aside, goes on, is continued by another, to the same bits."""
 
-import numpy as np
+import long_job
 import pytest
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
-RNG = np.random.default_rng(1)
-X, Y = RNG.random((3000, 64)), RNG.integers(0, 5, 3000)
+X, Y = long_job.data(rows=3000)
 
 
-def submit(client, epochs, name, **changes):
-    gw.seed(0)
-    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
-    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 2}
-    return client.submit(model, (X, Y), **(arguments | changes), name=name)
+def submit(client, epochs, name, batch_size=2, **changes):
+    return long_job.submit(client, name, rows=3000, epochs=epochs, batch_size=batch_size, **changes)
 
 
 def digest(client, name):

@@ -5,14 +5,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cluster import Cluster
+from long_job import EPOCHS, submit
 
 import gradwire as gw
-from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-
-EPOCHS = 1500
 
 
 @pytest.fixture
@@ -23,16 +20,6 @@ def cluster():
         running = Cluster(folder)
         stack.callback(running.kill)
         yield running
-
-
-def submit(client, name):
-    gw.seed(0)
-    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
-    rng = np.random.default_rng(0)
-    data = rng.random((2000, 64)), rng.integers(0, 5, 2000)
-    return client.submit(
-        model, data, loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=EPOCHS, batch_size=8, name=name
-    )
 
 
 def test_a_node_that_dies_and_then_the_whole_cluster(cluster, tmp_path):

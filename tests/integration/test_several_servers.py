@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from long_job import EPOCHS, submit
 from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
-from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 MOST_TAKEOVER_SECONDS = 10
 
@@ -40,14 +40,6 @@ def deployment():
         yield server
 
 
-def submit(client, digits, name, epochs=1500):
-    gw.seed(0)
-    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 10))
-    return client.submit(
-        model, digits.train, loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=epochs, batch_size=8, name=name
-    )
-
-
 @pytest.fixture
 def pair(deployment):
     """A server that schedules, and one that waits for its turn."""
@@ -55,11 +47,11 @@ def pair(deployment):
         yield first, second
 
 
-def other_takes_over_after(pair, digits, name, fault):
+def other_takes_over_after(pair, name, fault):
     """Run a job, let the fault come over the first server; return how long it was until the next epoch."""
     first, second = pair
     with gw.Client(second.address) as client:
-        job = submit(client, digits, name)
+        job = submit(client, name)
         seen = []
         for epoch in job.epochs():
             seen.append(epoch.epoch)
@@ -68,45 +60,45 @@ def other_takes_over_after(pair, digits, name, fault):
                 began = time.monotonic()
             if len(seen) == 20 + 200:  # More than can have been on its way already.
                 seconds = time.monotonic() - began
-        assert seen == list(range(1, 1501))
+        assert seen == list(range(1, EPOCHS + 1))
         assert job.refresh().state == "SUCCEEDED"
         assert {event.attempt for event in job.events()} <= {0, 1}, "the worker went on in the same attempt"
     assert "goes on in attempt 1" in second.log.read_text()
     return seconds
 
 
-def test_both_serve_and_either_stops_what_runs(pair, digits):
+def test_both_serve_and_either_stops_what_runs(pair):
     first, second = pair
     with gw.Client(first.address) as here, gw.Client(second.address) as there:
         assert "schedules; this server serves, and waits for its turn" in second.log.read_text()
-        job = submit(there, digits, "both-serve", epochs=60)
+        job = submit(there, "both-serve", epochs=60)
         assert [e.sequence for e in here.job(job.name).events()] == [e.sequence for e in job.events()]
         with pytest.raises(gw.AlreadyExistsError):
-            submit(here, digits, "both-serve")
+            submit(here, "both-serve")
 
-        running = submit(there, digits, "stopped-from-afar", epochs=100_000)
+        running = submit(there, "stopped-from-afar", epochs=100_000)
         next(iter(running.epochs()))
         began = time.monotonic()
         running.cancel()
-        after = submit(here, digits, "after", epochs=1)
+        after = submit(here, "after", epochs=1)
         after.result()
         assert time.monotonic() - began < 5
         assert running.refresh().state == "CANCELLED"
 
 
-def test_a_killed_scheduler_is_replaced_in_time(pair, digits):
-    assert other_takes_over_after(pair, digits, "killed", lambda process: process.kill()) < MOST_TAKEOVER_SECONDS
+def test_a_killed_scheduler_is_replaced_in_time(pair):
+    assert other_takes_over_after(pair, "killed", lambda process: process.kill()) < MOST_TAKEOVER_SECONDS
 
 
-def test_one_that_goes_hands_over_at_once(pair, digits):
+def test_one_that_goes_hands_over_at_once(pair):
     def go(process):
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
-    assert other_takes_over_after(pair, digits, "told-to-go", go) < 5
+    assert other_takes_over_after(pair, "told-to-go", go) < 5
 
 
-def test_one_that_stood_still_writes_nothing_more_and_serves_again(pair, digits):
+def test_one_that_stood_still_writes_nothing_more_and_serves_again(pair):
     first, second = pair
     stopped = []
 
@@ -114,10 +106,10 @@ def test_one_that_stood_still_writes_nothing_more_and_serves_again(pair, digits)
         process.send_signal(signal.SIGSTOP)
         stopped.append(process)
 
-    assert other_takes_over_after(pair, digits, "stood-still", stop) < MOST_TAKEOVER_SECONDS
+    assert other_takes_over_after(pair, "stood-still", stop) < MOST_TAKEOVER_SECONDS
     stopped[0].send_signal(signal.SIGCONT)
     with gw.Client(first.address) as client:
-        job = submit(client, digits, "from-the-one-that-stood-still", epochs=20)
+        job = submit(client, "from-the-one-that-stood-still", epochs=20)
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 21))
     log = first.log.read_text()
     assert "this server does not schedule any more" in log

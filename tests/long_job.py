@@ -1,0 +1,24 @@
+"""A job of some seconds, always the same: long enough that something can happen to it."""
+
+from typing import Any
+
+import numpy as np
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+
+EPOCHS = 1500
+
+
+def data(rows: int = 2000) -> tuple[Any, Any]:
+    """Inputs (rows, 64) and labels of five classes."""
+    rng = np.random.default_rng(0)
+    return rng.random((rows, 64)), rng.integers(0, 5, rows)
+
+
+def submit(client: gw.Client, name: str, *, rows: int = 2000, **changes: Any) -> gw.Job:
+    """Submit the job; `changes` are arguments of `Client.submit`."""
+    gw.seed(0)
+    model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": EPOCHS, "batch_size": 8}
+    return client.submit(model, data(rows), **(arguments | changes), name=name)
