@@ -21,8 +21,6 @@ NAMES = (
 # The threads of a block in kernels.cu, and the parts into which sum_errors divides the rows.
 BLOCK = 256
 PARTS = 64
-
-
 # For narrow.cu: the threads of a block, and the outputs of the first layer that a block has.
 THREADS = 512
 OWN = 4

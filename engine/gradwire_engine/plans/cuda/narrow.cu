@@ -20,14 +20,35 @@
 // A layer, where its W and b begin in the vector of all weights, and where its outputs begin among those of all layers.
 struct Layer {
     int in_features, out_features, relu, weights, place;
+
+    // Where in W and b the weight of an output for input k lies; the bias is that for one input more.
+    __device__ int at(int output, int k) const {
+        return k < in_features ? output * in_features + k : out_features * in_features + output;
+    }
+    __device__ int end() const { return weights + (in_features + 1) * out_features; }
 };
 
-// What blocks have for each other in a step: for each row of the batch, the outputs of all layers side by side, their
-// gradients likewise, and the loss. Never read through the first cache, which does not see what others write.
+// What blocks have for each other in a step: for each row of the batch, the outputs of all layers side by side, `width` of
+// them, their gradients likewise, and the loss. Never read through the first cache, which does not see what others write.
 struct Board {
     REAL* outputs;
     REAL* gradients;
     double* losses;
+    int width;
+};
+
+// The rows of the batch that a block takes through the later layers, and their outputs and gradients on chip.
+struct Share {
+    int first_row, rows;
+    REAL* outputs;
+    REAL* gradients;
+};
+
+// What the outputs are held against: see row_loss.
+struct Goal {
+    Targets targets;
+    int loss;
+    double gradient_factor;
 };
 
 // One of a block's outputs' values each.
@@ -142,7 +163,7 @@ __device__ void backward(Layer layer, Layer below, const REAL* W, int rows, cons
 
 // Moves a block's share of a later layer's weights, an output in so many, from what they are on chip to what they are for
 // all blocks in the next step. A thread has some inputs.
-__device__ void update(Layer layer, Layer below, int first_output, const REAL* W, int rows, Board board, int width, REAL rate,
+__device__ void update(Layer layer, Layer below, int first_output, const REAL* W, int rows, Board board, REAL rate,
                        REAL* weights) {
     const int features = layer.in_features;
     for (int output = first_output; output < layer.out_features; output += gridDim.x)
@@ -150,12 +171,58 @@ __device__ void update(Layer layer, Layer below, int first_output, const REAL* W
             REAL sum = 0;
 #pragma unroll 8
             for (int row = 0; row < rows; ++row) {
-                REAL input = k < features ? __ldcg(board.outputs + row * width + below.place + k) : (REAL)1;
-                sum += __ldcg(board.gradients + row * width + layer.place + output) * input;
+                REAL input = k < features ? __ldcg(board.outputs + row * board.width + below.place + k) : (REAL)1;
+                sum += __ldcg(board.gradients + row * board.width + layer.place + output) * input;
             }
-            int at = k < features ? output * features + k : layer.out_features * features + output;
+            const int at = layer.at(output, k);
             weights[layer.weights + at] = W[at] - rate * sum;
         }
+}
+
+// The later layers, there and back, for a block's share of a batch of so many rows: from the first layer's outputs on the
+// board to all outputs, gradients and losses there. W are the later layers' weights.
+__device__ void there_and_back(const Layer* layers, int layer_count, const REAL* W, int rows, Share share,
+                               const INDEX* chosen, Goal goal, Board board) {
+    const Layer first = layers[0], last = layers[layer_count - 1];
+    const int width = board.width;
+    for (int row = 0; row < share.rows; ++row)
+        for (int k = threadIdx.x; k < first.out_features; k += THREADS)
+            share.outputs[row * width + k] = __ldcg(board.outputs + (share.first_row + row) * width + k);
+    __syncthreads();
+    for (int l = 1; l < layer_count; ++l) {
+        const REAL* layer_W = W + (layers[l].weights - first.end());
+        forward(layers[l], layers[l - 1], layer_W, share.rows, share.outputs, width);
+        __syncthreads();
+    }
+    const REAL factor = (REAL)(goal.gradient_factor / rows);
+    for (int row = threadIdx.x; row < share.rows; row += THREADS) {
+        const REAL* outputs = share.outputs + row * width + last.place;
+        REAL* gradients = share.gradients + row * width + last.place;
+        for (int k = 0; k < last.out_features; ++k) gradients[k] = outputs[k];
+        board.losses[share.first_row + row] = row_loss(gradients, last.out_features, goal.targets,
+                                                       chosen[share.first_row + row], goal.loss, last.relu, factor, 1);
+    }
+    __syncthreads();
+    for (int l = layer_count - 1; l > 0; --l) {
+        const REAL* layer_W = W + (layers[l].weights - first.end());
+        backward(layers[l], layers[l - 1], layer_W, share.rows, share.outputs, share.gradients, width);
+        __syncthreads();
+    }
+    for (int at = threadIdx.x; at < share.rows * width; at += THREADS) {
+        board.outputs[share.first_row * width + at] = share.outputs[at];
+        board.gradients[share.first_row * width + at] = share.gradients[at];
+    }
+}
+
+// The later layers' update, whose outputs are dealt to the blocks in turn.
+__device__ void later_update(const Layer* layers, int layer_count, const REAL* W, int rows, Board board, REAL rate,
+                             REAL* weights) {
+    const Layer first = layers[0];
+    for (int l = 1; l < layer_count; ++l) {
+        const int dealt = (layers[l].place - first.out_features) % gridDim.x;
+        const int mine = (blockIdx.x + gridDim.x - dealt) % gridDim.x;
+        update(layers[l], layers[l - 1], mine, W + (layers[l].weights - first.end()), rows, board, rate, weights);
+    }
 }
 
 extern "C" {
@@ -169,39 +236,31 @@ narrow_steps(REAL* weights, const Layer* layers, int layer_count, const void* se
              double gradient_factor, double loss_share, REAL rate, REAL* board_outputs, REAL* board_gradients,
              double* board_losses, unsigned* arrivals, double* loss_sum) {
     const Layer first = layers[0], last = layers[layer_count - 1];
-    const Targets targets = {target_data, target_type, is_labels};
-    const int width = last.place + last.out_features;  // Of a row of all layers' outputs.
-    const int from = blockIdx.x * OWN, own = min(OWN, first.out_features - from);
+    const Goal goal = {{target_data, target_type, is_labels}, loss, gradient_factor};
+    const int from = blockIdx.x * OWN, own = min(OWN, first.out_features - from), inputs = first.in_features + 1;
+    const int width = last.place + last.out_features, later_size = last.end() - first.end();
     const int rows_each = (batch + gridDim.x - 1) / gridDim.x, first_row = blockIdx.x * rows_each;
-    const int later = first.weights + (first.in_features + 1) * first.out_features;
-    const int end = last.weights + (last.in_features + 1) * last.out_features;
 
     // Shared memory; its size is worked out in narrow.py.
     extern __shared__ double shared_memory[];
-    Own* own_gradients = (Own*)shared_memory;          // Of the first layer's own outputs, for all rows.
-    INDEX* chosen = (INDEX*)(own_gradients + batch);   // The rows' places in the set.
-    REAL* own_W = (REAL*)(chosen + batch);             // The first layer's own weights and biases.
-    REAL* later_weights = own_W + OWN * (first.in_features + 1);
-    REAL* outputs = later_weights + (end - later);     // Of all layers, for the block's own rows.
+    Own* own_gradients = (Own*)shared_memory;         // Of the first layer's own outputs, for all rows.
+    INDEX* chosen = (INDEX*)(own_gradients + batch);  // The rows' places in the set.
+    REAL* own_W = (REAL*)(chosen + batch);            // The first layer's own weights and biases.
+    REAL* later_W = own_W + OWN * inputs;             // All later layers' W and b.
+    REAL* outputs = later_W + later_size;             // Of all layers, for the block's share of the rows.
     REAL* gradients = outputs + rows_each * width;
 
     // Outputs that are wanting in the last block have weights of 0.
-    for (int at = threadIdx.x; at < OWN * (first.in_features + 1); at += THREADS) own_W[at] = 0;
-    __syncthreads();
-    REAL* own_home = weights + first.weights + (INDEX)from * first.in_features;
-    REAL* own_bias = weights + first.weights + (INDEX)first.out_features * first.in_features + from;
-    for (int o = 0; o < own; ++o)
-        for (int k = threadIdx.x; k <= first.in_features; k += THREADS)
-            own_W[o * (first.in_features + 1) + k] =
-                k < first.in_features ? own_home[o * first.in_features + k] : own_bias[o];
+    for (int at = threadIdx.x; at < OWN * inputs; at += THREADS)
+        own_W[at] = at / inputs < own ? weights[first.weights + first.at(from + at / inputs, at % inputs)] : (REAL)0;
 
     double lost = *loss_sum;
     unsigned step = 0;
     for (INDEX begin = 0; begin < count; begin += batch, ++step) {
         const int rows = (int)(count - begin < batch ? count - begin : batch);
-        const int own_rows = max(0, min(rows_each, rows - first_row));
+        const Share share = {first_row, max(0, min(rows_each, rows - first_row)), outputs, gradients};
         const INDEX half = (INDEX)(step % 2) * batch;
-        const Board board = {board_outputs + half * width, board_gradients + half * width, board_losses + half};
+        const Board board = {board_outputs + half * width, board_gradients + half * width, board_losses + half, width};
 
         for (int row = threadIdx.x; row < rows; row += THREADS) chosen[row] = order[begin + row];
         __syncthreads();
@@ -210,50 +269,20 @@ narrow_steps(REAL* weights, const Layer* layers, int layer_count, const void* se
         });
         meet(arrivals, (2 * step + 1) * gridDim.x);
 
-        for (int at = threadIdx.x; at < end - later; at += THREADS) later_weights[at] = __ldcg(weights + later + at);
-        for (int row = 0; row < own_rows; ++row)
-            for (int k = threadIdx.x; k < first.out_features; k += THREADS)
-                outputs[row * width + k] = __ldcg(board.outputs + (first_row + row) * width + k);
-        __syncthreads();
-        for (int l = 1; l < layer_count; ++l) {
-            forward(layers[l], layers[l - 1], later_weights + (layers[l].weights - later), own_rows, outputs, width);
-            __syncthreads();
-        }
-        const REAL factor = (REAL)(gradient_factor / rows);
-        for (int row = threadIdx.x; row < own_rows; row += THREADS) {
-            REAL* gradient = gradients + row * width + last.place;
-            for (int k = 0; k < last.out_features; ++k) gradient[k] = outputs[row * width + last.place + k];
-            board.losses[first_row + row] = row_loss(gradient, last.out_features, targets, chosen[first_row + row], loss,
-                                                     last.relu, factor, 1);
-        }
-        __syncthreads();
-        for (int l = layer_count - 1; l > 0; --l) {
-            const REAL* W = later_weights + (layers[l].weights - later);
-            backward(layers[l], layers[l - 1], W, own_rows, outputs, gradients, width);
-            __syncthreads();
-        }
-        for (int at = threadIdx.x; at < own_rows * width; at += THREADS) {
-            board.outputs[first_row * width + at] = outputs[at];
-            board.gradients[first_row * width + at] = gradients[at];
-        }
+        for (int at = threadIdx.x; at < later_size; at += THREADS) later_W[at] = __ldcg(weights + first.end() + at);
+        there_and_back(layers, layer_count, later_W, rows, share, chosen, goal, board);
         meet(arrivals, (2 * step + 2) * gridDim.x);
 
-        for (int at = threadIdx.x; at < rows * OWN; at += THREADS) {
-            int row = at / OWN, o = at % OWN;
-            own_gradients[row].of[o] = o < own ? __ldcg(board.gradients + row * width + from + o) : (REAL)0;
-        }
         if (blockIdx.x == 0 && threadIdx.x < 32) {
             double sum = 0;
             for (int row = threadIdx.x; row < rows; row += 32) sum += __ldcg(board.losses + row);
             lost += warp_sum(sum) * loss_share;
         }
-        for (int l = 1; l < layer_count; ++l) {
-            const Layer layer = layers[l];
-            // The outputs of all later layers are dealt to the blocks in turn.
-            const int dealt = (layer.place - first.out_features) % gridDim.x;
-            const int mine = (blockIdx.x + gridDim.x - dealt) % gridDim.x;
-            update(layer, layers[l - 1], mine, later_weights + (layer.weights - later), rows, board, width, rate, weights);
+        for (int at = threadIdx.x; at < rows * OWN; at += THREADS) {
+            int row = at / OWN, o = at % OWN;
+            own_gradients[row].of[o] = o < own ? __ldcg(board.gradients + row * width + from + o) : (REAL)0;
         }
+        later_update(layers, layer_count, later_W, rows, board, rate, weights);
         __syncthreads();
         with_type(set, set_type, [&](auto* data) {
             first_update(data, chosen, rows, relu_input, first.in_features, own_gradients, rate, own_W);
@@ -261,10 +290,8 @@ narrow_steps(REAL* weights, const Layer* layers, int layer_count, const void* se
         __syncthreads();
     }
 
-    for (int o = 0; o < own; ++o)
-        for (int k = threadIdx.x; k <= first.in_features; k += THREADS)
-            *(k < first.in_features ? own_home + o * first.in_features + k : own_bias + o) =
-                own_W[o * (first.in_features + 1) + k];
+    for (int at = threadIdx.x; at < own * inputs; at += THREADS)
+        weights[first.weights + first.at(from + at / inputs, at % inputs)] = own_W[at];
     if (blockIdx.x == 0 && threadIdx.x == 0) *loss_sum = lost;
 }
 
