@@ -52,7 +52,7 @@ CMD ["gradwire-start", "worker"]
 
 FROM runtime AS worker-cuda
 COPY --from=build-cuda /opt/gradwire /opt/gradwire
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility CUPY_CACHE_DIR=/cache/cupy
 CMD ["gradwire-start", "worker"]
 
 FROM runtime AS demo

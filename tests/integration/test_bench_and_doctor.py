@@ -1,12 +1,15 @@
 """`gradwire bench` and `gradwire doctor`, as far as they go with what the tests have installed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fake_cupy import FakeCupy
 
+from gradwire.bench import engine
 from gradwire_engine import blas
 from gradwire_engine.backend import gpu_module
 
@@ -24,6 +27,17 @@ def test_the_bench_runs_the_contenders_on_the_same_weights():
     assert [result["contender"] for result in report["results"]] == ["gradwire", *peers.split(",")] * 2
     assert all(result["difference"] < 1e-3 for result in report["results"])
     assert "time of each over gradwire's" in run(*arguments)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not there: apt-get install g++")
+def test_the_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
+    """On the stand-in for a GPU, without the peers, which need a real one."""
+    cupy = FakeCupy(tmp_path)
+    monkeypatch.setattr("gradwire_engine.plans.gpu_module", lambda: (cupy, "a GPU"))
+    monkeypatch.setattr(engine, "_EPOCH_FLOPS", 1e5)
+    (result,) = engine.run("gpu", (20, 16, 4), 5, ["gradwire"], rounds=1)
+    assert (result.contender, result.ratio, result.difference) == ("gradwire", 1.0, 0.0)
+    assert cupy.together
 
 
 @pytest.mark.skipif(gpu_module()[0] is not None, reason="there is a GPU here")
