@@ -291,7 +291,10 @@ def test_a_watcher_that_does_not_read_delays_nobody(client, server):
 
 
 def test_ctrl_c_in_fit_leaves_the_job_running_and_says_how_to_go_on(server, client):
+    # What was started in the background, as a test run may be, ignores SIGINT, and so do its children.
     script = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np, gradwire as gw
 from gradwire import *
 model = Sequential(Linear(4, 3))
