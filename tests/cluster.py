@@ -56,13 +56,7 @@ class Cluster:
 
     def workers(self) -> list[psutil.Process]:
         """The processes of gradwire's actors."""
-        found = []
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._node.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    if any("ray::Trainer" in part for part in (process.name(), *process.cmdline())):
-                        found.append(process)
-        return found
+        return workers_below(self._node.pid)
 
     def _start_node(self, *options: str) -> "subprocess.Popen[str]":
         command = [_RAY, "start", "--block", "--disable-usage-stats", *options]
@@ -70,6 +64,17 @@ class Cluster:
         assert node.stdout is not None
         assert any("Ray runtime started" in line for line in node.stdout)
         return node
+
+
+def workers_below(pid: int) -> list[psutil.Process]:
+    """The processes of gradwire's actors that a process, or one below it, has started."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if any("ray::Trainer" in part for part in (process.name(), *process.cmdline())):
+                    found.append(process)
+    return found
 
 
 def _kill_family(node: "subprocess.Popen[str]") -> None:

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
-from cluster import Cluster
+from cluster import Cluster, workers_below
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
@@ -39,16 +39,6 @@ def small_job(client, epochs=2, name="", **changes):
     X, y = np.random.default_rng(0).random((200, 4)), np.arange(200) % 3
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 10}
     return client.submit(model, (X, y), **(arguments | changes), name=name)
-
-
-def workers_of(server):
-    """The processes of Ray's actors that a server has started."""
-    descendants = psutil.Process(server.process.pid).children(recursive=True)
-    return [
-        process
-        for process in descendants
-        if process.is_running() and "ray::Trainer" in process.name() + " ".join(process.cmdline())
-    ]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +234,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, s
     job = small_job(client, epochs=300, batch_size=1)
     stream = job.epochs()
     seen = [next(stream).epoch for _ in range(10)]
-    for worker in workers_of(server):
+    for worker in workers_below(server.process.pid):
         worker.kill()
     seen += [epoch.epoch for epoch in stream]
     assert seen == list(range(1, 301))
@@ -267,7 +257,7 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_
     )
     for event in job.events():
         if event.state == "RUNNING":  # The first epoch takes far longer than it takes to kill it.
-            for worker in workers_of(server):
+            for worker in workers_below(server.process.pid):
                 worker.send_signal(signal.SIGSEGV)
     assert job.refresh().attempt == 3
     with pytest.raises(gw.JobFailedError, match="3 workers died at the same place of this job") as caught:

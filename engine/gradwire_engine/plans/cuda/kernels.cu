@@ -59,14 +59,13 @@ __global__ void count_classes(const REAL* outputs, const void* targets, int type
                               const INDEX* position, int rows, int width, unsigned long long* counts) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
-    Targets wanted = {targets, type, is_labels};
-    INDEX source = order[*position + row];
+    const Target wanted = Targets{targets, type, is_labels}.of(order[*position + row], width);
     int predicted = 0, actual = 0;
     REAL best = 0;
     for (int column = 0; column < width; ++column) {
         REAL output = outputs[(INDEX)row * width + column];
         if (output > outputs[(INDEX)row * width + predicted]) predicted = column;
-        REAL target = wanted.at(source, column, width);
+        REAL target = wanted.at(column);
         if (column == 0 || target > best) { best = target; actual = column; }
     }
     if (predicted == actual) atomicAdd(counts + predicted, 1ULL);
@@ -83,7 +82,7 @@ __global__ void sum_errors(const REAL* outputs, const void* targets, int type, i
     Targets wanted = {targets, type, is_labels};
     double absolute = 0, squared = 0;
     for (int row = part; row < rows; row += PARTS) {
-        REAL target = wanted.at(order[*position + row], column, width);
+        REAL target = wanted.of(order[*position + row], width).at(column);
         double error = (double)(outputs[(INDEX)row * width + column] - target);
         absolute += error < 0 ? -error : error;
         squared += error * error;

@@ -25,14 +25,26 @@ __device__ REAL element(const void* source, int type, INDEX at) {
 
 __device__ REAL rectified(REAL value, int relu) { return relu && value < 0 ? (REAL)0 : value; }
 
+// What a row's outputs should have been: 1 at its class and 0 elsewhere, or its row of a matrix.
+struct Target {
+    const void* data;
+    int type, is_label;
+    INDEX label_or_start;
+
+    __device__ REAL at(int column) const {
+        if (is_label) return label_or_start == column ? (REAL)1 : (REAL)0;
+        return element(data, type, label_or_start + column);
+    }
+};
+
 // A set's targets: class indices, or a matrix of as many columns as there are outputs.
 struct Targets {
     const void* data;
     int type, is_labels;
 
-    __device__ REAL at(INDEX row, int column, int width) const {
-        if (is_labels) return (INDEX)element(data, type, row) == column ? (REAL)1 : (REAL)0;
-        return element(data, type, row * width + column);
+    // A row's; its label is read once, however many columns are looked at.
+    __device__ Target of(INDEX row, int width) const {
+        return {data, type, is_labels, is_labels ? (INDEX)element(data, type, row) : row * width};
     }
 };
 
@@ -41,6 +53,7 @@ struct Targets {
 // cross-entropy of probabilities, 2 for squared errors; `factor` is 1 / rows, or what MSE has there.
 __device__ double row_loss(REAL* output, int width, Targets targets, INDEX row, int loss, int relu, REAL factor,
                            int train) {
+    const Target target = targets.of(row, width);
     double sum = 0;
     REAL highest = 0, total = 0;
     if (loss == 0) {
@@ -50,7 +63,7 @@ __device__ double row_loss(REAL* output, int width, Targets targets, INDEX row, 
         total = log(total);
     }
     for (int column = 0; column < width; ++column) {
-        REAL wanted = targets.at(row, column, width);
+        REAL wanted = target.at(column);
         REAL gradient;
         if (loss == 0) {
             REAL log_p = output[column] - highest - total;
