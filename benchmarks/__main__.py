@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks import events, mapped, service
-from gradwire.cli.bench import bench
+from gradwire.cli.bench.command import bench
 
 
 def _engine() -> None:

@@ -16,8 +16,8 @@ import psutil
 import gradwire as gw
 from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, Sequential
-from gradwire.transport import Access, Transport
-from gradwire.uploads import upload
+from gradwire._transport import Access, Transport
+from gradwire._uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec

@@ -6,9 +6,8 @@ history = gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model, 
 
 from importlib.metadata import version
 
-from gradwire.client import AsyncClient, Client
-from gradwire.embedded import LocalServer
-from gradwire.errors import (
+from gradwire._client import AsyncClient, Client
+from gradwire._exceptions import (
     AlreadyExistsError,
     DataLossError,
     FailedPreconditionError,
@@ -24,11 +23,12 @@ from gradwire.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from gradwire.files import load_model, save
-from gradwire.fit import fit
-from gradwire.history import History
-from gradwire.job import AsyncJob, Job
-from gradwire.views import JobEvent, JobInfo, ModelInfo, Plan
+from gradwire._fit import fit
+from gradwire._history import History
+from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan
+from gradwire._job import AsyncJob, Job
+from gradwire._local_server import LocalServer
+from gradwire._model_files import load_model, save
 from gradwire_engine import (
     MSE,
     SGD,

@@ -19,28 +19,28 @@ from gradwire_proto.v1 import dataset_service_pb2, model_service_pb2, training_s
 from gradwire_proto.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
-from gradwire_server.attempts import Attempts
-from gradwire_server.blobs import BlobStore
-from gradwire_server.changes import Changes
-from gradwire_server.checkpoints import Checkpoints
-from gradwire_server.collecting import Collector
-from gradwire_server.interceptor import Door
-from gradwire_server.jobs import Jobs
-from gradwire_server.leading import Leader
-from gradwire_server.lease import Lease
-from gradwire_server.models import Models
-from gradwire_server.resumption import Resumption
-from gradwire_server.room import Room
-from gradwire_server.runner import ClusterLostError, Runner
-from gradwire_server.services.datasets import DatasetService
-from gradwire_server.services.models import ModelService
-from gradwire_server.services.training import TrainingService
+from gradwire_server.api.authentication import Door
+from gradwire_server.api.model_service import ModelService
+from gradwire_server.api.tensor_service import DatasetService
+from gradwire_server.api.training_service import TrainingService
+from gradwire_server.jobs.admission import Validator
+from gradwire_server.jobs.commands import Jobs
+from gradwire_server.jobs.notifier import Changes
+from gradwire_server.jobs.warm_start import Resumption
+from gradwire_server.models.registry import Models
+from gradwire_server.scheduling.attempt import Attempts
+from gradwire_server.scheduling.leader import Leader
+from gradwire_server.scheduling.lease import Lease
 from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import Checkpoints
+from gradwire_server.storage.disk_space import Room
+from gradwire_server.storage.garbage_collector import Collector
+from gradwire_server.storage.uploads import Uploads
 from gradwire_server.store import queries
 from gradwire_server.store.database import Database
-from gradwire_server.store.engines import StoreError
-from gradwire_server.uploads import Uploads
-from gradwire_server.validation import Validator
+from gradwire_server.store.dialects import StoreError
+from gradwire_server.workers.ray_cluster import ClusterLostError, Runner
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 import gradwire as gw
-from gradwire.transport import Access, Transport
+from gradwire._transport import Access, Transport
 
 
 @pytest.fixture(scope="module")

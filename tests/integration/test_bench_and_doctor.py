@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_cupy import FakeCupy
 
-from gradwire.bench import engine
-from gradwire_engine import blas
+from gradwire.cli import openblas as blas
+from gradwire.cli.bench import engine
 from gradwire_engine.backend import gpu_module
 
 GRADWIRE = str(Path(sys.executable).parent / "gradwire")

@@ -168,7 +168,7 @@ def test_a_model_is_rebuilt_downloaded_and_asked(client, digits, model, tmp_path
 
 
 def test_a_large_prediction_is_sent_in_pieces(client, digits, model, monkeypatch):
-    monkeypatch.setattr("gradwire.client._PREDICT_BYTES", 10_000)
+    monkeypatch.setattr("gradwire._client._PREDICT_BYTES", 10_000)
     job = client.submit(model, **arguments(model, digits, epochs=1))
     job.result()
     assert np.allclose(client.predict(job.name, digits.train[0]), model(digits.train[0]), atol=1e-5)

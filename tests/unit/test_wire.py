@@ -9,8 +9,8 @@ from google.protobuf import json_format
 from gradwire_engine.spec.validation import check_spec
 from gradwire_proto.v1.spec_pb2 import JobSpec, Layer
 from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, GetJobRequest, WatchJobResponse
+from gradwire_server.api.unknown_fields import refuse_unknown_fields
 from gradwire_server.errors import ServiceError
-from gradwire_server.unknown import refuse_unknown_fields
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KINDS = {"create_job_request": CreateJobRequest, "watch_job_response": WatchJobResponse}

@@ -4,7 +4,7 @@ import threading
 import time
 
 from gradwire_proto.v1.training_service_pb2 import Event
-from gradwire_worker.reports import Report
+from gradwire_worker.messages import Report
 
 # Training waits when this many reports are unacknowledged, so that a server that is away costs bounded memory.
 _MOST_WAITING = 50_000

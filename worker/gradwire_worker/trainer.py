@@ -9,18 +9,18 @@ import numpy as np
 
 from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError, warm_up
-from gradwire_engine.spec.building import JobData, PreparedJob, prepare
 from gradwire_engine.spec.messages import epoch_message, execution_message
+from gradwire_engine.spec.resolve import JobData, PreparedJob, prepare
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
-from gradwire_worker.checkpoints import CheckpointPolicy
-from gradwire_worker.log import own_log
+from gradwire_worker.blob_reader import BlobLostError, BlobReader
+from gradwire_worker.checkpoint_policy import CheckpointPolicy
+from gradwire_worker.log_tail import own_log
+from gradwire_worker.messages import Assignment, PackedReports, pack
 from gradwire_worker.outbox import Outbox
-from gradwire_worker.reports import Assignment, PackedReports, pack
-from gradwire_worker.tensors import BlobLostError, BlobReader
 
 _log = logging.getLogger(__name__)
 

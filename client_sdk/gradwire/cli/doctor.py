@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import typer
 
+from gradwire.cli.openblas import CORE_TYPES, CoreType, measure
 from gradwire.cli.output import AsJson, print_json, print_table
 from gradwire_engine import CrossEntropy
 from gradwire_engine.backend import gpu_module, processor_model, thread_count
-from gradwire_engine.blas import CORE_TYPES, CoreType, measure
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
-from gradwire_engine.plans.cuda.readiness import cuda_obstacle
+from gradwire_engine.plans.cuda.availability import cuda_obstacle
 
 # The chapter's model for MNIST, and enough steps for a steady figure.
 _WIDTHS = (784, 128, 32, 10)

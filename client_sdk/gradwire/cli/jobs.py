@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
+from gradwire._client import Client
+from gradwire._display import Display
+from gradwire._exceptions import JobCancelledError, JobFailedError
+from gradwire._info import JobInfo, epoch_text
 from gradwire.cli.output import AsJson, At, Token, print_json, print_json_line, print_table, size, when
-from gradwire.client import Client
-from gradwire.display import Display
-from gradwire.errors import JobCancelledError, JobFailedError
-from gradwire.views import JobInfo, epoch_text
 
 commands = typer.Typer(no_args_is_help=True)
 

@@ -6,11 +6,12 @@ import sys
 import typer
 
 from gradwire import __version__
-from gradwire.cli import bench, doctor, jobs, models, token, training
+from gradwire._client import Client
+from gradwire._exceptions import GradwireError
+from gradwire._local_server import server_command
+from gradwire.cli import doctor, jobs, models, token, training
+from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Token
-from gradwire.client import Client
-from gradwire.embedded import server_command
-from gradwire.errors import GradwireError
 from gradwire_engine import TraceError
 
 _commands = typer.Typer(

@@ -7,10 +7,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from gradwire._client import Client
+from gradwire._info import epoch_text
+from gradwire.cli.data_files import read_inputs
 from gradwire.cli.output import AsJson, At, Token, print_json, print_table, when
-from gradwire.client import Client
-from gradwire.datafiles import read_inputs
-from gradwire.views import epoch_text
 
 commands = typer.Typer(no_args_is_help=True)
 

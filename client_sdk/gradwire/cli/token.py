@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradwire.errors import GradwireError
+from gradwire._exceptions import GradwireError
 
 commands = typer.Typer(no_args_is_help=True)
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from gradwire._exceptions import InvalidArgumentError
+from gradwire._fit import fit
+from gradwire._model_files import save
+from gradwire.cli.data_files import read_data
 from gradwire.cli.output import AsJson, Token, print_json_line
-from gradwire.datafiles import read_data
-from gradwire.errors import InvalidArgumentError
-from gradwire.files import save
-from gradwire.fit import fit
 from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module

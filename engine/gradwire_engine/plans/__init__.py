@@ -10,10 +10,10 @@ from gradwire_engine.backend import Array, gpu_module, thread_count
 from gradwire_engine.losses import MSE
 from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
-from gradwire_engine.plans.compiled.readiness import vector_registers, why_not
+from gradwire_engine.plans.compiled.availability import vector_registers, why_not
+from gradwire_engine.plans.cuda.availability import cuda_obstacle
 from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.plan import CudaPlan
-from gradwire_engine.plans.cuda.readiness import cuda_obstacle
 from gradwire_engine.plans.reference import ReferencePlan
 
 __all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]

@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
 from gradwire_server.errors import ServiceError, disk_full, unavailable
-from gradwire_server.store.engines import StoreError, describe, is_away, is_conflict, is_full, open_engine
-from gradwire_server.store.migrating import migrate
-from gradwire_server.store.news import News
+from gradwire_server.store.dialects import StoreError, describe, is_away, is_conflict, is_full, open_engine
+from gradwire_server.store.migrate import migrate
+from gradwire_server.store.notifications import News
 
 _log = logging.getLogger(__name__)
 

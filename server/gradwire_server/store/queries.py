@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, insert, select, update
 from sqlalchemy import delete as delete_from
 
-from gradwire_engine.spec.building import references
+from gradwire_engine.spec.resolve import references
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
-from gradwire_server.listing import Clause, Page
+from gradwire_server.api.list_requests import Clause, Page
 from gradwire_server.store.tables import blob_store, events, jobs, models, summaries
 
 TERMINAL = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED)

@@ -13,11 +13,11 @@ from rich.console import Console
 
 import gradwire as gw
 from gradwire import MSE, SGD, CrossEntropy, InvalidArgumentError, JobFailedError, Linear, Module, ReLU, Sequential
-from gradwire.arrays import to_array
-from gradwire.blocking import Portal, Stream
-from gradwire.datafiles import DataFileError, read_data, read_inputs
-from gradwire.display import Display
-from gradwire.submission import make_submission
+from gradwire._arrays import to_array
+from gradwire._blocking import Portal, Stream
+from gradwire._display import Display
+from gradwire._job_request import make_submission
+from gradwire.cli.data_files import DataFileError, read_data, read_inputs
 
 X = np.random.default_rng(0).random((30, 4)).astype(np.float32)
 Y = np.arange(30) % 3

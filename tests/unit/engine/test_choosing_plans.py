@@ -12,7 +12,8 @@ from gradwire import SGD, CrossEntropy
 from gradwire_engine import MSE
 from gradwire_engine.network import Network
 from gradwire_engine.plans import NoGpuError, Problem, choose_plan
-from gradwire_engine.plans.compiled import readiness, storage
+from gradwire_engine.plans.compiled import availability as readiness
+from gradwire_engine.plans.compiled import code_cache as storage
 
 PROBLEM = Problem(Network.from_stack([(3, 2)]), MSE(), np.dtype(np.float32))
 START = np.zeros(PROBLEM.network.size, np.float32)

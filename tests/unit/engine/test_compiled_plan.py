@@ -12,9 +12,9 @@ from gradwire_engine import MSE, CrossEntropy
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import Problem, ReferencePlan
-from gradwire_engine.plans.compiled.lines import SOURCES
+from gradwire_engine.plans.compiled.availability import vector_registers, why_not
 from gradwire_engine.plans.compiled.plan import CompiledPlan
-from gradwire_engine.plans.compiled.readiness import vector_registers, why_not
+from gradwire_engine.plans.compiled.vector_intrinsics import SOURCES
 from gradwire_engine.training import LossNotFiniteError, TrainingConfig, train
 
 FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)

@@ -20,9 +20,11 @@ from gradwire_engine.backend import gpu_module
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import NoGpuError, Problem, ReferencePlan, agreement, choose_plan
-from gradwire_engine.plans.cuda import kernels, narrow, readiness
+from gradwire_engine.plans.cuda import availability as readiness
+from gradwire_engine.plans.cuda import kernels
+from gradwire_engine.plans.cuda import persistent_kernel as narrow
 from gradwire_engine.plans.cuda.device import Device
-from gradwire_engine.plans.cuda.narrow import Layout, fits
+from gradwire_engine.plans.cuda.persistent_kernel import Layout, fits
 from gradwire_engine.plans.cuda.plan import CudaPlan
 from gradwire_engine.training import TrainingConfig, train
 

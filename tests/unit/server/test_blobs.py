@@ -10,11 +10,11 @@ from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import (
     Checkpoint,
 )
-from gradwire_server.blobs import BlobStore
-from gradwire_server.checkpoints import Checkpoints
 from gradwire_server.errors import ServiceError
-from gradwire_server.room import Room, refusing_when_full
-from gradwire_server.uploads import Uploads
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import Checkpoints
+from gradwire_server.storage.disk_space import Room, refusing_when_full
+from gradwire_server.storage.uploads import Uploads
 
 DATA = bytes(range(256)) * 40
 SHA = hashlib.sha256(DATA).hexdigest()

@@ -10,12 +10,12 @@ import pytest
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
-from gradwire_server.blobs import KEPT_SECONDS, BlobStore
-from gradwire_server.changes import Changes
-from gradwire_server.checkpoints import Checkpoints
-from gradwire_server.collecting import Collector
-from gradwire_server.jobs import Jobs
-from gradwire_server.lease import Lease
+from gradwire_server.jobs.commands import Jobs
+from gradwire_server.jobs.notifier import Changes
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.storage.blob_store import KEPT_SECONDS, BlobStore
+from gradwire_server.storage.checkpoint_store import Checkpoints
+from gradwire_server.storage.garbage_collector import Collector
 from gradwire_server.store.database import Database
 
 

@@ -14,11 +14,11 @@ from gradwire_proto.v1.training_service_pb2 import (
     Metrics,
     StateChange,
 )
-from gradwire_server.changes import Changes
 from gradwire_server.errors import ServiceError
-from gradwire_server.jobs import AttemptOverError, Jobs
-from gradwire_server.lease import Lease
-from gradwire_server.store.news import Change
+from gradwire_server.jobs.commands import AttemptOverError, Jobs
+from gradwire_server.jobs.notifier import Changes
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.store.notifications import Change
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import Epoch, Event, JobState
-from gradwire_server.changes import Changes
-from gradwire_server.jobs import Jobs
-from gradwire_server.lease import Lease, LeaseLostError
-from gradwire_server.store import lease as rows
+from gradwire_server.jobs.commands import Jobs
+from gradwire_server.jobs.notifier import Changes
+from gradwire_server.scheduling.lease import Lease, LeaseLostError
+from gradwire_server.store import lease_queries as rows
 from gradwire_server.store.database import Database
-from gradwire_server.store.news import Change
+from gradwire_server.store.notifications import Change
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from gradwire_proto.v1.training_service_pb2 import (
     ListJobsRequest,
 )
+from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ServiceError
-from gradwire_server.listing import parse_page
 
 STATES = {"RUNNING": 3, "FAILED": 6}
 

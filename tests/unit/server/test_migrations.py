@@ -10,8 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from gradwire_server.store.database import Database
-from gradwire_server.store.engines import StoreError, open_engine
-from gradwire_server.store.migrating import alembic_config, migrate
+from gradwire_server.store.dialects import StoreError, open_engine
+from gradwire_server.store.migrate import alembic_config, migrate
 from gradwire_server.store.tables import metadata
 
 

@@ -5,10 +5,10 @@ import queue
 
 import pytest
 
-from gradwire_server import runner as runner_module
-from gradwire_server.blobs import BlobStore
-from gradwire_server.runner import ClusterLostError, Runner
 from gradwire_server.settings import Settings
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.workers import ray_cluster as runner_module
+from gradwire_server.workers.ray_cluster import ClusterLostError, Runner
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Which jobs start next, as pure policy."""
 
-from gradwire_server.scheduler import next_jobs
+from gradwire_server.scheduling.loop import next_jobs
 
 
 def test_jobs_start_in_order_of_arrival_as_far_as_there_is_room():

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from gradwire_engine import Linear, ReLU, Sequential
-from gradwire_engine.spec.building import network, resolve, starting_weights
+from gradwire_engine.spec.resolve import network, resolve, starting_weights
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState
-from gradwire_worker.checkpoints import CheckpointPolicy
+from gradwire_worker.blob_reader import BlobLostError, BlobReader
+from gradwire_worker.checkpoint_policy import CheckpointPolicy
+from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
 from gradwire_worker.outbox import Outbox
-from gradwire_worker.reports import Assignment, Report, ResumePoint, pack, unpack
-from gradwire_worker.tensors import BlobLostError, BlobReader
 from gradwire_worker.trainer import StaleAttemptError, Trainer
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numba import cfunc, njit, types
 from numpy.typing import NDArray
 
-from gradwire_engine.plans.compiled.lines import convert_element, convert_line, item_size, load_element, store_element
-from gradwire_engine.plans.compiled.storage import compiling
+from gradwire_engine.plans.compiled.code_cache import compiling
+from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
 from gradwire_engine.plans.compiled.tiles import (
     ADDED,
     AS_IS,
@@ -23,7 +23,13 @@ from gradwire_engine.plans.compiled.tiles import (
     panels_by_rows,
     row_tile,
 )
-from gradwire_engine.plans.compiled.vectors import LINE_BYTES
+from gradwire_engine.plans.compiled.vector_intrinsics import (
+    convert_element,
+    convert_line,
+    item_size,
+    load_element,
+    store_element,
+)
 
 # Where the table of kernels has the address of which.
 PRODUCT, UPDATE, GATHER = range(3)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gradwire_engine.backend import Array
 from gradwire_engine.network import DenseLayer, Network
-from gradwire_engine.plans.compiled.vectors import LINE_BYTES
+from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
 
 # The columns of the table of layers: widths, where weights and biases begin, the bytes from panel to panel.
 INPUTS, OUTPUTS, WEIGHTS, WEIGHTS_PANEL, BIAS, RELU_AFTER = range(6)

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from gradwire_engine.plans.compiled.barrier import meet
 from gradwire_engine.plans.compiled.kernels import GATHER, K_BLOCK, PRODUCT, UPDATE
 from gradwire_engine.plans.compiled.layout import (
     BIAS,
@@ -23,7 +24,9 @@ from gradwire_engine.plans.compiled.layout import (
     WEIGHTS,
     WEIGHTS_PANEL,
 )
-from gradwire_engine.plans.compiled.lines import (
+from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
+from gradwire_engine.plans.compiled.tiles import AS_IS, RELU, WHERE_POSITIVE
+from gradwire_engine.plans.compiled.vector_intrinsics import (
     call,
     element,
     exp_line,
@@ -35,9 +38,6 @@ from gradwire_engine.plans.compiled.lines import (
     store_element,
     transpose_block,
 )
-from gradwire_engine.plans.compiled.threads import meet
-from gradwire_engine.plans.compiled.tiles import AS_IS, RELU, WHERE_POSITIVE
-from gradwire_engine.plans.compiled.vectors import LINE_BYTES
 
 # The losses.
 LOGITS, PROBABILITIES, SQUARED_ERROR = 0, 1, 2

@@ -13,13 +13,13 @@ from gradwire_engine.examples import Examples
 from gradwire_engine.losses import MSE
 from gradwire_engine.metrics import ClassSums, ErrorSums, Metrics
 from gradwire_engine.plans.base import Problem
-from gradwire_engine.plans.compiled.storage import compiling
+from gradwire_engine.plans.compiled.code_cache import compiling
 
 with compiling():
     from gradwire_engine.plans.compiled import loops
     from gradwire_engine.plans.compiled.kernels import kernels
     from gradwire_engine.plans.compiled.layout import LayerWeights, Workspace, room_to_transpose
-    from gradwire_engine.plans.compiled.lines import SOURCES
+    from gradwire_engine.plans.compiled.vector_intrinsics import SOURCES
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from gradwire_engine.plans.compiled.vectors import I64, LINE_BYTES, Vectors
+from gradwire_engine.plans.compiled.llvm_vectors import I64, LINE_BYTES, Vectors
 
 # How a tile begins: at 0, at a line of biases for each panel, or at what stands in the result.
 FROM_ZERO, FROM_BIAS, FROM_RESULT = 0, 1, 2

@@ -15,10 +15,10 @@ from gradwire_engine.examples import Examples
 from gradwire_engine.metrics import ClassSums, ErrorSums, Metrics
 from gradwire_engine.network import DenseLayer
 from gradwire_engine.plans.base import Problem
-from gradwire_engine.plans.cuda.columns import Columns
 from gradwire_engine.plans.cuda.device import Device
+from gradwire_engine.plans.cuda.device_examples import Columns
 from gradwire_engine.plans.cuda.kernels import BLOCK, PARTS, SOURCES, loss_code, loss_factors, typed
-from gradwire_engine.plans.cuda.narrow import NarrowSteps, fits
+from gradwire_engine.plans.cuda.persistent_kernel import NarrowSteps, fits
 
 # Steps in one graph: a launch then costs little beside them.
 _STEPS_PER_GRAPH = 16

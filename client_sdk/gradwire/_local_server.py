@@ -1,0 +1,99 @@
+"""A server of one's own, for a script or a test: started as a process, ended with the context."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gradwire._exceptions import GradwireError, UnavailableError
+
+_READY = re.compile(r"gradwire is ready on (\S+)")
+_STOP_SECONDS = 20
+
+
+def server_command() -> list[str]:
+    """Return the command that runs a server. GradwireError says what to install where that is missing."""
+    if find_spec("ray") is None or find_spec("sqlalchemy") is None:
+        raise GradwireError("the server is not installed: pip install 'gradwire[server]'")
+    return [sys.executable, "-m", "gradwire_server"]
+
+
+class LocalServer:
+    """`with LocalServer() as server: fit(..., at=server.address)`. Without `data` it forgets everything at its end.
+
+    `options` are those of `gradwire serve`, as "--cpus-per-job=2". What the server prints goes to `log`.
+    """
+
+    def __init__(self, *options: str, data: str | Path | None = None, env: dict[str, str] | None = None) -> None:
+        self._options = options
+        self._env = {**os.environ, **(env or {})}
+        self._temporary = tempfile.TemporaryDirectory(prefix="gradwire-") if data is None else None
+        self.data = Path(self._temporary.name if self._temporary else str(data))
+        self.log = self.data / "server.log"
+        self.address = ""
+        self.process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def start(self) -> None:
+        """Start the server and wait until it takes jobs."""
+        self.address = ""
+        self.data.mkdir(parents=True, exist_ok=True)
+        command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
+        # A session of its own: Ctrl-C is for the script, which then ends the server in order.
+        self.process = subprocess.Popen(
+            command, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(ready,), daemon=True)
+        self._reader.start()
+        ready.wait()
+        if not self.address:
+            self.process.wait()
+            raise UnavailableError(f"the server did not start:\n{self.log.read_text().strip()}")
+
+    def stop(self) -> None:
+        """End the server in order: SIGTERM, and SIGKILL if that takes too long."""
+        if self.process is None or self._reader is None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(_STOP_SECONDS)
+        self.process = None
+
+    def _read(self, ready: threading.Event) -> None:
+        """Copy what the server prints into the log; set `ready` when it is, or has ended."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        with self.log.open("a") as log, self.process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(OSError):  # On a full disk; the server must not wait for it.
+                    log.write(line)
+                    log.flush()
+                match = _READY.search(line)
+                if match:
+                    self.address = match[1]
+                    ready.set()
+        ready.set()

@@ -1,0 +1,1 @@
+"""Trained models: the registry, and the files they are exported as."""

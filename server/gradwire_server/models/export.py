@@ -1,0 +1,65 @@
+"""Models as files that other programs read: safetensors and ONNX."""
+
+from dataclasses import dataclass
+
+import onnx
+from google.protobuf.json_format import MessageToJson
+from onnx import helper, numpy_helper
+from safetensors.numpy import save
+
+from gradwire_engine.backend import Array
+from gradwire_engine.spec.resolve import network
+from gradwire_engine.spec.tracing import unpacked_weights
+from gradwire_proto.v1.model_service_pb2 import Model
+
+# Old enough for every runtime that is in use, new enough for what is written here.
+_ONNX_OPSET = 17
+_ONNX_IR = 8
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file's name and bytes."""
+
+    name: str
+    data: bytes
+
+
+def safetensors_file(model: Model, weights: Array) -> ModelFile:
+    """Write "<layer>.W" and "<layer>.b"; the metadata holds the spec, so that the file stands alone."""
+    spec = MessageToJson(model.spec, indent=None, preserving_proto_field_name=True)
+    metadata = {"gradwire.model_spec": spec, "gradwire.model": model.name, "format": "gradwire"}
+    tensors = unpacked_weights(weights, model.spec, network(model.spec))
+    return ModelFile(f"{_stem(model)}.safetensors", save(tensors, metadata=metadata))
+
+
+def onnx_file(model: Model, weights: Array) -> ModelFile:
+    """Write Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs)."""
+    net = network(model.spec)
+    parts = unpacked_weights(weights, model.spec, net)
+    element = helper.np_dtype_to_tensor_dtype(weights.dtype)
+    nodes = []
+    flowing = "inputs"
+    for position, layer in enumerate(model.spec.layers):
+        result = "outputs" if position == len(model.spec.layers) - 1 else f"{layer.name}.output"
+        if layer.WhichOneof("kind") == "linear":
+            arguments = [flowing, f"{layer.name}.W", f"{layer.name}.b"]
+            nodes.append(helper.make_node("Gemm", arguments, [result], name=layer.name, transB=1))
+        else:
+            nodes.append(helper.make_node("Relu", [flowing], [result], name=layer.name))
+        flowing = result
+    graph = helper.make_graph(
+        nodes,
+        _stem(model),
+        [helper.make_tensor_value_info("inputs", element, ["rows", net.in_features])],
+        [helper.make_tensor_value_info("outputs", element, ["rows", net.out_features])],
+        [numpy_helper.from_array(array, name) for name, array in parts.items()],
+    )
+    file = helper.make_model(graph, producer_name="gradwire", opset_imports=[helper.make_opsetid("", _ONNX_OPSET)])
+    file.ir_version = _ONNX_IR
+    onnx.checker.check_model(file)
+    return ModelFile(f"{_stem(model)}.onnx", file.SerializeToString())
+
+
+def _stem(model: Model) -> str:
+    return model.name.removeprefix("models/")

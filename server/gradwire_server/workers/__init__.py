@@ -1,0 +1,1 @@
+"""The Ray workers: the cluster, the pool that keeps them warm, and the calls to each."""
