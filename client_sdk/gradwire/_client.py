@@ -20,7 +20,8 @@ from gradwire_engine.backend import Array
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
-from gradwire_engine.spec.resolve import build, references
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import references
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import DeleteModelRequest, GetModelRequest, ListModelsRequest, PredictRequest
 from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, DeleteJobRequest, GetJobRequest, ListJobsRequest

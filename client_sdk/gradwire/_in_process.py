@@ -9,7 +9,8 @@ from gradwire._info import plan_of
 from gradwire._job_request import Submission
 from gradwire_engine.plans import NoGpuError
 from gradwire_engine.spec.messages import execution_message
-from gradwire_engine.spec.resolve import network, prepare
+from gradwire_engine.spec.prepare import prepare
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.training import Epoch, LossNotFiniteError, train
 
 

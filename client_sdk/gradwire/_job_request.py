@@ -11,7 +11,8 @@ from gradwire_engine.backend import Array
 from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
-from gradwire_engine.spec.resolve import JobData, loss_message, resolve
+from gradwire_engine.spec.prepare import JobData, loss_message
+from gradwire_engine.spec.resolve import resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import data_type, tensor_ref
 from gradwire_engine.spec.tracing import TracedModel, trace

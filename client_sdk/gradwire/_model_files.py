@@ -12,7 +12,8 @@ from gradwire._exceptions import DataLossError, GradwireError, InvalidArgumentEr
 from gradwire._transport import Transport
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
-from gradwire_engine.spec.resolve import build, network
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_engine.spec.tracing import trace, unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, GetModelRequest, Model, ModelFormat
