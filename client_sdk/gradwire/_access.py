@@ -3,7 +3,6 @@
 import os
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -99,6 +98,8 @@ def _is_on(variable: str) -> bool:
 
 
 def _is_this_machine(address: str) -> bool:
+    from ipaddress import ip_address  # noqa: PLC0415  (needed only with a token)
+
     if address.startswith("unix:"):
         return True
     host = address.rpartition(":")[0].strip("[]") or address

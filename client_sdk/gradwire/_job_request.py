@@ -15,7 +15,7 @@ from gradwire._types import Dataset
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
-from gradwire_engine.spec.resolve import loss_message, resolve
+from gradwire_engine.spec.resolve import resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import data_type, tensor_ref
 from gradwire_engine.spec.tracing import TracedModel, trace
@@ -61,6 +61,8 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
         InvalidArgumentError: An argument is wrong.
         TraceError: The model is not a stack of Linear and ReLU layers.
     """
+    from gradwire_engine.spec.prepare import loss_message  # noqa: PLC0415  (imports the plans)
+
     traced = trace_model(model)
     _check_optimizer(model, options.optimizer)
     given = traced.given_weights()

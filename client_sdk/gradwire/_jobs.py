@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -145,7 +145,7 @@ class AsyncJobs:
         prepared = await asyncio.to_thread(make_job_request, model, train, test, options)
         message.spec.CopyFrom(prepared.spec)
         await upload(self._transport, list(references(prepared.spec).values()), prepared.tensors, on_upload_progress)
-        request = CreateJobRequest(job=message, job_id=name or "", request_id=f"sdk-{uuid.uuid4().hex}")
+        request = CreateJobRequest(job=message, job_id=name or "", request_id=f"sdk-{secrets.token_hex(16)}")
         created = await self._transport.call(self._transport.training.CreateJob, request)
         return AsyncJob(self._transport, created, prepared.traced)
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +53,8 @@ class LocalServer:
     """
 
     def __init__(self, *options: str, data: str | Path | None = None, env: dict[str, str] | None = None) -> None:
+        import tempfile  # noqa: PLC0415  (slow to import, and most programs start no server)
+
         self._options = options
         self._env = {**os.environ, **(env or {})}
         self._temporary = tempfile.TemporaryDirectory(prefix="gradwire-") if data is None else None
