@@ -11,7 +11,8 @@ from gradwire._job_request import JobRequest
 from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError
 from gradwire_engine.spec.messages import execution_message
-from gradwire_engine.spec.resolve import JobData, network, prepare
+from gradwire_engine.spec.prepare import JobData, prepare
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.training import Epoch, LossNotFiniteError, train
 from gradwire_proto.v1.spec_pb2 import Dataset
 

@@ -18,7 +18,8 @@ from gradwire._types import JobState
 from gradwire._watch import first_sequence_before, watch
 from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
-from gradwire_engine.spec.resolve import build, network
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tracing import TracedModel
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.training_service_pb2 import (

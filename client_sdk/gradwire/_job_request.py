@@ -15,7 +15,7 @@ from gradwire._types import Dataset
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
-from gradwire_engine.spec.resolve import resolve
+from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import data_type, tensor_ref
 from gradwire_engine.spec.tracing import TracedModel, trace
@@ -146,7 +146,8 @@ def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.ge
 
 def _outputs(traced: TracedModel) -> int:
     """Return the number of outputs of a model, 0 for one without Linear layers."""
-    return next((layer.linear.out_features for layer in reversed(traced.spec.layers) if layer.HasField("linear")), 0)
+    linears = linear_layers(traced.spec)
+    return linears[-1].linear.out_features if linears else 0
 
 
 def _data_sets(

@@ -20,7 +20,8 @@ from gradwire._transport import Transport
 from gradwire._types import ModelFormat
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
-from gradwire_engine.spec.resolve import build, network
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1 import model_service_pb2
@@ -200,5 +201,5 @@ async def _receive(transport: Transport, name: str, format_: ModelFormat, write:
 
 
 def _flat(parts: dict[str, Array], spec: ModelSpec) -> Array:
-    names = [layer.name for layer in spec.layers if layer.HasField("linear")]
+    names = [layer.name for layer in linear_layers(spec)]
     return np.concatenate([parts[f"{name}.{which}"].ravel() for name in names for which in ("W", "b")])

@@ -20,7 +20,7 @@ from gradwire._transport import Transport
 from gradwire._types import ModelFormat
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
-from gradwire_engine.spec.resolve import build
+from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,

@@ -10,7 +10,7 @@ import numpy as np
 from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError, warm_up
 from gradwire_engine.spec.messages import epoch_message, execution_message
-from gradwire_engine.spec.resolve import JobData, PreparedJob, prepare
+from gradwire_engine.spec.prepare import JobData, PreparedJob, prepare
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec

@@ -9,6 +9,7 @@ from gradwire_engine.flat import pack
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.module import Module
 from gradwire_engine.network import Network
+from gradwire_engine.spec.resolve import linear_layers
 from gradwire_engine.symbol import Symbol, TraceError
 from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
 from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
@@ -77,7 +78,7 @@ def _message(layer: Linear | ReLU, name: str) -> Layer:
 
 def unpacked_weights(weights: Array, spec: ModelSpec, network: Network) -> dict[str, Array]:
     """Name the parts of a flat vector: {"fc1.W": (out, in), "fc1.b": (out,), ...}, as contiguous copies."""
-    names = [layer.name for layer in spec.layers if layer.WhichOneof("kind") == "linear"]
+    names = [layer.name for layer in linear_layers(spec)]
     parts: dict[str, Array] = {}
     for name, place in zip(names, network.layers, strict=True):
         W, b = place.weights(weights)

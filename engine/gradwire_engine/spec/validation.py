@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwire_engine.spec.resolve import linear_layers
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, tensor_type
 from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
@@ -47,7 +48,7 @@ def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
     """Whether the epochs of a valid spec report accuracy: for cross-entropy, class indices and one-hot targets."""
     targets = spec.train.targets
     return (
-        spec.loss.WhichOneof("kind") == "cross_entropy"
+        spec.loss.HasField("cross_entropy")
         or _is_class_indices(targets)
         or (len(targets.shape) == 2 and targets.shape[1] > 1 and summarize(targets).one_hot)
     )
@@ -55,7 +56,7 @@ def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
 
 def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
     """Find what is wrong in the elements of the tensors of a spec in which check_spec found nothing."""
-    outputs = _linears(spec.model)[-1].linear.out_features
+    outputs = linear_layers(spec.model)[-1].linear.out_features
     found: list[Violation] = []
     for name, dataset in (("train", spec.train), ("test", spec.test)):
         if not spec.HasField(name):
@@ -68,15 +69,11 @@ def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
     return found
 
 
-def _linears(model: ModelSpec) -> list[Layer]:
-    return [layer for layer in model.layers if layer.WhichOneof("kind") == "linear"]
-
-
 def _check_model(model: ModelSpec) -> Iterator[Violation]:
     if len(model.layers) > MOST_LAYERS:
         yield Violation("model.layers", f"has {len(model.layers)} layers, more than {MOST_LAYERS}")
         return
-    if all(layer.WhichOneof("kind") == "relu" for layer in model.layers):
+    if not linear_layers(model):
         yield Violation("model.layers", "has no Linear layer: there is nothing to train")
         return
     names: dict[str, int] = {}
@@ -92,7 +89,7 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
         names[name] = position
         if layer.WhichOneof("kind") is None:
             yield Violation(path, "is neither linear nor relu: this service knows no other kind of layer")
-        if layer.WhichOneof("kind") == "linear":
+        if layer.HasField("linear"):
             yield from _check_linear(f"{path}.linear", layer, width)
             parameters += ((layer.linear.in_features or width) + 1) * layer.linear.out_features
             width = layer.linear.out_features
@@ -167,7 +164,7 @@ def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:
 
 def _check_widths(spec: JobSpec) -> Iterator[Violation]:
     """The data sets against the model and against each other."""
-    linears = _linears(spec.model)
+    linears = linear_layers(spec.model)
     if not linears:
         return
     features = spec.train.inputs.shape[1]
@@ -197,7 +194,7 @@ def _is_class_indices(targets: TensorRef) -> bool:
 
 
 def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: int) -> Iterator[Violation]:
-    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    cross_entropy = spec.loss.HasField("cross_entropy")
     if cross_entropy and outputs < 2:
         yield Violation(
             "loss.cross_entropy", f"needs a model with at least 2 outputs, one for each class, got {outputs}"
@@ -215,7 +212,9 @@ def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: 
 
 def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
     given = [
-        layer for layer in _linears(spec.model) if layer.linear.initialization == Initialization.INITIALIZATION_GIVEN
+        layer
+        for layer in linear_layers(spec.model)
+        if layer.linear.initialization == Initialization.INITIALIZATION_GIVEN
     ]
     if not given:
         if spec.HasField("initial_weights"):
@@ -258,7 +257,7 @@ def _check_target_values(
             f"must be class indices 0..{outputs - 1} for a model with {outputs} outputs, "
             f"got {summary.minimum:.0f}..{summary.maximum:.0f}",
         )
-    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    cross_entropy = spec.loss.HasField("cross_entropy")
     if cross_entropy and len(targets.shape) == 2 and not summary.distributions:
         yield Violation(field, "must be one-hot, or rows that are 0 or more and sum to 1, for cross-entropy")
 

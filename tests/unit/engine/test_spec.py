@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
-from gradwire_engine.spec.resolve import build, loss_of, network, resolve, starting_weights
+from gradwire_engine.spec.prepare import loss_of, starting_weights
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.summary import summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
