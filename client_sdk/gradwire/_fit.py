@@ -14,7 +14,6 @@ from gradwire._exceptions import GradwireError, InvalidArgumentError
 from gradwire._history import History
 from gradwire._info import JobInfo, ModelInfo
 from gradwire._job import AsyncJob, Job
-from gradwire._job_request import make_job_request
 from gradwire._options import TrainingOptions
 from gradwire._types import Dataset, Device, DType
 from gradwire_engine.losses import Loss
@@ -131,6 +130,7 @@ def _fit_here(
     model: Module, train: Dataset, test: Dataset | None, options: TrainingOptions, progress: bool | None
 ) -> History:
     from gradwire._in_process import run_locally  # noqa: PLC0415  (imports the plans, which a client does not need)
+    from gradwire._job_request import make_job_request  # noqa: PLC0415
 
     request = make_job_request(model, train, test, options)
     with _display(progress) as display:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import network
-from gradwire_engine.spec.tracing import TracedModel
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
@@ -30,6 +29,9 @@ from gradwire_proto.v1.training_service_pb2 import (
     ResumeJobRequest,
 )
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
+
+if TYPE_CHECKING:
+    from gradwire_engine.spec.tracing import TracedModel
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ from gradwire._blocking import Portal, blocking, blocking_as
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import JobInfo, ModelInfo
 from gradwire._job import AsyncJob, Job
-from gradwire._job_request import make_job_request
 from gradwire._names import job_resource, model_resource
 from gradwire._options import TrainingOptions
 from gradwire._paging import collect
@@ -138,6 +137,8 @@ class AsyncJobs:
         initial_model: str | ModelInfo | None,
         on_upload_progress: UploadProgress | None,
     ) -> AsyncJob:
+        from gradwire._job_request import make_job_request  # noqa: PLC0415  (slow to import)
+
         message = JobMessage(labels=_checked_labels(labels))
         _start_from(message, resume_from, initial_model)
         if name is not None and not isinstance(name, str):

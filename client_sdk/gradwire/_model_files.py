@@ -15,7 +15,6 @@ from gradwire._exceptions import (
     InvalidArgumentError,
     OutOfRangeError,
 )
-from gradwire._job_request import trace_model
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat
 from gradwire_engine.backend import Array
@@ -23,7 +22,6 @@ from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.spec.tensors import wire_bytes
-from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1 import model_service_pb2
 from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, FileHeader, GetModelRequest, Model
 from gradwire_proto.v1.spec_pb2 import ModelSpec
@@ -52,6 +50,9 @@ def save(model: Module, path: str | Path) -> Path:
     """
     from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  (slow to import)
     from safetensors.numpy import save as to_bytes  # noqa: PLC0415
+
+    from gradwire._job_request import trace_model  # noqa: PLC0415
+    from gradwire_engine.spec.tracing import unpacked_weights  # noqa: PLC0415
 
     path = checked_model_path(path)
     traced = trace_model(model)
