@@ -5,7 +5,6 @@ import secrets
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gradwire._argument_names import SPEC, invalid, invalid_argument
 from gradwire._arrays import to_array
@@ -92,7 +91,8 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
         evaluate_every=int(options.evaluate_every),
         initial_weights=None if given is None else reference(given.astype(dtype, copy=True)),
     )
-    return JobRequest(resolve(spec), traced, tensors, _check(spec, tensors))
+    classification = _check(spec, tensors)
+    return JobRequest(resolve(spec), traced, tensors, classification)
 
 
 def trace_model(model: Module) -> TracedModel:
@@ -167,11 +167,11 @@ def _data_sets(
 def _pair(dataset: Dataset, name: str, dtype: "np.dtype[np.generic]", outputs: int) -> tuple[Array, Array]:
     if not isinstance(dataset, tuple | list) or len(dataset) != 2:
         raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}")
-    inputs: ArrayLike = dataset[0]
+    inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", dtype)
     targets = to_array(dataset[1], f"{SPEC}{name}.targets", dtype)
     if targets.ndim == 2 and targets.shape[1] == 1 and outputs > 1:  # A column of class indices.
         targets = targets[:, 0]
-    return to_array(inputs, f"{SPEC}{name}.inputs", dtype), targets
+    return inputs, targets
 
 
 def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -51,6 +51,7 @@ class Transport:
         access: The token and TLS.
         timeout: How long a call without a stream may take, in seconds; None for no limit.
         max_retries: How often a call is repeated while the server is unavailable.
+        sleep: Waits for some seconds.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Transport:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if timeout is not None and not timeout > 0:
             raise InvalidArgumentError(f"timeout: must be a number of seconds greater than 0, or None, got {timeout!r}")
@@ -68,6 +70,7 @@ class Transport:
         self.address = checked_address(address)
         self.timeout = timeout
         self.max_retries = max_retries
+        self.sleep = sleep
         self._credentials = access.credentials()
         self._metadata = access.metadata(self.address, encrypted=self._credentials is not None)
         self._channel: grpc.aio.Channel | None = None
@@ -138,7 +141,7 @@ class Transport:
         delay = retry_delay(error, attempt)
         if delay is None or attempt >= self.max_retries:
             raise error from None
-        await asyncio.sleep(delay)
+        await self.sleep(delay)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -14,6 +14,8 @@ ENDED = {JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_S
 _RECONNECT_SECONDS = 60.0
 # A connection that held for this long had reached the server.
 _CONNECTED_SECONDS = 5.0
+# Between two attempts to reconnect, unless the server asks for more: soon after its return, the epochs continue.
+_MAX_WAIT_SECONDS = 2.0
 
 
 async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
@@ -47,7 +49,10 @@ async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[S
                 away_since, attempt = now, 0
             if now - away_since > _RECONNECT_SECONDS:
                 raise
-            await asyncio.sleep(min(retry_delay(error, attempt) or 0, 2.0))
+            delay = retry_delay(error, attempt)
+            if delay is None:
+                raise
+            await transport.sleep(delay if error.retry_after is not None else min(delay, _MAX_WAIT_SECONDS))
             attempt += 1
 
 
