@@ -24,6 +24,9 @@ Tls = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# A narrow terminal wraps the lines of a table rather than squeeze its columns below this.
+_MIN_COLUMN_WIDTH = 14
+
 
 def connect(at: str | None, token: str | None, tls: str | None) -> Client:
     """Return a client with a command's options."""
@@ -48,9 +51,11 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in rows:
             typer.echo("\t".join(row))
         return
+    longest = max([len(headers[0]), *(len(row[0]) for row in rows)])
+    console.width = max(console.width, longest + _MIN_COLUMN_WIDTH * (len(headers) - 1))
     table = Table()
     for index, header in enumerate(headers):
-        table.add_column(header, overflow="fold", no_wrap=index == 0)
+        table.add_column(header, overflow="fold", min_width=0 if index else longest)
     for row in rows:
         table.add_row(*row)
     console.print(table)
