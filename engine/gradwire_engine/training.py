@@ -1,17 +1,23 @@
 """The epoch loop: a plan, data and a configuration in, a stream of epochs out. It can begin after any epoch."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gradwire_engine.examples import Examples
 from gradwire_engine.metrics import Metrics
-from gradwire_engine.plans.base import Plan
 from gradwire_engine.randomness import Purpose, job_generator
+
+if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+    from numpy.typing import NDArray
+
+    from gradwire_engine.examples import Examples
+    from gradwire_engine.plans.base import Plan
 
 # How often a long epoch looks whether it should stop.
 _STOP_CHECK_SECONDS = 0.1
