@@ -33,7 +33,7 @@ def step_source(dtype: str) -> str:
 
 def narrow_source(dtype: str) -> str:
     """Return the CUDA C++ of narrow_steps, likewise."""
-    return _definitions(dtype, THREADS=THREADS, OWN=OWN) + _text("rows.cu") + _text("narrow.cu")
+    return _definitions(dtype, THREADS=THREADS, OWN=OWN) + _text("rows.cu") + _text("persistent.cu")
 
 
 def loss_code(loss: Loss) -> int:
