@@ -31,5 +31,5 @@ def run_locally(submission: Submission, on_epoch: Callable[[Epoch], None]) -> Hi
         failure = JobFailedError(str(error))
         failure.reason = "LOSS_NOT_FINITE"
         raise failure from error
-    submission.traced.land(job.chosen.plan.weights(), network(submission.spec.model))
+    submission.traced.load_weights(job.chosen.plan.weights(), network(submission.spec.model))
     return history

@@ -26,7 +26,7 @@ _DTYPES: dict[DataType, Any] = {
 _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
 # More elements than any tensor here can have; keeps products of shapes within 64 bits.
-_MOST_ELEMENTS = 2**48
+_MAX_ELEMENTS = 2**48
 
 
 class TensorError(ValueError):
@@ -70,8 +70,8 @@ def tensor_type(message: Tensor | TensorRef) -> TensorType:
         raise TensorError("shape is missing")
     if any(size < 1 for size in shape):
         raise TensorError(f"every size in a shape must be at least 1, got {list(shape)}")
-    if prod(shape) > _MOST_ELEMENTS:
-        raise TensorError(f"shape {list(shape)} has more elements than the {_MOST_ELEMENTS} that a tensor may have")
+    if prod(shape) > _MAX_ELEMENTS:
+        raise TensorError(f"shape {list(shape)} has more elements than the {_MAX_ELEMENTS} that a tensor may have")
     if isinstance(message, TensorRef) and not re.fullmatch("[0-9a-f]{64}", message.sha256):
         raise TensorError(f"sha256 must be 64 lower-case hexadecimal digits, got {message.sha256[:80]!r}")
     return TensorType(numpy_dtype(message.dtype), shape)

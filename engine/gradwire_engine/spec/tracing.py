@@ -34,7 +34,7 @@ class TracedModel:
             return None
         return pack([parameter for layer in initialized for parameter in (layer.W, layer.b)])
 
-    def land(self, weights: Array, network: Network) -> None:
+    def load_weights(self, weights: Array, network: Network) -> None:
         """Put trained weights, the network's flat vector, into the user's layers."""
         linears = self._linears()
         for layer, place in zip(linears, network.layers, strict=True):

@@ -16,9 +16,9 @@ from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, t
 from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
-MOST_LAYERS = 1000
-MOST_FEATURES = 1_000_000
-MOST_PARAMETERS = 1_000_000_000
+MAX_LAYERS = 1000
+MAX_FEATURES = 1_000_000
+MAX_PARAMETERS = 1_000_000_000
 
 Summarize = Callable[[TensorRef], TensorSummary]
 
@@ -70,8 +70,8 @@ def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
 
 
 def _check_model(model: ModelSpec) -> Iterator[Violation]:
-    if len(model.layers) > MOST_LAYERS:
-        yield Violation("model.layers", f"has {len(model.layers)} layers, more than {MOST_LAYERS}")
+    if len(model.layers) > MAX_LAYERS:
+        yield Violation("model.layers", f"has {len(model.layers)} layers, more than {MAX_LAYERS}")
         return
     if not linear_layers(model):
         yield Violation("model.layers", "has no Linear layer: there is nothing to train")
@@ -93,17 +93,17 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
             yield from _check_linear(f"{path}.linear", layer, width)
             parameters += ((layer.linear.in_features or width) + 1) * layer.linear.out_features
             width = layer.linear.out_features
-    if parameters > MOST_PARAMETERS:
-        yield Violation("model.layers", f"have {parameters} parameters together, more than {MOST_PARAMETERS}")
+    if parameters > MAX_PARAMETERS:
+        yield Violation("model.layers", f"have {parameters} parameters together, more than {MAX_PARAMETERS}")
 
 
 def _check_linear(path: str, layer: Layer, width: int) -> Iterator[Violation]:
     linear = layer.linear
-    if not 1 <= linear.out_features <= MOST_FEATURES:
-        yield Violation(f"{path}.out_features", f"must be 1 to {MOST_FEATURES}, got {linear.out_features}")
-    if not 0 <= linear.in_features <= MOST_FEATURES:
+    if not 1 <= linear.out_features <= MAX_FEATURES:
+        yield Violation(f"{path}.out_features", f"must be 1 to {MAX_FEATURES}, got {linear.out_features}")
+    if not 0 <= linear.in_features <= MAX_FEATURES:
         yield Violation(
-            f"{path}.in_features", f"must be 1 to {MOST_FEATURES}, or 0 to infer it, got {linear.in_features}"
+            f"{path}.in_features", f"must be 1 to {MAX_FEATURES}, or 0 to infer it, got {linear.in_features}"
         )
     elif width and linear.in_features not in (0, width):
         yield Violation(
