@@ -6,15 +6,14 @@ changes no bit. Names that end in _at are addresses, those in _bytes distances b
 """
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from gradwire_engine.plans.codes import LOGITS, PROBABILITIES
+from gradwire_engine.plans.compiled.arguments import LossRow, Span
 from gradwire_engine.plans.compiled.barrier import wait
-from gradwire_engine.plans.compiled.kernels import DEPTH_BLOCK, Gather, Kernels, Product, Update
+from gradwire_engine.plans.compiled.kernels import DEPTH_BLOCK, Gather, Product, Update
 from gradwire_engine.plans.compiled.layout import (
     BIAS,
     GRADIENTS,
@@ -48,88 +47,6 @@ _ROWS_TOGETHER = 96
 # Panels of the inputs of a layer whose gradient is computed together.
 _BACKWARD_PANELS = 2
 _PROBABILITY_FLOOR = 1e-12
-
-
-class Model(NamedTuple):
-    """The network as the loops see it.
-
-    layers: the table of layers. loss, loss_share: see `codes.LossTerms`. zero: a 0 of the element type.
-    """
-
-    kernels: Kernels
-    layers: NDArray[np.int64]
-    loss: int
-    loss_share: float
-    relu_input: bool
-    zero: Any
-
-
-class Data(NamedTuple):
-    """A set of examples.
-
-    inputs, targets: the address of a row-major matrix, the code of its dtype, and its item size. labels: the class of
-    each row if the targets are class indices, otherwise empty; if not empty, `targets` is not read. classes: the class
-    of each row if the problem is a classification, otherwise empty.
-    """
-
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    classes: NDArray[np.int64]
-
-
-class Batches(NamedTuple):
-    """The rows to train on, in order, and the size of a batch.
-
-    scales: the factor of the gradients of a whole batch, and of the last batch; it includes -learning_rate.
-    """
-
-    order: NDArray[np.int64]
-    size: int
-    scales: Any
-
-
-class Sums(NamedTuple):
-    """The sums of an evaluation. The rows are divided into strips.
-
-    losses: the sum of the losses of each strip, shape (strips,). counts: for each thread and class, the rows correctly
-    predicted as it, predicted as it, and of it, shape (threads, 3, classes). errors: for each strip and output, the
-    sums of |error| and error^2, shape (strips, 2, outputs). Only one of the last two is used.
-    """
-
-    losses: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    errors: NDArray[np.float64]
-
-
-class Thread(NamedTuple):
-    """One of the threads that run a loop.
-
-    number: 0 for the first. threads: how many there are. barrier_at: the address of their barrier. transposed_at: the
-    address of the transpose buffer of this thread.
-    """
-
-    number: int
-    threads: int
-    barrier_at: int
-    transposed_at: int
-
-
-class Span(NamedTuple):
-    """A range of rows, panels or strips."""
-
-    start: int
-    stop: int
-
-
-class _LossRow(NamedTuple):
-    """What the loss is to compute for each row: which loss, of how many outputs, and the scale of the gradient."""
-
-    loss: int
-    outputs: int
-    panel_bytes: int
-    scale: Any
-    zero: Any
 
 
 @njit(nogil=True, cache=True)
@@ -285,13 +202,13 @@ def _loss_of_row(row, outputs_at, gradient_at, targets_at, label):
 @njit(nogil=True, cache=True)
 def _loss_rows(model, scratch, data, order, rows, scale):
     """Compute scratch.losses and the gradients for some rows of a batch. Row i is example order[i]."""
-    each = _LossRow(model.loss, model.layers[-1, OUTPUTS], scratch.panel_bytes, scale, model.zero)
+    terms = LossRow(model.loss, model.layers[-1, OUTPUTS], scratch.panel_bytes, scale, model.zero)
     outputs_at, gradients_at = scratch.table[-1, VALUES], scratch.table[-1, GRADIENTS]
     labels, losses = data.labels, scratch.losses
     for row in range(rows.start, rows.stop):
         at = row * LINE_BYTES
         label = labels[order[row]] if len(labels) else -1
-        losses[row] = _loss_of_row(each, outputs_at + at, gradients_at + at, scratch.targets_at + at, label)
+        losses[row] = _loss_of_row(terms, outputs_at + at, gradients_at + at, scratch.targets_at + at, label)
 
 
 @njit(nogil=True, cache=True)

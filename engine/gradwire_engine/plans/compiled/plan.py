@@ -17,6 +17,7 @@ from gradwire_engine.plans.compiled.code_cache import compiling
 
 with compiling():
     from gradwire_engine.plans.compiled import loops
+    from gradwire_engine.plans.compiled.arguments import Batches, Data, Model, Sums, Thread
     from gradwire_engine.plans.compiled.kernels import kernels
     from gradwire_engine.plans.compiled.layout import LayerWeights, Workspace, transpose_buffer
 
@@ -36,7 +37,7 @@ _NONE = np.empty(0, np.int64)
 class PlacedExamples:
     """A set as the loops read it, and the arrays that it points into."""
 
-    data: loops.Data
+    data: Data
     source: Examples
     arrays: tuple[Array, ...]
 
@@ -61,7 +62,7 @@ class CompiledPlan:
         vector = weights.astype(problem.dtype, copy=False)
         self._weights = [LayerWeights(layer, vector) for layer in self._network.layers]
         self._loss = loss_terms(problem)
-        self._model = loops.Model(
+        self._model = Model(
             kernels=kernels(problem.dtype, registers),
             layers=np.array([layer.row() for layer in self._weights], np.int64),
             loss=self._loss.code,
@@ -81,7 +82,7 @@ class CompiledPlan:
         classes = _NONE
         if examples.classification:
             classes = labels if len(labels) else targets.argmax(axis=1)
-        data = loops.Data(_source(inputs), _source(targets), labels, classes)
+        data = Data(_source(inputs), _source(targets), labels, classes)
         return PlacedExamples(data, examples, (inputs, targets))
 
     def train(
@@ -95,9 +96,9 @@ class CompiledPlan:
         last = len(rows) % batch or batch
         factor = -learning_rate * self._loss.gradient_factor
         scales = np.array([factor / count for count in (batch, last)], self._dtype)
-        batches = loops.Batches(rows, batch, scales)
+        batches = Batches(rows, batch, scales)
 
-        def run(thread: loops.Thread) -> float:
+        def run(thread: Thread) -> float:
             result: float = loops.train(self._model, scratch, placed.data, batches, loss_sum, thread)
             return result
 
@@ -108,13 +109,13 @@ class CompiledPlan:
         examples, outputs = placed.source, self._network.out_features
         strips = min(_MAX_STRIPS, -(-examples.rows // _EVALUATION_ROWS))
         threads = min(strips, self._worthwhile_threads(examples.rows))
-        sums = loops.Sums(
+        sums = Sums(
             losses=np.zeros(strips),
             counts=np.zeros((threads, 3, outputs if examples.classification else 0), np.int64),
             errors=np.zeros((strips, 2, 0 if examples.classification else outputs)),
         )
 
-        def run(thread: loops.Thread) -> None:
+        def run(thread: Thread) -> None:
             scratch = self._evaluation[thread.number].scratch
             loops.evaluate(self._model, scratch, placed.data, examples.rows, sums, thread)
 
@@ -127,7 +128,7 @@ class CompiledPlan:
     def predict(self, inputs: Array) -> Array:
         """See `Plan.predict`."""
         inputs = np.ascontiguousarray(inputs)
-        data = loops.Data(_source(inputs), _NONE, _NONE, _NONE)
+        data = Data(_source(inputs), _NONE, _NONE, _NONE)
         workspace = self._evaluation[0]
         blocks = []
         for start in range(0, len(inputs), workspace.rows):
@@ -146,12 +147,11 @@ class CompiledPlan:
     def _worthwhile_threads(self, rows: int) -> int:
         return max(1, min(self._max_threads, rows * self._network.size // _MIN_WORK_PER_THREAD))
 
-    def _on_threads(self, run: Callable[[loops.Thread], T], count: int) -> list[T]:
+    def _on_threads(self, run: Callable[[Thread], T], count: int) -> list[T]:
         """Call `run` on each thread and return the results. The loops release the global interpreter lock."""
         barrier = np.zeros(1, np.int64)
         threads = [
-            loops.Thread(index, count, barrier.ctypes.data, self._transposed[index].ctypes.data)
-            for index in range(count)
+            Thread(index, count, barrier.ctypes.data, self._transposed[index].ctypes.data) for index in range(count)
         ]
         if self._pool is None or count == 1:
             return [run(threads[0])]
