@@ -44,11 +44,11 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> Histo
         raise JobFailedError(str(error), reason="LOSS_NOT_FINITE", history=history) from None
     except KeyboardInterrupt:
         if weights is not None:
-            request.traced.land(weights, network(spec.model))
+            request.traced.load_weights(weights, network(spec.model))
             done = f"epoch {len(history)} of {spec.epochs}"
             print(f"\nInterrupted. The model has the weights of {done}.", file=sys.stderr)
         raise
-    request.traced.land(plan.weights(), network(spec.model))
+    request.traced.load_weights(plan.weights(), network(spec.model))
     return history
 
 

@@ -235,7 +235,7 @@ class AsyncJob:
             )
         if self._traced is not None:
             model, weights = await fetch_model(self._transport, self._message.model)
-            self._traced.land(np.array(weights), network(model.spec))
+            self._traced.load_weights(np.array(weights), network(model.spec))
         return history
 
     async def _within(self, timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:

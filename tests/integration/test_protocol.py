@@ -67,9 +67,7 @@ def put(tensors, array):
 
 @pytest.fixture
 def spec(tensors):
-    made = JobSpec(
-        train=Dataset(inputs=put(tensors, X), targets=put(tensors, Y)), epochs=2, batch_size=8, shuffle=True
-    )
+    made = JobSpec(train=Dataset(inputs=put(tensors, X), targets=put(tensors, Y)), epochs=2, batch_size=8, shuffle=True)
     made.model.layers.extend([Layer(linear={"out_features": 6}), Layer(relu={}), Layer(linear={"out_features": 3})])
     made.loss.cross_entropy.SetInParent()
     made.optimizer.sgd.learning_rate = 0.1

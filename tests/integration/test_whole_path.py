@@ -123,7 +123,9 @@ def test_cancelling_ends_a_job_within_an_epoch_and_frees_the_worker(client, digi
 
 
 def test_jobs_beyond_the_capacity_of_the_cluster_start_in_order(client, digits, model):
-    jobs = [client.jobs.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)]
+    jobs = [
+        client.jobs.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)
+    ]
     for job in jobs:
         job.result()
     starts = [client.jobs.get(job.name).info.started for job in jobs]

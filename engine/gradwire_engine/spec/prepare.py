@@ -8,14 +8,14 @@ from gradwire_engine.backend import Array
 from gradwire_engine.examples import Examples
 from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.plans import ChosenPlan, Problem, choose_plan
-from gradwire_engine.randomness import Purpose, draw_weights, job_generator
+from gradwire_engine.randomness import Init, Purpose, draw_weights, job_generator
 from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_engine.training import TrainingConfig
 from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec
 from gradwire_proto.v1.spec_pb2 import Loss as LossMessage
 
-_INIT_NAMES = {
+_INITS: dict[Initialization, Init] = {
     Initialization.INITIALIZATION_KAIMING: "kaiming",
     Initialization.INITIALIZATION_SIMPLE: "simple",
 }
@@ -88,7 +88,7 @@ def starting_weights(spec: JobSpec, given: Array | None) -> Array:
             taken += dense.size
         else:
             generator = job_generator(spec.seed, Purpose.WEIGHTS, index)
-            init = _INIT_NAMES[layer.linear.initialization]
+            init = _INITS[layer.linear.initialization]
             W, _ = dense.weights(vector)
             W[...] = draw_weights(generator, dense.in_features, dense.out_features, init, dtype)
     return vector
