@@ -122,8 +122,6 @@ def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
         rate = spec.optimizer.sgd.learning_rate
         if not (math.isfinite(rate) and rate > 0):
             yield Violation("optimizer.sgd.learning_rate", f"must be a finite number above 0, got {rate}")
-    if not 0 <= spec.epochs_done < max(1, spec.epochs):
-        yield Violation("epochs_done", f"must be 0 or more, and less than epochs={spec.epochs}, got {spec.epochs_done}")
     for field in ("epochs", "batch_size"):
         if getattr(spec, field) < 1:
             yield Violation(field, f"must be at least 1, got {getattr(spec, field)}")
