@@ -166,11 +166,14 @@ func (d *digits) errorMetadata(ctx context.Context) error {
 }
 
 func (d *digits) upload(ctx context.Context) error {
-	tensors := map[*gw.TensorRef][]byte{d.dataset.Inputs: d.inputs, d.dataset.Targets: d.targets}
+	// The server has the data if another client uploaded it. It does not have this tensor.
+	own := slices.Concat(d.inputs, []byte(d.jobID))
+	reference := Reference(own, int64(len(own)))
+	tensors := map[*gw.TensorRef][]byte{d.dataset.Inputs: d.inputs, d.dataset.Targets: d.targets, reference: own}
 	if err := d.Upload(ctx, tensors); err != nil {
 		return err
 	}
-	request := &gw.FindMissingTensorsRequest{Tensors: []*gw.TensorRef{d.dataset.Inputs, d.dataset.Targets}}
+	request := &gw.FindMissingTensorsRequest{Tensors: []*gw.TensorRef{d.dataset.Inputs, d.dataset.Targets, reference}}
 	found, err := d.Tensors.FindMissingTensors(ctx, request)
 	if err == nil && len(found.Missing) > 0 {
 		return fmt.Errorf("tensors are missing after their upload: %v", found)
