@@ -3,10 +3,13 @@
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 _FIRST_CUT_BYTES = 8 << 10
+# A connection stalls before it is cut, as on a real network. The server stores what has arrived until then.
+_STALL_SECONDS = 0.1
 
 
 class BreakingNetwork:
@@ -84,6 +87,7 @@ class _Connection:
                     self._is_cut = allowed < len(data)
                 target.sendall(data[:allowed])
                 if self._is_cut:
+                    time.sleep(_STALL_SECONDS)
                     break
         for end in self._ends:
             with contextlib.suppress(OSError):

@@ -17,20 +17,6 @@ namespace {
 constexpr std::size_t kChunkBytes = 16 << 10;
 constexpr int kMaxAttempts = 8;
 
-// gRPC itself retries unary calls while the server is unavailable. The streams are not in this list: they are retried
-// below, because each one continues where it was interrupted.
-constexpr char kRetryPolicy[] = R"({"methodConfig": [{
-  "name": [
-    {"service": "gradwire.v1.TrainingService"},
-    {"service": "gradwire.v1.ModelService"},
-    {"service": "gradwire.v1.TensorService", "method": "FindMissingTensors"}
-  ],
-  "retryPolicy": {
-    "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"]
-  }
-}]})";
-
 std::string Sha256(const std::string& data) {
   unsigned char digest[SHA256_DIGEST_LENGTH];
   SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(), digest);
@@ -50,9 +36,7 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const std:
     options.pem_root_certs = certificates;
     credentials = grpc::SslCredentials(options);
   }
-  grpc::ChannelArguments arguments;
-  arguments.SetServiceConfigJSON(kRetryPolicy);
-  return grpc::CreateCustomChannel(address, credentials, arguments);
+  return grpc::CreateChannel(address, credentials);
 }
 
 void Check(const grpc::Status& status) {
@@ -136,9 +120,12 @@ template <typename Stub, typename Request, typename Response>
 Response Client::Call(const std::unique_ptr<Stub>& stub,
                       grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                       const Request& request) {
-  Response response;
-  Check((stub.get()->*method)(NewContext().get(), request, &response));
-  return response;
+  for (Backoff backoff;;) {
+    Response response;
+    const grpc::Status status = (stub.get()->*method)(NewContext().get(), request, &response);
+    if (status.ok()) return response;
+    backoff.Wait(Error(status));
+  }
 }
 
 v1::Job Client::CreateJob(const v1::CreateJobRequest& request) {

@@ -78,6 +78,8 @@ class Client {
  private:
   std::unique_ptr<grpc::ClientContext> NewContext() const;
 
+  // Makes a unary call, and repeats it while the server is unavailable. The retry policy of gRPC is not enough: it does
+  // not repeat a call if the connection breaks while the response arrives.
   template <typename Stub, typename Request, typename Response>
   Response Call(const std::unique_ptr<Stub>& stub,
                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),

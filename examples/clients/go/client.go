@@ -29,20 +29,6 @@ const (
 	maxAttempts = 8
 )
 
-// gRPC itself retries unary calls while the server is unavailable. The streams are not in this list: they are retried
-// below, because each one continues where it was interrupted.
-const retryPolicy = `{"methodConfig": [{
-	"name": [
-		{"service": "gradwire.v1.TrainingService"},
-		{"service": "gradwire.v1.ModelService"},
-		{"service": "gradwire.v1.TensorService", "method": "FindMissingTensors"}
-	],
-	"retryPolicy": {
-		"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
-	}
-}]}`
-
 // Client holds a connection to a gradwire server and the services on it.
 type Client struct {
 	*grpc.ClientConn
@@ -61,9 +47,7 @@ func Connect(address, token, caFile string) (*Client, error) {
 			return nil, err
 		}
 	}
-	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(transport), grpc.WithDefaultServiceConfig(retryPolicy),
-	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(transport), grpc.WithUnaryInterceptor(retryUnary)}
 	if token != "" {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
 	}
@@ -212,6 +196,21 @@ func (c *Client) Download(ctx context.Context, model string, file *bytes.Buffer)
 		return errors.New("the downloaded file does not have the digest of its header")
 	}
 	return nil
+}
+
+// retryUnary repeats a unary call while the server is unavailable. The retry policy of gRPC is not enough: it does not
+// repeat a call if the connection breaks while the response arrives.
+func retryUnary(
+	ctx context.Context, method string, request, response any, connection *grpc.ClientConn, call grpc.UnaryInvoker,
+	options ...grpc.CallOption,
+) error {
+	var retry backoff
+	for {
+		err := call(ctx, method, request, response, connection, options...)
+		if err == nil || !retry.wait(ctx, err) {
+			return err
+		}
+	}
 }
 
 // backoff counts how often the server was unavailable in a row.

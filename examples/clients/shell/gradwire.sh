@@ -30,10 +30,14 @@ call() {
     cat "$scratch/response"
 }
 
-# pause_if_unavailable: after a failed attempt, pauses if it is worth trying again, and fails if it is not.
+# pause_if_unavailable: after a failed attempt, pauses if it is worth trying again, and fails if it is not. buf reports
+# a connection that breaks as unavailable or, while it sends a stream, as canceled.
 pause_if_unavailable() {
     failures=$((failures + 1))
-    grep -q unavailable "$scratch/error" && [ "$failures" -lt "$max_failures" ] || return 1
+    if [ "$failures" = "$max_failures" ] || ! grep -qE '"code": "(unavailable|canceled)"' "$scratch/error"; then
+        failures=0
+        return 1
+    fi
     sleep "0.$((failures > 4 ? 9 : 2 * failures))"
 }
 
@@ -72,6 +76,7 @@ upload() {
     while missing=$(find_missing "$1") && [ -n "$missing" ]; do
         send "$1" "$2" "$(jq -r '.receivedBytes // 0' <<< "$missing")" > /dev/null || pause_if_unavailable || return 1
     done
+    failures=0
 }
 
 # send REFERENCE FILE OFFSET: uploads a tensor, or the rest of one. The chunks are small, so that the small data of this
@@ -99,11 +104,12 @@ watch() {
 # download MODEL FILE: appends the file of a model to what FILE already contains, and checks the digest of the whole
 # file. If the connection breaks, it reconnects and continues at the next byte.
 download() {
-    local done=
-    until [ "$done" ]; do
+    local complete=
+    until [ "$complete" ]; do
         if call_once gradwire.v1.ModelService/DownloadModel -d "{\"name\": \"$1\", \"offset\": $(stat -c %s "$2")}" \
             > "$scratch/parts"; then
-            done=yes
+            complete=yes
+            failures=0
         else
             pause_if_unavailable || return 1
         fi

@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { Readable, type Writable } from "node:stream";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 import * as grpc from "@grpc/grpc-js";
 import * as loader from "@grpc/proto-loader";
@@ -24,28 +25,6 @@ import type { ProtoGrpcType as Training } from "./gen/training_service.js";
 // Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
 const CHUNK_BYTES = 16 << 10;
 const MAX_ATTEMPTS = 8;
-
-// gRPC itself retries unary calls while the server is unavailable. The streams are not in this list: they are retried
-// below, because each one continues where it was interrupted.
-const RETRY_POLICY = JSON.stringify({
-  loadBalancingConfig: [],
-  methodConfig: [
-    {
-      name: [
-        { service: "gradwire.v1.TrainingService" },
-        { service: "gradwire.v1.ModelService" },
-        { service: "gradwire.v1.TensorService", method: "FindMissingTensors" },
-      ],
-      retryPolicy: {
-        maxAttempts: 5,
-        initialBackoff: "0.1s",
-        maxBackoff: "2s",
-        backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE"],
-      },
-    },
-  ],
-});
 
 const here = dirname(fileURLToPath(import.meta.url));
 const PROTOS = join(here, "../../../../proto");
@@ -75,15 +54,25 @@ function bearer(token: string): grpc.Interceptor {
     });
 }
 
-/** Turns a unary method with a callback into one that returns a promise. */
+/**
+ * Turns a unary method with a callback into one that returns a promise and repeats the call while the server is
+ * unavailable. The retry policy of gRPC is not enough: it does not repeat a call if the connection breaks while the
+ * response arrives.
+ */
 function unary<Request, Response>(
   client: grpc.Client,
   method: (request: Request, done: grpc.requestCallback<Response>) => grpc.ClientUnaryCall,
 ): (request: Request) => Promise<Response> {
-  return (request) =>
-    new Promise((resolve, reject) =>
-      method.call(client, request, (error, response) => (error ? reject(error) : resolve(response!))),
-    );
+  const once = promisify(method.bind(client));
+  return async (request) => {
+    for (const backoff = new Backoff(); ; ) {
+      try {
+        return (await once(request))!;
+      } catch (error) {
+        await backoff.wait(error);
+      }
+    }
+  };
 }
 
 export function sha256(data: Uint8Array): string {
@@ -113,7 +102,7 @@ export class Client {
     const credentials = caFile
       ? grpc.credentials.createSsl(readFileSync(caFile))
       : grpc.credentials.createInsecure();
-    const options = { "grpc.service_config": RETRY_POLICY, interceptors: token ? [bearer(token)] : [] };
+    const options = { interceptors: token ? [bearer(token)] : [] };
     this.training = new (load<Training>("training_service").gradwire.v1.TrainingService)(address, credentials, options);
     this.tensors = new (load<Tensors>("tensor_service").gradwire.v1.TensorService)(address, credentials, options);
     this.models = new (load<Models>("model_service").gradwire.v1.ModelService)(address, credentials, options);

@@ -6,11 +6,23 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
+import dev.gradwire.v1.CreateJobRequest;
 import dev.gradwire.v1.DataType;
+import dev.gradwire.v1.DeleteJobRequest;
+import dev.gradwire.v1.DeleteModelRequest;
 import dev.gradwire.v1.DownloadModelRequest;
 import dev.gradwire.v1.Event;
 import dev.gradwire.v1.FindMissingTensorsRequest;
+import dev.gradwire.v1.GetJobRequest;
+import dev.gradwire.v1.GetModelRequest;
+import dev.gradwire.v1.Job;
+import dev.gradwire.v1.ListJobsRequest;
+import dev.gradwire.v1.ListJobsResponse;
+import dev.gradwire.v1.MissingTensor;
+import dev.gradwire.v1.Model;
 import dev.gradwire.v1.ModelServiceGrpc;
+import dev.gradwire.v1.PredictRequest;
+import dev.gradwire.v1.Tensor;
 import dev.gradwire.v1.TensorRef;
 import dev.gradwire.v1.TensorServiceGrpc;
 import dev.gradwire.v1.TrainingServiceGrpc;
@@ -44,30 +56,10 @@ public final class Client implements AutoCloseable {
   private static final int CHUNK_BYTES = 16 << 10;
   private static final int MAX_ATTEMPTS = 8;
 
-  // gRPC itself retries unary calls while the server is unavailable. The streams are not in this list: they are retried
-  // below, because each one continues where it was interrupted.
-  private static final Map<String, ?> RETRY_POLICY =
-      Map.of(
-          "methodConfig",
-          List.of(
-              Map.of(
-                  "name",
-                  List.of(
-                      Map.of("service", "gradwire.v1.TrainingService"),
-                      Map.of("service", "gradwire.v1.ModelService"),
-                      Map.of("service", "gradwire.v1.TensorService", "method", "FindMissingTensors")),
-                  "retryPolicy",
-                  Map.of(
-                      "maxAttempts", 5.0,
-                      "initialBackoff", "0.1s",
-                      "maxBackoff", "2s",
-                      "backoffMultiplier", 2.0,
-                      "retryableStatusCodes", List.of("UNAVAILABLE")))));
-
   public final ManagedChannel channel;
-  public final TrainingServiceGrpc.TrainingServiceBlockingV2Stub training;
-  public final TensorServiceGrpc.TensorServiceBlockingV2Stub tensors;
-  public final ModelServiceGrpc.ModelServiceBlockingV2Stub models;
+  private final TrainingServiceGrpc.TrainingServiceBlockingV2Stub training;
+  private final TensorServiceGrpc.TensorServiceBlockingV2Stub tensors;
+  private final ModelServiceGrpc.ModelServiceBlockingV2Stub models;
 
   /**
    * Opens a connection.
@@ -87,7 +79,6 @@ public final class Client implements AutoCloseable {
     channel =
         Grpc.newChannelBuilder(address, credentials)
             .intercept(MetadataUtils.newAttachHeadersInterceptor(headers))
-            .defaultServiceConfig(RETRY_POLICY)
             .build();
     training = TrainingServiceGrpc.newBlockingV2Stub(channel);
     tensors = TensorServiceGrpc.newBlockingV2Stub(channel);
@@ -97,6 +88,60 @@ public final class Client implements AutoCloseable {
   @Override
   public void close() {
     channel.shutdownNow();
+  }
+
+  public Job createJob(CreateJobRequest request) throws StatusException, InterruptedException {
+    return call(training::createJob, request);
+  }
+
+  public Job getJob(String name) throws StatusException, InterruptedException {
+    return call(training::getJob, GetJobRequest.newBuilder().setName(name).build());
+  }
+
+  public ListJobsResponse listJobs(ListJobsRequest request) throws StatusException, InterruptedException {
+    return call(training::listJobs, request);
+  }
+
+  public void deleteJob(String name, boolean allowMissing) throws StatusException, InterruptedException {
+    call(training::deleteJob, DeleteJobRequest.newBuilder().setName(name).setAllowMissing(allowMissing).build());
+  }
+
+  public List<MissingTensor> findMissingTensors(Iterable<TensorRef> references)
+      throws StatusException, InterruptedException {
+    var request = FindMissingTensorsRequest.newBuilder().addAllTensors(references).build();
+    return call(tensors::findMissingTensors, request).getMissingList();
+  }
+
+  public Model getModel(String name) throws StatusException, InterruptedException {
+    return call(models::getModel, GetModelRequest.newBuilder().setName(name).build());
+  }
+
+  public Tensor predict(String model, Tensor inputs) throws StatusException, InterruptedException {
+    return call(models::predict, PredictRequest.newBuilder().setName(model).setInputs(inputs).build()).getOutputs();
+  }
+
+  public void deleteModel(String name, boolean allowMissing) throws StatusException, InterruptedException {
+    call(models::deleteModel, DeleteModelRequest.newBuilder().setName(name).setAllowMissing(allowMissing).build());
+  }
+
+  /** A unary method of a stub. */
+  @FunctionalInterface
+  private interface Method<Q, R> {
+    R call(Q request) throws StatusException, InterruptedException;
+  }
+
+  /**
+   * Makes a unary call, and repeats it while the server is unavailable. The retry policy of gRPC is not enough: it does
+   * not repeat a call if the connection breaks while the response arrives.
+   */
+  private <Q, R> R call(Method<Q, R> method, Q request) throws StatusException, InterruptedException {
+    for (var backoff = new Backoff(); ; ) {
+      try {
+        return method.call(request);
+      } catch (StatusException error) {
+        backoff.pause(error);
+      }
+    }
   }
 
   /** Returns the name of a tensor of bytes: its type, its shape and the digest of its content. */
@@ -113,10 +158,9 @@ public final class Client implements AutoCloseable {
    * continues with the first byte that has not arrived.
    */
   public void upload(Map<TensorRef, byte[]> contents) throws StatusException, InterruptedException {
-    var request = FindMissingTensorsRequest.newBuilder().addAllTensors(contents.keySet()).build();
     for (var backoff = new Backoff(); ; ) {
       try {
-        for (var missing : tensors.findMissingTensors(request).getMissingList()) {
+        for (var missing : findMissingTensors(contents.keySet())) {
           send(missing.getTensor(), contents.get(missing.getTensor()), missing.getReceivedBytes());
         }
         return;

@@ -6,14 +6,8 @@ import dev.gradwire.v1.CreateJobRequest;
 import dev.gradwire.v1.CrossEntropy;
 import dev.gradwire.v1.DataType;
 import dev.gradwire.v1.Dataset;
-import dev.gradwire.v1.DeleteJobRequest;
-import dev.gradwire.v1.DeleteModelRequest;
 import dev.gradwire.v1.Device;
-import dev.gradwire.v1.DownloadModelRequest;
 import dev.gradwire.v1.Event;
-import dev.gradwire.v1.FindMissingTensorsRequest;
-import dev.gradwire.v1.GetJobRequest;
-import dev.gradwire.v1.GetModelRequest;
 import dev.gradwire.v1.Job;
 import dev.gradwire.v1.JobSpec;
 import dev.gradwire.v1.JobState;
@@ -23,7 +17,6 @@ import dev.gradwire.v1.ListJobsRequest;
 import dev.gradwire.v1.Loss;
 import dev.gradwire.v1.ModelSpec;
 import dev.gradwire.v1.Optimizer;
-import dev.gradwire.v1.PredictRequest;
 import dev.gradwire.v1.Relu;
 import dev.gradwire.v1.Sgd;
 import dev.gradwire.v1.Tensor;
@@ -124,27 +117,26 @@ public final class Digits {
   private void unauthenticated() throws Exception {
     if (!TOKEN.isEmpty()) {
       try (var stranger = new Client(ADDRESS, "not the token", CA_FILE)) {
-        requireError(() -> stranger.training.getJob(getJob("jobs/any")), Status.Code.UNAUTHENTICATED, "INVALID_TOKEN");
+        requireError(() -> stranger.getJob("jobs/any"), Status.Code.UNAUTHENTICATED, "INVALID_TOKEN");
       }
     }
   }
 
   private void notFound() throws Exception {
-    requireError(() -> client.training.getJob(getJob("jobs/nobody")), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
+    requireError(() -> client.getJob("jobs/nobody"), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
   private void badRequest() throws Exception {
     var wrong = Job.newBuilder().setSpec(spec().toBuilder().setBatchSize(0));
     var request = CreateJobRequest.newBuilder().setJob(wrong).build();
     var error =
-        requireError(() -> client.training.createJob(request), Status.Code.INVALID_ARGUMENT, "INVALID_FIELDS");
+        requireError(() -> client.createJob(request), Status.Code.INVALID_ARGUMENT, "INVALID_FIELDS");
     var fields = Client.fields(error);
     require(fields.equals(List.of("job.spec.batch_size")), "the server refused the fields " + fields);
   }
 
   private void errorMetadata() throws Exception {
-    var nobody = GetModelRequest.newBuilder().setName("models/nobody").build();
-    var missing = requireError(() -> client.models.getModel(nobody), Status.Code.NOT_FOUND, "MODEL_NOT_FOUND");
+    var missing = requireError(() -> client.getModel("models/nobody"), Status.Code.NOT_FOUND, "MODEL_NOT_FOUND");
     requireMetadata(missing, "model", "models/nobody");
     byte[] unknown = ("a tensor of " + jobId).getBytes();
     var reference = Client.reference(unknown, unknown.length);
@@ -160,9 +152,7 @@ public final class Digits {
     var contents =
         Map.of(dataset.getInputs(), inputs, dataset.getTargets(), targets, Client.reference(own, own.length), own);
     client.upload(contents);
-    var request = FindMissingTensorsRequest.newBuilder().addAllTensors(contents.keySet()).build();
-    int missing = client.tensors.findMissingTensors(request).getMissingCount();
-    require(missing == 0, "tensors are missing after their upload");
+    require(client.findMissingTensors(contents.keySet()).isEmpty(), "tensors are missing after their upload");
   }
 
   private JobSpec spec() {
@@ -194,17 +184,17 @@ public final class Digits {
   }
 
   private void validateOnly() throws Exception {
-    Job validated = client.training.createJob(request().toBuilder().setValidateOnly(true).build());
+    Job validated = client.createJob(request().toBuilder().setValidateOnly(true).build());
     require(validated.getName().isEmpty(), "the job has the name " + validated.getName());
     long width = validated.getSpec().getModel().getLayers(0).getLinear().getInFeatures();
     require(width == FEATURES, "the first layer has " + width + " inputs");
-    requireError(() -> client.training.getJob(getJob("jobs/" + jobId)), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
+    requireError(() -> client.getJob("jobs/" + jobId), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
   /** Sends the same request twice, as a client does that lost the response. */
   private void create() throws Exception {
-    job = client.training.createJob(request()).getName();
-    String again = client.training.createJob(request()).getName();
+    job = client.createJob(request()).getName();
+    String again = client.createJob(request()).getName();
     require(job.equals(again), "the same request created " + job + " and " + again);
   }
 
@@ -216,9 +206,9 @@ public final class Digits {
     require(jobsOf("nobody").isEmpty(), "the filter found another job");
   }
 
-  private List<Job> jobsOf(String label) throws StatusException {
+  private List<Job> jobsOf(String label) throws Exception {
     String filter = "labels.example = \"digits\" AND labels.client = \"" + label + "\"";
-    return client.training.listJobs(ListJobsRequest.newBuilder().setFilter(filter).build()).getJobsList();
+    return client.listJobs(ListJobsRequest.newBuilder().setFilter(filter).build()).getJobsList();
   }
 
   /** What a watcher has seen of a job. */
@@ -260,17 +250,16 @@ public final class Digits {
   }
 
   private void download() throws Exception {
-    model = client.training.getJob(getJob(job)).getModel();
+    model = client.getJob(job).getModel();
     file = client.download(model, new byte[0]);
   }
 
   /** Continues a download of which the first half has arrived. */
   private void downloadFromOffset() throws Exception {
     client.download(model, Arrays.copyOf(file, file.length / 2));
-    var beyond = DownloadModelRequest.newBuilder().setName(model).setOffset(file.length + 1).build();
+    byte[] longer = Arrays.copyOf(file, file.length + 1);
     var error =
-        requireError(
-            () -> client.models.downloadModel(beyond).read(), Status.Code.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+        requireError(() -> client.download(model, longer), Status.Code.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
     requireMetadata(error, "size_bytes", String.valueOf(file.length));
   }
 
@@ -280,9 +269,9 @@ public final class Digits {
             .setDtype(DataType.DATA_TYPE_UINT8)
             .addShape(targets.length)
             .addShape(FEATURES)
-            .setData(ByteString.copyFrom(inputs));
-    var request = PredictRequest.newBuilder().setName(model).setInputs(tensor).build();
-    var outputs = client.models.predict(request).getOutputs();
+            .setData(ByteString.copyFrom(inputs))
+            .build();
+    var outputs = client.predict(model, tensor);
     FloatBuffer logits = outputs.getData().asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer();
     int classes = logits.remaining() / targets.length;
     int right = 0;
@@ -296,22 +285,16 @@ public final class Digits {
       right += best == targets[row] ? 1 : 0;
     }
     require(right > 0.9 * targets.length, "only " + right + " of " + targets.length + " predictions are right");
-    var weights = client.models.getModel(GetModelRequest.newBuilder().setName(model).build()).getWeights();
-    System.out.println("weights " + weights.getSha256());
+    System.out.println("weights " + client.getModel(model).getWeights().getSha256());
   }
 
   /** Deletes the job and its model twice, as a client does that lost the response. */
   private void delete() throws Exception {
     for (int count = 0; count < 2; count++) {
-      client.training.deleteJob(DeleteJobRequest.newBuilder().setName(job).setAllowMissing(true).build());
-      client.models.deleteModel(DeleteModelRequest.newBuilder().setName(model).setAllowMissing(true).build());
+      client.deleteJob(job, true);
+      client.deleteModel(model, true);
     }
-    var again = DeleteJobRequest.newBuilder().setName(job).build();
-    requireError(() -> client.training.deleteJob(again), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
-  }
-
-  private static GetJobRequest getJob(String name) {
-    return GetJobRequest.newBuilder().setName(name).build();
+    requireError(() -> client.deleteJob(job, false), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
   /** Checks that a call fails with a code and a reason, prints the error, and returns it. */
