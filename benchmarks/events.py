@@ -53,7 +53,7 @@ def _short_epochs(server: gw.LocalServer) -> None:
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
-        job = client.submit(
+        job = client.jobs.submit(
             model, (X, y), loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=SHORT_EPOCHS, batch_size=2
         )
         epochs = job.epochs()

@@ -51,7 +51,7 @@ def _first_epoch(client: gw.Client) -> None:
     for _ in range(TINY_JOBS):
         model = _model(8, 8, 3)
         started = time.perf_counter()
-        job = client.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=1)
+        job = client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=1)
         next(job.epochs())
         times.append(1000 * (time.perf_counter() - started))
         job.result()

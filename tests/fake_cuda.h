@@ -1,6 +1,6 @@
-// As much of CUDA as the kernels use, on a processor: every thread of a grid is a context of its own, which runs until it
-// has to wait for others. Which of them runs next is drawn by a seed, except for seed 0: a kernel in which a wait is
-// missing comes to other results then.
+// The part of CUDA that the kernels use, on a CPU. Every thread of a grid is a context, which runs until it has to wait
+// for others. A seed draws which of them runs next; seed 0 stands for a fixed order. A kernel in which a barrier is
+// missing then gives different results for different seeds.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -16,41 +16,39 @@
 using std::exp;
 using std::log;
 
-struct Place { unsigned x; };
-static Place blockIdx, blockDim, threadIdx, gridDim;
+struct Index { unsigned x; };
+static Index blockIdx, blockDim, threadIdx, gridDim;
 #define __global__ static
 #define __device__
-#define __shared__ static  // Right for kernels of one block; memory of a size given at the launch is the block's own.
+#define __shared__ static  // Correct for kernels of one block. Dynamic shared memory belongs to each Block below.
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 
 namespace fake_cuda {
 
 const size_t STACK = 32768;
-const unsigned MOST_ROUNDS = 300;
+const unsigned MAX_ROUNDS = 300;
 const unsigned CANARY = 0x5AFE5AFE;
 
-// Some threads that wait for each other: those of a block, or of a warp.
-struct Meeting { unsigned size, arrived, turn; };
+// A barrier for the threads of a block, or of a warp. `phase` counts how often all of them have arrived.
+struct Barrier { unsigned size, arrived, phase; };
 
-// Begun by its context, which costs a system call; after that, it is left and come back to by jumps.
+// The context starts a thread, at the cost of a system call; after that, jumps leave and resume it.
 struct Thread {
     ucontext_t context;
-    jmp_buf place;
+    jmp_buf resume_point;
     unsigned block, index;
-    bool begun, ended;
-    // Where it waits, and for which turn to be over.
-    const Meeting* meeting;
-    unsigned turn;
+    bool started, ended;
+    // The barrier at which it waits, and the phase whose end it waits for.
+    const Barrier* barrier;
+    unsigned phase;
 
-    bool stays() const;
+    bool blocked() const { return ended || (barrier && barrier->phase == phase); }
 };
 
-bool Thread::stays() const { return ended || (meeting && meeting->turn == turn); }
-
 struct Block {
-    Meeting all;
-    std::vector<Meeting> warps;
+    Barrier all;
+    std::vector<Barrier> warps;
     std::vector<double> shared;
     std::vector<double> lanes;
 };
@@ -61,25 +59,25 @@ static jmp_buf scheduler;
 static Thread* running;
 static std::function<void()> body;
 
-static void others() {
-    if (!_setjmp(running->place)) _longjmp(scheduler, 1);
+static void yield() {
+    if (!_setjmp(running->resume_point)) _longjmp(scheduler, 1);
 }
 
-static void wait(Meeting& meeting) {
-    if (++meeting.arrived == meeting.size) {
-        meeting.arrived = 0;
-        ++meeting.turn;
+static void wait(Barrier& barrier) {
+    if (++barrier.arrived == barrier.size) {
+        barrier.arrived = 0;
+        ++barrier.phase;
         return;
     }
-    running->meeting = &meeting;
-    running->turn = meeting.turn;
-    others();
+    running->barrier = &barrier;
+    running->phase = barrier.phase;
+    yield();
 }
 
 static void run_thread() {
     body();
     running->ended = true;
-    others();
+    yield();
 }
 
 static Block& block() { return blocks[blockIdx.x]; }
@@ -89,13 +87,14 @@ static void resume(Thread& thread) {
     blockIdx.x = thread.block;
     threadIdx.x = thread.index;
     if (_setjmp(scheduler)) return;
-    if (thread.begun) _longjmp(thread.place, 1);
-    thread.begun = true;
+    if (thread.started) _longjmp(thread.resume_point, 1);
+    thread.started = true;
     setcontext(&thread.context);
 }
 
-// Runs a kernel that waits: all its threads take turns. Returns whether it kept to its shared memory.
-static bool run_together(unsigned grid, unsigned size, size_t shared_bytes, unsigned seed, std::function<void()> kernel) {
+// Runs a kernel whose threads wait for each other: they take turns. Returns whether it stayed within its shared memory.
+static bool run_interleaved(unsigned grid, unsigned size, size_t shared_bytes, unsigned seed,
+                            std::function<void()> kernel) {
     gridDim.x = grid;
     blockDim.x = size;
     body = kernel;
@@ -103,9 +102,9 @@ static bool run_together(unsigned grid, unsigned size, size_t shared_bytes, unsi
     blocks.assign(grid, Block());
     for (Block& each : blocks) {
         each.all = {size, 0, 0};
-        each.warps.assign(size / 32, Meeting{32, 0, 0});
+        each.warps.assign(size / 32, Barrier{32, 0, 0});
         each.lanes.assign(size, 0);
-        // Not zeros: shared memory holds what was there before.
+        // Not zeros: shared memory is uninitialised.
         each.shared.assign(words, NAN);
         std::memcpy((char*)each.shared.data() + shared_bytes, &CANARY, sizeof CANARY);
     }
@@ -126,10 +125,10 @@ static bool run_together(unsigned grid, unsigned size, size_t shared_bytes, unsi
         // One block may run far ahead of the others, and some of its warps and threads far ahead of the rest.
         const size_t first = (seed ? random() : turn) % grid * size;
         const unsigned lazy_warps = seed && random() % 2 ? random() : 0;
-        for (unsigned rounds = seed ? MOST_ROUNDS >> random() % 9 : 1; rounds > 0; --rounds)
+        for (unsigned rounds = seed ? MAX_ROUNDS >> random() % 9 : 1; rounds > 0; --rounds)
             for (size_t at = first; at < first + size; ++at) {
                 const bool lazy = lazy_warps >> threads[at].index / 32 & 1 || (seed && random() % 2);
-                if (lazy || threads[at].stays()) continue;
+                if (lazy || threads[at].blocked()) continue;
                 resume(threads[at]);
                 left -= threads[at].ended;
             }
@@ -139,9 +138,9 @@ static bool run_together(unsigned grid, unsigned size, size_t shared_bytes, unsi
     return true;
 }
 
-// Runs a kernel whose threads do not wait, one after the other.
+// Runs a kernel whose threads do not wait for each other: one thread after the other.
 template <typename Kernel>
-static bool run_apart(unsigned grid, unsigned size, size_t, unsigned, Kernel kernel) {
+static bool run_in_sequence(unsigned grid, unsigned size, size_t, unsigned, Kernel kernel) {
     gridDim.x = grid;
     blockDim.x = size;
     for (blockIdx.x = 0; blockIdx.x < grid; ++blockIdx.x)
@@ -152,24 +151,24 @@ static bool run_apart(unsigned grid, unsigned size, size_t, unsigned, Kernel ker
 }  // namespace fake_cuda
 
 static void __syncthreads() { fake_cuda::wait(fake_cuda::block().all); }
-static void __nanosleep(unsigned) { fake_cuda::others(); }
+static void __nanosleep(unsigned) { fake_cuda::yield(); }
 static void __threadfence() {}
 
 template <typename Value>
-static Value __shfl_xor_sync(unsigned, Value value, int apart) {
+static Value __shfl_xor_sync(unsigned, Value value, int lane_mask) {
     fake_cuda::Block& block = fake_cuda::block();
-    fake_cuda::Meeting& warp = block.warps[threadIdx.x / 32];
+    fake_cuda::Barrier& warp = block.warps[threadIdx.x / 32];
     block.lanes[threadIdx.x] = value;
     fake_cuda::wait(warp);
-    Value theirs = (Value)block.lanes[threadIdx.x ^ apart];
+    Value theirs = (Value)block.lanes[threadIdx.x ^ lane_mask];
     fake_cuda::wait(warp);
     return theirs;
 }
 
 template <typename Value>
-static Value atomicAdd(Value* at, Value more) {
+static Value atomicAdd(Value* at, Value amount) {
     Value before = *at;
-    *at += more;
+    *at += amount;
     return before;
 }
 

@@ -1,6 +1,7 @@
-"""As much of CuPy as the CUDA plan uses, on this machine's own processor: kernels.cu is compiled by its C++ compiler.
+"""A stand-in for CuPy on a machine without a GPU: the part that the CUDA plan uses, with kernels compiled by g++.
 
-It stands for a GPU in what is computed, in which order, and in what a graph replays; not in how CuPy and CUDA behave.
+It computes what a GPU computes, in an order that a GPU could choose, and replays graphs. It does not imitate how CuPy
+and CUDA behave otherwise.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ _C_TYPES = {
 
 
 class Array(np.ndarray):
-    """An array "on the device"."""
+    """An array in the memory of the stand-in."""
 
     @property
     def data(self) -> Any:
@@ -42,24 +43,25 @@ class Array(np.ndarray):
 
 
 class FakeCupy:
-    """The module. `memory` is what the "GPU" has; `folder` is where compiled kernels are kept.
+    """The module.
 
-    seed: draws the order in which threads run that wait for each other.
+    folder: where compiled kernels are kept. memory: the memory of the "GPU" in bytes. seed: draws the order in which
+    threads run that wait for each other; 0 for a fixed order.
     """
 
     def __init__(self, folder: Path, memory: int = 1 << 30, *, seed: int = 0) -> None:
         self._folder = folder
         self.seed = seed
         self.memory, self.used = memory, 0
-        # As an H100 has them.
+        # Those of an H100.
         self.attributes = {
             "MultiProcessorCount": 132,
             "CooperativeLaunch": 1,
             "MaxSharedMemoryPerBlockOptin": 232448,
         }
-        # How many blocks of narrow_steps a multiprocessor takes.
-        self.blocks_each = 1
-        self.together: list[str] = []
+        # How many blocks of the persistent kernel a multiprocessor can run.
+        self.blocks_per_multiprocessor = 1
+        self.cooperative_launches: list[str] = []
         self.recording: list[Any] | None = None
         self.replays = 0
         self.math_modes: list[int] = []
@@ -74,13 +76,13 @@ class FakeCupy:
             runtime=runtime,
             cublas=cublas,
             device=device,
-            driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: self.blocks_each),
+            driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: self.blocks_per_multiprocessor),
             Device=lambda: SimpleNamespace(attributes=self.attributes),
             Stream=lambda **_: _Stream(self),
         )
 
     def zeros(self, shape: Any, dtype: Any) -> Array:
-        assert self.recording is None, "memory that is allocated in a graph"
+        assert self.recording is None, "memory was allocated in a graph"
         array = np.zeros(shape, dtype).view(Array)
         self.used += array.nbytes
         if self.used > self.memory:
@@ -90,14 +92,14 @@ class FakeCupy:
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_bytes=lambda: 0)
 
-    def RawModule(  # noqa: N802  (CuPy's)
+    def RawModule(  # noqa: N802  (the name in CuPy)
         self, code: str, options: tuple[str, ...], enable_cooperative_groups: bool = False
     ) -> Any:
         assert options == ("--std=c++14",)
         return _Module(self, code, self._folder, enable_cooperative_groups)
 
     def do(self, work: Any) -> None:
-        """Do it, or record it."""
+        """Do the work now, or record it if a graph is being captured."""
         if self.recording is None:
             work()
         else:
@@ -110,14 +112,14 @@ class FakeCupy:
             flat = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(c_type)), (leading * columns,))
             return flat.reshape(columns, leading).T[:rows]
 
-        def gemm(handle, turn_a, turn_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+        def gemm(handle, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
             alpha, beta = (ctypes.cast(factor, ctypes.POINTER(c_type))[0] for factor in (alpha, beta))
 
             def work() -> None:
-                first = matrix(a, *((k, m) if turn_a else (m, k)), lda)
-                second = matrix(b, *((n, k) if turn_b else (k, n)), ldb)
+                first = matrix(a, *((k, m) if transpose_a else (m, k)), lda)
+                second = matrix(b, *((n, k) if transpose_b else (k, n)), ldb)
                 out = matrix(c, m, n, ldc)
-                product = (first.T if turn_a else first) @ (second.T if turn_b else second)
+                product = (first.T if transpose_a else first) @ (second.T if transpose_b else second)
                 out[...] = kind(alpha) * product + (kind(beta) * out if beta else 0)
 
             self.do(work)
@@ -150,11 +152,11 @@ class _Stream:
 
 
 class _Module:
-    def __init__(self, cupy: FakeCupy, code: str, folder: Path, together: bool) -> None:
-        self._cupy, self._code, self._folder, self._together = cupy, code, folder, together
+    def __init__(self, cupy: FakeCupy, code: str, folder: Path, cooperative: bool) -> None:
+        self._cupy, self._code, self._folder, self._cooperative = cupy, code, folder, cooperative
 
     def get_function(self, name: str) -> Any:
-        return _Kernel(self._cupy, name, self._library()[f"run_{name}"], self._together)
+        return _Kernel(self._cupy, name, self._library()[f"run_{name}"], self._cooperative)
 
     def _library(self) -> ctypes.CDLL:
         code = self._code.replace(_SHARED, "double* shared_memory = fake_cuda::block().shared.data();")
@@ -163,15 +165,15 @@ class _Module:
         library = source.with_suffix(".so")
         if not library.exists():
             source.write_text(text)
-            # Without the checks of some distributions, to which a jump to another stack is an attack.
+            # Some distributions add checks for which a jump to another stack is an attack.
             flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-w", "-U_FORTIFY_SOURCE"]
             subprocess.run(["g++", *flags, source, "-o", library], check=True)
         return ctypes.CDLL(str(library))
 
 
 class _Kernel:
-    def __init__(self, cupy: FakeCupy, name: str, run: Any, together: bool) -> None:
-        self._cupy, self._name, self._run, self._together = cupy, name, run, together
+    def __init__(self, cupy: FakeCupy, name: str, run: Any, cooperative: bool) -> None:
+        self._cupy, self._name, self._run, self._cooperative = cupy, name, run, cooperative
         run.restype = ctypes.c_bool
         self.max_dynamic_shared_size_bytes = 48 << 10
         self.kernel = SimpleNamespace(ptr=1)
@@ -179,9 +181,9 @@ class _Kernel:
     def __call__(self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
         gpu = self._cupy.attributes
         assert shared_mem <= self.max_dynamic_shared_size_bytes <= gpu["MaxSharedMemoryPerBlockOptin"]
-        if self._together:
-            assert grid[0] <= gpu["MultiProcessorCount"] * self._cupy.blocks_each
-            self._cupy.together.append(self._name)
+        if self._cooperative:
+            assert grid[0] <= gpu["MultiProcessorCount"] * self._cupy.blocks_per_multiprocessor
+            self._cupy.cooperative_launches.append(self._name)
         given = [
             ctypes.c_void_p(argument.ctypes.data)
             if isinstance(argument, np.ndarray)
@@ -190,15 +192,15 @@ class _Kernel:
         ]
 
         def work() -> None:
-            kept = self._run(grid[0], block[0], ctypes.c_size_t(shared_mem), self._cupy.seed, *given)
-            assert kept, f"{self._name} wrote behind its shared memory"
+            within_bounds = self._run(grid[0], block[0], ctypes.c_size_t(shared_mem), self._cupy.seed, *given)
+            assert within_bounds, f"{self._name} wrote beyond its shared memory"
 
         self._cupy.do(work)
 
 
 def _runner(name: str, parameters: str, body: str) -> str:
-    """A function that runs a kernel."""
-    how = "run_together" if "__syncthreads" in body else "run_apart"
+    """Return the C++ of a function that runs a kernel."""
+    how = "run_interleaved" if "__syncthreads" in body else "run_in_sequence"
     return f"""
     extern "C" bool run_{name}(int blocks, int threads, size_t shared_bytes, unsigned seed, {parameters}) {{
         auto kernel = [&] {{ {name}({_names(parameters)}); }};

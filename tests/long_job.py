@@ -21,4 +21,4 @@ def submit(client: gw.Client, name: str, *, rows: int = 2000, **changes: Any) ->
     gw.seed(0)
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": EPOCHS, "batch_size": 8}
-    return client.submit(model, data(rows), **(arguments | changes), name=name)
+    return client.jobs.submit(model, data(rows), **(arguments | changes), name=name)

@@ -1,4 +1,4 @@
-"""gradwire_engine: the chapter's classes, and the plans that train them. No network, no Ray."""
+"""The classes of the chapter, and the plans that train them fast. This package needs neither a network nor Ray."""
 
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.losses import MSE, CrossEntropy

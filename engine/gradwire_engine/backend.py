@@ -1,4 +1,4 @@
-"""Which array library holds an array: NumPy on the CPU, CuPy on a GPU. Nothing else asks for CuPy."""
+"""The array library of an array: NumPy on the CPU, CuPy on a GPU. No other module imports CuPy."""
 
 import os
 import platform
@@ -14,16 +14,16 @@ Array = NDArray[Any]
 
 
 def array_module(array: Array) -> Any:
-    """Return the library, here called `xp`, whose functions work on `array`: numpy or cupy."""
+    """Return the library whose functions work on `array`: numpy or cupy. By convention it is called `xp`."""
     if isinstance(array, np.ndarray):
         return np
-    import cupy  # noqa: PLC0415  (only there where the `cuda` extra is installed)
+    import cupy  # noqa: PLC0415  (only installed with the `cuda` extra)
 
     return cupy.get_array_module(array)
 
 
 def to_numpy(array: Array) -> NDArray[Any]:
-    """Return `array` in the memory of the host; a NumPy array is returned as it is."""
+    """Return `array` in host memory. A NumPy array is returned unchanged."""
     if isinstance(array, np.ndarray):
         return array
     host: NDArray[Any] = array_module(array).asnumpy(array)
@@ -31,11 +31,13 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 
 def gpu_module() -> tuple[ModuleType | None, str]:
-    """Return cupy and the name of the GPU that it sees, or None and the reason why there is none to use."""
+    """Return cupy and the name of the first GPU that it sees, or None and the reason why no GPU can be used."""
     try:
         import cupy  # noqa: PLC0415
-    except ImportError:
-        return None, "CuPy is not installed (extra `cuda`)"
+    except ImportError as error:
+        if error.name == "cupy":
+            return None, "CuPy is not installed (extra `cuda`)"
+        return None, f"CuPy cannot be imported: {error}"
     try:
         if cupy.cuda.runtime.getDeviceCount() == 0:
             return None, "CuPy sees no GPU"
@@ -46,13 +48,13 @@ def gpu_module() -> tuple[ModuleType | None, str]:
 
 
 def thread_count() -> int:
-    """Return how many threads a CPU plan may use: OMP_NUM_THREADS, else the processors that this process may run on."""
+    """Return how many threads a CPU plan may use: OMP_NUM_THREADS or, if that is unset, the available processors."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
 
 
 def processor_model() -> str:
-    """Return the name of this machine's processor."""
+    """Return the name of the processor of this machine."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

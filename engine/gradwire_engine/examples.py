@@ -1,4 +1,4 @@
-"""Examples: the inputs and targets of a training or test set, in the form that plans work on."""
+"""The inputs and targets of a training or test set, in the form that plans use."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,10 +11,12 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of examples on the host. The arrays may be mapped files; they are only read.
+    """A set of examples on the host. The arrays can be memory-mapped files; nothing writes to them.
 
-    inputs: (rows, features), any number type. targets: class indices (rows,), or a matrix (rows, outputs).
-    classification: whether epochs report accuracy and its kin, or errors.
+    Attributes:
+        inputs: Numbers of any type, of shape (rows, features).
+        targets: Class indices of shape (rows,), or a matrix of shape (rows, outputs).
+        classification: Whether to report the metrics of a classification, or those of a regression.
     """
 
     inputs: Array
@@ -23,7 +25,7 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Array, targets: Array, classification: bool) -> "Examples":
-        """Bring the targets into form: 1-D floats become (rows, 1)."""
+        """Return the examples for the arrays of a data set. 1-D float targets become a matrix of shape (rows, 1)."""
         if targets.ndim == 1 and not np.issubdtype(targets.dtype, np.integer):
             targets = targets.reshape(-1, 1)
         return cls(inputs, targets, classification)
@@ -35,7 +37,7 @@ class Examples:
 
     @cached_property
     def spread(self) -> NDArray[np.float64]:
-        """The total sum of squares of matrix targets around their mean, by output, shape (outputs,)."""
+        """The total sum of squares of the targets around their mean for each output, of shape (outputs,)."""
         targets = self.targets.astype(np.float64)
         spread: NDArray[np.float64] = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         return spread

@@ -1,4 +1,4 @@
-"""One flat vector for all parameters of a model: a checkpoint is one write, and a plan needs one address."""
+"""One flat vector for all parameters of a model: a checkpoint is then one write, and a plan needs one address."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,15 @@ from gradwire_engine.module import Parameter
 
 
 def pack(parameters: Sequence[Parameter]) -> Array:
-    """Make every parameter's data (and grad) a view into one vector, in order, and return the data's vector.
+    """Make the data of all parameters views into one vector, in order, and their gradients views into another.
 
-    All parameters must be initialised; the vector has the dtype of the first. Parameters that are packed together
-    already, in this order, keep their vector.
+    Parameters that are already packed in this order keep their vectors.
+
+    Args:
+        parameters: At least one parameter; all are initialised.
+
+    Returns:
+        The vector of the data, with the dtype of the first parameter.
     """
     first = parameters[0].data
     xp = array_module(first)

@@ -1,58 +1,77 @@
 """Linear and ReLU, forward and backward side by side."""
 
-from typing import Any
+import inspect
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from gradwire_engine.backend import Array, array_module
 from gradwire_engine.module import Module, Parameter
-from gradwire_engine.randomness import draw_weights, eager_generator
+from gradwire_engine.randomness import INITS, Init, draw_weights, eager_generator
 from gradwire_engine.symbol import Symbol
 
 
 class Linear(Module):
-    """y = x W^T + b.
+    """A fully connected layer: y = x W^T + b.
 
-    Linear(in_features, out_features) has its weights at once. Linear(out_features) is deferred: it takes in_features
-    from the first input that it sees, or, trained remotely, from the data. `init` is "kaiming" or "simple".
-    W has shape (out_features, in_features), b has shape (out_features,).
+    `Linear(in_features, out_features)` has its weights at once. `Linear(out_features)` is deferred: it takes
+    in_features from its first input or, if it is trained remotely, from the data. Both forms accept keywords.
+
+    Args:
+        in_features: The width of the input.
+        out_features: The width of the output.
+        init: How to draw the initial weights: "kaiming" is N(0, 2 / in_features), "simple" is N(0, 1) * 0.01. The
+            biases are 0.
+        dtype: The dtype of the weights.
+
+    Attributes:
+        W: The weights, of shape (out_features, in_features).
+        b: The biases, of shape (out_features,).
+
+    Raises:
+        TypeError: The arguments are not (in_features, out_features) or (out_features).
+        ValueError: A number of features is not a positive whole number, or `init` is not a known method.
     """
 
-    def __init__(self, *features: int, init: str = "kaiming", dtype: DTypeLike = np.float32) -> None:
+    @overload
+    def __init__(
+        self, in_features: int, out_features: int, *, init: Init = "kaiming", dtype: DTypeLike = np.float32
+    ) -> None: ...
+
+    @overload
+    def __init__(self, out_features: int, *, init: Init = "kaiming", dtype: DTypeLike = np.float32) -> None: ...
+
+    def __init__(
+        self, *features: int, init: Init = "kaiming", dtype: DTypeLike = np.float32, **named_features: int
+    ) -> None:
         super().__init__()
-        if len(features) not in (1, 2):
-            raise ValueError(
-                f"Linear takes (in_features, out_features) or (out_features), got {len(features)} arguments"
-            )
-        for size in features:
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-                raise ValueError(f"Linear takes positive whole numbers of features, got {size!r}")
-        if init not in ("kaiming", "simple"):
-            raise ValueError(f'init must be "kaiming" or "simple", got {init!r}')
+        in_features, out_features = _features(features, named_features)
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
         self.init = init
         self.dtype = np.dtype(dtype)
         self.in_features: int | None = None
-        self.out_features = int(features[-1])
+        self.out_features = out_features
         self.W = Parameter()
         self.b = Parameter()
-        if len(features) == 2:
-            self.initialize(int(features[0]))
+        if in_features is not None:
+            self.initialize(in_features)
 
     def initialize(self, in_features: int) -> None:
-        """Draw the weights, now that the width of the input is known. The biases are 0."""
+        """Draw the weights for inputs of width `in_features`, and set the biases to 0."""
         W = draw_weights(eager_generator(), in_features, self.out_features, self.init, self.dtype)
         self.set_weights(W, np.zeros(self.out_features, self.dtype))
 
     def set_weights(self, W: Array, b: Array) -> None:
-        """Use these arrays, (out_features, in_features) and (out_features,), from now on."""
+        """Use W of shape (out_features, in_features) and b of shape (out_features,) from now on, without a copy."""
         self.in_features = W.shape[1]
         xp = array_module(W)
         self.W.bind(W, xp.zeros_like(W))
         self.b.bind(b, xp.zeros_like(b))
 
     def forward(self, x: Any) -> Any:
-        """Map x of shape (batch, in_features) to (batch, out_features); x is converted to the dtype of W."""
+        """Map x of shape (batch, in_features) to (batch, out_features). x is converted to the dtype of W."""
         if isinstance(x, Symbol):
             return x.through(self)
         if x.ndim != 2:
@@ -65,32 +84,54 @@ class Linear(Module):
         return self.x @ self.W.data.T + self.b.data
 
     def backward(self, grad_output: Array) -> Array:
-        """dW = dY^T X, db = sum of dY over the batch, dX = dY W."""
+        """Add dW = dY^T X and db = the sum of dY over the batch to the gradients, and return dX = dY W.
+
+        grad_output is dY, of shape (batch, out_features); dX has shape (batch, in_features).
+        """
         self.W.grad += grad_output.T @ self.x
         self.b.grad += grad_output.sum(axis=0)
         return grad_output @ self.W.data
 
     def __repr__(self) -> str:
-        return (
-            f"Linear({self.out_features})"
-            if self.in_features is None
-            else f"Linear({self.in_features}, {self.out_features})"
-        )
+        if self.in_features is None:
+            return f"Linear(out_features={self.out_features})"
+        return f"Linear(in_features={self.in_features}, out_features={self.out_features})"
+
+
+def _features(positional: tuple[int, ...], named: dict[str, int]) -> tuple[int | None, int]:
+    """Return in_features, or None for a deferred layer, and out_features."""
+    count = len(positional) + len(named)
+    names = ("in_features", "out_features")[-count:] if count else ()
+    given = dict(zip(names, positional, strict=False)) | named
+    if count not in (1, 2) or set(given) != set(names):
+        wrong = ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in named.items())])
+        raise TypeError(f"Linear takes (in_features, out_features) or (out_features), got ({wrong})")
+    for name, size in given.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"Linear takes a positive whole number as {name}, got {size!r}")
+    in_features = int(given["in_features"]) if "in_features" in given else None
+    return in_features, int(given["out_features"])
+
+
+def _usual_form(
+    self: Linear, in_features: int, out_features: int, *, init: Init = "kaiming", dtype: "DTypeLike" = "float32"
+) -> None:
+    """The form of Linear in help(), which does not show overloads."""
+
+
+setattr(Linear.__init__, "__signature__", inspect.signature(_usual_form))  # noqa: B010  (unknown to type checkers)
 
 
 class ReLU(Module):
-    """y = max(x, 0), element by element."""
+    """The rectifier: y = max(x, 0), element by element."""
 
     def forward(self, x: Any) -> Any:
-        """Return x where it is positive and 0 elsewhere; the shape stays."""
+        """Return x where it is positive and 0 elsewhere, with the shape of x."""
         if isinstance(x, Symbol):
             return x.through(self)
         self.mask = x > 0
         return x * self.mask
 
     def backward(self, grad_output: Array) -> Array:
-        """dX = dY where x was positive, 0 elsewhere."""
+        """Return dX = dY where x was positive and 0 elsewhere. grad_output is dY, with the shape of x."""
         return grad_output * self.mask
-
-    def __repr__(self) -> str:
-        return "ReLU()"

@@ -1,4 +1,4 @@
-"""MSE and CrossEntropy, and what they accept as targets."""
+"""MSE and CrossEntropy, and the targets that they accept."""
 
 from typing import Any
 
@@ -8,10 +8,15 @@ from gradwire_engine.backend import Array, array_module
 
 
 def target_matrix(y_true: Any, y_pred: Array) -> Array:
-    """Return the targets with the shape and dtype of y_pred, (N, outputs).
+    """Return the targets as a matrix with the shape and dtype of the predictions.
 
-    1-D integers are class indices and become one-hot rows; 1-D floats become (N, 1) where there is one output; 2-D
-    targets are taken as they are. Anything else is a ValueError that says what was given.
+    Args:
+        y_true: 1-D integers are class indices, which become one-hot rows. 1-D floats fit a model with one output. 2-D
+            targets are used as they are.
+        y_pred: The predictions, of shape (N, outputs).
+
+    Raises:
+        ValueError: The targets do not fit the predictions.
     """
     xp = array_module(y_pred)
     y_true = xp.asarray(y_true)
@@ -26,7 +31,7 @@ def target_matrix(y_true: Any, y_pred: Array) -> Array:
         if outputs == 1:
             return y_true.astype(y_pred.dtype).reshape(rows, 1)
         raise ValueError(
-            f"1-D float targets need a model with one output, this one has {outputs}: "
+            f"1-D float targets need a model with one output, but this one has {outputs}: "
             "give integers for class indices, or 2-D targets"
         )
     if y_true.shape == y_pred.shape:
@@ -35,36 +40,56 @@ def target_matrix(y_true: Any, y_pred: Array) -> Array:
 
 
 class MSE:
-    """Mean squared error over all elements: L = mean((y_pred - y_true)^2)."""
+    """The mean squared error over all elements: L = mean((y_pred - y_true)^2)."""
 
     def forward(self, y_pred: Array, y_true: Any) -> Array:
-        """Return the loss, a scalar. y_pred has shape (N, outputs); for y_true see `target_matrix`."""
+        """Return the loss, a scalar.
+
+        Args:
+            y_pred: The outputs of the model, of shape (N, outputs).
+            y_true: The targets; see `target_matrix`.
+
+        Raises:
+            ValueError: The targets do not fit the predictions.
+        """
         self.y_pred = y_pred
         self.y_true = target_matrix(y_true, y_pred)
         loss: Array = array_module(y_pred).mean((y_pred - self.y_true) ** 2)
         return loss
 
     def backward(self) -> Array:
-        """dL/dy_pred = 2 (y_pred - y_true) / (N outputs), of shape (N, outputs)."""
+        """Return dL/dy_pred = 2 (y_pred - y_true) / (N outputs), of shape (N, outputs)."""
         return 2 * (self.y_pred - self.y_true) / self.y_true.size
+
+    def __repr__(self) -> str:
+        return "MSE()"
 
 
 class CrossEntropy:
-    """Cross-entropy between classes: L = -mean over rows of sum(y_true * log p).
+    """The cross-entropy between classes: L = -mean over the rows of sum(y_true * log p).
 
-    The model gives logits and p is their softmax. With from_logits=False the model gives p itself, which is clipped to
-    [1e-12, 1].
+    Args:
+        from_logits: If true, the model outputs logits and p is their softmax. If false, the model outputs p itself,
+            which is clipped to [1e-12, 1].
     """
 
     def __init__(self, from_logits: bool = True) -> None:
         self.from_logits = from_logits
 
     def forward(self, y_pred: Array, y_true: Any) -> Array:
-        """Return the loss, a scalar. y_pred has shape (N, classes); for y_true see `target_matrix`."""
+        """Return the loss, a scalar.
+
+        Args:
+            y_pred: The outputs of the model, of shape (N, classes).
+            y_true: The targets; see `target_matrix`.
+
+        Raises:
+            ValueError: The targets do not fit the predictions.
+        """
         xp = array_module(y_pred)
         self.y_true = target_matrix(y_true, y_pred)
         if self.from_logits:
-            # log-softmax, stable because the largest logit is subtracted before exp.
+            # log-softmax; subtracting the largest logit keeps exp from overflowing.
             shifted = y_pred - y_pred.max(axis=1, keepdims=True)
             log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
             self.p = xp.exp(log_p)
@@ -75,11 +100,17 @@ class CrossEntropy:
         return loss
 
     def backward(self) -> Array:
-        """dL/dlogits = (softmax - y_true) / N; with from_logits=False dL/dp = -y_true / (p N). Shape (N, classes)."""
+        """Return the gradient with respect to the outputs, of shape (N, classes).
+
+        It is (softmax - y_true) / N for logits, and -y_true / (p N) for probabilities.
+        """
         rows = len(self.p)
         if self.from_logits:
             return (self.p - self.y_true) / rows
         return -self.y_true / (self.p * rows)
+
+    def __repr__(self) -> str:
+        return "CrossEntropy()" if self.from_logits else "CrossEntropy(from_logits=False)"
 
 
 Loss = MSE | CrossEntropy

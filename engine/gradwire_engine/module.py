@@ -1,4 +1,4 @@
-"""Parameter, Module and Sequential: what a model is made of. The layers themselves are in layers.py."""
+"""Parameter, Module and Sequential, the parts of a model. The layers are in layers.py."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +10,13 @@ from gradwire_engine.backend import Array, array_module
 
 
 class Parameter:
-    """Weights that are trained: `data` and `grad`, of the same shape.
+    """Weights that are trained: `data` and `grad`, two arrays of the same shape.
 
-    Assigning to either copies into the array that is there, because it may be a view into the model's flat vector.
-    A parameter made without data is uninitialised until its layer knows its shape; both are None until then.
+    Assigning to `data` or `grad` copies into the existing array, because that may be a view into the flat vector of the
+    model. A parameter without data is uninitialised until its layer knows its shape; both arrays are None until then.
+
+    Args:
+        data: The initial weights. Integers are converted to float32.
     """
 
     def __init__(self, data: ArrayLike | None = None) -> None:
@@ -27,12 +30,12 @@ class Parameter:
 
     @property
     def initialized(self) -> bool:
-        """Whether the parameter has its shape and data."""
+        """Whether the parameter has data."""
         return self._data is not None
 
     @property
     def data(self) -> Any:
-        """The weights, or None before they are known."""
+        """The weights, or None if the parameter is uninitialised."""
         return self._data
 
     @data.setter
@@ -44,7 +47,7 @@ class Parameter:
 
     @property
     def grad(self) -> Any:
-        """The gradient of the loss with respect to `data`, summed up since the last zero_grad()."""
+        """The gradient of the loss with respect to `data`, accumulated since the last zero_grad()."""
         return self._grad
 
     @grad.setter
@@ -59,7 +62,9 @@ class Parameter:
         self._data, self._grad = data, grad
 
     def __repr__(self) -> str:
-        return f"Parameter(shape={self._data.shape})" if self._data is not None else "Parameter(uninitialised)"
+        if self._data is None:
+            return "Parameter(uninitialised)"
+        return f"Parameter(shape={self._data.shape}, dtype={self._data.dtype})"
 
 
 def _copy_into(target: Array, value: Array, what: str) -> None:
@@ -71,10 +76,10 @@ def _copy_into(target: Array, value: Array, what: str) -> None:
 
 
 class Module:
-    """A part of a model: it owns parameters and other modules, and maps an input to an output.
+    """The base class of layers and models: it owns parameters and other modules, and maps an input to an output.
 
-    Subclasses define forward(x) and backward(grad_output). To be trained remotely, forward may only pass its
-    input from layer to layer.
+    Subclasses define forward(x) and backward(grad_output). If a model is to be trained remotely, its forward may only
+    pass the input from layer to layer.
     """
 
     def __init__(self) -> None:
@@ -85,7 +90,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward(x)")
 
     def backward(self, grad_output: Array) -> Array:
-        """Map dL/d(output) to dL/d(input), and add to the `grad` of each parameter on the way."""
+        """Map the gradient of the loss with respect to the output to the gradient with respect to the input.
+
+        Also adds to the `grad` of each parameter. Call it after forward(), whose input it uses.
+
+        Args:
+            grad_output: dL/d(output), of shape (batch, out_features).
+
+        Returns:
+            dL/d(input), of shape (batch, in_features).
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define backward(grad_output)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,14 +108,14 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter | Module) and "params" not in self.__dict__:
             raise AttributeError(
-                f"call super().__init__() in {type(self).__name__}.__init__ before you set self.{name}"
+                f"cannot set self.{name} yet: call super().__init__() first in {type(self).__name__}.__init__"
             )
         if isinstance(value, Parameter):
             self.params[name] = value
         super().__setattr__(name, value)
 
     def parameters(self) -> list[Parameter]:
-        """Return all parameters of this module and of the modules inside it, each once."""
+        """Return the parameters of this module and of all modules inside it, each once."""
         found = dict.fromkeys(self.params.values())
         for child in self.children().values():
             found.update(dict.fromkeys(child.parameters()))
@@ -112,16 +126,22 @@ class Module:
         return {name: value for name, value in self.__dict__.items() if isinstance(value, Module)}
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Yield the path and the module for everything inside this one, as ("encoder.fc1", Linear)."""
+        """Yield the path and the module for each module inside this one, for example ("encoder.fc1", Linear(...))."""
         for name, child in self.children().items():
             yield prefix + name, child
             yield from child.named_modules(f"{prefix}{name}.")
 
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children().items()]
+        inside = "".join(f"\n  {line}" for line in lines)
+        return f"{type(self).__name__}({inside}\n)" if lines else f"{type(self).__name__}()"
+
 
 class Sequential(Module):
-    """Modules one after the other: Sequential(Linear(4, 8), ReLU()), or with names: Sequential(fc1=Linear(4, 8)).
+    """Modules that run one after the other.
 
-    A module is reached by its name, model.fc1, or model["0"] where it has only a number.
+    `Sequential(Linear(4, 8), ReLU())` numbers its modules; `Sequential(fc1=Linear(4, 8), relu=ReLU())` names them. Get
+    a module by its name as model.fc1, or by its number as model["0"].
     """
 
     def __init__(self, *modules: Module, **named: Module) -> None:
@@ -129,7 +149,7 @@ class Sequential(Module):
         self._stack = {str(index): module for index, module in enumerate(modules)} | named
         for name, module in self._stack.items():
             if not isinstance(module, Module):
-                raise TypeError(f"Sequential takes modules, got {type(module).__name__} for {name!r}")
+                raise TypeError(f"Sequential takes modules, got a {type(module).__name__} as {name!r}")
 
     def children(self) -> dict[str, Module]:
         """Return the modules by name, first to last."""
@@ -139,19 +159,19 @@ class Sequential(Module):
         return self._stack[name]
 
     def __getattr__(self, name: str) -> Module:
-        # Names come from specs, so they never shadow an attribute of the class itself.
+        # Runs only if normal lookup fails, so the name of a layer never hides an attribute of the class.
         if name in self.__dict__.get("_stack", {}):
             return self._stack[name]
         raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
 
     def forward(self, x: Any) -> Any:
-        """Pass x through all modules, first to last."""
+        """Pass x, of shape (batch, in_features), through all modules, first to last."""
         for module in self._stack.values():
             x = module(x)
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        """Pass the gradient through all modules, last to first."""
+        """Pass the gradient, of shape (batch, out_features), through all modules, last to first."""
         for module in reversed(self._stack.values()):
             grad_output = module.backward(grad_output)
         return grad_output

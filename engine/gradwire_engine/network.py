@@ -1,4 +1,4 @@
-"""What a plan needs to know of a model: widths, activations, and where each layer's weights lie in the flat vector."""
+"""A model as plans see it: widths, activations, and the position of the weights of each layer in the flat vector."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,14 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """A Linear, and whether a ReLU follows it. `offset` is where W, row by row, and then b begin."""
+    """A Linear layer, with the ReLU that may follow it.
+
+    Attributes:
+        in_features: The width of the input.
+        out_features: The width of the output.
+        relu: Whether a ReLU follows.
+        offset: The index in the flat vector at which W begins, row by row, followed by b.
+    """
 
     in_features: int
     out_features: int
@@ -18,11 +25,11 @@ class DenseLayer:
 
     @property
     def size(self) -> int:
-        """The number of its parameters."""
+        """The number of parameters."""
         return (self.in_features + 1) * self.out_features
 
     def weights(self, vector: Array) -> tuple[Array, Array]:
-        """Return W (out_features, in_features) and b (out_features,) as views into a flat vector."""
+        """Return W of shape (out_features, in_features) and b of shape (out_features,), as views into a flat vector."""
         bias = self.offset + self.in_features * self.out_features
         W = vector[self.offset : bias].reshape(self.out_features, self.in_features)
         return W, vector[bias : self.offset + self.size]
@@ -30,14 +37,14 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class Network:
-    """A stack of dense layers; `relu_input` says whether a ReLU stands before the first."""
+    """A stack of dense layers. `relu_input`: whether a ReLU precedes the first one."""
 
     layers: tuple[DenseLayer, ...]
     relu_input: bool
 
     @classmethod
     def from_stack(cls, stack: list[tuple[int, int] | None]) -> Self:
-        """Build from a stack in which (in_features, out_features) is a Linear and None a ReLU."""
+        """Build from a stack in which (in_features, out_features) stands for a Linear and None for a ReLU."""
         layers: list[DenseLayer] = []
         relu_input = False
         offset = 0
@@ -52,7 +59,7 @@ class Network:
 
     @cached_property
     def size(self) -> int:
-        """The number of all parameters: the length of the flat vector."""
+        """The number of all parameters, which is the length of the flat vector."""
         return sum(layer.size for layer in self.layers)
 
     @property

@@ -1,4 +1,4 @@
-"""SGD: how the weights move."""
+"""SGD, the optimizer."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,19 @@ from gradwire_engine.module import Module, Parameter
 class SGD:
     """Stochastic gradient descent: W <- W - lr * dL/dW.
 
-    Takes a Module, whose parameters are looked up at each step, or parameters. Parameters that are still uninitialised
-    (deferred layers before their first forward) are passed over.
+    Args:
+        module_or_parameters: A Module, whose parameters are looked up at each step, or parameters. Uninitialised
+            parameters, which are those of deferred layers before the first forward(), are skipped.
+        lr: The learning rate, finite and greater than 0.
+
+    Raises:
+        TypeError: An item of the parameters is not a Parameter.
+        ValueError: The learning rate is not finite or not greater than 0.
     """
 
     def __init__(self, module_or_parameters: Module | Iterable[Parameter], lr: float = 0.01) -> None:
         if not np.isfinite(lr) or lr <= 0:
-            raise ValueError(f"lr must be a finite number above 0, got {lr!r}")
+            raise ValueError(f"lr must be finite and greater than 0, got {lr!r}")
         self.lr = lr
         self.module = module_or_parameters if isinstance(module_or_parameters, Module) else None
         self._parameters = [] if isinstance(module_or_parameters, Module) else list(module_or_parameters)
@@ -25,17 +31,20 @@ class SGD:
                 raise TypeError(f"SGD takes a Module or parameters, got a {type(parameter).__name__} among them")
 
     def parameters(self) -> list[Parameter]:
-        """Return the parameters that step() moves."""
+        """Return the parameters that step() updates."""
         return self._parameters if self.module is None else self.module.parameters()
 
     def step(self) -> None:
-        """Move every parameter against its gradient."""
+        """Update every parameter by its gradient."""
         for parameter in self.parameters():
             if parameter.initialized:
                 parameter.data -= self.lr * parameter.grad
 
     def zero_grad(self) -> None:
-        """Set every gradient to 0, so that the next backward() starts afresh."""
+        """Set every gradient to 0. Call it before the next backward(), which adds to the gradients."""
         for parameter in self.parameters():
             if parameter.initialized:
                 parameter.grad[...] = 0
+
+    def __repr__(self) -> str:
+        return f"SGD(lr={self.lr:g})"

@@ -1,4 +1,4 @@
-"""The stand-in for data with which a model's forward is called once, to record its stack of layers."""
+"""The stand-in for data that is passed once through the forward() of a model, to record its stack of layers."""
 
 import linecache
 import sys
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class TraceError(TypeError):
-    """forward() does something that a stack of Linear and ReLU layers cannot say."""
+    """forward() does something that a stack of Linear and ReLU layers cannot express."""
 
 
 class Symbol:
-    """The value between two layers. Only a layer can take it; every other operation on it is a TraceError."""
+    """The value between two layers. Layers accept it; every other operation on it raises a TraceError."""
 
-    # NumPy then asks this class first in `array * symbol`, and not each element.
+    # Makes NumPy call this class in `array * symbol`, instead of multiplying each element.
     __array_priority__ = 1000
 
     def __init__(self, stack: "list[Module]") -> None:
@@ -24,7 +24,7 @@ class Symbol:
         self._depth = len(stack)
 
     def through(self, layer: "Module") -> "Symbol":
-        """Record that this value goes into `layer`, and return the value that comes out."""
+        """Record that this value is the input of `layer`, and return its output."""
         if self._depth != len(self._stack):
             refuse(f"a branch: the input of {layer!r} has already gone through {self._stack[self._depth]!r}")
         if any(layer is earlier for earlier in self._stack):
@@ -34,11 +34,11 @@ class Symbol:
 
     @property
     def is_last(self) -> bool:
-        """Whether this is what the last recorded layer gave."""
+        """Whether this is the output of the last layer that was recorded."""
         return self._depth == len(self._stack)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python and NumPy look for protocols this way and expect an AttributeError.
+        if name.startswith("__"):  # Python and NumPy test for protocols this way and expect an AttributeError.
             raise AttributeError(name)
         refuse(f"the attribute .{name} of a layer's output")
 
@@ -75,9 +75,9 @@ Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 def refuse(what: str) -> NoReturn:
-    """Raise a TraceError that names the operation, and the class and the line of the forward() it stands in."""
+    """Raise a TraceError that names the operation, and the class and line of the forward() that contains it."""
     message = (
-        f"cannot send {what}: a model that is trained remotely is a stack of Linear and ReLU layers, each used once"
+        f"cannot trace {what}: a model that is trained remotely is a stack of Linear and ReLU layers, each used once"
     )
     frame = _user_frame()
     if frame is not None:
@@ -89,7 +89,7 @@ def refuse(what: str) -> NoReturn:
 
 
 def _user_frame() -> FrameType | None:
-    """The innermost forward() on the stack that is not the engine's own."""
+    """Return the frame of the innermost forward() that is not part of the engine."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         engine = str(frame.f_globals.get("__name__", "")).startswith("gradwire_engine.")

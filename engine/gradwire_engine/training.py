@@ -1,40 +1,46 @@
-"""The epoch loop: a plan, data and a configuration in, a stream of epochs out. It can begin after any epoch."""
+"""The epoch loop: takes a plan, data and a configuration, and yields epochs. It can start after any epoch."""
+
+from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gradwire_engine.examples import Examples
 from gradwire_engine.metrics import Metrics
-from gradwire_engine.plans.base import Plan
 from gradwire_engine.randomness import Purpose, job_generator
 
-# How often a long epoch looks whether it should stop.
+if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+    from numpy.typing import NDArray
+
+    from gradwire_engine.examples import Examples
+    from gradwire_engine.plans.base import Plan
+
+# How often a long epoch checks whether it should stop.
 _STOP_CHECK_SECONDS = 0.1
 
 
 class StoppedError(Exception):
-    """Training was asked to stop; the epoch that was under way is lost."""
+    """Training was told to stop. The epoch that was running is lost."""
 
 
 class LossNotFiniteError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The loss became infinite or NaN."""
 
     def __init__(self, epoch: int, learning_rate: float) -> None:
         super().__init__(
-            f"the loss is not a finite number any more in epoch {epoch} with lr={learning_rate:g}; "
-            f"try a smaller lr, {learning_rate / 10:g} for instance, or inputs scaled to about 0..1"
+            f"the loss became infinite or NaN in epoch {epoch} with lr={learning_rate:g}; "
+            f"try a smaller lr, for example {learning_rate / 10:g}, or scale the inputs to about 0..1"
         )
         self.epoch = epoch
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train; each field as in JobSpec."""
+    """How to train. The fields are those of JobSpec in spec.proto."""
 
     epochs: int
     batch_size: int
@@ -46,7 +52,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch, 1 or later, came to. train and test are None where it was not evaluated."""
+    """The results of an epoch.
+
+    Attributes:
+        epoch: Its number; the first is 1.
+        running_loss: The mean loss over the batches of the epoch, each computed before its own update.
+        train: The metrics over the training set after the epoch, or None if it was not evaluated.
+        test: The same for the test set, if there is one.
+        train_seconds: How long training took.
+        evaluate_seconds: How long evaluation took.
+    """
 
     epoch: int
     running_loss: float
@@ -57,7 +72,7 @@ class Epoch:
 
     @property
     def seconds(self) -> float:
-        """The time of the epoch, training and evaluation."""
+        """How long the epoch took, with training and evaluation."""
         return self.train_seconds + self.evaluate_seconds
 
 
@@ -70,10 +85,21 @@ def train(
     epochs_done: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch]:
-    """Train from after epoch `epochs_done` to config.epochs, and yield each epoch as it ends.
+    """Train, and yield each epoch when it ends.
 
-    While an epoch is being looked at, plan.weights() are the weights after it. Raises LossNotFiniteError, and
-    StoppedError soon after should_stop() has become true.
+    Until the next epoch is requested, plan.weights() returns the weights after the epoch that was yielded.
+
+    Args:
+        plan: The plan, with the weights to start from.
+        config: How to train.
+        train_set: The examples to train on.
+        test_set: Examples that are only evaluated.
+        epochs_done: The number of epochs that the weights have behind them; training starts after them.
+        should_stop: Called about ten times a second while an epoch runs.
+
+    Raises:
+        LossNotFiniteError: The loss became infinite or NaN.
+        StoppedError: should_stop() returned true.
     """
     placed_train = plan.place(train_set)
     placed_test = plan.place(test_set) if test_set else None
@@ -102,7 +128,7 @@ def _row_order(config: TrainingConfig, rows: int, epoch: int) -> NDArray[np.int6
 
 @dataclass
 class _Pace:
-    """How many steps a plan runs between two looks at should_stop(); grows to what the machine does in that time."""
+    """The number of steps between two calls of should_stop(). It grows until they take long enough."""
 
     steps: int = 1
 
@@ -115,7 +141,7 @@ def _train_epoch(
     pace: _Pace,
     should_stop: Callable[[], bool],
 ) -> float:
-    """One epoch, in slices of whole batches. The slices change no bit: they only pass the sum of the losses on."""
+    """Train one epoch in slices of whole batches. The slices change no bit: each passes the sum of the losses on."""
     loss_sum = 0.0
     start = 0
     while start < len(order):

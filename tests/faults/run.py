@@ -109,7 +109,7 @@ def disturb(
 def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client: Client, expected: str) -> None:
     """Hold what was seen against what is stored."""
     with gw.Client(address) as connected:
-        job = connected.job(name)
+        job = connected.jobs.get(name)
         events = list(job.events())
         stored = [event.sequence for event in events]
         epochs = [event.epoch.epoch for event in events if event.epoch is not None]
@@ -120,7 +120,7 @@ def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client
         warnings = [event.text for event in events if "NOT_DETERMINISTIC" in event.text]
         tally.expect(not warnings, f"{name}: {warnings}")
         if job.info.state == "SUCCEEDED":
-            weights = connected.model_info(name).weights_sha256
+            weights = connected.models.get(name).weights_sha256
             tally.expect(weights == expected, f"{name}: the weights are others")
     for watcher in watchers:
         watcher.join(120)
@@ -139,7 +139,7 @@ def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes:
     """Run jobs until so many faults have come in all."""
     submit(deployment.address, "undisturbed")
     with gw.Client(deployment.address) as connected:
-        expected = connected.model_info("undisturbed").weights_sha256
+        expected = connected.models.get("undisturbed").weights_sha256
     while tally.faults.total() < until:
         tally.jobs += 1
         name = f"job-{tally.jobs}"

@@ -23,7 +23,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         try:
             with gw.Client(self._address) as client:
-                for event in client.job(self._name).events():
+                for event in client.jobs.get(self._name).events():
                     self.sequences.append(event.sequence)
                     if event.epoch is not None:
                         self.epochs.append(event.epoch.epoch)
@@ -72,7 +72,7 @@ def _first_answer(client: gw.Client, name: str) -> gw.Job:
     """Wait for a server: whoever starts a client while none answers is told so at once by the SDK."""
     for _ in range(20):
         with contextlib.suppress(gw.UnavailableError):
-            return client.job(name)
+            return client.jobs.get(name)
     raise SystemExit("no server answered")
 
 

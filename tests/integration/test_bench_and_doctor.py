@@ -33,11 +33,12 @@ def test_the_bench_runs_the_contenders_on_the_same_weights():
 def test_the_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
     """On the stand-in for a GPU, without the peers, which need a real one."""
     cupy = FakeCupy(tmp_path)
-    monkeypatch.setattr("gradwire_engine.plans.gpu_module", lambda: (cupy, "a GPU"))
+    for module in ("gradwire_engine.plans", "gradwire_engine.plans.cuda.availability"):
+        monkeypatch.setattr(f"{module}.gpu_module", lambda: (cupy, "a GPU"))
     monkeypatch.setattr(engine, "_EPOCH_FLOPS", 1e5)
     (result,) = engine.run("gpu", (20, 16, 4), 5, ["gradwire"], rounds=1)
     assert (result.contender, result.ratio, result.difference) == ("gradwire", 1.0, 0.0)
-    assert cupy.together
+    assert cupy.cooperative_launches
 
 
 @pytest.mark.skipif(gpu_module()[0] is not None, reason="there is a GPU here")

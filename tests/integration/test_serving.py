@@ -38,7 +38,7 @@ def small_job(client, epochs=2, name="", **changes):
     model = Sequential(Linear(4, 8), ReLU(), Linear(8, 3))
     X, y = np.random.default_rng(0).random((200, 4)), np.arange(200) % 3
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 10}
-    return client.submit(model, (X, y), **(arguments | changes), name=name)
+    return client.jobs.submit(model, (X, y), **(arguments | changes), name=name)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_sa
         gw.LocalServer(f"--ray={address}", data=tmp_path, env=env) as following,
         gw.Client(following.address) as client,
     ):
-        job = client.job("taken-over")
+        job = client.jobs.get("taken-over")
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 3001))
         assert job.refresh().attempt == 1
         states = [event.state for event in job.events() if event.state]
@@ -165,7 +165,7 @@ def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_sa
 def test_a_server_that_is_not_there_is_named_within_seconds(address):
     started = time.monotonic()
     with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
-        client.jobs()
+        client.jobs.list()
     assert time.monotonic() - started < 6
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_accepts_but_never_answers_is_named_within_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
-            client.jobs()
+            client.jobs.list()
 
 
 def test_a_token_opens_the_server_and_never_stands_in_its_log():
@@ -181,7 +181,7 @@ def test_a_token_opens_the_server_and_never_stands_in_its_log():
         address = "127.0.0.1:" + server.address.rpartition(":")[2]
         for token in (None, "wrong"):
             with gw.Client(address, token=token) as client, pytest.raises(gw.UnauthenticatedError, match="token"):
-                client.jobs()
+                client.jobs.list()
         with gw.Client(address, token="open-sesame") as client:
             assert small_job(client).result().epochs
         assert "open-sesame" not in server.log.read_text()
@@ -209,7 +209,7 @@ def test_a_server_that_was_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_pat
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
         undisturbed = small_job(client, epochs=epochs, name="undisturbed")
         undisturbed.result()
-        expected = client.model_info("undisturbed").weights_sha256
+        expected = client.models.get("undisturbed").weights_sha256
 
         slow = small_job(client, epochs=epochs, name="disturbed", batch_size=1)
         small_job(client, epochs=epochs, name="twin", batch_size=1)
@@ -220,8 +220,8 @@ def test_a_server_that_was_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_pat
         server.start()
         seen += [epoch.epoch for epoch in stream]
         assert seen == list(range(1, epochs + 1))
-        client.job("twin").result()
-        assert client.model_info("disturbed").weights_sha256 == client.model_info("twin").weights_sha256 != expected
+        client.jobs.get("twin").result()
+        assert client.models.get("disturbed").weights_sha256 == client.models.get("twin").weights_sha256 != expected
         events = list(slow.events())
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         assert any("SERVER_RESTARTED" in event.text for event in events)
@@ -239,7 +239,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, s
     seen += [epoch.epoch for epoch in stream]
     assert seen == list(range(1, 301))
     job.result()
-    assert client.model_info(job.name).weights_sha256 == client.model_info(expected.name).weights_sha256
+    assert client.models.get(job.name).weights_sha256 == client.models.get(expected.name).weights_sha256
     assert job.info.attempt == 2
     assert any("WORKER_LOST" in event.text for event in job.events())
 
@@ -247,7 +247,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, s
 def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_on(client, server):
     rng = np.random.default_rng(0)
     model = gw.Sequential(gw.Linear(64, 1500), gw.ReLU(), gw.Linear(1500, 5))
-    job = client.submit(
+    job = client.jobs.submit(
         model,
         (rng.random((100_000, 64)), rng.integers(0, 5, 100_000)),
         loss=gw.CrossEntropy(),
@@ -299,7 +299,7 @@ gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(),
         _, errors = process.communicate(timeout=60)
     assert "The job interrupted goes on" in errors
     assert f"gradwire jobs cancel interrupted --at {server.address}" in errors
-    job = client.job("interrupted")
+    job = client.jobs.get("interrupted")
     assert job.info.state == "RUNNING"
     job.cancel()
 
@@ -310,13 +310,13 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(server, client):
     with CuttingProxy(server.address, cut_after=2_000_000) as proxy, gw.Client(proxy.address) as through_proxy:
         model = Sequential(Linear(300, 2))
         sent = []
-        job = through_proxy.submit(
+        job = through_proxy.jobs.submit(
             model,
             (data, np.arange(4000) % 2),
             loss=CrossEntropy(),
             optimizer=SGD(model),
             epochs=1,
-            upload_progress=lambda done, total: sent.append((done, total)),
+            on_upload_progress=lambda done, total: sent.append((done, total)),
         )
         assert len(job.result().epochs) == 1
     assert proxy.cuts == 1

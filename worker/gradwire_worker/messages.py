@@ -23,6 +23,8 @@ class Assignment:
     attempt: int
     # A resolved, checked JobSpec, serialized, and whether its epochs report accuracy.
     spec: bytes
+    # The epochs completed before the job started.
+    initial_epoch: int
     classification: bool
     # The blob store's URL.
     blobs: str
@@ -38,7 +40,7 @@ class Report(NamedTuple):
     # The flat vector after an epoch, with a checkpoint and with success.
     weights: bytes | None = None
 
-    def message(self) -> Event:
+    def to_event(self) -> Event:
         """Return the event."""
         return Event.FromString(self.event)
 

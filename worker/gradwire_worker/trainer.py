@@ -10,9 +10,10 @@ import numpy as np
 from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError, warm_up
 from gradwire_engine.spec.messages import epoch_message, execution_message
-from gradwire_engine.spec.resolve import JobData, PreparedJob, prepare
+from gradwire_engine.spec.prepare import JobData, PreparedJob, prepare
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
@@ -121,17 +122,25 @@ class _Run(threading.Thread):
         except StoppedError:
             return
         except LossNotFiniteError as error:
-            self._fail("LOSS_NOT_FINITE", str(error))
+            self._fail(JobErrorReason.JOB_ERROR_REASON_LOSS_NOT_FINITE, str(error))
         except BlobLostError as error:
-            self._fail("DATA_LOST", f"{error}; upload the data again and submit the job once more")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_DATA_LOST,
+                f"{error}; upload the data again and submit the job once more",
+            )
         except NoGpuError as error:
-            self._fail("WORKER_ERROR", str(error))
+            self._fail(JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, str(error))
         except MemoryError as error:
-            self._fail("OUT_OF_MEMORY", f"{error}; use a smaller model, or a worker with more memory")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_OUT_OF_MEMORY,
+                f"{error}; use a smaller model, or a worker with more memory",
+            )
         except Exception as error:
             # The last line of defence: whatever it is, the job must end and say so.
             _log.exception("%s failed", self.name)
-            self._fail("WORKER_ERROR", f"the worker failed: {type(error).__name__}: {error}")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, f"the worker failed: {type(error).__name__}: {error}"
+            )
 
     def _train(self) -> None:
         job = self._prepare()
@@ -139,7 +148,13 @@ class _Run(threading.Thread):
         running = StateChange(state=JobState.JOB_STATE_RUNNING, execution=execution_message(job.chosen))
         self.outbox.add(Event(state_change=running))
         if job.chosen.warning:
-            self.outbox.add(Event(warning=JobWarning(reason="PLAN_FALLBACK", message=job.chosen.warning)))
+            self.outbox.add(
+                Event(
+                    warning=JobWarning(
+                        reason=JobWarningReason.JOB_WARNING_REASON_PLAN_FALLBACK, message=job.chosen.warning
+                    )
+                )
+            )
         policy = CheckpointPolicy()
         resume = self.assignment.resume
         epochs = train(
@@ -147,7 +162,7 @@ class _Run(threading.Thread):
             job.config,
             job.train_set,
             job.test_set,
-            epochs_done=resume.epoch if resume else self._spec.epochs_done,
+            epochs_done=resume.epoch if resume else self.assignment.initial_epoch,
             should_stop=self._stopping.is_set,
         )
         for epoch in epochs:
@@ -182,6 +197,6 @@ class _Run(threading.Thread):
         checkpoint = Checkpoint(epoch=epoch, weights=tensor_ref(weights))
         self.outbox.add(Event(checkpoint=checkpoint), bytes(wire_bytes(weights)))
 
-    def _fail(self, reason: str, message: str) -> None:
-        error = JobError(reason=reason, message=message)
-        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, error=error, message=message)))
+    def _fail(self, reason: JobErrorReason, text: str) -> None:
+        error = JobError(reason=reason, message=text)
+        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, error=error, message=text)))

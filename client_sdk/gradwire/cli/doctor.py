@@ -1,4 +1,4 @@
-"""gradwire doctor: what this machine is, which plan its jobs run on and why, and what that gains."""
+"""gradwire doctor: the plan that jobs get on this machine, why, and how much faster it is than the reference plan."""
 
 import os
 import time
@@ -14,29 +14,32 @@ from gradwire_engine.backend import gpu_module, processor_model, thread_count
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
-from gradwire_engine.plans.cuda.availability import cuda_obstacle
+from gradwire_engine.plans.cuda import availability as cuda_availability
 
-# The chapter's model for MNIST, and enough steps for a steady figure.
+# The chapter's network for MNIST, and enough steps for a steady figure.
 _WIDTHS = (784, 128, 32, 10)
 _BATCH, _STEPS, _ROUNDS = 64, 50, 5
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is found out. gain: how many times faster the plan is than the reference plan, here and now."""
+    """What `doctor` prints.
+
+    gain: how many times faster the CPU plan is than the reference plan, measured here and now.
+    """
 
     processor: str
     threads: int
     plan: str
     reason: str
-    warning: str
+    warning: str | None
     gain: float
     gpu: str
     openblas: list[CoreType]
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Show which plan jobs run on in this machine's processes, why, and what it gains."""
+    """Show which plan jobs get on this machine, why, and how much faster it is than the reference plan."""
     found = diagnose()
     if as_json:
         print_json(asdict(found))
@@ -44,7 +47,7 @@ def doctor(as_json: AsJson = False) -> None:
     rows = [
         ["processor", f"{found.processor}, {found.threads} threads"],
         ["plan", f"{found.plan} ({found.reason})"],
-        ["gain", f"{found.gain:.1f} times the reference plan, at 784-128-32-10 in batches of {_BATCH}"],
+        ["gain", f"{found.gain:.1f} times as fast as the reference plan, for 784-128-32-10 in batches of {_BATCH}"],
         ["GPU", found.gpu],
     ]
     rows += [["warning", found.warning]] if found.warning else []
@@ -54,14 +57,14 @@ def doctor(as_json: AsJson = False) -> None:
     )
     best = max(found.openblas, key=lambda core_type: core_type.gflops)
     print_table(["core type", "GFLOP/s", ""], [_core_type_row(core_type, best) for core_type in found.openblas])
-    own = found.openblas[0]
-    if best.gflops > 1.1 * own.gflops:
-        gain = best.gflops / own.gflops
+    default = found.openblas[0]
+    if best.gflops > 1.1 * default.gflops:
+        gain = best.gflops / default.gflops
         typer.echo(f"export OPENBLAS_CORETYPE={best.name} would make NumPy's products {gain:.1f} times as fast here.")
 
 
 def diagnose() -> Diagnosis:
-    """Find everything out; takes some seconds."""
+    """Run all measurements. This takes several seconds."""
     network = Network.from_stack([_WIDTHS[:2], None, _WIDTHS[1:3], None, _WIDTHS[2:]])
     problem = Problem(network, CrossEntropy(), np.dtype(np.float32))
     rng = np.random.default_rng(0)
@@ -85,25 +88,26 @@ def _gpu() -> str:
     cupy, found = gpu_module()
     if cupy is None:
         return found
-    obstacle = cuda_obstacle(cupy)
-    return f"{found}; the CUDA plan " + (f"cannot run here: {obstacle}" if obstacle else "runs and computes right")
+    reason = cuda_availability.unavailable_reason()
+    verdict = "runs and agrees with the reference plan" if reason is None else f"cannot run here: {reason}"
+    return f"{found}; the CUDA plan {verdict}"
 
 
 def _gain(plan: Plan, reference: Plan, examples: Examples) -> float:
-    """The ratio of the times of an epoch, in turn, as the median of some rounds."""
+    """Return the ratio of the times of an epoch, measured in turn, as the median of several rounds."""
     order = np.arange(examples.rows)
     placed = [(each, each.place(examples)) for each in (reference, plan)]
     ratios = []
     for _ in range(_ROUNDS):
         times = []
-        for each, where in placed:
+        for each, examples_of_plan in placed:
             started = time.perf_counter()
-            each.train(where, order, _BATCH, 0.01, 0.0)
+            each.train(examples_of_plan, order, _BATCH, 0.01, 0.0)
             times.append(time.perf_counter() - started)
         ratios.append(times[0] / times[1])
     return float(np.median(ratios))
 
 
 def _core_type_row(core_type: CoreType, best: CoreType) -> list[str]:
-    name = core_type.name or "(its own choice)"
+    name = core_type.name or "(the default)"
     return [name, f"{core_type.gflops:.0f}", core_type.trouble or ("best" if core_type is best else "")]

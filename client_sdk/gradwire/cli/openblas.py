@@ -1,7 +1,7 @@
-"""Which kernels NumPy's OpenBLAS runs here, and which it could. The compiled plan needs none of them; NumPy code does.
+"""How fast the kernels of NumPy's OpenBLAS are on this processor. NumPy code uses them; the compiled plan does not.
 
-OpenBLAS chooses its kernels by the processor's name as it is loaded; OPENBLAS_CORETYPE overrules it. So each kind is
-tried in a process of its own, where a kind that crashes harms nobody.
+OpenBLAS chooses its kernels by the name of the processor when it is loaded; OPENBLAS_CORETYPE overrides the choice.
+Each core type is measured in a child process, so that one that crashes does no harm.
 """
 
 import os
@@ -9,11 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-# x86 core types with kernels of their own, newest instructions last.
+# The x86 core types that have their own kernels, newest instructions last.
 CORE_TYPES = ("Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids")
 _SECONDS = 60
 
-# Multiplies two matrices of small integers, whose product float32 holds exactly, and prints GFLOP/s.
+# Multiplies two matrices of small integers, whose product is exact in float32, and prints GFLOP/s.
 _PROGRAM = """
 import time
 import numpy as np
@@ -33,7 +33,10 @@ print(2 * 768**3 / best / 1e9)
 
 @dataclass(frozen=True)
 class CoreType:
-    """GFLOP/s of sgemm on one thread with a core type, "" for OpenBLAS's own choice; or why it cannot be used."""
+    """GFLOP/s of sgemm on one thread with a core type.
+
+    name: "" stands for the default choice of OpenBLAS. trouble: why the core type cannot be used.
+    """
 
     name: str
     gflops: float
@@ -41,7 +44,7 @@ class CoreType:
 
 
 def measure(name: str = "") -> CoreType:
-    """Try a core type in a child process."""
+    """Measure a core type in a child process."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **threads}
     environment.pop("OPENBLAS_CORETYPE", None)

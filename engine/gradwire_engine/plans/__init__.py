@@ -1,4 +1,4 @@
-"""Plans, and which one a job gets on the machine at hand."""
+"""Plans, and the choice of the plan for a job on this machine."""
 
 import os
 from dataclasses import dataclass, replace
@@ -10,52 +10,64 @@ from gradwire_engine.backend import Array, gpu_module, thread_count
 from gradwire_engine.losses import MSE
 from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
-from gradwire_engine.plans.compiled.availability import vector_registers, why_not
-from gradwire_engine.plans.cuda.availability import cuda_obstacle
+from gradwire_engine.plans.compiled import availability as compiled_availability
+from gradwire_engine.plans.cuda import availability as cuda_availability
 from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.plan import CudaPlan
 from gradwire_engine.plans.reference import ReferencePlan
 
 __all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
 
-# What GRADWIRE_PLAN may name.
+# The values of GRADWIRE_PLAN.
 PLANS = ("reference", "compiled")
 
 
 class NoGpuError(RuntimeError):
-    """A GPU was asked for and this process has none to use."""
+    """The job requires a GPU and this process has none that works."""
 
 
 @dataclass(frozen=True)
 class ChosenPlan:
-    """A plan, where it runs ("cpu" or "gpu", and the GPU's name), and why it was taken.
+    """A plan and why it was chosen.
 
-    warning: what keeps this machine from a faster plan that one like it would have, or "".
+    device: "cpu" or "gpu". device_name: the name of the GPU. warning: why a faster plan that exists for such a machine
+    cannot run on this one.
     """
 
     plan: Plan
     device: str
-    device_name: str
+    device_name: str | None
     reason: str
-    warning: str = ""
+    warning: str | None = None
 
 
 def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
-    """Return the fastest plan for the device: "cpu", "gpu", or "auto" for a GPU where this process has one.
+    """Return the fastest plan for a device.
 
-    GRADWIRE_PLAN forces "reference", or on the CPU "compiled"; ValueError for another name, or if it cannot run.
-    GRADWIRE_TF32=1 lets a GPU round the factors of float32 products.
+    GRADWIRE_PLAN forces "reference" or, on the CPU, "compiled". GRADWIRE_TF32=1 lets a GPU round the factors of float32
+    products to 10 bits of mantissa (TF32).
+
+    Args:
+        problem: The problem to train.
+        weights: The flat vector to start from, of shape (network.size,).
+        device: "cpu", "gpu", or "auto" for a GPU if this process has one that works, otherwise the CPU.
+
+    Raises:
+        NoGpuError: The device is "gpu" and this process has no GPU that works.
+        ValueError: GRADWIRE_PLAN is not the name of a plan, or names a plan that cannot run here.
     """
     if device == "cpu":
         return _cpu_plan(problem, weights, "the job asked for the CPU")
     cupy, found = gpu_module()
     if cupy is None:
         if device == "gpu":
-            raise NoGpuError(f'device="gpu" but there is no GPU here: {found}')
+            raise NoGpuError(
+                f'device="gpu", but there is no GPU here: {found}. Use device="auto", or a machine with a GPU'
+            )
         return _cpu_plan(problem, weights, found)
     try:
         return _gpu_plan(problem, weights, cupy, found)
-    except Exception as error:  # Whatever CuPy and the driver raise: the GPU is full, for instance.
+    except Exception as error:  # CuPy and the driver raise many kinds, for example if the memory of the GPU is full.
         trouble = f"{found} cannot be used: {type(error).__name__}: {error}"
         if device == "gpu":
             raise NoGpuError(trouble) from error
@@ -63,37 +75,41 @@ def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
 
 
 def warm_up() -> None:
-    """Load the code of the plans that jobs will get in this process, and compile it where that was never done."""
-    cupy, _ = gpu_module()
-    if cupy is not None:
-        cuda_obstacle(cupy)
+    """Load the code of the plans that jobs get in this process, and compile it if this machine has not done so yet."""
+    cuda_availability.unavailable_reason()
     problem = Problem(Network.from_stack([(1, 1)]), MSE(), np.dtype(np.float32))
     _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "")
 
 
 def _gpu_plan(problem: Problem, weights: Array, cupy: ModuleType, name: str) -> ChosenPlan:
     forced = os.environ.get("GRADWIRE_PLAN") == "reference"
-    obstacle = "" if forced else cuda_obstacle(cupy)
-    if forced or obstacle:
-        warning = f"the CUDA plan cannot run here, the slower reference plan does: {obstacle}" if obstacle else ""
-        return ChosenPlan(ReferencePlan(problem, weights, cupy), "gpu", name, f"this process has {name}", warning)
+    unavailable = None if forced else cuda_availability.unavailable_reason()
+    if forced or unavailable:
+        plan = ReferencePlan(problem, weights, cupy)
+        return ChosenPlan(plan, "gpu", name, f"this process has {name}", _fallback_warning("CUDA", unavailable))
     tf32 = os.environ.get("GRADWIRE_TF32", "") == "1"
-    plan = CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=tf32))
     how = f"this process has {name}" + ("; GRADWIRE_TF32 is 1" if tf32 else "")
-    return ChosenPlan(plan, "gpu", name, how)
+    return ChosenPlan(CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=tf32)), "gpu", name, how)
 
 
 def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:
     forced = os.environ.get("GRADWIRE_PLAN", "")
     if forced and forced not in PLANS:
         raise ValueError(f"GRADWIRE_PLAN must be one of {', '.join(PLANS)}, got {forced!r}")
-    obstacle = "" if forced == "reference" else why_not()
-    if obstacle and forced == "compiled":
-        raise ValueError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {obstacle}")
+    unavailable = None if forced == "reference" else compiled_availability.unavailable_reason()
+    if unavailable and forced == "compiled":
+        raise ValueError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {unavailable}")
     how = f"{why_cpu}; GRADWIRE_PLAN is {forced}" if forced else why_cpu
-    if forced == "reference" or obstacle:
-        warning = f"the compiled plan cannot run here, the slower reference plan does: {obstacle}" if obstacle else ""
-        return ChosenPlan(ReferencePlan(problem, weights, np), "cpu", "", how, warning)
+    if forced == "reference" or unavailable:
+        plan = ReferencePlan(problem, weights, np)
+        return ChosenPlan(plan, "cpu", None, how, _fallback_warning("compiled", unavailable))
     from gradwire_engine.plans.compiled.plan import CompiledPlan  # noqa: PLC0415  (needs Numba)
 
-    return ChosenPlan(CompiledPlan(problem, weights, thread_count(), vector_registers()), "cpu", "", how)
+    registers = compiled_availability.vector_registers()
+    return ChosenPlan(CompiledPlan(problem, weights, thread_count(), registers), "cpu", None, how)
+
+
+def _fallback_warning(plan: str, unavailable: str | None) -> str | None:
+    if unavailable is None:
+        return None
+    return f"the {plan} plan cannot run here, so the job uses the slower reference plan: {unavailable}"

@@ -1,4 +1,4 @@
-"""Whether a plan agrees with the reference plan: a few steps of small problems, held against each other."""
+"""Whether a plan agrees with the reference plan: both take a few steps on small problems."""
 
 from collections.abc import Callable
 from itertools import product
@@ -12,15 +12,19 @@ from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
 from gradwire_engine.plans.reference import ReferencePlan
 
-# How far the plans' weights may be apart after a few steps, by the size of an element.
+# The largest difference between the weights after a few steps, by the size of an element.
 _TOLERANCE = {4: 1e-4, 8: 1e-10}
 _ROWS, _BATCH = 45, 20
-# A narrow and a wide network, which a plan may compute in two ways.
+# A narrow and a wide network, because a plan may run them in different ways.
 _WIDTHS = ((21, 35, 18), (9, 150, 5))
 
 
 def check(make: Callable[[Problem, Array], Plan]) -> None:
-    """Raise ArithmeticError if the plans that `make` makes differ from the reference plan."""
+    """Compare the plans that `make` creates with the reference plan.
+
+    Raises:
+        ArithmeticError: They disagree.
+    """
     losses: list[Loss] = [CrossEntropy(), CrossEntropy(from_logits=False), MSE()]
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
         for widths, loss in product(_WIDTHS, losses):
@@ -32,6 +36,7 @@ def check(make: Callable[[Problem, Array], Plan]) -> None:
 def _difference(
     make: Callable[[Problem, Array], Plan], widths: tuple[int, int, int], loss: Loss, dtype: "np.dtype[np.generic]"
 ) -> float:
+    """Return the largest difference between weights, predictions or losses after a few steps."""
     inputs, hidden, outputs = widths
     network = Network.from_stack([(inputs, hidden), None, (hidden, outputs)])
     rng = np.random.default_rng(0)

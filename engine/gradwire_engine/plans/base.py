@@ -1,4 +1,4 @@
-"""What every plan can do. A plan runs a network over whole epochs: weights, data and an order of rows in, sums out."""
+"""The interface of plans. A plan trains and evaluates a network over whole epochs."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from gradwire_engine.network import Network
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, the loss it is trained on, and the type of its arithmetic: float32 or float64."""
+    """A network, the loss to minimise, and the dtype of the arithmetic: float32 or float64."""
 
     network: Network
     loss: Loss
@@ -23,30 +23,38 @@ class Problem:
 
 
 class Plan(Protocol):
-    """One way to run a problem on one kind of machine. It owns the weights while it runs.
+    """One way to run a problem on one kind of machine. A plan owns the weights while it runs.
 
-    The same problem, weights, rows and batch size give the same bits on every run of the same plan on the same machine.
+    On the same machine, the same plan gives the same bits for the same problem, weights, rows and batch size.
     """
 
-    # Short, stable: a job's events and checkpoints carry it.
+    # Short and stable: the events of a job contain it.
     name: str
 
     def place(self, examples: Examples) -> Any:
-        """Return the examples where and how the plan wants them, for `train` and `evaluate`."""
+        """Return the examples in the form and the memory that `train` and `evaluate` need."""
 
     def train(
         self, placed: Any, rows: NDArray[np.int64], batch_size: int, learning_rate: float, loss_sum: float
     ) -> float:
-        """One SGD step for every batch of `rows`, the last one perhaps shorter.
+        """Take one SGD step for every batch.
 
-        Returns loss_sum plus each batch's loss times its rows, added one batch after the other.
+        Args:
+            placed: The examples, from `place`.
+            rows: The indices of the rows to train on, in order.
+            batch_size: The rows of a batch. The last batch may be shorter.
+            learning_rate: The learning rate.
+            loss_sum: The sum of the losses so far.
+
+        Returns:
+            loss_sum plus the loss of each batch times its rows, added batch by batch.
         """
 
     def evaluate(self, placed: Any) -> Metrics:
-        """The metrics over all examples, with the weights as they are."""
+        """Return the metrics over all examples with the current weights."""
 
     def predict(self, inputs: Array) -> Array:
-        """The last layer's output for inputs of shape (rows, features), on the host."""
+        """Return the outputs of the last layer, (rows, outputs), for inputs of shape (rows, features), on the host."""
 
     def weights(self) -> Array:
-        """A copy of the flat vector on the host, laid out as `Network` says."""
+        """Return a copy of the flat vector on the host, laid out as `Network` describes."""

@@ -1,4 +1,4 @@
-"""The reference plan: the chapter's classes in the chapter's loop. Every other plan must agree with it."""
+"""The reference plan: the classes of the chapter in the loop of the chapter. Every other plan must agree with it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ from gradwire_engine.network import Network
 from gradwire_engine.optim import SGD
 from gradwire_engine.plans.base import Problem
 
-# Rows that are evaluated at once: bounds the memory that evaluation takes.
+# Rows that are evaluated together, which bounds the memory of an evaluation.
 EVALUATION_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class PlacedExamples:
-    """Examples as arrays of the plan's library."""
+    """A set in arrays of the library of the plan."""
 
     inputs: Array
     targets: Array
@@ -29,12 +29,18 @@ class PlacedExamples:
 
 
 class ReferencePlan:
-    """Runs on any array library: `xp` is numpy, or cupy for a GPU."""
+    """Runs on NumPy, or on CuPy for a GPU."""
 
     name = "reference"
 
     def __init__(self, problem: Problem, weights: Array, xp: Any = np) -> None:
-        """Start from `weights`, the flat vector of length network.size; it is copied."""
+        """Create the plan.
+
+        Args:
+            problem: The problem to train.
+            weights: The flat vector to start from, of shape (network.size,). It is copied.
+            xp: numpy or cupy.
+        """
         self._xp = xp
         self._dtype = problem.dtype
         self._loss = problem.loss
@@ -44,7 +50,7 @@ class ReferencePlan:
         self._optimizer = SGD(self._model)
 
     def place(self, examples: Examples) -> PlacedExamples:
-        """On the CPU the arrays stay where they are; a GPU gets a copy."""
+        """Return the arrays as they are on the CPU, or copies on a GPU."""
         return PlacedExamples(self._xp.asarray(examples.inputs), self._xp.asarray(examples.targets), examples)
 
     def train(
@@ -52,7 +58,9 @@ class ReferencePlan:
     ) -> float:
         """See `Plan.train`."""
         self._optimizer.lr = learning_rate
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # A loss that overflows is reported later.
+        with np.errstate(
+            over="ignore", invalid="ignore", divide="ignore"
+        ):  # training.py reports a loss that overflows.
             for start in range(0, len(rows), batch_size):
                 batch = self._xp.asarray(rows[start : start + batch_size])
                 output = self._model.forward(placed.inputs[batch].astype(self._dtype, copy=False))
@@ -96,7 +104,7 @@ class ReferencePlan:
 
 
 def _model_over(network: Network, vector: Array) -> Sequential:
-    """The chapter's modules, whose weights are views into the flat vector."""
+    """Return the modules of the chapter, with weights that are views into the flat vector."""
     modules: list[Linear | ReLU] = [ReLU()] if network.relu_input else []
     for layer in network.layers:
         linear = Linear(layer.out_features, dtype=vector.dtype)

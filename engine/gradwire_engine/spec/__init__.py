@@ -1,1 +1,1 @@
-"""Between the engine and the wire: the only part of the engine that knows the messages of gradwire.v1."""
+"""Conversion between the engine and the messages of gradwire.v1. No other part of the engine uses the messages."""

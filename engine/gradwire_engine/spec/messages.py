@@ -1,18 +1,23 @@
-"""Epochs, metrics and executions, between the engine's dataclasses and messages."""
+"""Conversion of epochs, metrics and executions between the dataclasses of the engine and messages."""
+
+from __future__ import annotations
 
 import platform
+from typing import TYPE_CHECKING
 
 from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
-from gradwire_engine.plans import ChosenPlan
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
 from gradwire_proto.v1.training_service_pb2 import Execution
 from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
 
+if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+    from gradwire_engine.plans import ChosenPlan
+
 
 def epoch_message(epoch: Epoch) -> EpochMessage:
-    """Put an epoch into a message."""
+    """Convert an epoch to its message."""
     return EpochMessage(
         epoch=epoch.epoch,
         running_loss=epoch.running_loss,
@@ -24,7 +29,7 @@ def epoch_message(epoch: Epoch) -> EpochMessage:
 
 
 def epoch_of(message: EpochMessage) -> Epoch:
-    """Take an epoch out of a message."""
+    """Convert a message to its epoch."""
     return Epoch(
         epoch=message.epoch,
         running_loss=message.running_loss,
@@ -36,7 +41,7 @@ def epoch_of(message: EpochMessage) -> Epoch:
 
 
 def execution_message(chosen: ChosenPlan) -> Execution:
-    """Say how and where a plan runs in this process."""
+    """Describe how and where a plan runs in this process."""
     return Execution(
         plan=chosen.plan.name,
         plan_reason=chosen.reason,
@@ -47,11 +52,11 @@ def execution_message(chosen: ChosenPlan) -> Execution:
 
 
 def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:
-    # The fields have the messages' names; vars, because asdict would copy each of them in depth.
+    # The fields have the same names. vars() because asdict() would make deep copies.
     return None if metrics is None else MetricsMessage(**vars(metrics))
 
 
 def _metrics_of(message: MetricsMessage) -> Metrics:
-    # ListFields gives what is present; a loss of 0 is not.
+    # ListFields returns the fields that are present; a loss of 0 is not.
     present = {field.name: value for field, value in message.ListFields()}
     return Metrics(**{"loss": 0.0, **present})

@@ -1,4 +1,4 @@
-"""What validation must know of a tensor's elements, gathered in one pass, so that it can be remembered by digest."""
+"""The facts about the elements of a tensor that validation needs. One pass finds them; they can be cached by digest."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,20 @@ import numpy as np
 
 from gradwire_engine.backend import Array
 
-# Rows are looked at in blocks of about this many elements, which bounds the memory for mapped files.
+# The elements of a block of rows, about. It bounds the memory that a mapped file needs.
 _BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
 class TensorSummary:
-    """Facts on the elements of a tensor.
+    """Facts about the elements of a tensor.
 
-    first_bad_row: the first row with a NaN or an infinity, -1 where all is finite. minimum and maximum are NaN then.
-    distributions: whether it is a matrix whose rows are each >= 0 and sum to 1. one_hot: whether they are 0 and 1 too.
+    Attributes:
+        first_bad_row: The first row with a NaN or an infinity, or -1 if all elements are finite.
+        minimum: The smallest element, or NaN if not all are finite.
+        maximum: The largest element, or NaN if not all are finite.
+        distributions: Whether it is a matrix whose elements are >= 0 and whose rows sum to 1.
+        one_hot: Whether, in addition, all elements are 0 or 1.
     """
 
     first_bad_row: int
@@ -26,7 +30,7 @@ class TensorSummary:
 
 
 def summarize(array: Array) -> TensorSummary:
-    """Look once at every element of an array of one or more dimensions."""
+    """Summarize an array of one or more dimensions in one pass."""
     rows_per_block = max(1, _BLOCK_ELEMENTS // max(1, array[0].size))
     minimum, maximum = np.inf, -np.inf
     distributions = one_hot = array.ndim == 2

@@ -1,4 +1,4 @@
-"""Arrays as Tensor and TensorRef messages: dtype, shape and little-endian bytes."""
+"""Conversion of arrays to Tensor and TensorRef messages: dtype, shape and little-endian bytes."""
 
 import hashlib
 import re
@@ -25,12 +25,12 @@ _DTYPES: dict[DataType, Any] = {
 }
 _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
-# More elements than any tensor here can have; keeps products of shapes within 64 bits.
-_MOST_ELEMENTS = 2**48
+# More than any real tensor has. It keeps products of shapes within 64 bits.
+_MAX_ELEMENTS = 2**48
 
 
 class TensorError(ValueError):
-    """A Tensor or TensorRef message that describes no tensor, or an array that no message can hold."""
+    """A Tensor or TensorRef message does not describe a tensor, or an array does not fit into a message."""
 
 
 @dataclass(frozen=True)
@@ -42,60 +42,60 @@ class TensorType:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the elements."""
+        """The size of all elements in bytes."""
         return self.dtype.itemsize * prod(self.shape)
 
 
 def data_type(dtype: "np.dtype[np.generic]") -> DataType:
-    """Return the wire's name for a NumPy dtype."""
+    """Convert a NumPy dtype to its DataType. Raises TensorError if it has none."""
     if dtype.newbyteorder("<") not in _DATA_TYPES:
         raise TensorError(
-            f"arrays of dtype {dtype} cannot be sent; convert to one of {', '.join(map(str, _DATA_TYPES))}"
+            f"arrays of dtype {dtype} cannot be sent: convert to one of {', '.join(map(str, _DATA_TYPES))}"
         )
     return _DATA_TYPES[dtype.newbyteorder("<")]
 
 
 def numpy_dtype(value: DataType) -> "np.dtype[np.generic]":
-    """Return the NumPy dtype of the wire's name."""
+    """Convert a DataType to its NumPy dtype. Raises TensorError if it is unknown."""
     if value not in _DTYPES:
-        raise TensorError(f"dtype {value} is none of {', '.join(map(DataType.Name, _DTYPES))}")
+        raise TensorError(f"dtype must be one of {', '.join(map(DataType.Name, _DTYPES))}, got {value}")
     dtype: np.dtype[np.generic] = _DTYPES[value]
     return dtype
 
 
 def tensor_type(message: Tensor | TensorRef) -> TensorType:
-    """Return what the message says of its tensor; a TensorError says what is wrong with it."""
+    """Return the dtype and shape that a message describes. Raises TensorError if they are invalid."""
     shape = tuple(message.shape)
     if not shape:
         raise TensorError("shape is missing")
     if any(size < 1 for size in shape):
         raise TensorError(f"every size in a shape must be at least 1, got {list(shape)}")
-    if prod(shape) > _MOST_ELEMENTS:
-        raise TensorError(f"shape {list(shape)} has more elements than the {_MOST_ELEMENTS} that a tensor may have")
+    if prod(shape) > _MAX_ELEMENTS:
+        raise TensorError(f"shape {list(shape)} has more elements than the {_MAX_ELEMENTS} that a tensor may have")
     if isinstance(message, TensorRef) and not re.fullmatch("[0-9a-f]{64}", message.sha256):
         raise TensorError(f"sha256 must be 64 lower-case hexadecimal digits, got {message.sha256[:80]!r}")
     return TensorType(numpy_dtype(message.dtype), shape)
 
 
 def wire_bytes(array: Array) -> memoryview:
-    """Return the elements in row-major order, little-endian; without a copy where they lie like that already."""
+    """Return the elements in row-major order, little-endian. No copy is made if they are stored that way."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
 
 
 def tensor_ref(array: Array) -> TensorRef:
-    """Name an array by its content."""
+    """Return the reference to an array, which names it by its content."""
     digest = hashlib.sha256(wire_bytes(array)).hexdigest()
     return TensorRef(dtype=data_type(array.dtype), shape=_sizes(array.shape), sha256=digest)
 
 
 def to_tensor(array: Array) -> Tensor:
-    """Put an array into a message."""
+    """Convert an array to a message."""
     return Tensor(dtype=data_type(array.dtype), shape=_sizes(array.shape), data=bytes(wire_bytes(array)))
 
 
 def from_tensor(message: Tensor) -> Array:
-    """Take the array out of a message, read-only and without a copy."""
+    """Convert a message to an array, read-only and without a copy. Raises TensorError if the message is invalid."""
     kind = tensor_type(message)
     if len(message.data) != kind.size_bytes:
         raise TensorError(
@@ -108,6 +108,6 @@ def from_tensor(message: Tensor) -> Array:
 def _sizes(shape: Sequence[int]) -> list[int]:
     if not shape or 0 in shape:
         raise TensorError(
-            f"an array to send needs at least one element in each of its dimensions, got shape {tuple(shape)}"
+            f"an array must have at least one dimension and no dimension of size 0, got shape {tuple(shape)}"
         )
     return list(shape)

@@ -1,4 +1,4 @@
-"""A Module as a ModelSpec: forward is called once with a symbol, and the layers that it passes are the stack."""
+"""Tracing turns a Module into a ModelSpec: one forward() with a symbol records the layers that it passes through."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,13 @@ from gradwire_engine.flat import pack
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.module import Module
 from gradwire_engine.network import Network
+from gradwire_engine.randomness import Init
+from gradwire_engine.spec.resolve import linear_layers
 from gradwire_engine.symbol import Symbol, TraceError
 from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
 from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
 
-_INITIALIZATIONS = {
+_INITIALIZATIONS: dict[Init, Initialization] = {
     "kaiming": Initialization.INITIALIZATION_KAIMING,
     "simple": Initialization.INITIALIZATION_SIMPLE,
 }
@@ -21,20 +23,28 @@ _INITIALIZATIONS = {
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A user's model as a stack, with the user's own layer objects."""
+    """A model as a stack.
+
+    Attributes:
+        spec: The model as a message.
+        layers: The layer objects of the user, in the order of the stack.
+    """
 
     spec: ModelSpec
     layers: tuple[Linear | ReLU, ...]
 
     def given_weights(self) -> Array | None:
-        """The weights of the layers that have some, packed into one vector in the stack's order."""
+        """Return the weights of all initialised layers, packed into one vector in the order of the stack.
+
+        None if no layer is initialised.
+        """
         initialized = [layer for layer in self._linears() if layer.W.initialized]
         if not initialized:
             return None
         return pack([parameter for layer in initialized for parameter in (layer.W, layer.b)])
 
-    def land(self, weights: Array, network: Network) -> None:
-        """Put trained weights, the network's flat vector, into the user's layers."""
+    def load_weights(self, weights: Array, network: Network) -> None:
+        """Store weights, the flat vector of the network, in the layers of the user."""
         linears = self._linears()
         for layer, place in zip(linears, network.layers, strict=True):
             W, b = place.weights(weights)
@@ -49,9 +59,13 @@ class TracedModel:
 
 
 def trace(model: Module) -> TracedModel:
-    """Record the stack of a model. Raises TraceError, which names what in forward() cannot be sent, and where."""
+    """Record the stack of a model.
+
+    Raises:
+        TraceError: forward() does more than pass its input from layer to layer; the message says what, and where.
+    """
     if not isinstance(model, Module):
-        raise TraceError(f"a model is a gradwire Module, got {type(model).__name__}")
+        raise TraceError(f"a model must be a gradwire Module, got {type(model).__name__}")
     stack: list[Module] = []
     output = model.forward(Symbol(stack))
     if not isinstance(output, Symbol):
@@ -59,7 +73,7 @@ def trace(model: Module) -> TracedModel:
     if not output.is_last:
         raise TraceError(
             f"{type(model).__name__}.forward returns the output of an earlier layer than {stack[-1]!r}: "
-            "take the layers out that do nothing, or pass the result on"
+            "remove the layers that have no effect, or pass their output on"
         )
     names = {id(module): name for name, module in reversed(list(model.named_modules()))}
     layers = tuple(layer for layer in stack if isinstance(layer, Linear | ReLU))
@@ -76,8 +90,11 @@ def _message(layer: Linear | ReLU, name: str) -> Layer:
 
 
 def unpacked_weights(weights: Array, spec: ModelSpec, network: Network) -> dict[str, Array]:
-    """Name the parts of a flat vector: {"fc1.W": (out, in), "fc1.b": (out,), ...}, as contiguous copies."""
-    names = [layer.name for layer in spec.layers if layer.WhichOneof("kind") == "linear"]
+    """Return the parts of a flat vector by name, "fc1.W" and "fc1.b" for each Linear, as contiguous arrays.
+
+    "fc1.W" has shape (out_features, in_features), "fc1.b" has shape (out_features,).
+    """
+    names = [layer.name for layer in linear_layers(spec)]
     parts: dict[str, Array] = {}
     for name, place in zip(names, network.layers, strict=True):
         W, b = place.weights(weights)

@@ -1,6 +1,7 @@
-"""Every rule on a JobSpec and on its data, in one place for the server and for at="local". Pure: finds, never raises.
+"""Every rule for a JobSpec and its data, in one place for the server and for at="local". Nothing here raises.
 
-`check_spec` needs the message alone, `check_data` what summaries say of the tensors; the second assumes the first.
+`check_spec` needs only the message. `check_data` also needs summaries of the tensors, and a spec that passed
+`check_spec`.
 """
 
 import math
@@ -10,31 +11,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradwire_engine.spec.resolve import linear_layers
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, tensor_type
 from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
-MOST_LAYERS = 1000
-MOST_FEATURES = 1_000_000
-MOST_PARAMETERS = 1_000_000_000
+MAX_LAYERS = 1000
+MAX_FEATURES = 1_000_000
+MAX_PARAMETERS = 1_000_000_000
 
 Summarize = Callable[[TensorRef], TensorSummary]
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One thing that is wrong: the path of the field, as "model.layers[0].linear.in_features", and what to do."""
+    """A rule that is broken.
+
+    Attributes:
+        field: The path of the field in the spec, for example "model.layers[0].linear.in_features".
+        description: What is wrong with the field, and how to correct it.
+    """
 
     field: str
     description: str
 
 
 def check_spec(spec: JobSpec) -> list[Violation]:
-    """Find what is wrong in the message itself: model, numbers, shapes."""
+    """Return the violations in the message itself: in the model, the numbers and the shapes."""
     found = [*_check_model(spec.model), *_check_numbers(spec)]
     if not spec.HasField("train"):
-        return [*found, Violation("train", "is missing: give the inputs and targets to train on")]
+        return [*found, Violation("train", "is missing: set the inputs and targets to train on")]
     sets = [("train", spec.train), *([("test", spec.test)] if spec.HasField("test") else [])]
     malformed = [violation for name, dataset in sets for violation in _check_dataset(name, dataset)]
     found += malformed
@@ -44,18 +51,21 @@ def check_spec(spec: JobSpec) -> list[Violation]:
 
 
 def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
-    """Whether the epochs of a valid spec report accuracy: for cross-entropy, class indices and one-hot targets."""
+    """Whether the epochs of a valid spec report accuracy rather than errors.
+
+    They do for cross-entropy, for class indices and for one-hot targets.
+    """
     targets = spec.train.targets
     return (
-        spec.loss.WhichOneof("kind") == "cross_entropy"
+        spec.loss.HasField("cross_entropy")
         or _is_class_indices(targets)
         or (len(targets.shape) == 2 and targets.shape[1] > 1 and summarize(targets).one_hot)
     )
 
 
 def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
-    """Find what is wrong in the elements of the tensors of a spec in which check_spec found nothing."""
-    outputs = _linears(spec.model)[-1].linear.out_features
+    """Return the violations in the elements of the tensors of a spec without violations in itself."""
+    outputs = linear_layers(spec.model)[-1].linear.out_features
     found: list[Violation] = []
     for name, dataset in (("train", spec.train), ("test", spec.test)):
         if not spec.HasField(name):
@@ -68,16 +78,12 @@ def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
     return found
 
 
-def _linears(model: ModelSpec) -> list[Layer]:
-    return [layer for layer in model.layers if layer.WhichOneof("kind") == "linear"]
-
-
 def _check_model(model: ModelSpec) -> Iterator[Violation]:
-    if len(model.layers) > MOST_LAYERS:
-        yield Violation("model.layers", f"has {len(model.layers)} layers, more than {MOST_LAYERS}")
+    if len(model.layers) > MAX_LAYERS:
+        yield Violation("model.layers", f"has {len(model.layers)} layers: use at most {MAX_LAYERS}")
         return
-    if all(layer.WhichOneof("kind") == "relu" for layer in model.layers):
-        yield Violation("model.layers", "has no Linear layer: there is nothing to train")
+    if not linear_layers(model):
+        yield Violation("model.layers", "has no Linear layer, so there is nothing to train: add one")
         return
     names: dict[str, int] = {}
     width = 0
@@ -88,32 +94,33 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name):
             yield Violation(f"{path}.name", f"must be 1 to 128 letters, digits, '_', '-' or '.', got {name[:160]!r}")
         if name in names:
-            yield Violation(f"{path}.name", f"{name!r} is the name of layer {names[name]} already")
+            yield Violation(f"{path}.name", f"{name!r} is already the name of layer {names[name]}: choose another")
         names[name] = position
         if layer.WhichOneof("kind") is None:
-            yield Violation(path, "is neither linear nor relu: this service knows no other kind of layer")
-        if layer.WhichOneof("kind") == "linear":
+            yield Violation(path, "must be linear or relu: this service supports no other kind of layer")
+        if layer.HasField("linear"):
             yield from _check_linear(f"{path}.linear", layer, width)
             parameters += ((layer.linear.in_features or width) + 1) * layer.linear.out_features
             width = layer.linear.out_features
-    if parameters > MOST_PARAMETERS:
-        yield Violation("model.layers", f"have {parameters} parameters together, more than {MOST_PARAMETERS}")
+    if parameters > MAX_PARAMETERS:
+        yield Violation("model.layers", f"has {parameters} parameters in total: use at most {MAX_PARAMETERS}")
 
 
 def _check_linear(path: str, layer: Layer, width: int) -> Iterator[Violation]:
     linear = layer.linear
-    if not 1 <= linear.out_features <= MOST_FEATURES:
-        yield Violation(f"{path}.out_features", f"must be 1 to {MOST_FEATURES}, got {linear.out_features}")
-    if not 0 <= linear.in_features <= MOST_FEATURES:
+    if not 1 <= linear.out_features <= MAX_FEATURES:
+        yield Violation(f"{path}.out_features", f"must be 1 to {MAX_FEATURES}, got {linear.out_features}")
+    if not 0 <= linear.in_features <= MAX_FEATURES:
         yield Violation(
-            f"{path}.in_features", f"must be 1 to {MOST_FEATURES}, or 0 to infer it, got {linear.in_features}"
+            f"{path}.in_features", f"must be 1 to {MAX_FEATURES}, or 0 to infer it, got {linear.in_features}"
         )
     elif width and linear.in_features not in (0, width):
         yield Violation(
-            f"{path}.in_features", f"is {linear.in_features}, but the Linear before it has out_features={width}"
+            f"{path}.in_features",
+            f"is {linear.in_features}, but the previous Linear has out_features={width}: make them the same",
         )
     if linear.initialization not in Initialization.values():
-        yield Violation(f"{path}.initialization", f"{linear.initialization} is not known to this service")
+        yield Violation(f"{path}.initialization", f"must be a known Initialization, got {linear.initialization}")
 
 
 def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
@@ -124,18 +131,16 @@ def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
     else:
         rate = spec.optimizer.sgd.learning_rate
         if not (math.isfinite(rate) and rate > 0):
-            yield Violation("optimizer.sgd.learning_rate", f"must be a finite number above 0, got {rate}")
-    if not 0 <= spec.epochs_done < max(1, spec.epochs):
-        yield Violation("epochs_done", f"must be 0 or more, and less than epochs={spec.epochs}, got {spec.epochs_done}")
+            yield Violation("optimizer.sgd.learning_rate", f"must be finite and greater than 0, got {rate}")
     for field in ("epochs", "batch_size"):
         if getattr(spec, field) < 1:
             yield Violation(field, f"must be at least 1, got {getattr(spec, field)}")
     if spec.evaluate_every < 0:
-        yield Violation("evaluate_every", f"must be at least 1, or 0 for 1, got {spec.evaluate_every}")
+        yield Violation("evaluate_every", f"must be at least 1, or 0 for the default of 1, got {spec.evaluate_every}")
     if spec.dtype not in (DataType.DATA_TYPE_UNSPECIFIED, DataType.DATA_TYPE_FLOAT32, DataType.DATA_TYPE_FLOAT64):
-        yield Violation("dtype", "must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT64: models are trained in these")
+        yield Violation("dtype", "must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT64, the types that models are trained in")
     if spec.device not in Device.values():
-        yield Violation("device", f"{spec.device} is not known to this service")
+        yield Violation("device", f"must be a known Device, got {spec.device}")
 
 
 def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:
@@ -159,15 +164,15 @@ def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:
     if not found and rows[0] != rows[1]:
         found.append(
             Violation(
-                f"{name}.targets", f"has {rows[1][0]} rows, but {name}.inputs has {rows[0][0]}: they must be as many"
+                f"{name}.targets", f"has {rows[1][0]} rows, but {name}.inputs has {rows[0][0]}: make them the same"
             )
         )
     return found
 
 
 def _check_widths(spec: JobSpec) -> Iterator[Violation]:
-    """The data sets against the model and against each other."""
-    linears = _linears(spec.model)
+    """Compare the data sets with the model and with each other."""
+    linears = linear_layers(spec.model)
     if not linears:
         return
     features = spec.train.inputs.shape[1]
@@ -181,15 +186,13 @@ def _check_widths(spec: JobSpec) -> Iterator[Violation]:
     if spec.HasField("test") and spec.test.inputs.shape[1] != features:
         yield Violation(
             "test.inputs",
-            f"has {spec.test.inputs.shape[1]} features, but train.inputs has {features}: they must be the same",
+            f"has {spec.test.inputs.shape[1]} features, but train.inputs has {features}: make them the same",
         )
     yield from _check_target_shape("train.targets", spec.train.targets, spec, last.out_features)
     if spec.HasField("test"):
         yield from _check_target_shape("test.targets", spec.test.targets, spec, last.out_features)
         if _is_class_indices(spec.test.targets) != _is_class_indices(spec.train.targets):
-            yield Violation(
-                "test.targets", "must be of the same kind as train.targets: class indices for both, or for neither"
-            )
+            yield Violation("test.targets", "must be of the same kind as train.targets: both class indices, or neither")
 
 
 def _is_class_indices(targets: TensorRef) -> bool:
@@ -197,10 +200,10 @@ def _is_class_indices(targets: TensorRef) -> bool:
 
 
 def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: int) -> Iterator[Violation]:
-    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    cross_entropy = spec.loss.HasField("cross_entropy")
     if cross_entropy and outputs < 2:
         yield Violation(
-            "loss.cross_entropy", f"needs a model with at least 2 outputs, one for each class, got {outputs}"
+            "loss.cross_entropy", f"needs a model with at least 2 outputs, one for each class; this one has {outputs}"
         )
     elif len(targets.shape) == 2 and targets.shape[1] != outputs:
         yield Violation(
@@ -210,22 +213,32 @@ def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: 
         if cross_entropy:
             yield Violation(field, "must be integers (class indices) or one-hot rows for cross-entropy, got 1-D floats")
         elif outputs != 1:
-            yield Violation(field, f"is 1-D floats, which fit a model with one output; this one has {outputs}")
+            yield Violation(field, f"is 1-D floats, which need a model with one output; this one has {outputs}")
 
 
 def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
     given = [
-        layer for layer in _linears(spec.model) if layer.linear.initialization == Initialization.INITIALIZATION_GIVEN
+        layer
+        for layer in linear_layers(spec.model)
+        if layer.linear.initialization == Initialization.INITIALIZATION_GIVEN
     ]
     if not given:
         if spec.HasField("initial_weights"):
-            yield Violation("initial_weights", "is set, but no layer has INITIALIZATION_GIVEN")
+            yield Violation(
+                "initial_weights",
+                "is set, but no layer has INITIALIZATION_GIVEN: clear it, or mark the layers that it is for",
+            )
         return
     if not spec.HasField("initial_weights"):
-        yield Violation("initial_weights", "is missing: there are layers with INITIALIZATION_GIVEN")
+        yield Violation(
+            "initial_weights",
+            "is missing, but there are layers with INITIALIZATION_GIVEN: set it, or draw their weights",
+        )
         return
     if any(layer.linear.in_features == 0 for layer in given):
-        yield Violation("model.layers", "a Linear with INITIALIZATION_GIVEN must say its in_features")
+        yield Violation(
+            "model.layers", "has a Linear with INITIALIZATION_GIVEN but without in_features: set in_features"
+        )
     size = sum((layer.linear.in_features + 1) * layer.linear.out_features for layer in given)
     expected = TensorType(numpy_dtype(spec.dtype or DataType.DATA_TYPE_FLOAT32), (size,))
     try:
@@ -236,8 +249,8 @@ def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
     if actual != expected:
         yield Violation(
             "initial_weights",
-            f"must be of dtype {expected.dtype} and shape [{size}], as the layers with INITIALIZATION_GIVEN and "
-            f"the job's dtype say; got {actual.dtype} and {list(actual.shape)}",
+            f"must have dtype {expected.dtype} and shape [{size}], to fit the job's dtype and the layers with "
+            f"INITIALIZATION_GIVEN; got {actual.dtype} and {list(actual.shape)}",
         )
 
 
@@ -245,7 +258,7 @@ def _check_finite(field: str, reference: TensorRef, summarize: Summarize) -> lis
     row = summarize(reference).first_bad_row
     if row < 0:
         return []
-    return [Violation(field, f"must be finite, but row {row} holds NaN or an infinity: clean the data first")]
+    return [Violation(field, f"must be finite, but row {row} contains a NaN or an infinity: clean the data")]
 
 
 def _check_target_values(
@@ -258,9 +271,9 @@ def _check_target_values(
             f"must be class indices 0..{outputs - 1} for a model with {outputs} outputs, "
             f"got {summary.minimum:.0f}..{summary.maximum:.0f}",
         )
-    cross_entropy = spec.loss.WhichOneof("kind") == "cross_entropy"
+    cross_entropy = spec.loss.HasField("cross_entropy")
     if cross_entropy and len(targets.shape) == 2 and not summary.distributions:
-        yield Violation(field, "must be one-hot, or rows that are 0 or more and sum to 1, for cross-entropy")
+        yield Violation(field, "must, for cross-entropy, be one-hot or have rows of numbers >= 0 that sum to 1")
 
 
 def _shape(reference: TensorRef) -> str:

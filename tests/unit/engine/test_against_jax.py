@@ -1,4 +1,4 @@
-"""A whole epoch against an independent implementation with automatic differentiation, in float64."""
+"""A whole epoch compared with an independent implementation in JAX, with automatic differentiation, in float64."""
 
 import numpy as np
 import pytest
@@ -20,22 +20,23 @@ def _double_precision():
     jax.config.update("jax_enable_x64", before)
 
 
-def jax_epoch(network, weights, x, y, batch_size, learning_rate, cross_entropy):
+def jax_epoch(problem, weights, examples, config):
     jnp = jax.numpy
 
     def loss(vector, x, y):
-        for layer in network.layers:
+        for layer in problem.network.layers:
             W, b = layer.weights(vector)
             x = x @ W.T + b
             x = jax.nn.relu(x) if layer.relu else x
-        if cross_entropy:
+        if isinstance(problem.loss, CrossEntropy):
             return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x), y[:, None], 1))
         return jnp.mean((x - y) ** 2)
 
     vector = jnp.asarray(weights)
-    for start in range(0, len(x), batch_size):
-        batch = slice(start, start + batch_size)
-        vector = vector - learning_rate * jax.grad(loss)(vector, x[batch], y[batch])
+    for start in range(0, examples.rows, config.batch_size):
+        batch = slice(start, start + config.batch_size)
+        gradient = jax.grad(loss)(vector, examples.inputs[batch], examples.targets[batch])
+        vector = vector - config.learning_rate * gradient
     return np.asarray(vector)
 
 
@@ -44,11 +45,11 @@ def test_an_epoch_agrees_with_jax(cross_entropy):
     rng = np.random.default_rng(3)
     network = Network.from_stack([(7, 20), None, (20, 9), None, (9, 4)])
     weights = rng.standard_normal(network.size) * 0.3
-    x = rng.standard_normal((103, 7))  # the last batch is short
+    x = rng.standard_normal((103, 7))  # The last batch is shorter.
     y = rng.integers(0, 4, 103) if cross_entropy else rng.standard_normal((103, 4))
-    loss = CrossEntropy() if cross_entropy else MSE()
-    plan = ReferencePlan(Problem(network, loss, np.dtype(np.float64)), weights)
+    problem = Problem(network, CrossEntropy() if cross_entropy else MSE(), np.dtype(np.float64))
+    examples = Examples.of(x, y, classification=cross_entropy)
     config = TrainingConfig(epochs=1, batch_size=10, learning_rate=0.1, shuffle=False, seed=0)
-    list(train(plan, config, Examples.of(x, y, classification=cross_entropy)))
-    expected = jax_epoch(network, weights, x, y, 10, 0.1, cross_entropy)
-    assert np.max(abs(plan.weights() - expected)) < 1e-10
+    plan = ReferencePlan(problem, weights)
+    list(train(plan, config, examples))
+    assert np.max(abs(plan.weights() - jax_epoch(problem, weights, examples, config))) < 1e-10

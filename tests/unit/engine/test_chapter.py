@@ -1,4 +1,6 @@
-"""The chapter's own code on these classes: its model, its loop, deferred layers, lists of parameters."""
+"""The code of the chapter on these classes: its model, its loop, deferred layers, lists of parameters."""
+
+import inspect
 
 import numpy as np
 import pytest
@@ -79,34 +81,74 @@ def test_the_same_seed_draws_the_same_weights():
     assert np.array_equal(first.W.data, Linear(5, 3).W.data)
 
 
-def test_kaiming_and_simple_draw_with_their_own_spread():
+def test_kaiming_and_simple_have_the_documented_standard_deviation():
     gw.seed(0)
     assert Linear(200, 300).W.data.std() == pytest.approx(np.sqrt(2 / 200), rel=0.02)
     assert Linear(200, 300, init="simple").W.data.std() == pytest.approx(0.01, rel=0.02)
     assert np.all(Linear(4, 3).b.data == 0)
 
 
-@pytest.mark.parametrize("features", [(), (1, 2, 3), (0,), (4, -1), (2.5, 3), (True, 2)])
-def test_linear_refuses_what_are_no_widths(features):
-    with pytest.raises(ValueError, match="Linear takes"):
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Linear(4, 3),
+        lambda: Linear(4, out_features=3),
+        lambda: Linear(in_features=4, out_features=3),
+        lambda: Linear(out_features=3, in_features=4),
+    ],
+)
+def test_linear_takes_its_widths_by_position_and_by_keyword(layer):
+    assert (layer().in_features, layer().out_features, layer().W.data.shape) == (4, 3, (3, 4))
+
+
+@pytest.mark.parametrize("layer", [lambda: Linear(3), lambda: Linear(out_features=3)])
+def test_linear_without_in_features_is_deferred(layer):
+    deferred = layer()
+    assert (deferred.in_features, deferred.out_features, deferred.W.initialized) == (None, 3, False)
+    assert deferred(np.ones((2, 5))).shape == (2, 3)
+    assert deferred.in_features == 5
+
+
+@pytest.mark.parametrize("features", [(0,), (4, -1), (2.5, 3), (True, 2)])
+def test_linear_refuses_widths_that_are_not_positive_whole_numbers(features):
+    with pytest.raises(ValueError, match=r"positive whole number as (in|out)_features"):
         Linear(*features)
 
 
-def test_linear_names_the_shape_that_it_was_given():
+@pytest.mark.parametrize(
+    ("positional", "named"),
+    [((), {}), ((1, 2, 3), {}), ((), {"in_features": 4}), ((4,), {"in_features": 4}), ((), {"features": 4})],
+)
+def test_linear_refuses_other_arguments_and_names_them(positional, named):
+    with pytest.raises(TypeError, match=r"takes \(in_features, out_features\) or \(out_features\), got \("):
+        Linear(*positional, **named)
+
+
+def test_linear_refuses_an_unknown_init():
+    with pytest.raises(ValueError, match="init must be one of 'kaiming', 'simple', got 'xavier'"):
+        Linear(4, 3, init="xavier")
+
+
+def test_help_shows_the_usual_form_of_linear():
+    parameters = list(inspect.signature(Linear).parameters)
+    assert parameters == ["in_features", "out_features", "init", "dtype"]
+
+
+def test_an_input_of_the_wrong_shape_is_an_error_that_names_both_shapes():
     with pytest.raises(ValueError, match=r"expects x of shape \(batch, 784\), got \(2, 3\)"):
         Linear(784, 10).forward(np.ones((2, 3)))
 
 
-def test_a_module_that_forgets_super_init_is_told_so():
+def test_without_super_init_an_error_says_to_call_it():
     class Forgetful(Module):
         def __init__(self):
             self.fc = Linear(1, 1)
 
-    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\) in Forgetful"):
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\) first in Forgetful"):
         Forgetful()
 
 
-def test_sequential_reaches_layers_by_name_and_never_loses_a_method():
+def test_sequential_has_its_layers_by_name_but_keeps_its_methods():
     model = Sequential(fc1=Linear(4, 3), forward=ReLU())
     assert model.fc1.out_features == 3
     assert isinstance(model["forward"], ReLU)
@@ -115,7 +157,7 @@ def test_sequential_reaches_layers_by_name_and_never_loses_a_method():
         _ = model.fc9
 
 
-def test_assigning_parameter_data_keeps_the_array_and_checks_the_shape():
+def test_assigning_to_parameter_data_copies_into_the_array_and_checks_the_shape():
     layer = Linear(2, 2)
     array = layer.W.data
     layer.W.data = np.eye(2)
@@ -124,16 +166,39 @@ def test_assigning_parameter_data_keeps_the_array_and_checks_the_shape():
         layer.W.data = np.ones((3, 3))
 
 
-def test_a_parameter_takes_integers_as_float32():
+def test_a_parameter_converts_integers_to_float32():
     assert Parameter([[1, 2]]).data.dtype == np.float32
 
 
 @pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf")])
-def test_sgd_refuses_learning_rates_that_cannot_work(lr):
+def test_sgd_refuses_learning_rates_that_are_not_finite_and_positive(lr):
     with pytest.raises(ValueError, match="lr must be"):
         SGD(Linear(1, 1), lr=lr)
 
 
-def test_sgd_refuses_what_is_no_parameter():
+def test_sgd_refuses_items_that_are_not_parameters():
     with pytest.raises(TypeError, match="ndarray among them"):
         SGD([np.ones(3)])
+
+
+def test_a_module_shows_the_modules_inside_it():
+    assert repr(Sequential(encoder=Sequential(Linear(4, 3), ReLU()), head=Linear(2))) == (
+        "Sequential(\n"
+        "  (encoder): Sequential(\n"
+        "    (0): Linear(in_features=4, out_features=3)\n"
+        "    (1): ReLU()\n"
+        "  )\n"
+        "  (head): Linear(out_features=2)\n"
+        ")"
+    )
+    assert repr(DeferredModel()).startswith("DeferredModel(\n  (fc1): Linear(out_features=128)\n  (relu1): ReLU()\n")
+    assert repr(Module()) == "Module()"
+
+
+def test_losses_optimizers_and_parameters_show_their_settings():
+    assert repr(MSE()) == "MSE()"
+    assert repr(CrossEntropy()) == "CrossEntropy()"
+    assert repr(CrossEntropy(from_logits=False)) == "CrossEntropy(from_logits=False)"
+    assert repr(SGD(Linear(1, 1), lr=0.05)) == "SGD(lr=0.05)"
+    assert repr(Parameter()) == "Parameter(uninitialised)"
+    assert repr(Parameter([[1.5, 2.5]])) == "Parameter(shape=(1, 2), dtype=float64)"

@@ -1,4 +1,4 @@
-"""The compiled plan against the reference: the same epochs for all shapes, the same bits on any number of threads."""
+"""The compiled plan agrees with the reference plan for all shapes, and gives the same bits on any number of threads."""
 
 from dataclasses import asdict
 from itertools import pairwise
@@ -12,16 +12,16 @@ from gradwire_engine import MSE, CrossEntropy
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import Problem, ReferencePlan
-from gradwire_engine.plans.compiled.availability import vector_registers, why_not
+from gradwire_engine.plans.codes import SOURCE_TYPES
+from gradwire_engine.plans.compiled.availability import unavailable_reason, vector_registers
 from gradwire_engine.plans.compiled.plan import CompiledPlan
-from gradwire_engine.plans.compiled.vector_intrinsics import SOURCES
 from gradwire_engine.training import LossNotFiniteError, TrainingConfig, train
 
 FLOAT64, FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
-def test_this_machine_runs_the_compiled_plan():
-    assert why_not() == ""
+def test_the_compiled_plan_is_available():
+    assert unavailable_reason() is None
 
 
 def stack(*widths, relu_first=False):
@@ -50,7 +50,7 @@ def config(batch_size=10, epochs=1, learning_rate=0.05):
 
 
 def examples_for(network, rows, kind, dtype=FLOAT64, seed=1):
-    """Inputs, and targets of a kind: "labels", "one-hot", "soft" or "values"."""
+    """Inputs, and targets of one kind: "labels", "one-hot", "soft" or "values"."""
     rng = np.random.default_rng(seed)
     outputs = network.out_features
     inputs = rng.standard_normal((rows, network.in_features)).astype(dtype)
@@ -86,9 +86,9 @@ def assert_same_metrics(ours, theirs, tolerance=1e-10):
     relu_first=st.booleans(),
     seed=st.integers(0, 10**6),
 )
-def test_any_stack_trains_as_the_reference_does(widths, rows, batch, kind, relu_first, seed):
+def test_any_stack_trains_as_with_the_reference_plan(widths, rows, batch, kind, relu_first, seed):
     network = stack(*widths, relu_first=relu_first)
-    batch = max(batch, rows // 40)  # A few steps are enough, and the reference is slow.
+    batch = max(batch, rows // 40)  # A few steps are enough, and the reference plan is slow.
     problem = Problem(network, MSE() if kind == "values" else CrossEntropy(), FLOAT64)
     data, start = examples_for(network, rows, kind, seed=seed), weights_for(network, seed=seed)
     theirs, (reference,) = run(ReferencePlan(problem, start), config(batch), data)
@@ -99,7 +99,7 @@ def test_any_stack_trains_as_the_reference_does(widths, rows, batch, kind, relu_
 
 
 @pytest.mark.parametrize("rows", [1000, 1025, 2500])
-def test_batches_and_layers_beyond_a_block_train_as_the_reference_does(rows):
+def test_batches_and_layers_larger_than_a_block_train_as_with_the_reference_plan(rows):
     network = stack(1100, 40, 7)
     problem = Problem(network, CrossEntropy(), FLOAT64)
     data, start = examples_for(network, rows, "labels"), weights_for(network)
@@ -110,7 +110,7 @@ def test_batches_and_layers_beyond_a_block_train_as_the_reference_does(rows):
 
 
 @pytest.mark.parametrize("kind", ["labels", "one-hot"])
-def test_squared_errors_of_classes_and_probabilities_train_as_the_reference_does(kind):
+def test_mse_and_cross_entropy_of_probabilities_train_as_with_the_reference_plan(kind):
     network = stack(8, 20, 5)
     data, start = examples_for(network, 60, kind), weights_for(network)
     for loss in (MSE(), CrossEntropy(from_logits=False)):
@@ -122,7 +122,7 @@ def test_squared_errors_of_classes_and_probabilities_train_as_the_reference_does
 
 
 @pytest.mark.parametrize("kind", ["labels", "values"])
-def test_float32_stays_with_the_reference_for_20_steps(kind):
+def test_float32_agrees_with_the_reference_plan_after_20_steps(kind):
     network = stack(50, 64, 32, 10)
     problem = Problem(network, MSE() if kind == "values" else CrossEntropy(), FLOAT32)
     data, start = examples_for(network, 200, kind, FLOAT32), weights_for(network, FLOAT32)
@@ -133,7 +133,7 @@ def test_float32_stays_with_the_reference_for_20_steps(kind):
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
 @pytest.mark.parametrize(("widths", "batch"), [((784, 128, 32, 10), 10), ((300, 200, 10), 128), ((40, 700, 3), 1)])
-def test_neither_threads_nor_the_size_of_tiles_change_a_bit(dtype, widths, batch):
+def test_neither_the_number_of_threads_nor_the_size_of_tiles_changes_a_bit(dtype, widths, batch):
     network = stack(*widths)
     problem = Problem(network, CrossEntropy(), dtype)
     data, start = examples_for(network, 300, "labels", dtype), weights_for(network, dtype)
@@ -144,7 +144,7 @@ def test_neither_threads_nor_the_size_of_tiles_change_a_bit(dtype, widths, batch
     assert len(outcomes) == 1
 
 
-def test_a_regression_is_evaluated_to_the_same_bits_by_any_number_of_threads():
+def test_evaluating_a_regression_gives_the_same_bits_on_any_number_of_threads():
     network = stack(60, 400, 4)
     problem = Problem(network, MSE(), FLOAT32)
     data = examples_for(network, 1000, "values", FLOAT32)
@@ -155,7 +155,7 @@ def test_a_regression_is_evaluated_to_the_same_bits_by_any_number_of_threads():
     assert len(metrics) == 1
 
 
-def test_each_plan_goes_on_from_the_others_weights():
+def test_each_plan_can_continue_from_the_weights_of_the_other():
     network = stack(30, 24, 5)
     problem = Problem(network, CrossEntropy(), FLOAT64)
     data = examples_for(network, 100, "labels")
@@ -167,7 +167,7 @@ def test_each_plan_goes_on_from_the_others_weights():
         np.testing.assert_allclose(plan.weights(), whole, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", SOURCES)
+@pytest.mark.parametrize("dtype", SOURCE_TYPES)
 @pytest.mark.parametrize("features", [16, 37])
 def test_inputs_of_any_number_type_are_converted_without_scaling(dtype, features):
     network = stack(features, 8, 3)
@@ -183,7 +183,7 @@ def test_inputs_of_any_number_type_are_converted_without_scaling(dtype, features
     assert plans[0].weights().tobytes() == plans[1].weights().tobytes()
 
 
-def test_data_that_does_not_lie_row_by_row_is_the_same_data():
+def test_column_major_data_gives_the_same_result():
     network = stack(20, 4)
     problem = Problem(network, MSE(), FLOAT64)
     data = examples_for(network, 40, "values")
@@ -194,7 +194,7 @@ def test_data_that_does_not_lie_row_by_row_is_the_same_data():
     assert len(outcomes) == 1
 
 
-def test_mapped_data_is_read_in_place(tmp_path):
+def test_memory_mapped_data_is_read_in_place(tmp_path):
     network = stack(20, 4)
     problem = Problem(network, CrossEntropy(), FLOAT32)
     data = examples_for(network, 40, "labels", FLOAT32)
@@ -207,7 +207,7 @@ def test_mapped_data_is_read_in_place(tmp_path):
     assert plan.evaluate(placed) == expected.evaluate(expected.place(data))
 
 
-def test_equal_outputs_are_the_first_class_as_argmax_has_it():
+def test_of_equal_outputs_the_first_is_predicted_as_by_argmax():
     network = stack(3, 40)
     problem = Problem(network, CrossEntropy(), FLOAT32)
     plan = compiled(problem, np.zeros(network.size, np.float32))
@@ -216,7 +216,7 @@ def test_equal_outputs_are_the_first_class_as_argmax_has_it():
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
-def test_logits_far_apart_neither_overflow_nor_lose_the_loss(dtype):
+def test_cross_entropy_is_stable_for_huge_logits(dtype):
     network = stack(1, 3)
     weights = np.array([1e4, 0, -1e4, 0, 0, 0], dtype)
     plan = compiled(Problem(network, CrossEntropy(), dtype), weights)
@@ -227,14 +227,14 @@ def test_logits_far_apart_neither_overflow_nor_lose_the_loss(dtype):
 @pytest.mark.parametrize(
     "loss", [MSE(), CrossEntropy(), CrossEntropy(from_logits=False)], ids=lambda loss: type(loss).__name__
 )
-def test_a_loss_that_explodes_is_noticed(loss):
+def test_a_loss_that_is_not_finite_is_an_error(loss):
     network = stack(4, 8, 3)
     plan = compiled(Problem(network, loss, FLOAT32), weights_for(network, FLOAT32))
     with pytest.raises(LossNotFiniteError):
         list(train(plan, config(epochs=60, learning_rate=1e38), examples_for(network, 50, "labels", FLOAT32)))
 
 
-def test_predictions_are_the_references():
+def test_predictions_agree_with_the_reference_plan():
     network = stack(30, 50, 20)
     problem = Problem(network, CrossEntropy(), FLOAT64)
     inputs = np.random.default_rng(0).standard_normal((250, 30))

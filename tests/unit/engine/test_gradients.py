@@ -1,4 +1,4 @@
-"""Every gradient, against finite differences in float64."""
+"""Every gradient compared with finite differences in float64."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def targets_for(kind, rng):
         (MSE(), "real"),
     ],
 )
-def test_a_whole_stack_has_the_right_gradients(loss, kind):
+def test_the_gradients_of_a_stack_equal_finite_differences(loss, kind):
     rng = np.random.default_rng(1)
     model = Sequential(
         Linear(3, 6, dtype=np.float64), ReLU(), Linear(6, 5, dtype=np.float64), ReLU(), Linear(5, 4, dtype=np.float64)
@@ -58,21 +58,21 @@ def test_a_whole_stack_has_the_right_gradients(loss, kind):
         assert np.allclose(parameter.grad, numeric_gradient(value, parameter.data), atol=1e-7)
 
 
-def test_cross_entropy_of_probabilities_has_the_true_gradient():
+def test_the_gradient_of_cross_entropy_of_probabilities_equals_finite_differences():
     rng = np.random.default_rng(2)
     loss, p, y = CrossEntropy(from_logits=False), rng.dirichlet(np.ones(4), 5), rng.integers(0, 4, 5)
     loss.forward(p, y)
     assert np.allclose(loss.backward(), numeric_gradient(lambda: loss.forward(p, y), p), atol=1e-5)
 
 
-def test_mse_equals_the_chapters_where_there_is_one_output():
+def test_mse_with_one_output_equals_the_formula_of_the_chapter():
     y_pred, y_true = np.array([[1.0], [3.0]]), np.array([0.5, 1.0])
     loss = MSE()
     loss.forward(y_pred, y_true)
     assert np.allclose(loss.backward(), 2 * (y_pred - y_true[:, None]) / len(y_true))
 
 
-def test_gradients_add_up_until_they_are_set_to_zero():
+def test_gradients_accumulate_until_zero_grad():
     layer = Linear(2, 2)
     x, g = np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Losses on what they accept and refuse, and metrics against scikit-learn."""
+"""The targets that losses accept and refuse, and the metrics compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -31,12 +31,12 @@ def test_probabilities_are_clipped_before_the_logarithm():
         (np.array([0, 1, 2]), "do not fit"),
     ],
 )
-def test_targets_that_do_not_fit_are_named(loss, targets, message):
+def test_an_error_says_which_targets_do_not_fit(loss, targets, message):
     with pytest.raises(ValueError, match=message):
         loss.forward(np.ones((2, 3)), targets)
 
 
-def test_accuracy_takes_classes_and_one_hot_rows():
+def test_accuracy_accepts_class_indices_and_one_hot_rows():
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 4.0]])
     assert accuracy(logits, np.array([0, 1, 0])) == pytest.approx(2 / 3)
     assert accuracy(logits, np.eye(2)[[0, 1, 0]]) == pytest.approx(2 / 3)
@@ -46,9 +46,9 @@ def test_accuracy_takes_classes_and_one_hot_rows():
 
 @pytest.mark.filterwarnings("ignore:.*ill-defined.*")
 @pytest.mark.parametrize("seed", range(5))
-def test_classification_metrics_are_scikit_learns(seed):
+def test_classification_metrics_equal_those_of_scikit_learn(seed):
     rng = np.random.default_rng(seed)
-    outputs, labels = rng.standard_normal((60, 7)), rng.integers(0, 4, 60)  # classes 4 to 6 are never true
+    outputs, labels = rng.standard_normal((60, 7)), rng.integers(0, 4, 60)  # No row belongs to the classes 4 to 6.
     sums = ClassSums.zero(7)
     for start in range(0, 60, 16):
         sums.add(outputs[start : start + 16], labels[start : start + 16])
@@ -60,7 +60,7 @@ def test_classification_metrics_are_scikit_learns(seed):
     assert found.f1 == pytest.approx(sk.f1_score(labels, predicted, **options))
 
 
-def test_regression_metrics_are_scikit_learns():
+def test_regression_metrics_equal_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     targets = rng.standard_normal((50, 3)) + 100
     outputs = targets + rng.standard_normal((50, 3)) * 0.3
@@ -72,7 +72,7 @@ def test_regression_metrics_are_scikit_learns():
     assert found.r2 == pytest.approx(sk.r2_score(targets, outputs))
 
 
-def test_r2_is_left_out_where_a_target_is_constant():
+def test_r2_is_none_if_a_target_is_constant():
     sums = ErrorSums.zero(1)
     sums.add(np.ones((4, 1)), np.ones((4, 1)))
     assert sums.metrics(0.0, 4, np.zeros(1)).r2 is None

@@ -1,4 +1,4 @@
-"""A model becomes a spec by tracing; what cannot travel is named with its operation, class and line."""
+"""Tracing turns a model into a spec; an error names the operation, class and line that cannot be traced."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_layers_are_named_after_their_attributes_in_the_order_of_forward():
     assert names(Model()) == [("fc1", "linear"), ("relu", "relu"), ("fc2", "linear")]
 
 
-def test_modules_inside_modules_get_paths():
+def test_layers_inside_other_modules_are_named_by_their_path():
     class Outer(Module):
         def __init__(self):
             super().__init__()
@@ -54,7 +54,7 @@ def test_layers_without_an_attribute_are_named_by_position():
     assert names(Model()) == [("0", "linear"), ("1", "relu")]
 
 
-def test_deferred_layers_leave_their_width_open():
+def test_the_in_features_of_a_deferred_layer_are_0():
     spec = trace(Sequential(Linear(8), Linear(8, 2))).spec
     assert [layer.linear.in_features for layer in spec.layers] == [0, 8]
 
@@ -79,7 +79,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_cannot_travel_is_named_with_class_and_line(operation):
+def test_an_operation_that_cannot_be_traced_is_named_with_class_and_line(operation):
     class Model(Base):
         def forward(self, x):
             body = OPERATIONS[operation]
@@ -104,12 +104,12 @@ def test_forward_must_return_the_last_layers_output(result, message):
         trace(Model())
 
 
-def test_only_modules_are_models():
-    with pytest.raises(TraceError, match="a model is a gradwire Module, got int"):
+def test_a_model_must_be_a_module():
+    with pytest.raises(TraceError, match="a model must be a gradwire Module, got int"):
         trace(3)
 
 
-def test_weights_are_views_into_one_vector_and_land_in_place():
+def test_the_weights_of_a_traced_model_are_views_into_one_vector():
     model = Sequential(Linear(2, 3), ReLU(), Linear(3, 1))
     traced = trace(model)
     vector = traced.given_weights()

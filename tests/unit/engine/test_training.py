@@ -1,4 +1,4 @@
-"""The epoch loop: the same bits again, from any epoch; evaluation as often as asked; stops and losses that explode."""
+"""The epoch loop: reproducibility, resuming, evaluation, stopping, and losses that are not finite."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_the_same_job_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("done", [1, 3, 5])
-def test_a_job_that_goes_on_after_any_epoch_gives_the_same_bits(done):
+def test_a_job_that_continues_after_any_epoch_gives_the_same_bits(done):
     whole = plan()
     expected = outcomes(train(whole, config(), examples()))
     first = plan()
@@ -52,7 +52,7 @@ def test_a_job_that_goes_on_after_any_epoch_gives_the_same_bits(done):
     assert second.weights().tobytes() == whole.weights().tobytes()
 
 
-def test_every_epoch_has_an_order_of_its_own_and_no_shuffle_has_none():
+def test_the_seed_determines_the_row_order_only_if_rows_are_shuffled():
     def weights(**changes):
         running = plan()
         list(train(running, config(**changes), examples()))
@@ -62,13 +62,13 @@ def test_every_epoch_has_an_order_of_its_own_and_no_shuffle_has_none():
     assert weights(shuffle=False) == weights(shuffle=False, seed=6)
 
 
-def test_evaluation_is_as_rare_as_asked_but_never_misses_the_end():
+def test_every_nth_epoch_and_the_last_one_are_evaluated():
     epochs = list(train(plan(), config(epochs=5, evaluate_every=2), examples(), examples(20)))
     assert [epoch.train is not None for epoch in epochs] == [False, True, False, True, True]
     assert [epoch.test is not None for epoch in epochs] == [False, True, False, True, True]
 
 
-def test_a_set_that_is_evaluated_in_blocks_has_the_same_metrics(monkeypatch):
+def test_evaluation_in_blocks_gives_the_same_metrics(monkeypatch):
     whole = plan().evaluate(plan().place(examples(100)))
     monkeypatch.setattr("gradwire_engine.plans.reference.EVALUATION_ROWS", 7)
     blocks = plan().evaluate(plan().place(examples(100)))
@@ -76,7 +76,7 @@ def test_a_set_that_is_evaluated_in_blocks_has_the_same_metrics(monkeypatch):
     assert blocks.loss == pytest.approx(whole.loss)
 
 
-def test_a_stop_is_obeyed_in_the_middle_of_an_epoch():
+def test_training_can_be_stopped_in_the_middle_of_an_epoch():
     asked = 0
 
     def should_stop():
@@ -88,7 +88,7 @@ def test_a_stop_is_obeyed_in_the_middle_of_an_epoch():
         list(train(plan(), config(batch_size=1, epochs=10**6), examples(), should_stop=should_stop))
 
 
-def test_a_loss_that_explodes_names_epoch_and_learning_rate():
+def test_the_error_for_a_loss_that_is_not_finite_names_epoch_and_learning_rate():
     with pytest.raises(LossNotFiniteError, match=r"in epoch \d+ with lr=1e\+30; try a smaller lr"):
         list(train(plan(loss=MSE()), config(learning_rate=1e30, epochs=50), examples()))
 
@@ -111,7 +111,7 @@ stacks = st.lists(st.one_of(st.none(), st.integers(1, 12)), min_size=1, max_size
 @given(
     stack=stacks, width=st.integers(1, 9), rows=st.integers(1, 30), batch=st.integers(1, 40), seed=st.integers(0, 99)
 )
-def test_any_stack_trains_and_keeps_its_layout(stack, width, rows, batch, seed):
+def test_any_stack_trains_without_changing_the_layout_of_its_weights(stack, width, rows, batch, seed):
     widths, layers = width, []
     for entry in stack:
         layers.append(None if entry is None else (widths, entry))

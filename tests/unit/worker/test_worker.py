@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from gradwire_engine import Linear, ReLU, Sequential
-from gradwire_engine.spec.resolve import network, resolve, starting_weights
+from gradwire_engine.spec.prepare import starting_weights
+from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec

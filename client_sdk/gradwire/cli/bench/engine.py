@@ -20,7 +20,7 @@ from gradwire_engine.backend import gpu_module
 # After one step all must have the same weights. After more, a unit whose input is about 0 may be on for one contender
 # and off for another: each of them is off by 1e-2 from float64 after some number of steps.
 _COMPARED_STEPS = 1
-_MOST_DIFFERENCE = 1e-3
+_MAX_DIFFERENCE = 1e-3
 # The threads of BLAS and OpenMP stay awake for a while after their work, at the cost of whoever comes next.
 _REST_SECONDS = 0.2
 # About how long an epoch of a contender should take: long enough to time, short enough to take turns.
@@ -99,7 +99,7 @@ def _differences(device: Device, widths: tuple[int, ...], batch_size: int, names
     moved = np.linalg.norm(ours - task.parameters()[0][0])
     differences = {name: float(np.linalg.norm(weights - ours) / moved) for name, weights in after.items()}
     for name, difference in differences.items():
-        if not difference < _MOST_DIFFERENCE:
+        if not difference < _MAX_DIFFERENCE:
             raise ArithmeticError(f"{name} comes to other weights at {widths}, batch {batch_size}: {difference:.1e}")
     return differences
 

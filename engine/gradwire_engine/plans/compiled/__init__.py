@@ -1,4 +1,4 @@
-"""The compiled plan for the CPU: LLVM code for this processor's vector units, made by Numba (extra `fast`).
+"""The compiled plan for the CPU: LLVM code for the vector units of this processor, made by Numba (extra `fast`).
 
-`availability` says whether it can be used here, and needs nothing. All else imports Numba and is loaded after that.
+`availability` says whether the plan can run here, and needs no Numba. Every other module imports Numba.
 """

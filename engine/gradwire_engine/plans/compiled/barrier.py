@@ -1,13 +1,13 @@
-"""What threads that run the same compiled loop need: a barrier that costs less than a microsecond."""
+"""A barrier for the threads that run the same compiled loop. A wait takes less than a microsecond."""
 
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# Looks at the barrier before a thread offers its processor to others, about a microsecond: where two threads have been
-# put on one processor, each waits for the other.
-_LOOKS = 100
+# How often a thread reads the barrier, for about a microsecond, before it yields its processor. Two threads on one
+# processor would otherwise wait for each other.
+_SPINS = 100
 
 
 @intrinsic
@@ -20,7 +20,7 @@ def _atomic_add(typing_context, address, amount):
 
 
 @intrinsic
-def _give_way(typing_context):
+def _yield_processor(typing_context):
     def generate(context, builder, signature, arguments):
         function_type = ir.FunctionType(ir.IntType(32), [])
         builder.call(cgutils.get_or_insert_function(builder.module, function_type, "sched_yield"), [])
@@ -30,18 +30,24 @@ def _give_way(typing_context):
 
 
 @njit(nogil=True, cache=True)
-def meet(barrier_at, threads, met):
-    """Wait until all threads have come here once more, and return how often they have met; at first `met` is 0.
+def wait(barrier_at, threads, waits):
+    """Wait until all threads have reached the barrier.
 
-    barrier_at is the address of a number that counts the arrivals from 0.
+    Args:
+        barrier_at: The address of an int64 that counts the arrivals of all threads, from 0.
+        threads: How many threads use the barrier.
+        waits: How often this thread has waited before.
+
+    Returns:
+        waits + 1.
     """
-    met += 1
+    waits += 1
     if threads > 1:
         arrived = _atomic_add(barrier_at, 1) + 1
-        looks = 0
-        while arrived < met * threads:
-            looks += 1
-            if looks > _LOOKS:
-                _give_way()
+        spins = 0
+        while arrived < waits * threads:
+            spins += 1
+            if spins > _SPINS:
+                _yield_processor()
             arrived = _atomic_add(barrier_at, 0)
-    return met
+    return waits

@@ -1,4 +1,4 @@
-"""Where compiled code is kept on disk, so that a machine compiles once."""
+"""Where compiled code is kept on disk, so that a machine compiles it only once."""
 
 import hashlib
 import os
@@ -13,13 +13,17 @@ from pathlib import Path
 
 from gradwire_engine.backend import processor_model
 
+# Compiled code depends on everything in this folder, and on the codes.
+_SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "codes.py")
+
 
 @cache
 def folder() -> Path:
-    """Return a folder of this user's own for code of this version on this kind of processor.
+    """Return a folder for code of this version on this kind of processor that only this user can write to.
 
-    It is in GRADWIRE_CACHE, else XDG_CACHE_HOME or ~/.cache, else, where none can be written, in a temporary folder.
-    Numba unpickles what it finds there, so a folder that another user could write to is not taken.
+    It is in GRADWIRE_CACHE if that is set. Otherwise it is in XDG_CACHE_HOME or ~/.cache or, if that is not writable,
+    in the folder for temporary files. Numba unpickles the files in it, so a folder that another user can write to is
+    not used.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     given = os.environ.get("GRADWIRE_CACHE")
@@ -43,9 +47,9 @@ def _only_ours(path: Path) -> bool:
 
 
 def _digest() -> str:
-    """Name the code and the processor. Numba itself looks only at the file of a function, not at what that one uses."""
+    """Identify the code and the processor. Numba itself checks only the file of a function, not those that it uses."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in _SOURCES:
         digest.update(source.read_bytes())
     for fact in (version("numba"), version("llvmlite"), platform.python_version(), processor_model()):
         digest.update(fact.encode() + b"\0")
@@ -54,7 +58,7 @@ def _digest() -> str:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Let the functions that are made in this block be kept in `folder`; the user's own functions stay as they are."""
+    """Keep the functions that are compiled in this block in `folder`. Functions of the user are not affected."""
     import numba  # noqa: PLC0415  (an extra)
 
     before = numba.config.CACHE_DIR

@@ -1,15 +1,15 @@
-"""The three functions in which all the time goes, each compiled once for an element type: product, update, gather.
+"""The three kernels that take nearly all the time: matrix product, weight update and gather.
 
-The loops call them by address, so that their code, by far the largest part, is compiled once and not in each of its
-callers. Their arguments are all integers: addresses, counts, and panel strides in bytes.
+Each is compiled once for an element type. The loops call them by address, so that this code, by far the largest part,
+is not compiled again into each of its callers. Their arguments are integers only: addresses, counts, and strides from
+panel to panel in bytes.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cfunc, njit, types
-from numpy.typing import NDArray
 
 from gradwire_engine.plans.compiled.code_cache import compiling
 from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
@@ -19,6 +19,7 @@ from gradwire_engine.plans.compiled.tiles import (
     FROM_BIAS,
     FROM_RESULT,
     FROM_ZERO,
+    Tile,
     column_tile,
     panels_by_rows,
     row_tile,
@@ -31,130 +32,192 @@ from gradwire_engine.plans.compiled.vector_intrinsics import (
     store_element,
 )
 
-# Where the table of kernels has the address of which.
-PRODUCT, UPDATE, GATHER = range(3)
-
-# k is taken in blocks of so many elements, and the left operand of a product in blocks of rows of at most so many
-# bytes, which fit into the second cache beside the right one.
-K_BLOCK = 1024
+# Products and updates take the depth in blocks of this many elements. A product takes the rows of its left operand in
+# blocks of at most this many bytes, which fit into the L2 cache beside the right operand.
+DEPTH_BLOCK = 1024
 _BLOCK_BYTES = 256 * 1024
 # Rows that are gathered together, panel by panel.
 _GATHER_ROWS = 8
-# Rows of a tile of an update: they must divide a line.
-_MOST_UPDATE_ROWS = 8
+# The rows of a tile of an update. They must divide a line.
+_MAX_UPDATE_ROWS = 8
+
+
+class Product(NamedTuple):
+    """result[rows, panels] = end(bias + left[rows, depth] @ right[depth, panels]).
+
+    bias: the address of a line for each panel, or 0 for none. end: how a tile ends, see tiles.py. other: the matrix
+    that WHERE_POSITIVE reads, with the strides of the result.
+    """
+
+    left: int
+    left_panel: int
+    depth: int
+    right: int
+    right_panel: int
+    panels: int
+    result: int
+    result_panel: int
+    bias: int
+    end: int
+    other: int
+    rows: int
+
+
+class Update(NamedTuple):
+    """result[left_rows, panels] += left[depth, left_rows]^T @ right[depth, panels], with left_rows in one panel."""
+
+    left: int
+    left_rows: int
+    right: int
+    right_panel: int
+    panels: int
+    result: int
+    result_panel: int
+    depth: int
+
+
+class Gather(NamedTuple):
+    """Copies rows of a row-major matrix to the first rows of panels, converted to elements.
+
+    source, code, source_size: the matrix, the code of its dtype and its item size. order: the address of the indices of
+    the rows, int64. relu: whether to replace negative elements by 0.
+    """
+
+    source: int
+    code: int
+    source_size: int
+    features: int
+    order: int
+    rows: int
+    relu: int
+    target: int
+    target_panel: int
+
+
+class Kernels(NamedTuple):
+    """The addresses of the kernels for one element type."""
+
+    product: int
+    update: int
+    gather: int
 
 
 @njit
-def _product(
-    left, left_panel, depth, right, right_panel, panels, result, result_panel, bias, end, other, rows, most_rows,
-    shapes, zero,
-):  # fmt: skip
+def _product(p, shapes, zero):
     size = item_size(zero)
     lanes = LINE_BYTES // size
-    block_rows = max(most_rows, _BLOCK_BYTES // (min(depth, K_BLOCK) * size) // most_rows * most_rows)
-    for k in range(0, depth, K_BLOCK):
-        k_count = min(K_BLOCK, depth - k)
-        begin = FROM_RESULT if k > 0 else FROM_BIAS if bias else FROM_ZERO
-        ending = end if k + k_count == depth else AS_IS
-        for block in range(0, rows, block_rows):
-            count = min(block_rows, rows - block)
-            tiles = (count + most_rows - 1) // most_rows
+    max_rows = len(shapes) - 1
+    block_rows = max(max_rows, _BLOCK_BYTES // (min(p.depth, DEPTH_BLOCK) * size) // max_rows * max_rows)
+    for k in range(0, p.depth, DEPTH_BLOCK):
+        k_count = min(DEPTH_BLOCK, p.depth - k)
+        begin = FROM_RESULT if k > 0 else FROM_BIAS if p.bias else FROM_ZERO
+        end = p.end if k + k_count == p.depth else AS_IS
+        for block in range(0, p.rows, block_rows):
+            count = min(block_rows, p.rows - block)
+            tiles = (count + max_rows - 1) // max_rows
             tile_rows = (count + tiles - 1) // tiles
             panel = 0
-            while panel < panels:
+            while panel < p.panels:
                 together = shapes[tile_rows]
-                while together > panels - panel:
+                while together > p.panels - panel:
                     together //= 2
                 for row in range(block, block + count, tile_rows):
                     at = row * LINE_BYTES
-                    row_tile(
-                        min(tile_rows, block + count - row), together,
-                        left + at + k // lanes * left_panel, left_panel - LINE_BYTES + size, k_count,
-                        right + panel * right_panel + k * LINE_BYTES, right_panel,
-                        result + at + panel * result_panel, result_panel,
-                        begin, bias + panel * LINE_BYTES, ending, other + at + panel * result_panel, zero,
-                    )  # fmt: skip
+                    tile = Tile(
+                        left=p.left + at + k // lanes * p.left_panel,
+                        left_jump=p.left_panel - LINE_BYTES + size,
+                        depth=k_count,
+                        right=p.right + panel * p.right_panel + k * LINE_BYTES,
+                        right_panel=p.right_panel,
+                        result=p.result + at + panel * p.result_panel,
+                        result_panel=p.result_panel,
+                        begin=begin,
+                        bias=p.bias + panel * LINE_BYTES,
+                        end=end,
+                        other=p.other + at + panel * p.result_panel,
+                    )
+                    row_tile(min(tile_rows, block + count - row), together, tile, zero)
                 panel += together
 
 
 @njit
-def _update(left, left_rows, right, right_panel, panels, result, result_panel, depth, update_rows, shapes, zero):
+def _update(u, update_rows, shapes, zero):
     panel = 0
-    while panel < panels:
+    while panel < u.panels:
         together = shapes[update_rows]
-        while together > panels - panel:
+        while together > u.panels - panel:
             together //= 2
-        for row in range(0, left_rows, update_rows):
-            column_tile(
-                min(update_rows, left_rows - row), together,
-                left + row * item_size(zero), 0, depth,
-                right + panel * right_panel, right_panel,
-                result + panel * result_panel + row * LINE_BYTES, result_panel,
-                FROM_ZERO, 0, ADDED, 0, zero,
-            )  # fmt: skip
+        for row in range(0, u.left_rows, update_rows):
+            tile = Tile(
+                left=u.left + row * item_size(zero),
+                left_jump=0,
+                depth=u.depth,
+                right=u.right + panel * u.right_panel,
+                right_panel=u.right_panel,
+                result=u.result + panel * u.result_panel + row * LINE_BYTES,
+                result_panel=u.result_panel,
+                begin=FROM_ZERO,
+                bias=0,
+                end=ADDED,
+                other=0,
+            )
+            column_tile(min(update_rows, u.left_rows - row), together, tile, zero)
         panel += together
 
 
 @njit
-def _gather(source, code, source_size, features, order, rows, relu, target, target_panel, zero):
+def _gather(g, zero):
     size = item_size(zero)
     lanes = LINE_BYTES // size
-    for block in range(0, rows, _GATHER_ROWS):
-        end = min(block + _GATHER_ROWS, rows)
-        for panel in range((features + lanes - 1) // lanes):
-            count = min(lanes, features - panel * lanes)
+    for block in range(0, g.rows, _GATHER_ROWS):
+        end = min(block + _GATHER_ROWS, g.rows)
+        for panel in range((g.features + lanes - 1) // lanes):
+            count = min(lanes, g.features - panel * lanes)
             for row in range(block, end):
-                index = load_element(order + 8 * row, np.int64(0))
-                start = source + (index * features + panel * lanes) * source_size
-                to = target + panel * target_panel + row * LINE_BYTES
+                index = load_element(g.order + 8 * row, np.int64(0))
+                start = g.source + (index * g.features + panel * lanes) * g.source_size
+                to = g.target + panel * g.target_panel + row * LINE_BYTES
                 if count == lanes:
-                    convert_line(start, code, to, zero)
+                    convert_line(start, g.code, to, zero)
                 else:
                     for lane in range(count):
-                        convert_element(start + lane * source_size, code, to + lane * size, zero)
-                if relu:
+                        convert_element(start + lane * g.source_size, g.code, to + lane * size, zero)
+                if g.relu:
                     for lane in range(count):
                         store_element(to + lane * size, max(load_element(to + lane * size, zero), zero), zero)
 
 
 @cache
-def kernels(dtype: np.dtype[Any], registers: int) -> NDArray[np.int64]:
-    """Return the addresses of the kernels for elements of a dtype and so many registers of a line each.
-
-    product: result[rows, panels] = end(bias + left[rows, depth] @ right[depth, panels]); `bias` 0 stands for no bias.
-    update: result[left_rows, panels] += left[depth, left_rows]^T @ right[depth, panels]; left_rows lie in one panel.
-    gather: copies the rows `order` of a row-major matrix of the dtype with that code to the first rows of panels.
-    """
+def kernels(dtype: np.dtype[Any], registers: int) -> Kernels:
+    """Return the kernels for elements of a dtype, for a processor with so many registers of a line each."""
     zero = dtype.type(0)
     shapes = np.array(panels_by_rows(registers), np.int64)
-    most_rows = len(shapes) - 1
-    update_rows = _MOST_UPDATE_ROWS if most_rows >= _MOST_UPDATE_ROWS else _MOST_UPDATE_ROWS // 2
+    update_rows = _MAX_UPDATE_ROWS if len(shapes) > _MAX_UPDATE_ROWS else _MAX_UPDATE_ROWS // 2
 
-    def compiled(arguments: int) -> Any:
+    def compiled(arguments: Any) -> Any:
+        signature = types.void(types.NamedUniTuple(types.int64, len(arguments._fields), arguments))
+
         def compile_function(function: Any) -> Any:
             with compiling():
-                return cfunc(types.void(*[types.int64] * arguments), nopython=True, cache=True)(function)
+                return cfunc(signature, nopython=True, cache=True)(function)
 
         return compile_function
 
-    @compiled(12)
-    def product(left, left_panel, depth, right, right_panel, panels, result, result_panel, bias, end, other, rows):
-        _product(
-            left, left_panel, depth, right, right_panel, panels, result, result_panel, bias, end, other, rows,
-            most_rows, shapes, zero,
-        )  # fmt: skip
+    @compiled(Product)
+    def product(arguments):
+        _product(arguments, shapes, zero)
 
-    @compiled(8)
-    def update(left, left_rows, right, right_panel, panels, result, result_panel, depth):
-        _update(left, left_rows, right, right_panel, panels, result, result_panel, depth, update_rows, shapes, zero)
+    @compiled(Update)
+    def update(arguments):
+        _update(arguments, update_rows, shapes, zero)
 
-    @compiled(9)
-    def gather(source, code, source_size, features, order, rows, relu, target, target_panel):
-        _gather(source, code, source_size, features, order, rows, relu, target, target_panel, zero)
+    @compiled(Gather)
+    def gather(arguments):
+        _gather(arguments, zero)
 
-    # The functions must outlive the addresses.
+    # The functions must outlive their addresses.
     _kept.extend((product, update, gather))
-    return np.array([function.address for function in (product, update, gather)], np.int64)
+    return Kernels(product.address, update.address, gather.address)
 
 
 _kept: list[Any] = []

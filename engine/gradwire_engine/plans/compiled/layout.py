@@ -1,11 +1,11 @@
-"""Where the compiled plan keeps weights and values: matrices in panels, and the tables that say where each begins.
+"""How the compiled plan stores matrices: in panels, with tables that hold the address of each.
 
-A panel holds 64 bytes' worth of a matrix's columns (16 of float32, 8 of float64), row after row; the last one is filled
-up with zeros. So one row of one panel is a line of the cache and a vector register, and a product reads both its
-operands straight through, whatever their shapes.
+A panel holds the columns of a matrix that fit into 64 bytes (16 of float32, 8 of float64), row after row. The last
+panel is padded with zeros. One row of one panel, a line, is a cache line and a vector register, and a product reads
+both its operands sequentially, whatever their shapes.
 
-A weight matrix has a row for each input and a column for each output; a batch has a row for each example. The number of
-rows from panel to panel is odd, so that the panels of a matrix do not compete for the same sets of the caches.
+A weight matrix has a row for each input and a column for each output. A batch has a row for each example. The number of
+rows of a panel is odd, so that the panels of a matrix do not compete for the same cache sets.
 """
 
 from typing import Any, NamedTuple
@@ -17,14 +17,16 @@ from gradwire_engine.backend import Array
 from gradwire_engine.network import DenseLayer, Network
 from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
 
-# The columns of the table of layers: widths, where weights and biases begin, the bytes from panel to panel.
+# The columns of the table of layers: widths, the address of the weights, the bytes from panel to panel, the address of
+# the biases, and whether a ReLU follows.
 INPUTS, OUTPUTS, WEIGHTS, WEIGHTS_PANEL, BIAS, RELU_AFTER = range(6)
-# The columns of the table of values: the address of a layer's values, and of the loss's gradient with respect to them.
+# The columns of the table of values: the address of the values of a layer, and of the gradient of the loss with respect
+# to them.
 VALUES, GRADIENTS = range(2)
 
 
 def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
-    """Return zeros of shape (panels, rows, lanes) that begin at a multiple of a line."""
+    """Return zeros of shape (panels, rows, lanes), aligned to a line."""
     shape = (panels, rows, LINE_BYTES // dtype.itemsize)
     memory = np.zeros(panels * rows * LINE_BYTES + LINE_BYTES, np.uint8)
     start = -memory.ctypes.data % LINE_BYTES
@@ -32,7 +34,7 @@ def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
 
 
 def panel_count(dtype: np.dtype[Any], columns: int) -> int:
-    """Return how many panels so many columns need."""
+    """Return the number of panels of a matrix with so many columns."""
     return -(-columns * dtype.itemsize // LINE_BYTES)
 
 
@@ -44,10 +46,10 @@ class LayerWeights:
     """The weights and biases of one layer in panels."""
 
     def __init__(self, layer: DenseLayer, vector: Array) -> None:
-        """Take them from a flat vector."""
+        """Copy them from the flat vector of a network."""
         dtype = vector.dtype
         panels = panel_count(dtype, layer.out_features)
-        # Whole squares of lines are transposed, also the last one.
+        # Only whole blocks of lanes x lanes elements are transposed, so the last one needs all its rows.
         rows = panel_count(dtype, layer.in_features) * LINE_BYTES // dtype.itemsize
         self._layer = layer
         self._weights = lines(dtype, panels, _panel_rows(rows))
@@ -58,14 +60,14 @@ class LayerWeights:
         self._biases.reshape(-1)[: layer.out_features] = b
 
     def write(self, vector: Array) -> None:
-        """Put them into a flat vector."""
+        """Copy them into the flat vector of a network."""
         W, b = self._layer.weights(vector)
         for panel, columns in enumerate(self._columns()):
             W[columns] = self._weights[panel, : self._layer.in_features, : columns.stop - columns.start].T
         b[:] = self._biases.reshape(-1)[: self._layer.out_features]
 
     def row(self) -> list[int]:
-        """Return the layer's row in the table of layers."""
+        """Return the row of this layer in the table of layers."""
         at, panel = self._weights.ctypes.data, self._weights.strides[0]
         layer = self._layer
         return [layer.in_features, layer.out_features, at, panel, self._biases.ctypes.data, int(layer.relu)]
@@ -76,9 +78,10 @@ class LayerWeights:
 
 
 class Scratch(NamedTuple):
-    """What the loops know of a workspace: the table of values, the bytes from panel to panel, and more addresses.
+    """A workspace as the loops see it.
 
-    losses has a place for each row. ones_at points to a line of ones for each row.
+    table: the table of values. panel_bytes: the bytes from panel to panel. targets_at: the address of the targets as a
+    matrix. ones_at: the address of a line of ones for each row. losses: the loss of each row.
     """
 
     table: NDArray[np.int64]
@@ -89,7 +92,7 @@ class Scratch(NamedTuple):
 
 
 class Workspace:
-    """Room for the values and gradients of all layers for up to so many rows, and for their targets as a matrix."""
+    """Memory for the values and gradients of all layers, and for the targets, of up to `rows` rows."""
 
     def __init__(self, network: Network, dtype: np.dtype[Any], rows: int) -> None:
         height = _panel_rows(rows)
@@ -102,22 +105,21 @@ class Workspace:
         self._ones[:] = 1
         # The inputs have no gradient.
         gradients_at = [0, *(array.ctypes.data for array in self._gradients)]
+        addresses = [[values.ctypes.data, at] for values, at in zip(self._values, gradients_at, strict=True)]
         self.scratch = Scratch(
-            np.array(
-                [[values.ctypes.data, at] for values, at in zip(self._values, gradients_at, strict=True)], np.int64
-            ),
-            height * LINE_BYTES,
-            self._targets.ctypes.data,
-            self._ones.ctypes.data,
-            np.zeros(rows),
+            table=np.array(addresses, np.int64),
+            panel_bytes=height * LINE_BYTES,
+            targets_at=self._targets.ctypes.data,
+            ones_at=self._ones.ctypes.data,
+            losses=np.zeros(rows),
         )
 
     def outputs(self, rows: int, columns: int) -> Array:
-        """Return a copy of what the last layer gave, (rows, columns)."""
+        """Return a copy of the outputs of the last layer, of shape (rows, columns)."""
         return self._values[-1][:, :rows].transpose(1, 0, 2).reshape(rows, -1)[:, :columns].copy()
 
 
-def room_to_transpose(network: Network, dtype: np.dtype[Any]) -> Array:
-    """Return room for the transposed weights of two panels of any layer's inputs."""
+def transpose_buffer(network: Network, dtype: np.dtype[Any]) -> Array:
+    """Return memory for the transposed weights of two panels of the inputs of any layer."""
     lanes = LINE_BYTES // dtype.itemsize
     return lines(dtype, 2, panel_count(dtype, max(layer.out_features for layer in network.layers)) * lanes)

@@ -1,14 +1,23 @@
-"""Vector code on lines of 64 bytes, as LLVM has it: what tiles.py and lines.py are made of."""
+"""LLVM vector code on lines of 64 bytes, from which tiles.py and vector_intrinsics.py are written."""
 
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
 
 LINE_BYTES = 64
 
 I64 = ir.IntType(64)
 I32 = ir.IntType(32)
+
+
+def integers_of(context: Any, builder: ir.IRBuilder, tuple_type: Any, value: ir.Value) -> list[ir.Value]:
+    """Return the items of a tuple of integers and booleans, each as an int64."""
+    return [
+        context.cast(builder, builder.extract_value(value, index), kind, types.int64)
+        for index, kind in enumerate(tuple_type)
+    ]
 
 
 class Vectors:
@@ -63,7 +72,7 @@ class Vectors:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), picks))
 
     def valid_lanes(self, count: ir.Value) -> ir.Value:
-        """A vector of bits: the lanes before `count`."""
+        """Return a vector of bits that is set in the lanes before `count`."""
         vector = ir.VectorType(I64, self.lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         one = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
@@ -71,7 +80,7 @@ class Vectors:
         return self.builder.icmp_signed("<", ir.Constant(vector, list(range(self.lanes))), counts)
 
     def reduce(self, value: ir.Value, combine: Any) -> ir.Value:
-        """Combine the lanes pairwise, always in the same tree, and return the scalar."""
+        """Combine the lanes pairwise, always in the same order, and return the scalar."""
         half = self.lanes // 2
         while half:
             picks = [(lane + half) % self.lanes for lane in range(self.lanes)]

@@ -1,6 +1,6 @@
-"""Compile all code of the plan and compare it with the reference plan; run as a module by `availability`.
+"""Compiles all code of the compiled plan, and compares the plan with the reference plan.
 
-Exits with an error where they differ. What it compiles is kept on disk.
+`availability` runs this module. It fails if the plans disagree. The compiled code is kept on disk.
 """
 
 from gradwire_engine.plans import agreement

@@ -1,6 +1,6 @@
-"""Work on single lines, rows and elements, as LLVM vector code: conversion, softmax, transposition; calls by address.
+"""Intrinsics on single lines and elements, as LLVM vector code, and calls by address.
 
-Addresses are plain integers here, as in tiles.py, and nothing checks bounds.
+Addresses are plain integers here, as in tiles.py, and nothing checks bounds. `zero` is a 0 of the element type.
 """
 
 from typing import Any
@@ -10,17 +10,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gradwire_engine.plans.compiled.llvm_vectors import I64, LINE_BYTES, Vectors
+from gradwire_engine.plans.codes import SOURCE_TYPES
+from gradwire_engine.plans.compiled.llvm_vectors import I64, LINE_BYTES, Vectors, integers_of
 
 
 @intrinsic
 def transpose_block(typing_context, source, target, zero):
-    """Transpose a square of lines: lanes x lanes elements at `source` to `target`."""
+    """Transpose a block of lanes x lanes elements from `source` to `target`."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
         rows = [v.load(v.shift(arguments[0], row * LINE_BYTES)) for row in range(v.lanes)]
-        # Swap blocks off the diagonal, of half the size in each round.
+        # Swap the blocks off the diagonal; each round halves their size.
         half = v.lanes // 2
         while half:
             for row in range(v.lanes):
@@ -42,7 +43,7 @@ def transpose_block(typing_context, source, target, zero):
 
 @intrinsic
 def line_max(typing_context, address, count, zero):
-    """Return the largest of the first `count` elements of a line; a NaN may be passed over."""
+    """Return the largest of the first `count` elements of a line. It may ignore a NaN."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
@@ -55,13 +56,13 @@ def line_max(typing_context, address, count, zero):
 
 @intrinsic
 def first_equal(typing_context, address, count, value):
-    """Return the place of the first of the first `count` elements of a line that is equal to `value`, or else lanes."""
+    """Return the index of the first of `count` elements of a line that equals `value`; if none does, lanes."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
         equal = builder.fcmp_ordered("==", v.load(arguments[0]), v.splat(arguments[2]))
         bits = builder.bitcast(builder.and_(equal, v.valid_lanes(arguments[1])), ir.IntType(v.lanes))
-        # One bit more, so that there is always one to find.
+        # An extra bit, so that cttz always finds one.
         found = builder.or_(builder.zext(bits, I64), ir.Constant(I64, 1 << v.lanes))
         return builder.cttz(found, ir.Constant(ir.IntType(1), 1))
 
@@ -70,7 +71,7 @@ def first_equal(typing_context, address, count, value):
 
 @intrinsic
 def scale_line(typing_context, address, factor):
-    """Multiply the elements of a line."""
+    """Multiply the elements of a line by `factor`, in place."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[1]))
@@ -80,27 +81,28 @@ def scale_line(typing_context, address, factor):
     return types.void(types.int64, factor), generate
 
 
-# 1/k! for exp(r) = sum of r^k / k! with |r| <= ln(2)/2; the rest of the series is below half a unit in the last place.
+# The number of terms of exp(r) = sum of r^k / k! for |r| <= ln(2)/2. The remainder is below half a unit in the last
+# place.
 _EXP_TERMS = {4: 8, 8: 14}
-# ln(2) in two parts, so that n * the first is exact.
+# ln(2) in two parts (Cody and Waite), so that n times the first part is exact.
 _LN2 = {4: (0.693359375, -2.12194440054690583e-4), 8: (0.693147180369123816490, 1.90821492927058770002e-10)}
-# Below these, exp(x) is not a normal number.
-_EXP_LEAST = {4: -87.0, 8: -708.0}
+# Below this, exp(x) is not a normal number.
+_EXP_MIN = {4: -87.0, 8: -708.0}
 
 
 @intrinsic
 def exp_line(typing_context, source, count, shift, target):
-    """target = exp(source - shift) in the first `count` elements of a line, 0 in the others; returns their sum.
+    """Set the first `count` elements of the line `target` to exp(source - shift) and the others to 0. Return the sum.
 
-    source - shift must not be positive; what is too small for a normal number comes out as the smallest one.
+    source - shift must not be positive. A result too small for a normal number becomes the smallest normal number.
     """
 
     def generate(context, builder, signature, arguments):
         source, count, shift, target = arguments
         v = Vectors(builder, context.get_value_type(signature.args[2]))
         x = builder.fsub(v.load(source), v.splat(shift))
-        least = v.constant(_EXP_LEAST[v.size])
-        x = builder.select(builder.fcmp_ordered("<", x, least), least, x)
+        minimum = v.constant(_EXP_MIN[v.size])
+        x = builder.select(builder.fcmp_ordered("<", x, minimum), minimum, x)
         # exp(x) = 2^n exp(r), n = round(x / ln 2).
         n = v.round(builder.fmul(x, v.constant(1.4426950408889634)))
         minus_n = builder.fneg(n)
@@ -116,7 +118,7 @@ def exp_line(typing_context, source, count, shift, target):
             value = v.fma(value, r, v.constant(coefficient))
         integers = ir.VectorType(ir.IntType(8 * v.size), v.lanes)
         bits, offset = (23, 127) if v.is_float else (52, 1023)
-        # Saturating, because n is NaN where x is; value is then NaN already.
+        # A saturating conversion, because n is NaN where x is; value is already NaN there.
         convert = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(integers, [v.vector]),
@@ -144,7 +146,7 @@ def load_element(typing_context, address, zero):
 
 @intrinsic
 def store_element(typing_context, address, value, zero):
-    """Store a number as an element at an address."""
+    """Store an element at an address."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
@@ -156,7 +158,7 @@ def store_element(typing_context, address, value, zero):
 
 @intrinsic
 def item_size(typing_context, zero):
-    """Return the bytes of an element."""
+    """Return the size of an element in bytes."""
 
     def generate(context, builder, signature, arguments):
         return ir.Constant(I64, Vectors(builder, context.get_value_type(signature.args[0])).size)
@@ -166,7 +168,7 @@ def item_size(typing_context, zero):
 
 @intrinsic
 def element(typing_context, value, zero):
-    """Return a number as an element, of the type of `zero`."""
+    """Convert a number to the element type."""
 
     def generate(context, builder, signature, arguments):
         return arguments[0]
@@ -174,12 +176,8 @@ def element(typing_context, value, zero):
     return zero(zero, zero), generate
 
 
-# The dtypes of data that `convert` reads, in the order of their codes.
-SOURCES = ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64")
-
-
 def _convert(v: Vectors, source: ir.Value, dtype: str, lanes: int) -> ir.Value:
-    """Load `lanes` values of a dtype, unaligned, and convert them to elements; a vector, or a scalar for one."""
+    """Load `lanes` values of a dtype, unaligned, and convert them to elements: a vector, or for one lane a scalar."""
     width = int(dtype.lstrip("uintfloa"))
     is_float = dtype.startswith("float")
     kind = ({32: ir.FloatType(), 64: ir.DoubleType()} if is_float else {width: ir.IntType(width)})[width]
@@ -201,7 +199,7 @@ def _convert_intrinsic(whole_line: bool) -> Any:
             source, code, target, _ = arguments
             leave = builder.append_basic_block("converted")
             switch = builder.switch(code, leave)
-            for number, dtype in enumerate(SOURCES):
+            for number, dtype in enumerate(SOURCE_TYPES):
                 block = builder.append_basic_block(dtype)
                 switch.add_case(ir.Constant(I64, number), block)
                 with builder.goto_block(block):
@@ -217,22 +215,22 @@ def _convert_intrinsic(whole_line: bool) -> Any:
     return intrinsic(convert)
 
 
-# target = as many values of the dtype with that code as a line has elements, or one.
+# (source, code, target, zero): convert a line of values, or one value, of the dtype with that code.
 convert_line = _convert_intrinsic(whole_line=True)
 convert_element = _convert_intrinsic(whole_line=False)
 
 
 @intrinsic
 def call(typing_context, function, arguments):
-    """Call the function at an address, whose arguments are all integers of 64 bits, and which returns nothing."""
+    """Call the kernel at an address with a named tuple of integers and booleans, which it receives as int64s."""
 
     def generate(context, builder, signature, values):
-        integers = [
-            context.cast(builder, builder.extract_value(values[1], index), kind, types.int64)
-            for index, kind in enumerate(signature.args[1])
-        ]
-        function_type = ir.FunctionType(ir.VoidType(), [I64] * len(integers))
-        builder.call(builder.inttoptr(values[0], function_type.as_pointer()), integers)
+        integers = integers_of(context, builder, signature.args[1], values[1])
+        packed = ir.Constant(ir.ArrayType(I64, len(integers)), ir.Undefined)
+        for index, integer in enumerate(integers):
+            packed = builder.insert_value(packed, integer, index)
+        function_type = ir.FunctionType(ir.VoidType(), [packed.type])
+        builder.call(builder.inttoptr(values[0], function_type.as_pointer()), [packed])
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), generate

@@ -1,1 +1,4 @@
-"""The CUDA plan: data and weights stay on the GPU; epochs are graphs of fused kernels and cuBLAS products."""
+"""The CUDA plan for NVIDIA GPUs: data and weights stay on the GPU.
+
+An epoch is one launch of a persistent kernel, or a sequence of CUDA graphs of fused kernels and cuBLAS products.
+"""

@@ -1,18 +1,24 @@
-"""Whether the CUDA plan can be used on this machine's GPU; found out once in a process, by a few steps on it."""
+"""Whether the CUDA plan can run on the GPU of this machine. A few steps on it find that out, once in a process."""
 
 from functools import cache
 from types import ModuleType
 
+from gradwire_engine.backend import gpu_module
 from gradwire_engine.plans import agreement
 from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.plan import CudaPlan
 
 
+def unavailable_reason() -> str | None:
+    """Return why the CUDA plan cannot run here, or None if it compiles, runs and agrees with the reference plan."""
+    cupy, found = gpu_module()
+    return found if cupy is None else _check(cupy)
+
+
 @cache
-def cuda_obstacle(cupy: ModuleType) -> str:
-    """Return why the CUDA plan cannot be used, or "" if it compiles, runs, and agrees with the reference plan."""
+def _check(cupy: ModuleType) -> str | None:
     try:
         agreement.check(lambda problem, weights: CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=False)))
-    except Exception as error:  # Whatever CuPy, its compiler and the driver raise, for an old GPU for instance.
+    except Exception as error:  # CuPy, its compiler and the driver raise many kinds, for example for an old GPU.
         return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}"
-    return ""
+    return None

@@ -1,4 +1,4 @@
-"""A GPU, as the CUDA plan uses it, through CuPy: memory, kernels, matrix products, and graphs of them."""
+"""A GPU as the CUDA plan uses it, through CuPy: memory, kernels, matrix products, and graphs of them."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -11,32 +11,37 @@ from gradwire_engine.backend import Array
 from gradwire_engine.plans.cuda import kernels
 
 _OPTIONS = ("--std=c++14",)
+# The modes of cuBLAS: CUBLAS_DEFAULT_MATH, which does not use TF32, and CUBLAS_TF32_TENSOR_OP_MATH.
+_DEFAULT_MATH, _TF32_MATH = 0, 3
 
 
 class Device:
-    """The GPU that CuPy sees first. Arrays on it are CuPy's; all work is done in order, on one stream."""
+    """The first GPU that CuPy sees. Its arrays are CuPy arrays. All work runs in order on one stream."""
 
     def __init__(self, cupy: Any, dtype: "np.dtype[Any]", *, tf32: bool) -> None:
-        """Compile the kernels for arithmetic in `dtype`.
+        """Compile the kernels of single steps.
 
-        tf32: let float32 products round their factors to 10 bits, on tensor cores; else they are exact float32.
+        Args:
+            cupy: The module.
+            dtype: The dtype of the arithmetic, float32 or float64.
+            tf32: Whether float32 products may round their factors to 10 bits of mantissa, to run on tensor cores.
         """
         self._cupy = cupy
         module = cupy.RawModule(code=kernels.step_source(dtype.name), options=_OPTIONS)
-        self._kernels = {name: module.get_function(name) for name in kernels.NAMES}
+        self._kernels = {name: module.get_function(name) for name in kernels.STEP_KERNELS}
         self._dtype = dtype
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._cublas = cupy.cuda.cublas
         self._handle = cupy.cuda.device.get_cublas_handle()
-        # 0 is the default, which does not use TF32; 3 is CUBLAS_TF32_TENSOR_OP_MATH.
-        self._cublas.setMathMode(self._handle, 3 if tf32 else 0)
+        self._cublas.setMathMode(self._handle, _TF32_MATH if tf32 else _DEFAULT_MATH)
         self._multiply = self._cublas.sgemm if dtype == np.float32 else self._cublas.dgemm
         attributes = cupy.cuda.Device().attributes
         self._multiprocessors: int = attributes["MultiProcessorCount"]
-        self._most_shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"] * attributes["CooperativeLaunch"]
+        # 0 if the GPU has no cooperative launches.
+        self._max_shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"] * attributes["CooperativeLaunch"]
 
     def free_bytes(self) -> int:
-        """Return how much memory can still be had; what CuPy's pool holds and does not use counts too."""
+        """Return how much memory can be allocated, including what the pool of CuPy holds and does not use."""
         free, _total = self._cupy.cuda.runtime.memGetInfo()
         return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
@@ -46,55 +51,58 @@ class Device:
             return self._cupy.zeros(shape, dtype)
 
     def copy_in(self, target: Any, array: Array) -> None:
-        """Copy a host array into the beginning of a device array of the same type."""
+        """Copy a host array into the beginning of a device array of the same dtype."""
         with self._stream:
             target.ravel()[: array.size].set(np.ascontiguousarray(array).ravel())
 
     def copy_out(self, array: Any) -> NDArray[Any]:
-        """Return a device array on the host, after all work before it."""
+        """Return a device array on the host, after all work that was launched before."""
         with self._stream:
             host: NDArray[Any] = array.get()
         return host
 
-    def launch(self, kernel: str, threads: int, *arguments: Any) -> None:
-        """Run a kernel of kernels.cu with at least so many threads."""
+    def launch(self, kernel: str, threads: int, arguments: tuple[Any, ...]) -> None:
+        """Run one of STEP_KERNELS with at least so many threads."""
         blocks = -(-threads // kernels.BLOCK)
         size = min(threads, kernels.BLOCK)
         with self._stream:
-            self._kernels[kernel]((blocks,), (size,), arguments)
+            self._kernels[kernel]((blocks,), (size,), _converted(arguments))
 
-    def run_together(self, blocks: int, shared_bytes: int) -> bool:
-        """Whether so many blocks of narrow_steps, each with so much shared memory, can run at once.
+    def fits_cooperative(self, blocks: int, shared_bytes: int) -> bool:
+        """Whether so many blocks of the persistent kernel, each with so much shared memory, can run at the same time.
 
-        CuPy would start fewer, with a warning, where they cannot.
+        If they cannot, CuPy would start fewer, with a warning.
         """
-        if shared_bytes > self._most_shared_bytes:
+        if shared_bytes > self._max_shared_bytes:
             return False
-        self._narrow_steps.max_dynamic_shared_size_bytes = shared_bytes
-        each = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._narrow_steps.kernel.ptr, kernels.THREADS, shared_bytes
+        self._persistent_kernel.max_dynamic_shared_size_bytes = shared_bytes
+        blocks_per_multiprocessor = self._cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._persistent_kernel.kernel.ptr, kernels.PERSISTENT_THREADS, shared_bytes
         )
-        return blocks <= int(each) * self._multiprocessors
+        return blocks <= int(blocks_per_multiprocessor) * self._multiprocessors
 
-    def launch_together(self, blocks: int, shared_bytes: int, *arguments: Any) -> None:
-        """Run narrow_steps on so many blocks at once, which `run_together` has allowed."""
-        self._narrow_steps.max_dynamic_shared_size_bytes = shared_bytes
+    def launch_cooperative(self, blocks: int, shared_bytes: int, arguments: kernels.PersistentArguments) -> None:
+        """Run the persistent kernel in so many blocks, which `fits_cooperative` has allowed."""
+        kernel = self._persistent_kernel
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
         with self._stream:
-            self._narrow_steps((blocks,), (kernels.THREADS,), arguments, shared_mem=shared_bytes)
+            kernel((blocks,), (kernels.PERSISTENT_THREADS,), _converted(arguments), shared_mem=shared_bytes)
 
-    def multiply(self, a: Any, b: Any, out: Any, *, a_turned: bool, b_turned: bool, alpha: float, beta: float) -> None:
-        """Set out = alpha * a @ b + beta * out, all row-major; a or b transposed where they are `turned`.
+    def multiply(
+        self, a: Any, b: Any, out: Any, *, transpose_a: bool, transpose_b: bool, alpha: float, beta: float
+    ) -> None:
+        """Set out = alpha * op(a) @ op(b) + beta * out, where op transposes if told to. All matrices are row-major.
 
-        To cuBLAS, whose matrices are column-major, each of ours is its own transpose.
+        To cuBLAS, whose matrices are column-major, each of ours is its transpose.
         """
         rows, columns = out.shape
-        inner = a.shape[0] if a_turned else a.shape[1]
+        inner = a.shape[0] if transpose_a else a.shape[1]
         factors = np.array([alpha, beta], self._dtype)
         with self._stream:
             self._multiply(
                 self._handle,
-                int(b_turned),
-                int(a_turned),
+                int(transpose_b),
+                int(transpose_a),
                 columns,
                 rows,
                 inner,
@@ -109,7 +117,7 @@ class Device:
             )
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` asks for, without doing it, and return what does it all, as often as it is called."""
+        """Record the launches of `work` as a CUDA graph without running them; return a function that runs the graph."""
         with self._stream:
             self._stream.begin_capture()
             try:
@@ -119,8 +127,13 @@ class Device:
         return lambda: graph.launch(self._stream)
 
     @cached_property
-    def _narrow_steps(self) -> Any:
+    def _persistent_kernel(self) -> Any:
         # Compiled when it is first needed.
-        text = kernels.narrow_source(self._dtype.name)
+        text = kernels.persistent_source(self._dtype.name)
         module = self._cupy.RawModule(code=text, options=_OPTIONS, enable_cooperative_groups=True)
-        return module.get_function("narrow_steps")
+        return module.get_function(kernels.PERSISTENT_KERNEL)
+
+
+def _converted(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make each int or bool an int32, which is the int of CUDA; CuPy would pass it as a long long or a bool."""
+    return tuple(np.int32(argument) if isinstance(argument, int) else argument for argument in arguments)

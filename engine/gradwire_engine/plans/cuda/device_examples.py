@@ -1,22 +1,29 @@
-"""A set of examples on the device, as the kernels take it."""
+"""A set of examples in the memory of the device."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from gradwire_engine.plans.cuda.kernels import typed
+from gradwire_engine.plans.codes import source_code
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """Inputs, and targets that are class indices (`is_labels`) or a matrix; each in a type that the kernels read."""
+class DeviceExamples:
+    """Inputs of shape (rows, features), and targets: class indices of shape (rows,) or a matrix (rows, outputs)."""
 
     inputs: Any
     targets: Any
-    is_labels: bool
 
     @property
-    def target_arguments(self) -> tuple[Any, np.int32, np.int32]:
-        """What a kernel is given for the targets: the data, its type, and what it is."""
-        return *typed(self.targets), np.int32(self.is_labels)
+    def input_type(self) -> int:
+        """The code of the dtype of the inputs."""
+        return source_code(self.inputs.dtype)
+
+    @property
+    def target_type(self) -> int:
+        """The code of the dtype of the targets."""
+        return source_code(self.targets.dtype)
+
+    @property
+    def is_labels(self) -> bool:
+        """Whether the targets are class indices."""
+        return bool(self.targets.ndim == 1)

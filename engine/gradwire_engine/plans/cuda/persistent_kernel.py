@@ -1,4 +1,4 @@
-"""Many SGD steps in one launch of narrow.cu: for which problems, and what its blocks need."""
+"""The persistent kernel (persistent.cu): the problems that it suits, its layout, and its launches."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 
 from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Problem
+from gradwire_engine.plans.codes import loss_terms
 from gradwire_engine.plans.cuda.device import Device
-from gradwire_engine.plans.cuda.device_examples import Columns
-from gradwire_engine.plans.cuda.kernels import OWN, loss_code, loss_factors, typed
+from gradwire_engine.plans.cuda.device_examples import DeviceExamples
+from gradwire_engine.plans.cuda.kernels import OUTPUTS_PER_BLOCK, PersistentArguments
 
-# Beyond these, the products of cuBLAS, for which the whole GPU shares a layer's work, are expected to be faster.
-_WIDEST_LAYER = 128
-_LARGEST_BATCH = 128
+# For wider layers and larger batches, cuBLAS products, which divide a layer among the whole GPU, are expected to be
+# faster.
+_MAX_WIDTH = 128
+_MAX_BATCH = 128
 # Steps in one launch, which cannot be interrupted: about a second.
 _STEPS_PER_LAUNCH = 1 << 16
 _INDEX_BYTES = 8
@@ -22,9 +24,10 @@ _INDEX_BYTES = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """How many blocks there are, and what each needs.
+    """The number of blocks, and what each of them needs.
 
-    table: int32 (layers, 5), a row for each `struct Layer` of narrow.cu. width: the outputs of all layers together.
+    table: int32 of shape (layers, 5), a row for each `struct Layer` of persistent.cu. width: the outputs of all layers
+    together. shared_bytes: the shared memory of a block.
     """
 
     table: NDArray[np.int32]
@@ -34,72 +37,89 @@ class Layout:
 
     @classmethod
     def of(cls, network: Network, batch: int, itemsize: int) -> "Layout":
-        """Lay out batches of so many rows, whose elements have so many bytes."""
+        """Return the layout for batches of so many rows and elements of so many bytes."""
         rows, width = [], 0
         for layer in network.layers:
             rows.append((layer.in_features, layer.out_features, layer.relu, layer.offset, width))
             width += layer.out_features
         first = network.layers[0]
-        blocks = -(-first.out_features // OWN)
+        blocks = -(-first.out_features // OUTPUTS_PER_BLOCK)
         rows_each = -(-batch // blocks)
-        elements = batch * OWN + OWN * (first.in_features + 1) + (network.size - first.size) + 2 * rows_each * width
+        own_elements = batch * OUTPUTS_PER_BLOCK + OUTPUTS_PER_BLOCK * (first.in_features + 1)
+        elements = own_elements + (network.size - first.size) + 2 * rows_each * width
         return cls(np.array(rows, np.int32), width, blocks, batch * _INDEX_BYTES + elements * itemsize)
 
 
-def fits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
-    """Whether narrow.cu is the way to train so on that device."""
-    if batch > _LARGEST_BATCH or max(layer.out_features for layer in network.layers) > _WIDEST_LAYER:
+def suits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
+    """Whether the persistent kernel is the way to train a network on a device with batches of so many rows."""
+    if batch > _MAX_BATCH or max(layer.out_features for layer in network.layers) > _MAX_WIDTH:
         return False
     layout = Layout.of(network, batch, itemsize)
-    return device.run_together(layout.blocks, layout.shared_bytes)
+    return device.fits_cooperative(layout.blocks, layout.shared_bytes)
 
 
-class NarrowSteps:
-    """SGD steps of a problem, for batches of up to so many rows; MemoryError if the device has no room for it."""
+class PersistentKernel:
+    """The persistent kernel for one problem and one batch size."""
 
     def __init__(self, problem: Problem, batch: int, device: Device) -> None:
+        """Allocate the exchange buffers.
+
+        Raises:
+            MemoryError: The device does not have enough memory.
+        """
         self._problem = problem
         self._batch = batch
         self._device = device
         self._layout = Layout.of(problem.network, batch, problem.dtype.itemsize)
         self._table = device.zeros(self._layout.table.shape, self._layout.table.dtype)
         device.copy_in(self._table, self._layout.table)
-        # Of two batches: see narrow.cu.
+        # Each for two batches; see persistent.cu.
         self._outputs = device.zeros(2 * batch * self._layout.width, problem.dtype)
         self._gradients = device.zeros(2 * batch * self._layout.width, problem.dtype)
         self._losses = device.zeros(2 * batch, np.dtype(np.float64))
         self._arrivals = device.zeros(1, np.dtype(np.uint32))
 
-    def run(self, weights: Any, columns: Columns, order: Any, learning_rate: float, loss_sum: Any) -> None:
-        """Take a step for every batch of `order`, the rows' places in `columns`.
+    def train(self, weights: Any, examples: DeviceExamples, order: Any, learning_rate: float, loss_sum: Any) -> None:
+        """Take one SGD step for every batch of rows.
 
-        Changes `weights`, and adds the losses to `loss_sum`.
+        Args:
+            weights: The flat vector, which is updated.
+            examples: The set.
+            order: The indices of the rows in the set, int64.
+            learning_rate: The learning rate.
+            loss_sum: float64 of shape (1,), to which the loss of each batch times its rows is added.
         """
-        problem, layout = self._problem, self._layout
-        factor, share = loss_factors(problem.loss, problem.network.out_features)
-        most = _STEPS_PER_LAUNCH * self._batch
-        for start in range(0, order.size, most):
-            rows = order[start : start + most]
+        max_rows = _STEPS_PER_LAUNCH * self._batch
+        for start in range(0, order.size, max_rows):
+            rows = order[start : start + max_rows]
             self._device.copy_in(self._arrivals, np.zeros(1, np.uint32))
-            self._device.launch_together(
-                layout.blocks,
-                layout.shared_bytes,
-                weights,
-                self._table,
-                np.int32(len(problem.network.layers)),
-                *typed(columns.inputs),
-                np.int32(problem.network.relu_input),
-                *columns.target_arguments,
-                rows,
-                np.int64(rows.size),
-                np.int32(self._batch),
-                np.int32(loss_code(problem.loss)),
-                np.float64(factor),
-                np.float64(share),
-                problem.dtype.type(learning_rate),
-                self._outputs,
-                self._gradients,
-                self._losses,
-                self._arrivals,
-                loss_sum,
-            )
+            arguments = self._arguments(weights, examples, rows, learning_rate, loss_sum)
+            self._device.launch_cooperative(self._layout.blocks, self._layout.shared_bytes, arguments)
+
+    def _arguments(
+        self, weights: Any, examples: DeviceExamples, rows: Any, learning_rate: float, loss_sum: Any
+    ) -> PersistentArguments:
+        loss = loss_terms(self._problem)
+        return PersistentArguments(
+            weights=weights,
+            layers=self._table,
+            layer_count=len(self._problem.network.layers),
+            inputs=examples.inputs,
+            input_type=examples.input_type,
+            relu_input=self._problem.network.relu_input,
+            targets=examples.targets,
+            target_type=examples.target_type,
+            is_labels=examples.is_labels,
+            order=rows,
+            row_count=np.int64(rows.size),
+            batch=self._batch,
+            loss=loss.code,
+            gradient_factor=np.float64(loss.gradient_factor),
+            loss_share=np.float64(loss.loss_share),
+            rate=self._problem.dtype.type(learning_rate),
+            exchange_outputs=self._outputs,
+            exchange_gradients=self._gradients,
+            exchange_losses=self._losses,
+            arrivals=self._arrivals,
+            loss_sum=loss_sum,
+        )

@@ -1,31 +1,25 @@
-// What the kernels share: reading data of any type, and what a row of outputs loses. It comes before their own text.
+// What all kernels share: access to data of any type, and the loss of one row. This text precedes the kernels.
 //
-// REAL, float or double, and INDEX, long long, are defined before this text. All matrices are row-major.
+// REAL (float or double), INDEX (long long), the codes of the losses, and FOR_EACH_SOURCE_TYPE, the codes and types of
+// data, are defined before this text. All matrices are row-major.
 
-// Calls `work` with the pointer to data in the type that it has. The codes of types are numbered in kernels.py.
+// Calls `work` with the pointer to data, cast to the type with that code.
 template <typename Work>
 __device__ void with_type(const void* data, int type, Work work) {
-    switch (type) {
-        case 0: work((const float*)data); break;
-        case 1: work((const double*)data); break;
-        case 2: work((const signed char*)data); break;
-        case 3: work((const unsigned char*)data); break;
-        case 4: work((const short*)data); break;
-        case 5: work((const unsigned short*)data); break;
-        case 6: work((const int*)data); break;
-        default: work((const INDEX*)data);
-    }
+#define SOURCE_CASE(code, Type) case code: work((const Type*)data); break;
+    switch (type) { FOR_EACH_SOURCE_TYPE(SOURCE_CASE) }
+#undef SOURCE_CASE
 }
 
 __device__ REAL element(const void* source, int type, INDEX at) {
-    REAL value;
+    REAL value = 0;
     with_type(source, type, [&](auto* data) { value = (REAL)data[at]; });
     return value;
 }
 
 __device__ REAL rectified(REAL value, int relu) { return relu && value < 0 ? (REAL)0 : value; }
 
-// What a row's outputs should have been: 1 at its class and 0 elsewhere, or its row of a matrix.
+// The targets of one row: 1 at its class and 0 elsewhere, or its row of a matrix.
 struct Target {
     const void* data;
     int type, is_label;
@@ -37,48 +31,54 @@ struct Target {
     }
 };
 
-// A set's targets: class indices, or a matrix of as many columns as there are outputs.
+// The targets of a set: class indices, or a matrix with a column for each output.
 struct Targets {
     const void* data;
     int type, is_labels;
 
-    // A row's; its label is read once, however many columns are looked at.
+    // Reads the label of the row once, however many columns are used.
     __device__ Target of(INDEX row, int width) const {
         return {data, type, is_labels, is_labels ? (INDEX)element(data, type, row) : row * width};
     }
 };
 
-// The loss of the set's row `row`, whose outputs these are. Where `train` says so, its gradient takes the place of the
-// outputs, through the ReLU that they may have come through. `loss` is 0 for softmax and cross-entropy, 1 for
-// cross-entropy of probabilities, 2 for squared errors; `factor` is 1 / rows, or what MSE has there.
-__device__ double row_loss(REAL* output, int width, Targets targets, INDEX row, int loss, int relu, REAL factor,
-                           int train) {
-    const Target target = targets.of(row, width);
+// How the loss of a row is computed. `kind` is one of the codes of the losses. `relu`: whether the outputs come from a
+// ReLU. `factor`: the factor of the gradient, 1 / rows times that of the loss. `train`: whether the gradient is needed.
+struct LossTerms {
+    Targets targets;
+    int kind, relu;
+    REAL factor;
+    int train;
+};
+
+// Returns the loss of row `row` of the set. For training, replaces its outputs by their gradient, through the ReLU.
+__device__ double row_loss(REAL* output, int width, LossTerms terms, INDEX row) {
+    const Target target = terms.targets.of(row, width);
     double sum = 0;
     REAL highest = 0, total = 0;
-    if (loss == 0) {
+    if (terms.kind == LOGITS) {
         highest = output[0];
         for (int column = 1; column < width; ++column) highest = output[column] > highest ? output[column] : highest;
         for (int column = 0; column < width; ++column) total += exp(output[column] - highest);
         total = log(total);
     }
     for (int column = 0; column < width; ++column) {
-        REAL wanted = target.at(column);
+        REAL expected = target.at(column);
         REAL gradient;
-        if (loss == 0) {
+        if (terms.kind == LOGITS) {
             REAL log_p = output[column] - highest - total;
-            sum -= (double)(wanted * log_p);
-            gradient = (exp(log_p) - wanted) * factor;
-        } else if (loss == 1) {
+            sum -= (double)(expected * log_p);
+            gradient = (exp(log_p) - expected) * terms.factor;
+        } else if (terms.kind == PROBABILITIES) {
             REAL p = output[column] < (REAL)1e-12 ? (REAL)1e-12 : output[column] > 1 ? (REAL)1 : output[column];
-            sum -= (double)(wanted * log(p));
-            gradient = -wanted / p * factor;
+            sum -= (double)(expected * log(p));
+            gradient = -expected / p * terms.factor;
         } else {
-            REAL error = output[column] - wanted;
+            REAL error = output[column] - expected;
             sum += (double)(error * error);
-            gradient = error * factor;
+            gradient = error * terms.factor;
         }
-        if (train) output[column] = relu && !(output[column] > 0) ? (REAL)0 : gradient;
+        if (terms.train) output[column] = terms.relu && !(output[column] > 0) ? (REAL)0 : gradient;
     }
     return sum;
 }

@@ -1,0 +1,27 @@
+"""A Module rebuilt from its spec and weights, without the class that the user wrote."""
+
+from gradwire_engine.backend import Array
+from gradwire_engine.layers import Linear, ReLU
+from gradwire_engine.module import Module, Sequential
+from gradwire_engine.spec.resolve import network
+from gradwire_proto.v1.spec_pb2 import ModelSpec
+
+
+def build(spec: ModelSpec, weights: Array) -> Module:
+    """Return a Sequential with the layers and names of a resolved model, and copies of its weights.
+
+    Args:
+        spec: A resolved model: every layer has a name, every Linear its widths.
+        weights: The flat vector of all weights, laid out as `Network` describes.
+    """
+    dense = iter(network(spec).layers)
+    modules: dict[str, Module] = {}
+    for layer in spec.layers:
+        if layer.HasField("linear"):
+            linear = Linear(layer.linear.out_features, dtype=weights.dtype)
+            W, b = next(dense).weights(weights)
+            linear.set_weights(W.copy(), b.copy())
+            modules[layer.name] = linear
+        else:
+            modules[layer.name] = ReLU()
+    return Sequential(**modules)
