@@ -1,4 +1,4 @@
-"""The event log's figures: epochs a second to one watcher, many watchers, and a long queue."""
+"""The figures of the event log: epochs per second for one watcher, many watchers, and a long queue."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ QUEUED = 10_000
 
 
 def main() -> None:
-    """Print every figure, with what is aimed at."""
+    """Print every figure and its aim."""
     print(f"\nevent log, on {processor_model()}, {os.cpu_count()} cores\n")
     with gw.LocalServer() as server:
         _short_epochs(server)
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _short_epochs(server: gw.LocalServer) -> None:
-    """One job whose epochs are over at once: what is stored, and has reached a watcher, per second."""
+    """One job with very short epochs: how many per second are stored and received by a watcher."""
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
@@ -67,15 +67,15 @@ def _short_epochs(server: gw.LocalServer) -> None:
 
 
 async def _many_watchers(server: gw.LocalServer) -> None:
-    """Each job has several watchers; how long after it was stored an event is received.
+    """Several watchers for each of many jobs: the delay from the time an event is stored until it is received.
 
-    All workers are held by other jobs until everyone watches.
+    Other jobs occupy all workers until all watchers are connected.
     """
     delays: list[float] = []
     received: list[int] = []
     spec = await _spec(server.address, JOB_EPOCHS)
     everyone = asyncio.Barrier(JOBS * WATCHERS_PER_JOB + 1)
-    # Ten watchers to a connection, as if they were a hundred programs.
+    # Ten watchers share a connection, as in a hundred programs.
     channels = [grpc.aio.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(JOBS)]
 
     async def watch(channel: grpc.aio.Channel, name: str) -> None:
@@ -83,11 +83,11 @@ async def _many_watchers(server: gw.LocalServer) -> None:
         async for response in TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=name)):
             now = time.time_ns()
             for event in response.events:
-                assert event.sequence == last + 1, "an event is missing or there twice"
+                assert event.sequence == last + 1, "an event is missing or duplicated"
                 last = event.sequence
                 if last > 1:
                     delays.append((now - event.time.ToNanoseconds()) / 1e6)
-            if last == 1:  # It is queued.
+            if last == 1:  # The job is queued.
                 await everyone.wait()
         received.append(last)
 
@@ -109,19 +109,19 @@ async def _many_watchers(server: gw.LocalServer) -> None:
         await asyncio.sleep(0.1)
     await running
     seconds = time.perf_counter() - started
-    assert set(received) == {max(received)}, "not everyone saw every event"
+    assert set(received) == {max(received)}, "a watcher missed events"
     for channel in channels:
         await channel.close()
     cuts = statistics.quantiles(delays, n=100)
     what = f"{JOBS} jobs, {len(watches)} watchers: events received"
-    line(what, f"{sum(received):,}", f"all of them, {sum(received) / seconds:,.0f} a second")
+    line(what, f"{sum(received):,}", f"all of them, {sum(received) / seconds:,.0f} per second")
     line("  from stored to received: p50", f"{cuts[49]:.1f} ms", "")
     line("                           p99", f"{cuts[98]:.1f} ms", "")
     line("  memory of the server", f"{peak / 1e6:.0f} MB", "")
 
 
 async def _long_queue(server: gw.LocalServer) -> None:
-    """What a long queue costs those who come to it, and a server that starts with it."""
+    """The cost of a long queue for new jobs, for lists, and for a server that starts with it."""
     server.start()
     spec = await _spec(server.address, 1_000_000)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -139,24 +139,24 @@ async def _long_queue(server: gw.LocalServer) -> None:
             began = time.perf_counter()
             await _create(channel, spec)
             submits.append(time.perf_counter() - began)
-        line("  to list a page of 50: median", f"{1000 * statistics.median(pages):.1f} ms", "")
-        line("  to submit one more: median", f"{1000 * statistics.median(submits):.1f} ms", "")
+        line("  time to list a page of 50: median", f"{1000 * statistics.median(pages):.1f} ms", "")
+        line("  time to submit one more: median", f"{1000 * statistics.median(submits):.1f} ms", "")
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     started = time.perf_counter()
     server.start()
-    line("  killed and started again, to ready", f"{time.perf_counter() - started:.2f} s", "")
+    line("  killed and restarted: time until ready", f"{time.perf_counter() - started:.2f} s", "")
     async with grpc.aio.insecure_channel(server.address) as channel:
         page = await TrainingServiceStub(channel).ListJobs(ListJobsRequest(page_size=1, filter="state = RUNNING"))
         while not page.jobs:
             page = await TrainingServiceStub(channel).ListJobs(ListJobsRequest(page_size=1, filter="state = RUNNING"))
-        line("  ... and until a job runs", f"{time.perf_counter() - started:.2f} s", "")
+        line("                        time until a job runs", f"{time.perf_counter() - started:.2f} s", "")
         assert page.jobs[0].state == JobState.JOB_STATE_RUNNING
     server.stop()
 
 
 async def _spec(address: str, epochs: int) -> JobSpec:
-    """A small job, whose data is uploaded."""
+    """Upload the data of a small job, and return its spec."""
     rng = np.random.default_rng(0)
     X, y = rng.random((64, 8), dtype=np.float32), rng.integers(0, 3, 64)
     references = {name: tensor_ref(array) for name, array in (("X", X), ("y", y))}

@@ -1,4 +1,4 @@
-"""The service's figures: time to the first epoch, remote against local, uploads, start and memory."""
+"""The figures of the service: time to the first epoch, remote and local training, uploads, start and memory."""
 
 import asyncio
 import itertools
@@ -21,16 +21,16 @@ from gradwire_engine.spec.tensors import tensor_ref
 
 TINY_JOBS = 200
 UPLOAD_BYTES = 200_000_000
-# The long job: about 10 s on one core.
+# A job of about 10 s on one core.
 LONG_ROWS, LONG_EPOCHS = 60_000, 30
 
 
 def main() -> None:
-    """Print every figure, with what is aimed at."""
+    """Print every figure and its aim."""
     print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
     started = time.perf_counter()
     with gw.LocalServer() as server:
-        line("start of `gradwire serve` to ready", f"{time.perf_counter() - started:.2f} s", "")
+        line("time from start of `gradwire serve` until ready", f"{time.perf_counter() - started:.2f} s", "")
         with gw.Client(server.address) as client:
             _first_epoch(client)
             _memory(server)
@@ -45,7 +45,7 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """From the call of submit to the first epoch in the hands of the caller."""
+    """The time from the call of submit until the caller has the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
@@ -68,7 +68,7 @@ def _memory(server: gw.LocalServer) -> None:
 
 
 def _remote_against_local(server: gw.LocalServer) -> None:
-    """The same job in turn; both in one thread, as a worker has it."""
+    """The same job, remote and local in turn, each on one thread, as in a worker."""
     os.environ["OMP_NUM_THREADS"] = "1"
     rng = np.random.default_rng(0)
     X, y = rng.random((LONG_ROWS, 784), dtype=np.float32), rng.integers(0, 10, LONG_ROWS)
@@ -87,18 +87,18 @@ def _remote_against_local(server: gw.LocalServer) -> None:
 
 
 def _upload(server: gw.LocalServer) -> None:
-    """New data of 200 MB over loopback, until it is durable and a blob; and the server's own memory meanwhile."""
+    """The upload of 200 MB over loopback until it is a durable blob, and the memory of the server during it."""
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
-    def own_memory() -> int:
+    def unshared_memory() -> int:
         memory = process.memory_info()
         return memory.rss - memory.shared
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.01):
-            peak = max(peak, own_memory())
+            peak = max(peak, unshared_memory())
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
@@ -110,7 +110,7 @@ def _upload(server: gw.LocalServer) -> None:
         await transport.close()
         return array.nbytes / 1e6 / seconds
 
-    before = own_memory()
+    before = unshared_memory()
     watcher = threading.Thread(target=watch)
     watcher.start()
     rates, bare_rates = [], []
@@ -123,12 +123,12 @@ def _upload(server: gw.LocalServer) -> None:
     runs = ", ".join(f"{rate:.0f}" for rate in rates)
     line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", f"aim: 500 MB/s or more; runs {runs}")
     runs = ", ".join(f"{rate:.0f}" for rate in bare_rates)
-    line("  beside it: the same bytes written to a new file, synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
-    line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
+    line("  for comparison: the same bytes written and synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
+    line("growth of the memory of the server during uploads", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """What disk and page cache give without gRPC and without a digest, in MB/s. The file stays, as a blob does."""
+    """Return the MB/s of writing a file without gRPC and without a digest. The file stays, as a blob does."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):
