@@ -37,7 +37,7 @@ class Result:
 
     Attributes:
         widths: The widths of the network.
-        batch_size: The rows of a batch.
+        batch_size: The number of rows in a batch.
         contender: The name of the contender.
         step_microseconds: The time of a training step.
         ratio: The time of training over that of gradwire, compared round by round.
@@ -77,7 +77,7 @@ def run(
     Args:
         device: Where they run.
         widths: The widths of the network.
-        batch_size: The rows of a batch.
+        batch_size: The number of rows in a batch.
         names: The contenders; the first one is gradwire.
         rounds: How many turns each has.
 

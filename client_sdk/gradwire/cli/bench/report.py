@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -67,18 +68,28 @@ class Report:
 def compare(comparison: Comparison, engine: Sequence[str] = ENGINE) -> Report:
     """Run a comparison in a child process, so that libraries find their threads and processors set when they load."""
     child = _start(comparison, engine)
-    timer = threading.Timer(comparison.timeout or threading.TIMEOUT_MAX, child.kill)
+    stopped = threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        os.killpg(child.pid, signal.SIGKILL)  # With the processes that libraries start to compile.
+
+    timer = threading.Timer(comparison.timeout or threading.TIMEOUT_MAX, stop)
     timer.daemon = True
-    timer.start()
-    assert child.stdout is not None
-    with child, child.stdout as lines:
-        head = json.loads(next(lines, "{}"))
-        parts = [json.loads(line) for line in lines]
-    stopped = not timer.is_alive()
-    timer.cancel()
+    with child:
+        timer.start()
+        assert child.stdout is not None
+        try:
+            lines = [json.loads(line) for line in child.stdout if line.endswith("\n")]
+        except BaseException:
+            stop()
+            raise
+        finally:
+            timer.cancel()
+    head, *parts = lines or [{}]
     error = None
     if child.returncode:
-        error = f"stopped after {comparison.timeout:.0f} s" if stopped else f"exit status {child.returncode}"
+        error = f"stopped after {comparison.timeout:.0f} s" if stopped.is_set() else f"exit status {child.returncode}"
     return Report(
         device=comparison.device_name,
         threads=comparison.threads,
@@ -106,7 +117,8 @@ def _start(comparison: Comparison, engine: Sequence[str]) -> "subprocess.Popen[s
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:threads])
     try:
-        return subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, **variables}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     finally:
         os.sched_setaffinity(0, before)
 

@@ -24,7 +24,7 @@ class Task:
         weights: Its initial weights, the flat vector.
         inputs: float32 of shape (rows, features).
         labels: Class indices of shape (rows,).
-        batch_size: The rows of a batch.
+        batch_size: The number of rows in a batch.
         order: The indices of the rows of all batches, a multiple of batch_size.
     """
 
