@@ -36,7 +36,8 @@ def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
     for module in ("gradwire_engine.plans", "gradwire_engine.plans.cuda.availability"):
         monkeypatch.setattr(f"{module}.gpu_module", lambda: (cupy, "a GPU"))
     monkeypatch.setattr(engine, "_EPOCH_FLOPS", 1e5)
-    (result,) = engine.run("gpu", (20, 16, 4), 5, ["gradwire"], rounds=1)
+    (result,), failed = engine.run("gpu", (20, 16, 4), 5, ["gradwire"], rounds=1)
+    assert not failed
     assert (result.contender, result.ratio, result.difference) == ("gradwire", 1.0, 0.0)
     assert cupy.cooperative_launches
 
