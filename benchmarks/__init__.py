@@ -1,1 +1,1 @@
-"""Every figure that the project states, printed by one command: `make bench`."""
+"""The benchmarks that print every figure in the documentation. `make bench` runs them, except the GPU benchmark."""

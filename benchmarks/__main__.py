@@ -7,7 +7,7 @@ from gradwire.cli.bench.command import bench
 
 
 def _engine() -> None:
-    """The engine beside its peers: what `gradwire bench` prints."""
+    """Compare the engine with its peers, as `gradwire bench` does."""
     bench(task=None, threads=None, rounds=5, only="", plot=None, gpu=False, as_json=False)
 
 
@@ -15,11 +15,11 @@ BENCHMARKS = {"service": service.main, "events": events.main, "mapped": mapped.m
 
 
 def main() -> None:
-    """Run each and print its figures."""
+    """Run the benchmarks and print their figures."""
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        raise SystemExit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        raise SystemExit(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(BENCHMARKS)}")
     for name in names:
         BENCHMARKS[name]()
 

@@ -1,4 +1,4 @@
-"""The event log's figures: epochs a second to one watcher, many watchers, and a long queue."""
+"""Benchmarks of the event log: epochs per second to one watcher, many watchers, and a long queue."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ import psutil
 import gradwire as gw
 from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, Sequential
-from gradwire._transport import Access, Transport
+from gradwire._access import Access
+from gradwire._transport import Transport
 from gradwire._uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
@@ -39,7 +40,7 @@ QUEUED = 10_000
 
 
 def main() -> None:
-    """Print every figure, with what is aimed at."""
+    """Print every figure with its aim."""
     print(f"\nevent log, on {processor_model()}, {os.cpu_count()} cores\n")
     with gw.LocalServer() as server:
         _short_epochs(server)
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def _short_epochs(server: gw.LocalServer) -> None:
-    """One job whose epochs are over at once: what is stored, and has reached a watcher, per second."""
+    """Measure how many epochs per second are stored and reach a watcher, with a job of very short epochs."""
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
@@ -67,15 +68,15 @@ def _short_epochs(server: gw.LocalServer) -> None:
 
 
 async def _many_watchers(server: gw.LocalServer) -> None:
-    """Each job has several watchers; how long after it was stored an event is received.
+    """Measure how long after it is stored an event is received, with several watchers for each job.
 
-    All workers are held by other jobs until everyone watches.
+    Other jobs occupy all workers until everyone watches.
     """
     delays: list[float] = []
     received: list[int] = []
     spec = await _spec(server.address, JOB_EPOCHS)
     everyone = asyncio.Barrier(JOBS * WATCHERS_PER_JOB + 1)
-    # Ten watchers to a connection, as if they were a hundred programs.
+    # Ten watchers on each connection, like a hundred programs.
     channels = [grpc.aio.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(JOBS)]
 
     async def watch(channel: grpc.aio.Channel, name: str) -> None:
@@ -83,7 +84,7 @@ async def _many_watchers(server: gw.LocalServer) -> None:
         async for response in TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=name)):
             now = time.time_ns()
             for event in response.events:
-                assert event.sequence == last + 1, "an event is missing or there twice"
+                assert event.sequence == last + 1, "an event is missing or repeated"
                 last = event.sequence
                 if last > 1:
                     delays.append((now - event.time.ToNanoseconds()) / 1e6)
@@ -121,7 +122,7 @@ async def _many_watchers(server: gw.LocalServer) -> None:
 
 
 async def _long_queue(server: gw.LocalServer) -> None:
-    """What a long queue costs those who come to it, and a server that starts with it."""
+    """Measure what a long queue costs new jobs, and a server that starts with it."""
     server.start()
     spec = await _spec(server.address, 1_000_000)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -156,14 +157,13 @@ async def _long_queue(server: gw.LocalServer) -> None:
 
 
 async def _spec(address: str, epochs: int) -> JobSpec:
-    """A small job, whose data is uploaded."""
+    """Upload the data of a small job, and return its spec."""
     rng = np.random.default_rng(0)
     X, y = rng.random((64, 8), dtype=np.float32), rng.integers(0, 3, 64)
     references = {name: tensor_ref(array) for name, array in (("X", X), ("y", y))}
     transport = Transport(address, Access())
-    await transport.connect()
     arrays = {references["X"].sha256: X, references["y"].sha256: y}
-    await upload(transport, list(references.values()), arrays, None)
+    await upload(transport, list(references.values()), arrays)
     await transport.close()
     return _job_spec(references["X"], references["y"], epochs)
 

@@ -1,4 +1,4 @@
-"""Training on data in a mapped file: at which speed, and in how much memory of its own."""
+"""Training on data in a memory-mapped file: speed and memory."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ IN_MEMORY_ROWS = 200_000
 
 
 def main() -> None:
-    """Print what an epoch over a large mapped file costs, beside the same on a part of it in memory."""
+    """Print the cost of an epoch over a large mapped file, and over a part of it in memory."""
     os.environ["OMP_NUM_THREADS"] = "1"
     print(f"\nmapped data, on one core of {processor_model()}\n")
     rng = np.random.default_rng(0)
@@ -42,13 +42,14 @@ def _epoch(what: str, inputs: Array) -> None:
     plan = choose_plan(Problem(network, CrossEntropy(), np.dtype(np.float32)), weights, "cpu").plan
     placed = plan.place(Examples.of(inputs, rng.integers(0, 10, len(inputs)), classification=True))
     order = rng.permutation(len(inputs))
-    before, started = _own_memory(), time.perf_counter()
+    before, started = _unshared_memory(), time.perf_counter()
     plan.train(placed, order, BATCH, 1e-4, 0.0)
     seconds = time.perf_counter() - started
-    grown = (_own_memory() - before) / 1e6
-    line(what, f"{1e6 * seconds / (len(inputs) / BATCH):.0f} us/step", f"own memory grew by {grown:.0f} MB")
+    grown = (_unshared_memory() - before) / 1e6
+    line(what, f"{1e6 * seconds / (len(inputs) / BATCH):.0f} us/step", f"unshared memory grew by {grown:.0f} MB")
 
 
-def _own_memory() -> int:
+def _unshared_memory() -> int:
+    """Return the resident memory that is not shared, in bytes. Mapped files are shared."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared)

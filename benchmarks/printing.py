@@ -1,6 +1,6 @@
-"""How a figure is printed."""
+"""Prints figures."""
 
 
 def line(figure: str, value: str, aim: str) -> None:
-    """Print what was measured, and what is aimed at or said beside it."""
+    """Print the name of a figure, its value, and the aim or a remark."""
     print(f"{figure:<58}{value:>22}   {aim}", flush=True)

@@ -1,4 +1,4 @@
-"""The service's figures: time to the first epoch, remote against local, uploads, start and memory."""
+"""Benchmarks of the service: time to the first epoch, remote against local, uploads, start and memory."""
 
 import asyncio
 import itertools
@@ -14,7 +14,8 @@ import psutil
 import gradwire as gw
 from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-from gradwire._transport import Access, Transport
+from gradwire._access import Access
+from gradwire._transport import Transport
 from gradwire._uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
@@ -26,7 +27,7 @@ LONG_ROWS, LONG_EPOCHS = 60_000, 30
 
 
 def main() -> None:
-    """Print every figure, with what is aimed at."""
+    """Print every figure with its aim."""
     print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
     started = time.perf_counter()
     with gw.LocalServer() as server:
@@ -45,7 +46,7 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """From the call of submit to the first epoch in the hands of the caller."""
+    """Measure from the call of submit until the caller has the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
@@ -68,7 +69,7 @@ def _memory(server: gw.LocalServer) -> None:
 
 
 def _remote_against_local(server: gw.LocalServer) -> None:
-    """The same job in turn; both in one thread, as a worker has it."""
+    """Run the same job remotely and locally in turn, each in one thread, as a worker does."""
     os.environ["OMP_NUM_THREADS"] = "1"
     rng = np.random.default_rng(0)
     X, y = rng.random((LONG_ROWS, 784), dtype=np.float32), rng.integers(0, 10, LONG_ROWS)
@@ -87,7 +88,7 @@ def _remote_against_local(server: gw.LocalServer) -> None:
 
 
 def _upload(server: gw.LocalServer) -> None:
-    """New data of 200 MB over loopback, until it is durable and a blob; and the server's own memory meanwhile."""
+    """Upload 200 MB of new data over loopback until it is stored, and measure the memory of the server meanwhile."""
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
@@ -102,10 +103,10 @@ def _upload(server: gw.LocalServer) -> None:
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
-        await transport.connect()
+        await transport.health()  # Connects, which is not part of the figure.
         reference = tensor_ref(array)
         started = time.perf_counter()
-        await upload(transport, [reference], {reference.sha256: array}, None)
+        await upload(transport, [reference], {reference.sha256: array})
         seconds = time.perf_counter() - started
         await transport.close()
         return array.nbytes / 1e6 / seconds
@@ -128,7 +129,7 @@ def _upload(server: gw.LocalServer) -> None:
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """What disk and page cache give without gRPC and without a digest, in MB/s. The file stays, as a blob does."""
+    """Return the rate of disk and page cache without gRPC and digest, in MB/s. The file is kept, as a blob is."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):

@@ -50,6 +50,7 @@ class FakeCupy:
     """
 
     def __init__(self, folder: Path, memory: int = 1 << 30, *, seed: int = 0) -> None:
+        self.__version__ = "stand-in"
         self._folder = folder
         self.seed = seed
         self.memory, self.used = memory, 0
@@ -65,7 +66,13 @@ class FakeCupy:
         self.recording: list[Any] | None = None
         self.replays = 0
         self.math_modes: list[int] = []
-        runtime = SimpleNamespace(memGetInfo=lambda: (self.memory - self.used, self.memory))
+        runtime = SimpleNamespace(
+            memGetInfo=lambda: (self.memory - self.used, self.memory),
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda _number: {"name": b"Stand-in for a GPU"},
+            driverGetVersion=lambda: 13000,
+            CUDARuntimeError=RuntimeError,
+        )
         cublas = SimpleNamespace(
             setMathMode=lambda _handle, mode: self.math_modes.append(mode),
             sgemm=self._gemm(np.float32),
@@ -77,7 +84,7 @@ class FakeCupy:
             cublas=cublas,
             device=device,
             driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: self.blocks_per_multiprocessor),
-            Device=lambda: SimpleNamespace(attributes=self.attributes),
+            Device=lambda: SimpleNamespace(attributes=self.attributes, synchronize=lambda: None),
             Stream=lambda **_: _Stream(self),
         )
 
@@ -88,6 +95,12 @@ class FakeCupy:
         if self.used > self.memory:
             raise MemoryError(f"the GPU is full: {self.used} bytes")
         return array
+
+    def array(self, values: Any, dtype: Any = None) -> Array:
+        return np.array(values, dtype).view(Array)
+
+    def asarray(self, values: Any) -> Array:
+        return np.asarray(values).view(Array)
 
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_bytes=lambda: 0)

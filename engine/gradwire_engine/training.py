@@ -82,7 +82,7 @@ def train(
     train_set: Examples,
     test_set: Examples | None = None,
     *,
-    epochs_done: int = 0,
+    initial_epoch: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch]:
     """Train, and yield each epoch when it ends.
@@ -94,7 +94,7 @@ def train(
         config: How to train.
         train_set: The examples to train on.
         test_set: Examples that are only evaluated.
-        epochs_done: The number of epochs that the weights have behind them; training starts after them.
+        initial_epoch: The number of epochs that the weights have behind them; training starts after them.
         should_stop: Called about ten times a second while an epoch runs.
 
     Raises:
@@ -104,7 +104,7 @@ def train(
     placed_train = plan.place(train_set)
     placed_test = plan.place(test_set) if test_set else None
     pace = _Pace()
-    for number in range(epochs_done + 1, config.epochs + 1):
+    for number in range(initial_epoch + 1, config.epochs + 1):
         started = time.perf_counter()
         order = _row_order(config, train_set.rows, number)
         running_loss = _train_epoch(plan, placed_train, order, config, pace, should_stop)

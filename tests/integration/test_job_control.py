@@ -135,7 +135,7 @@ def test_a_job_that_cannot_be_continued_is_refused(client):
     with pytest.raises(gw.NotFoundError) as caught:
         submit(client, 5, "x2", initial_model="nobody")
     assert caught.value.reason == "MODEL_NOT_FOUND"
-    with pytest.raises(gw.InvalidArgumentError, match="epochs: .*3"):
+    with pytest.raises(gw.InvalidArgumentError, match=r"epochs: .*3"):
         submit(client, 3, "x3", resume_from="whole")
     other = Sequential(Linear(64, 10), ReLU(), Linear(10, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(other), "epochs": 5}

@@ -6,6 +6,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.empty_pb2 import Empty
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -20,8 +21,10 @@ from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsRequest, Uplo
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import (
     CreateJobRequest,
+    DeleteJobRequest,
     GetJobRequest,
     Job,
+    JobView,
     ListJobsRequest,
     WatchJobRequest,
 )
@@ -209,6 +212,51 @@ def test_list_requests_that_make_no_sense_are_refused(training, models):
     assert failure(training.ListJobs, ListJobsRequest(page_size=-1))[1] == ["page_size"]
     assert failure(training.ListJobs, ListJobsRequest(view=9))[1] == ["view"]
     assert failure(models.ListModels, ListModelsRequest(filter="state = RUNNING"))[1] == ["filter"]
+
+
+def test_a_page_larger_than_the_largest_is_reduced(training, spec):
+    training.CreateJob(create(spec))
+    assert training.ListJobs(ListJobsRequest(page_size=100_000)).jobs
+
+
+def test_a_list_has_specs_only_in_the_full_view(training, spec):
+    training.CreateJob(create(spec, job_id="viewed"))
+    request = ListJobsRequest(filter='name = "jobs/viewed"')
+    (basic,) = training.ListJobs(request).jobs
+    assert not basic.HasField("spec")
+    assert (basic.architecture, basic.epochs) == ("5-6-3", 2)
+    request.view = JobView.JOB_VIEW_FULL
+    assert training.ListJobs(request).jobs[0].spec.epochs == 2
+
+
+def test_a_job_that_is_only_validated_is_not_created(training, spec):
+    job = training.CreateJob(create(spec, job_id="only-validated", validate_only=True))
+    assert (job.name, job.spec.model.layers[0].linear.in_features) == ("", 5)
+    assert failure(training.GetJob, GetJobRequest(name="jobs/only-validated"))[0] == "NOT_FOUND"
+    spec.epochs = 0
+    assert failure(training.CreateJob, create(spec, validate_only=True))[1] == ["job.spec.epochs"]
+
+
+def test_deleting_twice_is_an_error_unless_missing_is_allowed(training, spec):
+    name = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=name)))
+    assert training.DeleteJob(DeleteJobRequest(name=name)) == Empty()
+    assert failure(training.DeleteJob, DeleteJobRequest(name=name))[::2] == ("NOT_FOUND", "JOB_NOT_FOUND")
+    assert training.DeleteJob(DeleteJobRequest(name=name, allow_missing=True)) == Empty()
+
+
+def test_a_download_can_start_at_any_offset(training, models, spec):
+    job = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=job)))
+    model = job.replace("jobs/", "models/")
+    header, *chunks = models.DownloadModel(DownloadModelRequest(name=model))
+    whole = b"".join(part.chunk for part in chunks)
+    for offset in (1, len(whole) // 2, len(whole)):
+        again, *rest = models.DownloadModel(DownloadModelRequest(name=model, offset=offset))
+        assert again == header
+        assert b"".join(part.chunk for part in rest) == whole[offset:]
+    beyond = DownloadModelRequest(name=model, offset=len(whole) + 1)
+    assert failure(models.DownloadModel, beyond)[::2] == ("OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE")
 
 
 def test_predict_and_download_requests_that_make_no_sense_are_refused(training, models, spec):

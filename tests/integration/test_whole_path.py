@@ -188,6 +188,68 @@ def test_regression_in_float64_works_from_end_to_end(server, digits):
     assert history.epochs[-1].train.accuracy is None
 
 
+def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
+    X, y = np.random.default_rng(98).random((50, 64)), np.arange(50) % 7
+    uploaded = [client.tensors.upload(array) for array in (X, y)]
+    assert client.tensors.missing(uploaded) == []
+    sent = []
+    client.jobs.submit(
+        model,
+        **arguments(model, digits, train=(X, y), test=None, epochs=1),
+        on_upload_progress=lambda done, total: sent.append(total),
+    ).result()
+    assert all(total < X.size * 4 for total in sent)  # at most the weights
+
+
+def test_labels_are_kept_with_the_job_and_the_model_and_can_be_searched(client, digits, model):
+    labels = {"team": "vision", "run": "7"}
+    job = client.jobs.submit(model, **arguments(model, digits, epochs=1), name="labelled", labels=labels)
+    job.result()
+    assert client.jobs.get("labelled").info.labels == labels
+    assert client.models.get("labelled").labels == labels
+    for condition, names in (
+        ('labels.team = "vision" AND labels.run = "7"', ["labelled"]),
+        ('labels.team = "vision" AND labels.run = "8"', []),
+        ('labels : run AND name = "jobs/labelled"', ["labelled"]),
+    ):
+        assert [found.name for found in client.jobs.list(condition)] == names
+    assert [found.name for found in client.models.list('labels.run = "7"')] == ["labelled"]
+    with pytest.raises(gw.InvalidArgumentError, match="labels"):
+        client.jobs.submit(model, **arguments(model, digits), labels={"No Such Key!": "x"})
+
+
+def test_a_validation_split_is_evaluated_as_the_test_set(server, digits, model):
+    X, y = digits.train
+    split = gw.fit(model, **(arguments(model, digits, test=None) | {"validation_split": 0.2}), at=server.address)
+    gw.seed(0)
+    twin = type(model)()
+    rows = len(X) * 4 // 5
+    by_hand = gw.fit(
+        twin, **arguments(twin, digits, train=(X[:rows], y[:rows]), test=(X[rows:], y[rows:])), at=server.address
+    )
+    assert [epoch.test for epoch in split] == [epoch.test for epoch in by_hand]
+
+
+def test_a_job_can_be_waited_for_and_gives_its_model_without_the_class(client, digits, model):
+    job = client.jobs.submit(model, **arguments(model, digits, epochs=2))
+    with pytest.raises(gw.FailedPreconditionError, match="has no model"):
+        long_job(client, model, digits, name="no-model-yet").model()
+    client.jobs.get("no-model-yet").cancel()
+    assert job.wait(timeout=60).state == "SUCCEEDED"
+    assert job.status == "SUCCEEDED"
+    rebuilt = job.model()
+    job.result()
+    assert np.array_equal(rebuilt(digits.test[0]), model(digits.test[0]))
+
+
+def test_result_ends_after_its_timeout_and_the_job_continues(client, digits, model):
+    job = long_job(client, model, digits)
+    with pytest.raises(TimeoutError, match="It continues"):
+        job.result(timeout=0.5)
+    assert job.refresh().state in ("STARTING", "RUNNING")
+    job.cancel()
+
+
 def test_data_that_the_server_has_is_not_sent_again(client, digits, model):
     sent = []
     fresh = np.random.default_rng(99).random((50, 64))
@@ -229,7 +291,7 @@ def test_names_that_are_taken_unknown_or_malformed_are_refused(client, digits, m
         assert missing.value.reason == reason
     with pytest.raises(gw.NotFoundError):
         client.models.predict("nobody", digits.test[0])
-    with pytest.raises(gw.InvalidArgumentError, match="X: .*64"):
+    with pytest.raises(gw.InvalidArgumentError, match=r"X: .*64"):
         client.models.predict("taken", digits.test[0][:, :3])
     with pytest.raises(gw.InvalidArgumentError, match="name: "):
         client.jobs.submit(model, **arguments(model, digits), name="No Such Names!")

@@ -42,7 +42,7 @@ class Plan(Protocol):
         Args:
             placed: The examples, from `place`.
             rows: The indices of the rows to train on, in order.
-            batch_size: The rows of a batch. The last batch may be shorter.
+            batch_size: The number of rows in a batch. The last batch may be shorter.
             learning_rate: The learning rate.
             loss_sum: The sum of the losses so far.
 

@@ -57,7 +57,7 @@ def test_float64_is_trained_on_request_and_kept_in_the_model():
     assert model["0"].W.data.dtype == np.float64
 
 
-@pytest.mark.parametrize("targets", [X[:, 0], X[:, :1]])
+@pytest.mark.parametrize("targets", [X[:, 0], X[:, :1], Y * 10])
 def test_regression_with_one_output_reports_errors_instead_of_accuracy(targets):
     last = fit(stack(4, 8, 1), (X, targets), loss=MSE()).epochs[-1].train
     assert last.accuracy is None

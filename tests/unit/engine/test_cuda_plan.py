@@ -343,19 +343,32 @@ def test_if_the_gpu_fails_the_job_gets_the_next_best_plan_and_a_warning(cupy, mo
     use_as_gpu(cupy, monkeypatch)
     problem = Problem(Network.from_stack([(3, 2)]), MSE(), FLOAT32)
     weights = np.zeros(problem.network.size, np.float32)
-    monkeypatch.setattr(agreement, "check", lambda _make: 1 / 0)
-    # The stand-in cannot run the reference plan, so the CPU is next.
     monkeypatch.setattr("gradwire_engine.plans.compiled_availability.unavailable_reason", lambda: "it is switched off")
+    monkeypatch.setattr(agreement, "check", lambda _make: 1 / 0)
+    chosen = choose_plan(problem, weights, "gpu")
+    assert (chosen.plan.name, chosen.device) == ("reference", "gpu")
+    assert "the CUDA plan cannot run here" in chosen.warning
+    assert "ZeroDivisionError" in chosen.warning
+    monkeypatch.setattr(cupy, "array", lambda *_: 1 / 0)
     chosen = choose_plan(problem, weights, "auto")
     assert (chosen.plan.name, chosen.device) == ("reference", "cpu")
     assert "the job runs on the CPU: a GPU cannot be used" in chosen.warning
     with pytest.raises(NoGpuError, match="a GPU cannot be used"):
         choose_plan(problem, weights, "gpu")
-    cupy.array = np.array
-    chosen = choose_plan(problem, weights, "gpu")
-    assert (chosen.plan.name, chosen.device) == ("reference", "gpu")
-    assert "the CUDA plan cannot run here" in chosen.warning
-    assert "ZeroDivisionError" in chosen.warning
+
+
+@pytest.mark.parametrize(("loss", "classification"), [(CrossEntropy(), True), (MSE(), False)])
+def test_the_reference_plan_gives_the_same_results_on_a_gpu(any_cupy, loss, classification):
+    problem, weights = problem_of([(5, 9), None, (9, 4)], loss)
+    set_ = examples(np.random.default_rng(0), 60, 5, 4, classification, "uint8")
+    config = TrainingConfig(2, 8, 0.05, True, 3)
+    results = []
+    for plan in (ReferencePlan(problem, weights, any_cupy), ReferencePlan(problem, weights)):
+        epochs = list(train(plan, config, set_, set_))
+        predicted = plan.predict(set_.inputs.astype(np.float64)).ravel()
+        results.append(np.concatenate([plan.weights(), predicted, [epochs[-1].train.loss]]))
+        assert (epochs[-1].train.accuracy is not None) == classification
+    np.testing.assert_allclose(*results, rtol=0, atol=1e-10)
 
 
 def use_as_gpu(cupy, monkeypatch):

@@ -1,1 +1,1 @@
-"""gradwire bench: the engine beside NumPy, PyTorch, JAX and scikit-learn, on the user's own machine."""
+"""`gradwire bench`: the engine compared with NumPy, PyTorch, JAX and scikit-learn on the same task."""

@@ -1,4 +1,4 @@
-"""The contenders, on a CPU or a GPU: gradwire's plan, the chapter's loop in NumPy, PyTorch, JAX and scikit-learn."""
+"""The contenders, on a CPU or a GPU: gradwire, the loop of the chapter in NumPy, PyTorch, JAX and scikit-learn."""
 
 import shutil
 import sys
@@ -15,7 +15,7 @@ from gradwire_engine.losses import CrossEntropy
 from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
 
 
-class _OfPlan:
+class _EnginePlan:
     """A plan of the engine."""
 
     def __init__(self, task: Task, plan: Plan) -> None:
@@ -42,11 +42,11 @@ def _gradwire(task: Task, device: Device) -> Contender:
     chosen = choose_plan(_problem(task), task.weights, device)
     if chosen.warning:
         print(chosen.warning, file=sys.stderr)
-    return _OfPlan(task, chosen.plan)
+    return _EnginePlan(task, chosen.plan)
 
 
 def _chapter(task: Task) -> Contender:
-    return _OfPlan(task, ReferencePlan(_problem(task), task.weights))
+    return _EnginePlan(task, ReferencePlan(_problem(task), task.weights))
 
 
 class _Torch:
@@ -55,25 +55,25 @@ class _Torch:
 
         torch.set_num_threads(thread_count())
         self._torch, self._task = torch, task
-        place = "cuda" if device == "gpu" else "cpu"
+        torch_device = "cuda" if device == "gpu" else "cpu"
         modules: list[Any] = []
         for W, b in task.parameters():
             linear = torch.nn.Linear(W.shape[1], W.shape[0])
             linear.weight.data, linear.bias.data = torch.from_numpy(W), torch.from_numpy(b)
             modules += [linear, torch.nn.ReLU()]
-        self._net = torch.nn.Sequential(*modules[:-1]).to(place)
+        self._net = torch.nn.Sequential(*modules[:-1]).to(torch_device)
         self._loss = torch.nn.CrossEntropyLoss()
         self._optimizer = torch.optim.SGD(self._net.parameters(), lr=LEARNING_RATE, fused=True)
         self._inputs, self._labels, self._order = (
-            torch.from_numpy(array).to(place) for array in (task.inputs, task.labels, task.order)
+            torch.from_numpy(array).to(torch_device) for array in (task.inputs, task.labels, task.order)
         )
-        # Waits for what a GPU was asked to do.
+        # A GPU runs asynchronously.
         self._wait = torch.cuda.synchronize if device == "gpu" else lambda: None
 
         def forward_and_loss(x: Any, y: Any) -> Any:
             return self._loss(self._net(x), y)
 
-        torch._dynamo.reset()  # Each task is compiled for its own shapes.
+        torch._dynamo.reset()  # Compile each task for its own shapes.
         mode = "reduce-overhead" if device == "gpu" else None
         self._step_loss = torch.compile(forward_and_loss, dynamic=False, mode=mode) if compiled else forward_and_loss
 
@@ -99,20 +99,20 @@ class _Torch:
 
 
 class _TorchGraph(_Torch):
-    """A whole step, the gathering of its rows too, captured as a CUDA graph."""
+    """Captures a whole step, including the gathering of its rows, as a CUDA graph."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, "gpu")
         torch = self._torch
         self._batch = self._order[: task.batch_size].clone()
         first = [parameter.detach().clone() for parameter in self._net.parameters()]
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        # PyTorch asks for some steps before the capture; what they have learnt is taken back.
-        with torch.cuda.stream(aside):
+        warm_up = torch.cuda.Stream()
+        warm_up.wait_stream(torch.cuda.current_stream())
+        # PyTorch requires some steps before the capture. The weights are restored after them.
+        with torch.cuda.stream(warm_up):
             for _ in range(3):
                 self._step(self._batch)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(warm_up)
         self._graph = torch.cuda.CUDAGraph()
         self._optimizer.zero_grad(set_to_none=True)
         with torch.cuda.graph(self._graph):
@@ -133,7 +133,7 @@ class _Jax:
         import jax  # noqa: PLC0415
         import jax.numpy as jnp  # noqa: PLC0415
 
-        # A GPU would round the factors of products to TF32, which no other contender does.
+        # Otherwise a GPU rounds the factors of products to TF32, which no other contender does.
         jax.config.update("jax_default_matmul_precision", "highest")
         inputs, labels = jnp.asarray(task.inputs), jnp.asarray(task.labels)
         self._order = jnp.asarray(task.order.reshape(-1, task.batch_size))
@@ -186,7 +186,7 @@ class _ScikitLearn:
             solver="sgd", alpha=0, momentum=0, nesterovs_momentum=False, shuffle=False,
             learning_rate_init=LEARNING_RATE, batch_size=task.batch_size,
         )  # fmt: skip
-        # Its first weights are its own until it has seen data; then they can be replaced.
+        # The first call draws its own weights; after that they can be replaced.
         first = task.order[: max(task.batch_size, len(self._classes))]
         self._net.partial_fit(task.inputs[first], task.labels[first], classes=self._classes)
         for index, (W, b) in enumerate(task.parameters()):
@@ -232,14 +232,14 @@ _MODULES = {
 
 
 def missing(device: Device) -> dict[str, str]:
-    """Return the contenders that cannot take part here, and why."""
+    """Return the contenders that cannot run here, and why."""
     needs = {name: _MODULES[name] for name in CONTENDERS[device] if name in _MODULES}
     found = {name: f"{module} is not installed" for name, module in needs.items() if find_spec(module) is None}
     if device == "gpu":
-        blind = {module for module in set(needs.values()) if find_spec(module) and not _sees_gpu(module)}
-        found |= {name: f"{module} sees no GPU" for name, module in needs.items() if module in blind}
+        without_gpu = {module for module in set(needs.values()) if find_spec(module) and not _sees_gpu(module)}
+        found |= {name: f"{module} sees no GPU" for name, module in needs.items() if module in without_gpu}
     if "torch.compile" not in found and shutil.which("g++") is None:
-        found["torch.compile"] = "there is no C++ compiler (g++)"
+        found["torch.compile"] = "a C++ compiler (g++) is missing"
     return found
 
 

@@ -1,6 +1,6 @@
-"""python -m gradwire.cli.bench.engine: runs the contenders in turn on one task after the other, and prints JSON.
+"""Times the contenders in turn on each task. `python -m gradwire.cli.bench.engine` prints the results as lines of JSON.
 
-`gradwire bench` starts this in a process whose processors and threads are set before any library is loaded.
+`gradwire bench` runs this module in a child process, whose processors and threads are set before any library is loaded.
 """
 
 import argparse
@@ -8,104 +8,164 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from gradwire.cli.bench.contenders import CONTENDERS, missing
-from gradwire.cli.bench.task import Device, Task
-from gradwire_engine.backend import gpu_module
+from gradwire.cli.bench.task import Contender, Device, Task
+from gradwire_engine.backend import Array, gpu_module
 
-# After one step all must have the same weights. After more, a unit whose input is about 0 may be on for one contender
-# and off for another: each of them is off by 1e-2 from float64 after some number of steps.
+# After one step, all contenders must have the same weights. After more steps, a ReLU whose input is about 0 can differ
+# between two of them, and each differs by 1e-2 from float64 sooner or later.
 _COMPARED_STEPS = 1
 _MAX_DIFFERENCE = 1e-3
-# The threads of BLAS and OpenMP stay awake for a while after their work, at the cost of whoever comes next.
+# The threads of BLAS and OpenMP keep their processors busy for a while after their work, which would slow the next
+# contender down.
 _REST_SECONDS = 0.2
-# About how long an epoch of a contender should take: long enough to time, short enough to take turns.
+# The work of an epoch, about: enough to time it, little enough to take turns.
 _EPOCH_FLOPS = 2e9
-_PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
+# The size of the square matrices for the peak of sgemm.
+_PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 4096}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A contender on a task: median seconds, and its times over gradwire's round by round, as medians."""
+    """The result of a contender on a task. Times are medians over the rounds.
+
+    Attributes:
+        widths: The widths of the network.
+        batch_size: The number of rows in a batch.
+        contender: The name of the contender.
+        step_microseconds: The time of a training step.
+        ratio: The time of training over that of gradwire, compared round by round.
+        epoch_ratio: The same for a whole epoch: training, then the evaluation of all rows.
+        gflops: The useful floating-point operations of a step over its time, in GFLOP/s.
+        difference: How far the weights of the first layer are from gradwire's after a step, relative to how far
+            gradwire's have moved.
+    """
 
     widths: tuple[int, ...]
     batch_size: int
     contender: str
     step_microseconds: float
     ratio: float
-    # A whole epoch as the chapter has it: training, then evaluation of all rows.
     epoch_ratio: float
     gflops: float
-    # Of the first layer's weights after a step, relative to how far gradwire's have moved.
     difference: float
 
 
-def run(device: Device, widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int) -> list[Result]:
-    """Time the contenders, of which the first is gradwire, in turn."""
+@dataclass(frozen=True)
+class _Times:
+    """The seconds of a contender in each round."""
+
+    training: list[float]
+    evaluation: list[float]
+
+    @property
+    def epochs(self) -> list[float]:
+        return [a + b for a, b in zip(self.training, self.evaluation, strict=True)]
+
+
+def run(
+    device: Device, widths: tuple[int, ...], batch_size: int, names: list[str], rounds: int
+) -> tuple[list[Result], dict[str, str]]:
+    """Time contenders on a task.
+
+    Args:
+        device: Where they run.
+        widths: The widths of the network.
+        batch_size: The number of rows in a batch.
+        names: The contenders; the first one is gradwire.
+        rounds: How many turns each has.
+
+    Returns:
+        The results, and the contenders that failed with the error of each.
+
+    Raises:
+        ArithmeticError: A contender does not arrive at the same weights as gradwire.
+    """
     step_flops = 6 * batch_size * sum(a * b for a, b in pairwise(widths))
     steps = int(max(10, min(2000, _EPOCH_FLOPS / step_flops)))
     task = Task.of(widths, batch_size, steps * batch_size)
-    differences = _differences(device, widths, batch_size, names)
-    contenders = {name: CONTENDERS[device][name](task) for name in names}
+    after, failed = _weights_after_a_step(device, widths, batch_size, names)
+    differences = _differences(widths, batch_size, after)
+    times = _time({name: CONTENDERS[device][name](task) for name in after}, rounds)
+    ours = times[names[0]]
+    results = []
+    for name, theirs in times.items():
+        step = statistics.median(theirs.training) / steps
+        result = Result(
+            widths=widths,
+            batch_size=batch_size,
+            contender=name,
+            step_microseconds=step * 1e6,
+            ratio=_ratio(theirs.training, ours.training),
+            epoch_ratio=_ratio(theirs.epochs, ours.epochs),
+            gflops=_useful_flops(task) / step / 1e9,
+            difference=differences[name],
+        )
+        results.append(result)
+    return results, failed
+
+
+def _weights_after_a_step(
+    device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Let all contenders take the same step. A peer that fails is left out; gradwire must not fail."""
+    task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
+    after: dict[str, Array] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            contender = CONTENDERS[device][name](task)
+            contender.train_epoch()
+            after[name] = contender.first_weights()
+        except Exception as error:  # Each library raises its own kinds.
+            if name == names[0]:
+                raise
+            failed[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+    return after, failed
+
+
+def _differences(widths: tuple[int, ...], batch_size: int, after: dict[str, Array]) -> dict[str, float]:
+    """Compare the weights of all contenders with those of the first, after a step."""
+    first = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size).parameters()[0][0]
+    ours = next(iter(after.values()))
+    moved = np.linalg.norm(ours - first)
+    differences = {name: float(np.linalg.norm(weights - ours) / moved) for name, weights in after.items()}
+    for name, difference in differences.items():
+        if not difference < _MAX_DIFFERENCE:
+            raise ArithmeticError(
+                f"{name} has other weights than gradwire after a step of {widths}, batch {batch_size}: "
+                f"they differ by {difference:.1e}"
+            )
+    return differences
+
+
+def _time(contenders: dict[str, Contender], rounds: int) -> dict[str, _Times]:
+    """Time the contenders in turn, after a first epoch that is not timed."""
     for contender in contenders.values():
         contender.train_epoch()
         contender.evaluate()
-    training: dict[str, list[float]] = {name: [] for name in names}
-    evaluating: dict[str, list[float]] = {name: [] for name in names}
+    times = {name: _Times([], []) for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
             time.sleep(_REST_SECONDS)
-            training[name].append(_seconds(contender.train_epoch))
-            evaluating[name].append(_seconds(contender.evaluate))
-    results = []
-    for name in names:
-        step = statistics.median(training[name]) / steps
-        ratio = _ratio(training[name], training[names[0]])
-        whole = [[a + b for a, b in zip(training[n], evaluating[n], strict=True)] for n in (name, names[0])]
-        results.append(
-            Result(
-                widths,
-                batch_size,
-                name,
-                step * 1e6,
-                ratio,
-                _ratio(*whole),
-                _useful_flops(task) / step / 1e9,
-                differences[name],
-            )
-        )
-    return results
+            times[name].training.append(_seconds(contender.train_epoch))
+            times[name].evaluation.append(_seconds(contender.evaluate))
+    return times
 
 
 def _useful_flops(task: Task) -> float:
-    """What a step needs at least: forward, weight gradients, and input gradients of all layers but the first."""
+    """Return the least work of a step: forward, weight gradients, and input gradients of all layers but the first."""
     sizes = [layer.in_features * layer.out_features for layer in task.network.layers]
     return 2 * task.batch_size * (3 * sum(sizes) - sizes[0])
 
 
-def _differences(device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]) -> dict[str, float]:
-    """Let all take the same step; ArithmeticError if they do not come to the same weights."""
-    task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
-    after = {}
-    for name in names:
-        contender = CONTENDERS[device][name](task)
-        contender.train_epoch()
-        after[name] = contender.first_weights()
-    ours = after[names[0]]
-    moved = np.linalg.norm(ours - task.parameters()[0][0])
-    differences = {name: float(np.linalg.norm(weights - ours) / moved) for name, weights in after.items()}
-    for name, difference in differences.items():
-        if not difference < _MAX_DIFFERENCE:
-            raise ArithmeticError(f"{name} comes to other weights at {widths}, batch {batch_size}: {difference:.1e}")
-    return differences
-
-
-def _seconds(work: object) -> float:
-    assert callable(work)
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -116,7 +176,7 @@ def _ratio(theirs: list[float], ours: list[float]) -> float:
 
 
 def gemm_peak(device: Device) -> float:
-    """Return the GFLOP/s of sgemm on large matrices: NumPy's on this process's threads, or CuPy's, without TF32."""
+    """Return the GFLOP/s of sgemm on large matrices: NumPy's on the threads of this process, or CuPy's without TF32."""
     a = np.random.default_rng(0).random((_PEAK_SIZE[device],) * 2, np.float32)
     cupy = gpu_module()[0] if device == "gpu" else None
     if cupy is not None:
@@ -131,25 +191,25 @@ def gemm_peak(device: Device) -> float:
     return 2 * _PEAK_SIZE[device] ** 3 / best / 1e9
 
 
-def main() -> None:
-    """Print a line of JSON for the peak, and one for each result."""
+def main(arguments: list[str] | None = None) -> None:
+    """Print a line of JSON with the peak and the missing contenders, then a line for each task."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", action="append", required=True, help="widths:batch,batch")
     parser.add_argument("--device", choices=list(CONTENDERS), required=True)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="names of contenders, with commas")
-    arguments = parser.parse_args()
+    parser.add_argument("--only", default="", help="names of contenders, separated by commas")
+    options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    all_, absent = CONTENDERS[arguments.device], missing(arguments.device)
-    wanted = arguments.only.split(",") if arguments.only else list(all_)
-    names = [name for name in all_ if name == "gradwire" or (name in wanted and name not in absent)]
-    print(json.dumps({"gemm_peak": gemm_peak(arguments.device), "missing": absent}), flush=True)
-    for each in arguments.task:
-        widths, batches = each.split(":")
+    every, absent = CONTENDERS[options.device], missing(options.device)
+    wanted = options.only.split(",") if options.only else list(every)
+    names = [name for name in every if name == "gradwire" or (name in wanted and name not in absent)]
+    print(json.dumps({"gemm_peak": gemm_peak(options.device), "missing": absent}), flush=True)
+    for task in options.task:
+        widths, batches = task.split(":")
         for batch in batches.split(","):
             shape = tuple(map(int, widths.split("-")))
-            for result in run(arguments.device, shape, int(batch), names, arguments.rounds):
-                print(json.dumps(asdict(result)), flush=True)
+            results, failed = run(options.device, shape, int(batch), names, options.rounds)
+            print(json.dumps({"results": list(map(asdict, results)), "failed": failed}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every contender is given: the same network, data, order of rows and first weights."""
+"""The task that all contenders train: the same network, data, order of the rows and initial weights."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,16 @@ Device = Literal["cpu", "gpu"]
 
 @dataclass(frozen=True)
 class Task:
-    """A stack of Linear layers with a ReLU after each but the last, cross-entropy, plain SGD; whole batches only."""
+    """A stack of Linear layers with a ReLU after each but the last, cross-entropy, plain SGD, and whole batches only.
+
+    Attributes:
+        network: The network.
+        weights: Its initial weights, the flat vector.
+        inputs: float32 of shape (rows, features).
+        labels: Class indices of shape (rows,).
+        batch_size: The number of rows in a batch.
+        order: The indices of the rows of all batches, a multiple of batch_size.
+    """
 
     network: Network
     weights: Array
@@ -28,7 +37,7 @@ class Task:
 
     @classmethod
     def of(cls, widths: tuple[int, ...], batch_size: int, rows: int) -> "Task":
-        """Draw one, always the same."""
+        """Return the task for a network of these widths. It is random, but always the same."""
         stack = [layer for pair in pairwise(widths) for layer in (pair, None)]
         network = Network.from_stack(stack[:-1])
         rng = np.random.default_rng(0)
@@ -37,23 +46,22 @@ class Task:
             W, _ = layer.weights(weights)
             W[...] = rng.standard_normal(W.shape) * np.sqrt(2 / layer.in_features)
         inputs, labels = rng.random((rows, widths[0]), np.float32), rng.integers(0, widths[-1], rows)
-        return cls(
-            network, weights, inputs, labels, batch_size, rng.permutation(rows)[: rows // batch_size * batch_size]
-        )
+        order = rng.permutation(rows)[: rows // batch_size * batch_size]
+        return cls(network, weights, inputs, labels, batch_size, order)
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """Return copies of (W, b) of each layer."""
+        """Return copies of the initial (W, b) of each layer."""
         return [(W.copy(), b.copy()) for W, b in (layer.weights(self.weights) for layer in self.network.layers)]
 
 
 class Contender(Protocol):
-    """One way to train the task; made anew for each task, from its first weights."""
+    """One way to train a task, from its initial weights."""
 
     def train_epoch(self) -> None:
-        """One SGD step for each batch, in the task's order; waits until it is done."""
+        """Take one SGD step for each batch, in the order of the task, and wait until all are done."""
 
     def evaluate(self) -> tuple[float, float]:
-        """Return loss and accuracy over all rows."""
+        """Return the loss and the accuracy over all rows."""
 
     def first_weights(self) -> Array:
-        """Return a copy of the first layer's W, (out, in), as it is now."""
+        """Return a copy of the current W of the first layer, of shape (out_features, in_features)."""

@@ -49,7 +49,7 @@ class Batches(NamedTuple):
 
     Attributes:
         order: The indices of the rows, in order.
-        size: The rows of a batch.
+        size: The number of rows in a batch.
         scales: The factors of the gradients of a whole batch, and of the last batch; each includes -learning_rate.
     """
 
