@@ -62,14 +62,10 @@ class TrainingService(TrainingServiceServicer):
                 return earlier
         admitted = await self.admission.admit(principal, request.job)
         if request.validate_only:
-            return await self._validated(admitted.job, request.job_id)
+            if request.job_id:
+                await self.commands.check_free(principal, request.job_id)
+            return admitted.job
         return await self.commands.create(principal, admitted, request.job_id, request.request_id)
-
-    async def _validated(self, job: Job, job_id: str) -> Job:
-        if job_id:
-            await self.commands.check_free(current_principal(), job_id)
-            job.name = f"jobs/{job_id}"
-        return job
 
     async def GetJob(self, request: GetJobRequest, context: ServicerContext[object, object]) -> Job:
         return (await self.queries.get(current_principal(), request.name)).job
