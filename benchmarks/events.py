@@ -1,4 +1,4 @@
-"""The figures of the event log: epochs per second for one watcher, many watchers, and a long queue."""
+"""Benchmarks of the event log: epochs per second to one watcher, many watchers, and a long queue."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ import psutil
 import gradwire as gw
 from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, Sequential
-from gradwire._transport import Access, Transport
+from gradwire._access import Access
+from gradwire._transport import Transport
 from gradwire._uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
@@ -39,7 +40,7 @@ QUEUED = 10_000
 
 
 def main() -> None:
-    """Print every figure and its aim."""
+    """Print every figure with its aim."""
     print(f"\nevent log, on {processor_model()}, {os.cpu_count()} cores\n")
     with gw.LocalServer() as server:
         _short_epochs(server)
@@ -49,11 +50,11 @@ def main() -> None:
 
 
 def _short_epochs(server: gw.LocalServer) -> None:
-    """One job with very short epochs: how many per second are stored and received by a watcher."""
+    """Measure how many epochs per second are stored and reach a watcher, with a job of very short epochs."""
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
-        job = client.submit(
+        job = client.jobs.submit(
             model, (X, y), loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=SHORT_EPOCHS, batch_size=2
         )
         epochs = job.epochs()
@@ -67,15 +68,15 @@ def _short_epochs(server: gw.LocalServer) -> None:
 
 
 async def _many_watchers(server: gw.LocalServer) -> None:
-    """Several watchers for each of many jobs: the delay from the time an event is stored until it is received.
+    """Measure how long after it is stored an event is received, with several watchers for each job.
 
-    Other jobs occupy all workers until all watchers are connected.
+    Other jobs occupy all workers until everyone watches.
     """
     delays: list[float] = []
     received: list[int] = []
     spec = await _spec(server.address, JOB_EPOCHS)
     everyone = asyncio.Barrier(JOBS * WATCHERS_PER_JOB + 1)
-    # Ten watchers share a connection, as in a hundred programs.
+    # Ten watchers on each connection, like a hundred programs.
     channels = [grpc.aio.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(JOBS)]
 
     async def watch(channel: grpc.aio.Channel, name: str) -> None:
@@ -83,11 +84,11 @@ async def _many_watchers(server: gw.LocalServer) -> None:
         async for response in TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=name)):
             now = time.time_ns()
             for event in response.events:
-                assert event.sequence == last + 1, "an event is missing or duplicated"
+                assert event.sequence == last + 1, "an event is missing or repeated"
                 last = event.sequence
                 if last > 1:
                     delays.append((now - event.time.ToNanoseconds()) / 1e6)
-            if last == 1:  # The job is queued.
+            if last == 1:  # It is queued.
                 await everyone.wait()
         received.append(last)
 
@@ -109,19 +110,19 @@ async def _many_watchers(server: gw.LocalServer) -> None:
         await asyncio.sleep(0.1)
     await running
     seconds = time.perf_counter() - started
-    assert set(received) == {max(received)}, "a watcher missed events"
+    assert set(received) == {max(received)}, "not everyone saw every event"
     for channel in channels:
         await channel.close()
     cuts = statistics.quantiles(delays, n=100)
     what = f"{JOBS} jobs, {len(watches)} watchers: events received"
-    line(what, f"{sum(received):,}", f"all of them, {sum(received) / seconds:,.0f} per second")
+    line(what, f"{sum(received):,}", f"all of them, {sum(received) / seconds:,.0f} a second")
     line("  from stored to received: p50", f"{cuts[49]:.1f} ms", "")
     line("                           p99", f"{cuts[98]:.1f} ms", "")
     line("  memory of the server", f"{peak / 1e6:.0f} MB", "")
 
 
 async def _long_queue(server: gw.LocalServer) -> None:
-    """The cost of a long queue for new jobs, for lists, and for a server that starts with it."""
+    """Measure what a long queue costs new jobs, and a server that starts with it."""
     server.start()
     spec = await _spec(server.address, 1_000_000)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -139,18 +140,18 @@ async def _long_queue(server: gw.LocalServer) -> None:
             began = time.perf_counter()
             await _create(channel, spec)
             submits.append(time.perf_counter() - began)
-        line("  time to list a page of 50: median", f"{1000 * statistics.median(pages):.1f} ms", "")
-        line("  time to submit one more: median", f"{1000 * statistics.median(submits):.1f} ms", "")
+        line("  to list a page of 50: median", f"{1000 * statistics.median(pages):.1f} ms", "")
+        line("  to submit one more: median", f"{1000 * statistics.median(submits):.1f} ms", "")
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     started = time.perf_counter()
     server.start()
-    line("  killed and restarted: time until ready", f"{time.perf_counter() - started:.2f} s", "")
+    line("  killed and started again, to ready", f"{time.perf_counter() - started:.2f} s", "")
     async with grpc.aio.insecure_channel(server.address) as channel:
         page = await TrainingServiceStub(channel).ListJobs(ListJobsRequest(page_size=1, filter="state = RUNNING"))
         while not page.jobs:
             page = await TrainingServiceStub(channel).ListJobs(ListJobsRequest(page_size=1, filter="state = RUNNING"))
-        line("                        time until a job runs", f"{time.perf_counter() - started:.2f} s", "")
+        line("  ... and until a job runs", f"{time.perf_counter() - started:.2f} s", "")
         assert page.jobs[0].state == JobState.JOB_STATE_RUNNING
     server.stop()
 
@@ -161,9 +162,8 @@ async def _spec(address: str, epochs: int) -> JobSpec:
     X, y = rng.random((64, 8), dtype=np.float32), rng.integers(0, 3, 64)
     references = {name: tensor_ref(array) for name, array in (("X", X), ("y", y))}
     transport = Transport(address, Access())
-    await transport.connect()
     arrays = {references["X"].sha256: X, references["y"].sha256: y}
-    await upload(transport, list(references.values()), arrays, None)
+    await upload(transport, list(references.values()), arrays)
     await transport.close()
     return _job_spec(references["X"], references["y"], epochs)
 

@@ -1,4 +1,4 @@
-"""The figures of the service: time to the first epoch, remote and local training, uploads, start and memory."""
+"""Benchmarks of the service: time to the first epoch, remote against local, uploads, start and memory."""
 
 import asyncio
 import itertools
@@ -14,23 +14,24 @@ import psutil
 import gradwire as gw
 from benchmarks.printing import line
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-from gradwire._transport import Access, Transport
+from gradwire._access import Access
+from gradwire._transport import Transport
 from gradwire._uploads import upload
 from gradwire_engine.backend import processor_model
 from gradwire_engine.spec.tensors import tensor_ref
 
 TINY_JOBS = 200
 UPLOAD_BYTES = 200_000_000
-# A job of about 10 s on one core.
+# The long job: about 10 s on one core.
 LONG_ROWS, LONG_EPOCHS = 60_000, 30
 
 
 def main() -> None:
-    """Print every figure and its aim."""
+    """Print every figure with its aim."""
     print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
     started = time.perf_counter()
     with gw.LocalServer() as server:
-        line("time from start of `gradwire serve` until ready", f"{time.perf_counter() - started:.2f} s", "")
+        line("start of `gradwire serve` to ready", f"{time.perf_counter() - started:.2f} s", "")
         with gw.Client(server.address) as client:
             _first_epoch(client)
             _memory(server)
@@ -45,13 +46,13 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """The time from the call of submit until the caller has the first epoch."""
+    """Measure from the call of submit until the caller has the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
         model = _model(8, 8, 3)
         started = time.perf_counter()
-        job = client.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=1)
+        job = client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=1)
         next(job.epochs())
         times.append(1000 * (time.perf_counter() - started))
         job.result()
@@ -68,7 +69,7 @@ def _memory(server: gw.LocalServer) -> None:
 
 
 def _remote_against_local(server: gw.LocalServer) -> None:
-    """The same job, remote and local in turn, each on one thread, as in a worker."""
+    """Run the same job remotely and locally in turn, each in one thread, as a worker does."""
     os.environ["OMP_NUM_THREADS"] = "1"
     rng = np.random.default_rng(0)
     X, y = rng.random((LONG_ROWS, 784), dtype=np.float32), rng.integers(0, 10, LONG_ROWS)
@@ -87,30 +88,30 @@ def _remote_against_local(server: gw.LocalServer) -> None:
 
 
 def _upload(server: gw.LocalServer) -> None:
-    """The upload of 200 MB over loopback until it is a durable blob, and the memory of the server during it."""
+    """Upload 200 MB of new data over loopback until it is stored, and measure the memory of the server meanwhile."""
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
-    def unshared_memory() -> int:
+    def own_memory() -> int:
         memory = process.memory_info()
         return memory.rss - memory.shared
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.01):
-            peak = max(peak, unshared_memory())
+            peak = max(peak, own_memory())
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
-        await transport.connect()
+        await transport.health()  # Connects, which is not part of the figure.
         reference = tensor_ref(array)
         started = time.perf_counter()
-        await upload(transport, [reference], {reference.sha256: array}, None)
+        await upload(transport, [reference], {reference.sha256: array})
         seconds = time.perf_counter() - started
         await transport.close()
         return array.nbytes / 1e6 / seconds
 
-    before = unshared_memory()
+    before = own_memory()
     watcher = threading.Thread(target=watch)
     watcher.start()
     rates, bare_rates = [], []
@@ -123,12 +124,12 @@ def _upload(server: gw.LocalServer) -> None:
     runs = ", ".join(f"{rate:.0f}" for rate in rates)
     line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", f"aim: 500 MB/s or more; runs {runs}")
     runs = ", ".join(f"{rate:.0f}" for rate in bare_rates)
-    line("  for comparison: the same bytes written and synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
-    line("growth of the memory of the server during uploads", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
+    line("  beside it: the same bytes written to a new file, synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
+    line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """Return the MB/s of writing a file without gRPC and without a digest. The file stays, as a blob does."""
+    """Return the rate of disk and page cache without gRPC and digest, in MB/s. The file is kept, as a blob is."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):

@@ -1,6 +1,6 @@
-"""Trains a small network on the UCI digits and shows every epoch; run by `make demo`.
+"""Trains a small network on the UCI digits and shows every epoch. `make demo` runs it.
 
-On the server at GRADWIRE_ADDRESS, and without that on one of its own.
+It uses the server at GRADWIRE_ADDRESS, or starts one.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ OUTPUT = Path("demo-output")
 
 
 class DigitsModel(Module):
-    """64 pixels in, 10 digits out."""
+    """A classifier with 64 pixels as inputs and 10 digits as outputs."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class DigitsModel(Module):
 
 
 def main():
-    """Start a server, train, and leave a curve and a model file."""
+    """Start a server, train, and write a picture and a model file."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X / 16, y, test_size=0.2, random_state=0, stratify=y)
     gw.seed(0)
@@ -59,19 +59,20 @@ def main():
         )
 
     OUTPUT.mkdir(exist_ok=True)
-    curve = history.plot(OUTPUT / "digits.png")
+    curve = OUTPUT / "digits.png"
+    history.plot(curve)
     file = gw.save(model, OUTPUT / "digits.safetensors")
-    accuracy = history.epochs[-1].test.accuracy
+    accuracy = history[-1].test.accuracy
     print(f"""
 Test accuracy {accuracy:.4f}, trained by a Ray worker ({history.plan.device}, plan {history.plan.name}).
 The curve is in {curve}, the model in {file}.
 
-The same, in three lines, with a server that you have started with `gradwire serve`:
+To do the same with a server that you started with `gradwire serve`:
 
     model = DigitsModel()
     history = gw.fit(model, (X_train, y_train), test=(X_test, y_test), loss=CrossEntropy(),
                      optimizer=SGD(model, lr=0.1), epochs=20, batch_size=16, at="localhost:50051")
-    print(history.epochs[-1].test.accuracy)
+    print(history[-1].test.accuracy)
 """)
     if accuracy < 0.95:
         raise SystemExit(f"expected a test accuracy of 0.95 or more, got {accuracy:.4f}")

@@ -1,4 +1,4 @@
-"""A Ray cluster beside the servers: a head that runs no jobs, and a node that does, as in the deployment."""
+"""A Ray cluster outside the servers: a head that runs no jobs, and a node that does, as in the deployment."""
 
 import contextlib
 import os
@@ -13,9 +13,12 @@ _RAY = Path(sys.executable).parent / "ray"
 
 
 class Cluster:
-    """Each node is a process group of its own, so that nodes and servers come and go by themselves.
+    """A head and a node, whose processes live independently of the servers.
 
-    With a token, only those may join who have it: who are started with `environment`.
+    Args:
+        folder: A folder for Ray's files.
+        cpus: The processors of the node.
+        token: If given, only processes with `environment` can join.
     """
 
     def __init__(self, folder: Path, cpus: int = 2, *, token: str = "") -> None:
@@ -46,16 +49,16 @@ class Cluster:
         self._node = self._start_node(f"--address={self.address}", f"--num-cpus={self._cpus}")
 
     def kill_node(self) -> None:
-        """End the node that runs jobs, with its workers."""
+        """Kill the node that runs jobs, with its workers."""
         _kill_family(self._node)
 
     def kill(self) -> None:
-        """End everything. Asked in order, Ray would wait for its actors, which stay for the next server."""
+        """Kill everything. An orderly stop would wait for the actors, which stay for the next server."""
         for node in (self._node, self._head):
             _kill_family(node)
 
     def workers(self) -> list[psutil.Process]:
-        """The processes of gradwire's actors."""
+        """Return the processes of gradwire's actors."""
         return workers_below(self._node.pid)
 
     def _start_node(self, *options: str) -> "subprocess.Popen[str]":
@@ -67,7 +70,7 @@ class Cluster:
 
 
 def workers_below(pid: int) -> list[psutil.Process]:
-    """The processes of gradwire's actors that a process, or one below it, has started."""
+    """Return the processes of gradwire's actors among the descendants of a process."""
     found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):

@@ -1,11 +1,11 @@
-"""Fixtures that all tests share: small real data, models, and one server for all integration tests."""
+"""Fixtures for all tests: small real data, models, and one server for all integration tests."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Before gRPC is loaded: the tests start processes beside it, and its fork handlers would run in each of them.
+# Before gRPC is loaded: its fork handlers would run in each process that a test starts.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
@@ -19,14 +19,14 @@ SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"
 
 
 class Digits(NamedTuple):
-    """The UCI digits: 1437 to train on, 360 to test on, scaled to 0..1."""
+    """The UCI digits, scaled to 0..1: 1437 rows to train on and 360 to test on."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
 
 class SmallModel(Module):
-    """64-32-10, written as in the chapter."""
+    """64-32-10, as a class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ def client(server: gw.LocalServer) -> Iterator[gw.Client]:
 
 @pytest.fixture(autouse=True)
 def _no_server_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("GRADWIRE_ADDRESS", "GRADWIRE_TOKEN"):
+    for variable in ("GRADWIRE_ADDRESS", "GRADWIRE_TOKEN", "GRADWIRE_TLS"):
         monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="session")
 def mnist():
-    """All of MNIST, where it lies beside the repository; it is too large to be part of it."""
+    """MNIST, if it is available beside the repository, which it is too large for."""
     if not SHARED_MNIST.exists():
-        pytest.skip(f"{SHARED_MNIST} is not there")
+        pytest.skip(f"{SHARED_MNIST} does not exist")
     with np.load(SHARED_MNIST, allow_pickle=False) as file:
         return dict(file)

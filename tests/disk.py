@@ -1,4 +1,4 @@
-"""A small disk of its own, that can run full."""
+"""A small disk that a test can fill."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mib: int = 100) -> Iterator["Disk | None"]:
-    """Mount a disk of that size there, or yield None where this user may not."""
+    """Mount a disk of `mib` MiB at a folder, or yield None if this user cannot mount one."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
     if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -22,22 +22,22 @@ def small_disk(folder: Path, mib: int = 100) -> Iterator["Disk | None"]:
 
 
 class Disk:
-    """Can be filled, and made room on."""
+    """A mounted disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._ballast = folder / "ballast"
 
     def fill(self, leave: int = 0) -> None:
-        """Take all but so many bytes."""
+        """Use all space except `leave` bytes."""
         with self._ballast.open("wb") as ballast:
             while True:
-                room = os.statvfs(self.folder)
-                # Others may write meanwhile: then there is less than it said.
+                space = os.statvfs(self.folder)
+                # If another process writes at the same time, there is less space than this says.
                 with contextlib.suppress(OSError):
-                    os.posix_fallocate(ballast.fileno(), 0, room.f_bavail * room.f_frsize - leave)
+                    os.posix_fallocate(ballast.fileno(), 0, space.f_bavail * space.f_frsize - leave)
                     return
 
-    def make_room(self) -> None:
-        """Give it all back."""
+    def free(self) -> None:
+        """Free the space again."""
         self._ballast.unlink()

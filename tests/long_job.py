@@ -1,4 +1,4 @@
-"""A job of some seconds, always the same: long enough that something can happen to it."""
+"""A job of a few seconds, always the same: long enough that a test can disturb it."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ EPOCHS = 1500
 
 
 def data(rows: int = 2000) -> tuple[Any, Any]:
-    """Inputs (rows, 64) and labels of five classes."""
+    """Return inputs of shape (rows, 64) and labels of five classes."""
     rng = np.random.default_rng(0)
     return rng.random((rows, 64)), rng.integers(0, 5, rows)
 
 
 def submit(client: gw.Client, name: str, *, rows: int = 2000, **changes: Any) -> gw.Job:
-    """Submit the job; `changes` are arguments of `Client.submit`."""
+    """Submit the job. `changes` are arguments of `client.jobs.submit`."""
     gw.seed(0)
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": EPOCHS, "batch_size": 8}
-    return client.submit(model, data(rows), **(arguments | changes), name=name)
+    return client.jobs.submit(model, data(rows), **(arguments | changes), name=name)

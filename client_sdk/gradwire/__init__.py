@@ -1,34 +1,41 @@
-"""gradwire: build a small network from the chapter's classes, and have it trained here or by a server.
+"""gradwire: define a small network with PyTorch-like classes, and train it in this process or on a server.
 
-import gradwire as gw
-history = gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model, lr=0.1), at="localhost:50051")
+Example:
+    import gradwire as gw
+
+    model = gw.Sequential(gw.Linear(64, 32), gw.ReLU(), gw.Linear(32, 10))
+    history = gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model, lr=0.1), at="localhost:50051")
+    print(history.epochs[-1].train.accuracy)
 """
-
-from importlib.metadata import version
 
 from gradwire._client import AsyncClient, Client
 from gradwire._exceptions import (
     AlreadyExistsError,
     DataLossError,
+    DeadlineExceededError,
     FailedPreconditionError,
     FieldViolation,
+    FileError,
     GradwireError,
+    InternalError,
     InvalidArgumentError,
     JobCancelledError,
     JobFailedError,
     NotFoundError,
     OutOfRangeError,
     ResourceExhaustedError,
-    ServiceFailureError,
+    TraceError,
     UnauthenticatedError,
     UnavailableError,
 )
 from gradwire._fit import fit
 from gradwire._history import History
-from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan
+from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan, TensorInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._local_server import LocalServer
 from gradwire._model_files import load_model, save
+from gradwire._options import TrainingOptions
+from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat
 from gradwire_engine import (
     MSE,
     SGD,
@@ -38,14 +45,11 @@ from gradwire_engine import (
     Parameter,
     ReLU,
     Sequential,
-    TraceError,
     accuracy,
     seed,
 )
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
-
-__version__ = version("gradwire")
 
 __all__ = [
     "MSE",
@@ -55,21 +59,30 @@ __all__ = [
     "AsyncJob",
     "Client",
     "CrossEntropy",
+    "DType",
     "DataLossError",
+    "Dataset",
+    "DeadlineExceededError",
+    "Device",
     "Epoch",
+    "EventKind",
     "FailedPreconditionError",
     "FieldViolation",
+    "FileError",
     "GradwireError",
     "History",
+    "InternalError",
     "InvalidArgumentError",
     "Job",
     "JobCancelledError",
     "JobEvent",
     "JobFailedError",
     "JobInfo",
+    "JobState",
     "Linear",
     "LocalServer",
     "Metrics",
+    "ModelFormat",
     "ModelInfo",
     "Module",
     "NotFoundError",
@@ -79,8 +92,9 @@ __all__ = [
     "ReLU",
     "ResourceExhaustedError",
     "Sequential",
-    "ServiceFailureError",
+    "TensorInfo",
     "TraceError",
+    "TrainingOptions",
     "UnauthenticatedError",
     "UnavailableError",
     "__version__",
@@ -90,3 +104,12 @@ __all__ = [
     "save",
     "seed",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """Read the version when it is asked for: importlib.metadata takes longer to import than the rest of the SDK."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("gradwire")
+    raise AttributeError(f"module 'gradwire' has no attribute {name!r}")

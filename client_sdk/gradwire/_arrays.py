@@ -1,21 +1,29 @@
-"""What users have, as arrays that can be sent: lists, pandas, torch CPU tensors, NumPy arrays of any number type."""
+"""What users have, as arrays that can be sent: lists, pandas objects, torch CPU tensors and NumPy arrays."""
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from gradwire._exceptions import FieldViolation, invalid
+from gradwire._argument_names import invalid
+from gradwire._exceptions import FieldViolation, InvalidArgumentError
 from gradwire_engine.backend import Array
 
 
-def to_array(value: Any, field: str, dtype: "np.dtype[Any] | None" = None) -> Array:
-    """Return `value` as an array: floats in `dtype`, or as they are without one; integers always as they are.
+def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None) -> Array:
+    """Return a value as an array.
 
-    `field` is named in errors.
+    Args:
+        value: An array, a nested list, a pandas object or a torch CPU tensor.
+        field: The field to name in errors.
+        dtype: The type for floats; None keeps float32 and float64. Integers keep their type, booleans become uint8.
+
+    Raises:
+        InvalidArgumentError: It is empty, masked, or has something that is not a number.
     """
     array = _view(value, field)
     if array.size == 0:
-        raise invalid([FieldViolation(field, f"is empty: it has shape {array.shape}")])
+        raise _wrong(field, f"is empty: it has shape {array.shape}")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # What is too large for the dtype becomes infinite, and validation says so.
             return array.astype(
@@ -25,22 +33,48 @@ def to_array(value: Any, field: str, dtype: "np.dtype[Any] | None" = None) -> Ar
         return array.astype(np.uint8)
     if array.dtype == np.uint64:
         if array.max() > np.iinfo(np.int64).max:
-            raise invalid([FieldViolation(field, "has numbers above 2^63 - 1: convert them to floats")])
+            raise _wrong(field, "has numbers above 2^63 - 1. Convert them to floats.")
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise invalid(
-            [FieldViolation(field, f"must be numbers, got an array of dtype {array.dtype}: convert it first")]
-        )
+        raise _wrong(field, f"must be numbers, got an array of dtype {array.dtype}. Convert it first.")
     return array
 
 
 def _view(value: Any, field: str) -> Array:
     if hasattr(value, "detach"):  # a torch tensor
         value = value.detach()
-    elif hasattr(value, "to_numpy"):  # pandas
-        value = value.to_numpy()
+    elif hasattr(value, "to_numpy"):  # a pandas object
+        value = _from_pandas(value, field)
+    if isinstance(value, np.ma.MaskedArray):
+        if value.mask.any():
+            raise _wrong(field, "has masked values. Drop their rows, or fill them with array.filled(...).")
+        value = value.data
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
-        description = f"is not something that NumPy can view as an array of numbers: {error}"
-        raise invalid([FieldViolation(field, description)]) from error
+        raise _wrong(field, f"cannot be converted to an array of numbers: {error}") from None
+
+
+def _from_pandas(value: Any, field: str) -> Array:
+    """Convert a DataFrame or a Series; columns of several types, or of a nullable type, are converted one by one."""
+    array: Array = value.to_numpy()
+    if array.dtype.kind != "O":
+        return array
+    if not hasattr(value, "columns"):
+        return _column(value, field)
+    return np.column_stack([_column(value.iloc[:, index], field) for index in range(value.shape[1])])
+
+
+def _column(series: Any, field: str) -> Array:
+    array: Array = series.to_numpy()
+    if array.dtype.kind != "O":
+        return array
+    try:
+        return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (ValueError, TypeError):
+        which = f"column {series.name!r}" if series.name is not None else "the series"
+        raise _wrong(field, f"{which} has values that are not numbers. Encode or drop them first.") from None
+
+
+def _wrong(field: str, description: str) -> InvalidArgumentError:
+    return invalid([FieldViolation(field, description)])

@@ -1,6 +1,7 @@
-"""How the blocking classes use the async ones: an event loop on a thread of its own, and methods that wait on it."""
+"""How the blocking classes use the async ones: an event loop in a thread, and methods that wait for its results."""
 
 import asyncio
+import inspect
 import os
 import threading
 from collections import deque
@@ -8,10 +9,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakSet
 
+from gradwire._exceptions import GradwireError
+from gradwire._transport import is_forked, refuse_after_fork
+
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 B = TypeVar("B")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,9 +24,9 @@ T = TypeVar("T")
 
 @cache
 def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
-    """Return the event loop of all blocking clients of a process, on a thread of its own.
+    """Return the event loop of all blocking clients of a process, which runs in a thread.
 
-    There is one, and it is never closed: gRPC wakes every loop that it has ever seen, and complains of closed ones.
+    It is never closed: gRPC wakes every loop that it has ever seen, and complains about closed ones.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="gradwire", daemon=True).start()
@@ -29,96 +34,114 @@ def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
 
 
 class Portal:
-    """The way of one client to the event loop that it works in."""
+    """Runs the coroutines of one client in the shared event loop."""
 
     def __init__(self) -> None:
-        # A process that was forked off has none of the threads of the one before.
         self._loop = _loop_of(os.getpid())
         self._calls: set[Future[Any]] = set()
         self._streams: WeakSet[AsyncGenerator[Any, None]] = WeakSet()
         self.closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for it here. Ctrl-C here cancels it there."""
+        """Run a coroutine in the event loop and wait for it. Ctrl-C cancels it."""
         future = self._start(coroutine)
         try:
             return future.result()
+        except GradwireError as error:
+            # Without the frames of the event loop, the traceback ends at the user's call.
+            raise error.with_traceback(None) from None
         except BaseException:
             future.cancel()
             raise
 
     async def call_from_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and await it here, in the event loop of the caller."""
+        """Run a coroutine in the event loop and await it in the event loop of the caller."""
         return await asyncio.wrap_future(self._start(coroutine))
 
-    def end_with_this(self, stream: AsyncGenerator[Any, None]) -> None:
+    def close_with_portal(self, stream: AsyncGenerator[Any, None]) -> None:
         """Close a stream, if it is still open, when the portal is closed."""
         self._streams.add(stream)
 
-    def close(self) -> None:
-        """Cancel what still runs, and end the streams that nobody reads any more."""
-        if self.closed:
+    def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        """Cancel the calls that still run, close the streams that are still open, and then run `last`."""
+        if self.closed or is_forked():
+            if last is not None:
+                last.close()
             return
         for call in list(self._calls):
             call.cancel()
-        self.call(self._end_streams())
+        self.call(self._close_streams())
+        if last is not None:
+            self.call(last)
         self.closed = True
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        if self.closed:
+        try:
+            refuse_after_fork()
+            if self.closed:
+                raise RuntimeError("the client is closed")
+        except BaseException:
             coroutine.close()
-            raise RuntimeError("the client is closed")
+            raise
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
         return future
 
-    async def _end_streams(self) -> None:
+    async def _close_streams(self) -> None:
         for stream in list(self._streams):
-            with suppress(RuntimeError):  # A call that was just cancelled still holds it, and ends it.
+            with suppress(RuntimeError):  # A call that was just cancelled still uses the stream, and closes it.
                 await stream.aclose()
 
 
-class Blocking(Generic[A]):
-    """The blocking face of an async object."""
+class Facade(Protocol[A_co]):
+    """The blocking form of an async object."""
 
-    def __init__(self, async_: A, portal: Portal) -> None:
-        self._async = async_
-        self._portal = portal
+    @property
+    def _async(self) -> A_co: ...
+
+    @property
+    def _portal(self) -> Portal: ...
 
 
-def blocking(
-    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Blocking[A], P], T]:
-    """Return the method that waits for `method`: the same arguments, result and docstring."""
+def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Facade[A], P], T]:
+    """Return the method that waits for `method`, with the same arguments, result and docstring."""
 
     @wraps(method)
-    def call(self: Blocking[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._portal.call(method(self._async, *args, **kwargs))
 
-    return cast(Callable[Concatenate[Blocking[A], P], T], call)
+    return cast(Callable[Concatenate[Facade[A], P], T], call)
 
 
 def blocking_as(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]], wrap: Callable[[T, Portal], B]
-) -> Callable[Concatenate[Blocking[A], P], B]:
-    """Like `blocking`, for results that have a blocking face of their own."""
+) -> Callable[Concatenate[Facade[A], P], B]:
+    """Return the method that waits for `method` and wraps its result in a blocking form.
+
+    Args:
+        method: The async method.
+        wrap: A blocking class, or a function with a return annotation, that takes the result and the portal.
+    """
 
     @wraps(method)
-    def call(self: Blocking[A], /, *args: P.args, **kwargs: P.kwargs) -> B:
+    def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> B:
         return wrap(self._portal.call(method(self._async, *args, **kwargs)), self._portal)
 
-    return cast(Callable[Concatenate[Blocking[A], P], B], call)
+    returns = wrap.__name__ if isinstance(wrap, type) else wrap.__annotations__["return"]
+    call.__signature__ = inspect.signature(method).replace(return_annotation=returns)  # type: ignore[attr-defined]
+    call.__annotations__ = {**method.__annotations__, "return": returns}
+    return cast(Callable[Concatenate[Facade[A], P], B], call)
 
 
 class Stream(Generic[T]):
     """Items as they happen, for `for` and for `async for`."""
 
     def __init__(self, batches: AsyncGenerator[Sequence[T], None], portal: Portal) -> None:
-        # The way to the portal's thread and back takes longer than all else that is done with an item.
+        # In batches, because a turn through the portal's thread takes longer than everything else done with an item.
         self._batches = batches
         self._portal = portal
-        portal.end_with_this(batches)
+        portal.close_with_portal(batches)
         self._ready: deque[T] = deque()
 
     def __iter__(self) -> Iterator[T]:

@@ -1,57 +1,136 @@
-"""Every exception that the SDK raises, in one tree, and the one place that makes them from gRPC's errors."""
+"""Every exception that the SDK raises, in one tree.
 
-from collections.abc import Sequence
+GradwireError
+├── InvalidArgumentError (ValueError)      an argument is wrong; `violations` names each field
+├── TraceError (TypeError)                 forward() does something that cannot be sent
+├── FileError (ValueError)                 a data file or model file cannot be read or written
+├── NotFoundError (LookupError)            no job or model has this name
+├── AlreadyExistsError                     another job has this name
+├── FailedPreconditionError                the call does not apply to the current state
+├── OutOfRangeError                        a position is beyond the end
+├── DataLossError                          bytes do not match their digest
+├── ResourceExhaustedError                 the disk of the service is full
+├── UnauthenticatedError                   the token is missing or wrong
+├── UnavailableError (ConnectionError)     no server, or a server that cannot serve now
+├── DeadlineExceededError (TimeoutError)   no answer, or no end of the job, within the timeout
+├── InternalError                          a defect in the service
+├── JobFailedError                         the job ended as FAILED
+└── JobCancelledError                      the job ended as CANCELLED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import grpc
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
-from grpc_status import rpc_status
+from gradwire_engine.symbol import TraceError as EngineTraceError
+
+if TYPE_CHECKING:
+    from gradwire._history import History
 
 
 class GradwireError(Exception):
-    """Something went wrong with the service or with what was asked of it. `reason` is stable, for programs."""
+    """The base of all exceptions of the SDK.
 
-    reason: str = ""
+    Attributes:
+        reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE"; None if the error was
+            found without a server. The reasons are those of `ErrorReason` and `JobErrorReason` in errors.proto.
+        metadata: The names and numbers of the message, for example {"job": "jobs/digits"}.
+        retry_after: The seconds after which the server suggests that the call is repeated; None if it suggests
+            nothing.
+
+    GradwireError
+    ├── InvalidArgumentError (ValueError)
+    ├── TraceError (TypeError)
+    ├── FileError (ValueError)
+    ├── NotFoundError (LookupError)
+    ├── AlreadyExistsError
+    ├── FailedPreconditionError
+    ├── OutOfRangeError
+    ├── DataLossError
+    ├── ResourceExhaustedError
+    ├── UnauthenticatedError
+    ├── UnavailableError (ConnectionError)
+    ├── DeadlineExceededError (TimeoutError)
+    ├── InternalError
+    ├── JobFailedError
+    └── JobCancelledError
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field that is wrong, by its path in the request, and what to do."""
+    """A field that is wrong.
+
+    Attributes:
+        field: The path of the field in the request, for example "job.spec.train.targets".
+        description: What is wrong with it.
+    """
 
     field: str
     description: str
 
 
 class InvalidArgumentError(GradwireError, ValueError):
-    """What was asked cannot be done as it stands. `violations` names each field."""
+    """One or more arguments are wrong. `violations` names each field by its path in the request."""
 
-    def __init__(self, message: str, violations: Sequence[FieldViolation] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        violations: Sequence[FieldViolation] = (),
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata, retry_after=retry_after)
         self.violations = tuple(violations)
 
 
+class TraceError(GradwireError, EngineTraceError):
+    """forward() does something that a stack of Linear and ReLU layers cannot express."""
+
+
+class FileError(GradwireError, ValueError):
+    """A data file or a model file cannot be read or written."""
+
+
 class NotFoundError(GradwireError, LookupError):
-    """There is no job or model of this name."""
+    """No job or model has this name."""
 
 
 class AlreadyExistsError(GradwireError):
-    """The name is taken."""
+    """Another job has this name."""
 
 
 class FailedPreconditionError(GradwireError):
-    """The service is not in the state for it: a tensor is missing, or there is no GPU."""
+    """The call does not apply to the current state: a job has ended, a tensor is missing, the cluster has no GPU."""
 
 
 class OutOfRangeError(GradwireError):
-    """A position that is not there."""
+    """A sequence number or an offset is beyond the end."""
 
 
 class DataLossError(GradwireError):
-    """Bytes are not what their digest says."""
+    """Bytes do not match their digest."""
 
 
 class ResourceExhaustedError(GradwireError):
-    """The service has no room, on its disk for instance."""
+    """The service has run out of something, for example of space on its disk."""
 
 
 class UnauthenticatedError(GradwireError):
@@ -59,71 +138,48 @@ class UnauthenticatedError(GradwireError):
 
 
 class UnavailableError(GradwireError, ConnectionError):
-    """No server answers at the address."""
+    """No server answers at the address, or the server cannot serve at the moment."""
 
 
-class ServiceFailureError(GradwireError):
-    """The service itself failed; its log says why."""
+class DeadlineExceededError(GradwireError, TimeoutError):
+    """The server did not answer, or the job did not end, within the timeout."""
+
+
+class InternalError(GradwireError):
+    """The service has a defect; its log has the cause."""
 
 
 class JobFailedError(GradwireError):
-    """The job ended as FAILED; the message says at which epoch, why, and what to try."""
+    """The job failed. The message says in which epoch, why, and what to try.
+
+    Attributes:
+        job: The name of the job; None if it ran in this process.
+        reason: Why the job failed, for example "LOSS_NOT_FINITE".
+        history: The epochs before the failure.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job: str | None = None,
+        reason: str | None = None,
+        history: History | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.job = job
+        self.history = history
 
 
 class JobCancelledError(GradwireError):
-    """The job was cancelled before it was done."""
+    """The job was cancelled.
 
+    Attributes:
+        job: The name of the job.
+        history: The epochs before the cancellation.
+    """
 
-_BY_CODE: dict[grpc.StatusCode, type[GradwireError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
-    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
-    grpc.StatusCode.OUT_OF_RANGE: OutOfRangeError,
-    grpc.StatusCode.DATA_LOSS: DataLossError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
-    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
-}
-
-
-def invalid(violations: Sequence[FieldViolation]) -> InvalidArgumentError:
-    """Return the error for fields that are wrong; the same that the service would send."""
-    return InvalidArgumentError("; ".join(f"{each.field} {each.description}" for each in violations), violations)
-
-
-def is_away(error: grpc.aio.AioRpcError) -> bool:
-    """Whether no server answered, or one ended while it had the call: the same call may succeed a little later."""
-    # CANCELLED: a server that ended broke the call off; whoever cancels here gets a CancelledError instead.
-    return error.code() in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    )
-
-
-def from_rpc_error(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
-    """Return the SDK's exception for an error of a call to the server at `address`."""
-    if is_away(error):
-        return UnavailableError(
-            f"no gradwire server answers at {address} ({error.details()}); is it running? "
-            "Start one with `gradwire serve`, or set the address with at=... or GRADWIRE_ADDRESS"
-        )
-    message = error.details() or error.code().name
-    kind = _BY_CODE.get(error.code(), ServiceFailureError)
-    info, violations = _details(error)
-    translated = InvalidArgumentError(message, violations) if kind is InvalidArgumentError else kind(message)
-    translated.reason = info.reason
-    return translated
-
-
-def _details(error: grpc.aio.AioRpcError) -> tuple[ErrorInfo, list[FieldViolation]]:
-    info, bad_request = ErrorInfo(), BadRequest()
-    try:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # asks only for code, details and metadata
-    except ValueError:  # The details contradict the status: a proxy between has rewritten one of them.
-        status = None
-    for detail in status.details if status else ():
-        detail.Unpack(info)
-        detail.Unpack(bad_request)
-    violations = [FieldViolation(each.field, each.description) for each in bad_request.field_violations]
-    return info, violations
+    def __init__(self, message: str, *, job: str | None = None, history: History | None = None) -> None:
+        super().__init__(message)
+        self.job = job
+        self.history = history

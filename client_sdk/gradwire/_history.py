@@ -1,46 +1,119 @@
-"""What a fit came to: its epochs, and their curve as a picture."""
+"""The result of training: its epochs, as a sequence, columns, a table or a picture."""
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gradwire._info import Plan
+from gradwire._info import Plan, quality_text
+from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
-@dataclass
+
+@dataclass(repr=False)
 class History:
-    """The epochs of a job, first to last. `job` is its name, "" where it ran in this process."""
+    """The epochs of a job, first to last. `len`, indexing and iteration are those of `epochs`.
 
-    job: str = ""
+    Attributes:
+        job: The name of the job; None if it ran in this process.
+        plan: How and where it ran.
+        seed: The seed that ordered the rows and drew the weights of deferred layers.
+        epochs: The epochs.
+    """
+
+    job: str | None = None
     plan: Plan | None = None
+    seed: int | None = None
     epochs: list[Epoch] = field(default_factory=list)
 
-    def plot(self, path: str | Path) -> Path:
-        """Write loss, and accuracy or R2, over the epochs as a .png, .svg or .pdf picture. Needs matplotlib."""
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        return iter(self.epochs)
+
+    def __getitem__(self, index: int) -> Epoch:
+        return self.epochs[index]
+
+    def __repr__(self) -> str:
+        plural = "1 epoch" if len(self) == 1 else f"{len(self)} epochs"
+        return f"History({plural}, {quality_text(self.epochs[-1])})" if self.epochs else "History(no epochs)"
+
+    def to_dict(self) -> dict[str, list[float | None]]:
+        """Return the history as columns of equal length.
+
+        Returns:
+            "epoch", "running_loss", "train_loss", "train_accuracy", ..., "test_loss", ..., "train_seconds" and
+            "evaluate_seconds". A metric that no epoch has is left out; it is None for an epoch that was not evaluated.
+        """
+        columns: dict[str, list[float | None]] = {
+            "epoch": [epoch.epoch for epoch in self.epochs],
+            "running_loss": [epoch.running_loss for epoch in self.epochs],
+        }
+        for name, sets in (
+            ("train", [epoch.train for epoch in self.epochs]),
+            ("test", [epoch.test for epoch in self.epochs]),
+        ):
+            for metric in fields(Metrics):
+                values = [None if each is None else getattr(each, metric.name) for each in sets]
+                if any(value is not None for value in values):
+                    columns[f"{name}_{metric.name}"] = values
+        columns["train_seconds"] = [epoch.train_seconds for epoch in self.epochs]
+        columns["evaluate_seconds"] = [epoch.evaluate_seconds for epoch in self.epochs]
+        return columns
+
+    def to_pandas(self) -> DataFrame:
+        """Return the columns of `to_dict` as a pandas DataFrame with one row for each epoch.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
         try:
-            from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
+            import pandas  # noqa: PLC0415  (optional)
         except ImportError as error:
-            raise ImportError("history.plot needs matplotlib: pip install 'gradwire[plot]'") from error
-        evaluated = [epoch for epoch in self.epochs if epoch.train is not None]
-        if not evaluated:
-            raise ValueError("there is no evaluated epoch to plot")
-        names = [
-            name
-            for name in ("loss", "accuracy", "r2")
-            if all(getattr(epoch.train, name) is not None for epoch in evaluated)
-        ]
+            raise ImportError("history.to_pandas() needs pandas. Install it with: pip install pandas") from error
+        return pandas.DataFrame(self.to_dict())
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the loss, and the accuracy or R2, over the epochs.
+
+        Args:
+            path: Save the picture as this .png, .svg or .pdf file too.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: No epoch was evaluated.
+        """
+        try:
+            from matplotlib.figure import Figure  # noqa: PLC0415  (optional)
+        except ImportError as error:
+            raise ImportError(
+                "history.plot() needs matplotlib. Install it with: pip install 'gradwire[plot]'"
+            ) from error
+        columns = self.to_dict()
+        names = [name for name in ("loss", "accuracy", "r2") if f"train_{name}" in columns]
+        if not names:
+            raise ValueError("no epoch was evaluated, so there is nothing to plot")
         figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             for which, style in (("train", "-"), ("test", "--")):
-                points = [
-                    (epoch.epoch, getattr(getattr(epoch, which), name)) for epoch in evaluated if getattr(epoch, which)
-                ]
+                values = columns.get(f"{which}_{name}", [])
+                points = [pair for pair in zip(columns["epoch"], values, strict=bool(values)) if pair[1] is not None]
                 if points:
                     axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=which)
-            axes.set_xlabel("epoch")
-            axes.set_title(name)
+            axes.set(xlabel="epoch", title=name)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             axes.legend()
-        figure.savefig(path, dpi=150)
-        return Path(path)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure

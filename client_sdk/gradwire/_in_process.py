@@ -1,35 +1,65 @@
-"""at="local": the same job in this process, through the same engine and the same checks."""
+"""at="local": trains in this process, with the same engine and the same checks as a server."""
 
+import sys
 import warnings
 from collections.abc import Callable
 
 from gradwire._exceptions import FailedPreconditionError, JobFailedError
 from gradwire._history import History
 from gradwire._info import plan_of
-from gradwire._job_request import Submission
+from gradwire._job_request import JobRequest
+from gradwire_engine.backend import Array
 from gradwire_engine.plans import NoGpuError
 from gradwire_engine.spec.messages import execution_message
-from gradwire_engine.spec.prepare import prepare
+from gradwire_engine.spec.prepare import JobData, prepare
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.training import Epoch, LossNotFiniteError, train
+from gradwire_proto.v1.spec_pb2 import Dataset
 
 
-def run_locally(submission: Submission, on_epoch: Callable[[Epoch], None]) -> History:
-    """Train to the end; the weights land in the model and the history is returned."""
+def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> History:
+    """Train to the end, put the weights into the model, and return the history.
+
+    Raises:
+        FailedPreconditionError: The job requires a GPU and there is none.
+        JobFailedError: The loss became infinite or NaN.
+        KeyboardInterrupt: Ctrl-C. The model has the weights of the last complete epoch.
+    """
+    spec = request.spec
     try:
-        job = prepare(submission.spec, submission.data(), submission.classification)
+        job = prepare(spec, _data(request), request.classification)
     except NoGpuError as error:
-        raise FailedPreconditionError(str(error)) from error
+        raise FailedPreconditionError(str(error), reason="NO_GPU") from None
     if job.chosen.warning:
         warnings.warn(job.chosen.warning, stacklevel=3)
-    history = History(plan=plan_of(execution_message(job.chosen)))
+    plan = job.chosen.plan
+    history = History(plan=plan_of(execution_message(job.chosen)), seed=spec.seed)
+    weights = None
     try:
-        for epoch in train(job.chosen.plan, job.config, job.train_set, job.test_set):
+        for epoch in train(plan, job.config, job.train_set, job.test_set):
+            weights = plan.weights().copy()
             history.epochs.append(epoch)
             on_epoch(epoch)
     except LossNotFiniteError as error:
-        failure = JobFailedError(str(error))
-        failure.reason = "LOSS_NOT_FINITE"
-        raise failure from error
-    submission.traced.load_weights(job.chosen.plan.weights(), network(submission.spec.model))
+        raise JobFailedError(str(error), reason="LOSS_NOT_FINITE", history=history) from None
+    except KeyboardInterrupt:
+        if weights is not None:
+            request.traced.load_weights(weights, network(spec.model))
+            done = f"epoch {len(history)} of {spec.epochs}"
+            print(f"\nInterrupted. The model has the weights of {done}.", file=sys.stderr)
+        raise
+    request.traced.load_weights(plan.weights(), network(spec.model))
     return history
+
+
+def _data(request: JobRequest) -> JobData:
+    spec = request.spec
+
+    def pair(dataset: Dataset) -> tuple[Array, Array]:
+        return request.array(dataset.inputs), request.array(dataset.targets)
+
+    return JobData(
+        train=pair(spec.train),
+        test=pair(spec.test) if spec.HasField("test") else None,
+        given_weights=request.array(spec.initial_weights) if spec.HasField("initial_weights") else None,
+    )

@@ -1,22 +1,36 @@
-"""What the service says of jobs and models, as plain values for users."""
+"""Jobs, events, models and tensors as plain values for users."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from gradwire._types import EventKind, JobState
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
-from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.spec_pb2 import ModelSpec
-from gradwire_proto.v1.training_service_pb2 import Event, Execution, Job, JobState
+from gradwire_proto.v1 import errors_pb2, training_service_pb2
 
-ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from gradwire_proto.v1.model_service_pb2 import Model
+    from gradwire_proto.v1.training_service_pb2 import Event, Execution, Job
+
+ENDED: tuple[JobState, ...] = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How and where a job runs: the plan's name and why it was taken, "cpu" or "gpu", the machine, the threads."""
+    """How and where a job runs.
+
+    Attributes:
+        name: The plan, for example "compiled".
+        reason: Why this plan was chosen.
+        device: "cpu" or "gpu".
+        host: The machine and its processor or GPU.
+        threads: The number of threads.
+    """
 
     name: str
     reason: str
@@ -25,68 +39,146 @@ class Plan:
     threads: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class JobInfo:
-    """A job as it stood when the service was asked. `state` is QUEUED, STARTING, RUNNING, PAUSED or one of ENDED."""
+    """A job as of one answer of the server.
+
+    Attributes:
+        name: The job's name, for example "digits".
+        state: The state. The last three of QUEUED, STARTING, RUNNING, PAUSED, SUCCEEDED, FAILED and CANCELLED are
+            final.
+        architecture: The widths of the model, for example "784-128-32-10".
+        epochs: The number of epochs in total.
+        initial_epoch: The epochs that were done before the job started; 0 unless it continues another job.
+        last_epoch: The newest epoch; None before the first.
+        attempt: The number of the current attempt; 0 before the first.
+        created: When the job was created.
+        started: When its first attempt started, if it has.
+        ended: When it ended, if it has.
+        error: Why the job failed, for people, if it has.
+        error_reason: The same as a stable name, for example "LOSS_NOT_FINITE".
+        model: The name of the trained model, if the job succeeded.
+        plan: How and where the last attempt runs; None before it starts.
+        labels: The job's labels.
+        log_bytes: The size of the job's events on the disk of the service.
+        checkpoint_bytes: The size of its checkpoints.
+    """
 
     name: str
-    state: str
-    layers: str
+    state: JobState
+    architecture: str
     epochs: int
+    initial_epoch: int
     last_epoch: Epoch | None
     attempt: int
     created: datetime
     started: datetime | None
     ended: datetime | None
-    error: str
-    model: str
+    error: str | None
+    error_reason: str | None
+    model: str | None
     plan: Plan | None
-    # What it takes of the service's disks, beside its data and its model.
+    labels: dict[str, str] = field(default_factory=dict)
     log_bytes: int = 0
     checkpoint_bytes: int = 0
+
+    @property
+    def epochs_done(self) -> int:
+        """The number of the last epoch that was reported, or of the epochs done before the job started."""
+        return self.last_epoch.epoch if self.last_epoch else self.initial_epoch
+
+    def __repr__(self) -> str:
+        return f"JobInfo({self.name!r}, {self.state}, epoch {self.epochs_done}/{self.epochs})"
 
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One thing that happened to a job. `kind` is state_change, epoch, checkpoint or warning; `text` is for people."""
+    """One thing that happened to a job.
+
+    Attributes:
+        sequence: 1, 2, 3 and so on.
+        time: When it happened.
+        attempt: The attempt that it belongs to; 0 before the first.
+        kind: "state_change", "epoch", "checkpoint" or "warning".
+        text: What happened, for people.
+        epoch: The epoch, if that is what happened.
+        state: The new state, if that is what happened.
+        reason: For a warning or a failure, a stable name, for example "WORKER_LOST".
+    """
 
     sequence: int
     time: datetime
     attempt: int
-    kind: str
+    kind: EventKind
     text: str
     epoch: Epoch | None = None
-    state: str = ""
+    state: JobState | None = None
+    reason: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelInfo:
-    """A trained model."""
+    """A trained model.
+
+    Attributes:
+        name: The model's name, which is that of the job that trained it.
+        job: The name of that job.
+        architecture: The widths of the model, for example "784-128-32-10".
+        parameters: The number of weights and biases.
+        weights_sha256: The digest of all parameters in one vector.
+        last_epoch: The last epoch of the job.
+        created: When the model was stored.
+        labels: The labels of the job.
+    """
 
     name: str
     job: str
-    layers: str
+    architecture: str
     parameters: int
     weights_sha256: str
     last_epoch: Epoch
     created: datetime
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        quality = quality_text(self.last_epoch)
+        return f"ModelInfo({self.name!r}, {self.architecture}, {self.parameters} parameters, {quality})"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An array on the server.
+
+    Attributes:
+        sha256: The digest of its elements.
+        dtype: For example "float32".
+        shape: The sizes of its dimensions.
+    """
+
+    sha256: str
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def job_info(job: Job) -> JobInfo:
     """Return a job's message as values."""
+    failed = job.HasField("error")
     return JobInfo(
         name=job.name.removeprefix("jobs/"),
-        state=_state(job.state),
-        layers=_layers(job.spec.model),
-        epochs=job.spec.epochs,
+        state=state_of(job.state),
+        architecture=job.architecture,
+        epochs=job.epochs,
+        initial_epoch=job.initial_epoch,
         last_epoch=epoch_of(job.last_epoch) if job.HasField("last_epoch") else None,
         attempt=job.attempt,
         created=_time(job.create_time),
         started=_time(job.start_time) if job.HasField("start_time") else None,
         ended=_time(job.end_time) if job.HasField("end_time") else None,
-        error=job.error.message,
-        model=job.model.removeprefix("models/"),
+        error=job.error.message if failed else None,
+        error_reason=_job_error_reason(job.error.reason) if failed else None,
+        model=job.model.removeprefix("models/") or None,
         plan=plan_of(job.execution) if job.HasField("execution") else None,
+        labels=dict(job.labels),
         log_bytes=job.disk_usage.log_bytes,
         checkpoint_bytes=job.disk_usage.checkpoint_bytes,
     )
@@ -102,20 +194,32 @@ def model_info(model: Model) -> ModelInfo:
     return ModelInfo(
         name=model.name.removeprefix("models/"),
         job=model.job.removeprefix("jobs/"),
-        layers=_layers(model.spec),
+        architecture=model.architecture,
         parameters=model.weights.shape[0],
         weights_sha256=model.weights.sha256,
         last_epoch=epoch_of(model.last_epoch),
         created=_time(model.create_time),
+        labels=dict(model.labels),
     )
 
 
 def job_event(event: Event) -> JobEvent:
     """Return an event's message as values."""
-    kind = event.WhichOneof("kind") or "unknown"
-    epoch = epoch_of(event.epoch) if kind == "epoch" else None
-    state = _state(event.state_change.state) if kind == "state_change" else ""
-    return JobEvent(event.sequence, _time(event.time), event.attempt, kind, _text(event, kind), epoch, state)
+    kind = cast(EventKind, event.WhichOneof("kind") or "unknown")
+    values = (event.sequence, _time(event.time), event.attempt, kind)
+    if kind == "epoch":
+        epoch = epoch_of(event.epoch)
+        return JobEvent(*values, epoch_text(epoch), epoch=epoch)
+    if kind == "checkpoint":
+        return JobEvent(*values, f"stored the weights after epoch {event.checkpoint.epoch}")
+    if kind == "warning":
+        warned = _warning_reason(event.warning.reason)
+        return JobEvent(*values, f"{warned}: {event.warning.message}", reason=warned)
+    if kind == "state_change":
+        change = event.state_change
+        reason = _job_error_reason(change.error.reason) if change.HasField("error") else None
+        return JobEvent(*values, _change_text(event), state=state_of(change.state), reason=reason)
+    return JobEvent(*values, "an event that this version of gradwire does not know")
 
 
 def epoch_text(epoch: Epoch) -> str:
@@ -131,34 +235,52 @@ def epoch_text(epoch: Epoch) -> str:
             parts.append(f"mae {metrics.mean_absolute_error:.4f}")
     if epoch.train is None:
         parts.append(f"running loss {epoch.running_loss:.4f}")
-    return "  ".join([*parts, f"({epoch.seconds:.2f} s)"])
+    return "  ".join([*parts, f"({seconds_text(epoch.seconds)})"])
 
 
-def _text(event: Event, kind: str) -> str:
-    if kind == "epoch":
-        return epoch_text(epoch_of(event.epoch))
-    if kind == "checkpoint":
-        return f"weights after epoch {event.checkpoint.epoch} stored"
-    if kind == "warning":
-        return f"{event.warning.reason}: {event.warning.message}"
-    if kind != "state_change":
-        return "something that this version of the SDK does not know"
+def quality_text(epoch: Epoch) -> str:
+    """Return the figure that says most about an epoch: "test accuracy 0.97", for example."""
+    for name, metrics in (("test", epoch.test), ("train", epoch.train)):
+        if metrics is None:
+            continue
+        if metrics.accuracy is not None:
+            return f"{name} accuracy {metrics.accuracy:.4g}"
+        if metrics.r2 is not None:
+            return f"{name} R2 {metrics.r2:.4g}"
+        return f"{name} loss {metrics.loss:.4g}"
+    return f"running loss {epoch.running_loss:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time in seconds, or in milliseconds if it is short."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def state_of(state: training_service_pb2.JobState) -> JobState:
+    """Return the name of a state."""
+    known = training_service_pb2.JobState
+    name = known.Name(state).removeprefix("JOB_STATE_") if state in known.values() else "UNKNOWN"
+    return cast(JobState, "UNKNOWN" if name == "UNSPECIFIED" else name)
+
+
+def _change_text(event: Event) -> str:
     change = event.state_change
-    parts = [_state(change.state)]
+    parts: list[str] = [state_of(change.state)]
     if change.HasField("execution"):
         execution = change.execution
         parts.append(f"on {execution.host}, {execution.device}, plan {execution.plan} ({execution.plan_reason})")
-    return " ".join([*parts, *([f"({change.message})"] if change.message else [])])
+    message = change.message or change.error.message
+    return " ".join([*parts, *([f"({message})"] if message else [])])
 
 
-def _state(state: JobState) -> str:
-    return JobState.Name(state).removeprefix("JOB_STATE_") if state in JobState.values() else f"STATE_{state}"
+def _job_error_reason(reason: errors_pb2.JobErrorReason) -> str:
+    known = errors_pb2.JobErrorReason
+    return known.Name(reason).removeprefix("JOB_ERROR_REASON_") if reason in known.values() else f"REASON_{reason}"
 
 
-def _layers(spec: ModelSpec) -> str:
-    """Return the widths, "64-32-10"."""
-    linears = [layer.linear for layer in spec.layers if layer.WhichOneof("kind") == "linear"]
-    return "-".join(str(width) for width in [linears[0].in_features, *(linear.out_features for linear in linears)])
+def _warning_reason(reason: errors_pb2.JobWarningReason) -> str:
+    known = errors_pb2.JobWarningReason
+    return known.Name(reason).removeprefix("JOB_WARNING_REASON_") if reason in known.values() else f"REASON_{reason}"
 
 
 def _time(timestamp: Timestamp) -> datetime:

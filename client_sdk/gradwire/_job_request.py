@@ -1,79 +1,72 @@
-"""What a user hands to fit or submit, checked and turned into a JobSpec and the tensors that it names."""
+"""A model, data and options, checked and turned into a JobSpec and the tensors that it references."""
 
+import math
+import secrets
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from gradwire._argument_names import SPEC, invalid, invalid_argument
 from gradwire._arrays import to_array
-from gradwire._exceptions import FieldViolation, invalid
+from gradwire._exceptions import FieldViolation, TraceError
+from gradwire._options import TrainingOptions
+from gradwire._types import Dataset
 from gradwire_engine.backend import Array
-from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
-from gradwire_engine.spec.prepare import JobData, loss_message
-from gradwire_engine.spec.resolve import resolve
+from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import data_type, tensor_ref
 from gradwire_engine.spec.tracing import TracedModel, trace
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
-from gradwire_proto.v1.spec_pb2 import Dataset, Device, JobSpec, Optimizer, Sgd
+from gradwire_engine.symbol import TraceError as EngineTraceError
+from gradwire_proto.v1 import spec_pb2
+from gradwire_proto.v1.spec_pb2 import JobSpec, Optimizer, Sgd
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 
-DEVICES = {"auto": Device.DEVICE_AUTO, "cpu": Device.DEVICE_CPU, "gpu": Device.DEVICE_GPU}
-
-# The path to the spec in CreateJobRequest, which is how the service names fields.
-_PREFIX = "job.spec."
-_MOST_INT32 = 2**31 - 1
-_MOST_UINT64 = 2**64 - 1
+_DEVICES = {
+    "auto": spec_pb2.Device.DEVICE_AUTO,
+    "cpu": spec_pb2.Device.DEVICE_CPU,
+    "gpu": spec_pb2.Device.DEVICE_GPU,
+}
 
 
 @dataclass(frozen=True)
-class Submission:
-    """A job that passed all checks: the resolved spec, its tensors by digest, and the model that gets the weights."""
+class JobRequest:
+    """A job that passed all checks that need no server.
+
+    Attributes:
+        spec: The resolved spec.
+        traced: The model, which receives the trained weights.
+        tensors: The elements of the tensors of the spec, by SHA-256 digest.
+        classification: Whether the epochs report accuracy.
+    """
 
     spec: JobSpec
     traced: TracedModel
     tensors: dict[str, Array]
     classification: bool
 
-    def data(self) -> JobData:
-        """Return the arrays of the job."""
-        spec = self.spec
-        return JobData(
-            train=self._set(spec.train),
-            test=self._set(spec.test) if spec.HasField("test") else None,
-            given_weights=self.tensors[spec.initial_weights.sha256] if spec.HasField("initial_weights") else None,
-        )
-
-    def _set(self, dataset: Dataset) -> tuple[Array, Array]:
-        return self._tensor(dataset.inputs), self._tensor(dataset.targets)
-
-    def _tensor(self, reference: TensorRef) -> Array:
-        # Two tensors of the same bytes may differ in shape.
+    def array(self, reference: TensorRef) -> Array:
+        """Return a tensor of the spec."""
+        # Two tensors with the same bytes can have different shapes.
         return self.tensors[reference.sha256].reshape(tuple(reference.shape))
 
 
-def make_submission(
-    model: Module,
-    train: tuple[Any, Any],
-    *,
-    test: tuple[Any, Any] | None = None,
-    loss: Loss,
-    optimizer: SGD,
-    epochs: int = 10,
-    batch_size: int = 64,
-    shuffle: bool = True,
-    seed: int = 0,
-    dtype: Any = None,
-    device: str = "auto",
-    evaluate_every: int = 1,
-) -> Submission:
-    """Trace the model, convert the data, and check everything that can be checked without a server."""
-    _check_objects(model, loss, optimizer, device)
-    traced = trace(model)
+def make_job_request(model: Module, train: Dataset, test: Dataset | None, options: TrainingOptions) -> JobRequest:
+    """Trace the model, convert the data, and check everything that can be checked without a server.
+
+    Raises:
+        InvalidArgumentError: An argument is wrong.
+        TraceError: The model is not a stack of Linear and ReLU layers.
+    """
+    from gradwire_engine.spec.prepare import loss_message  # noqa: PLC0415  (imports the plans)
+
+    traced = trace_model(model)
+    _check_optimizer(model, options.optimizer)
     given = traced.given_weights()
-    job_dtype = _job_dtype(dtype, given)
+    dtype = _job_dtype(options, given)
+    sets = _data_sets(train, test, options, dtype, _outputs(traced))
     tensors: dict[str, Array] = {}
 
     def reference(array: Array) -> TensorRef:
@@ -81,29 +74,43 @@ def make_submission(
         tensors[ref.sha256] = array
         return ref
 
-    def dataset(pair: Any, name: str) -> Dataset:
-        inputs, targets = _pair(pair, name)
-        return Dataset(
-            inputs=reference(to_array(inputs, f"{_PREFIX}{name}.inputs", job_dtype)),
-            targets=reference(to_array(targets, f"{_PREFIX}{name}.targets", job_dtype)),
-        )
-
     spec = JobSpec(
         model=traced.spec,
-        loss=loss_message(loss),
-        optimizer=Optimizer(sgd=Sgd(learning_rate=optimizer.lr)),
-        train=dataset(train, "train"),
-        test=None if test is None else dataset(test, "test"),
-        epochs=_whole(epochs, "epochs", _MOST_INT32),
-        batch_size=_whole(batch_size, "batch_size", _MOST_INT32),
-        shuffle=bool(shuffle),
-        seed=_whole(seed, "seed", _MOST_UINT64),
-        dtype=data_type(job_dtype),
-        device=DEVICES[device],
-        evaluate_every=_whole(evaluate_every, "evaluate_every", _MOST_INT32, least=1),
-        initial_weights=None if given is None else reference(given.astype(job_dtype, copy=True)),
+        loss=loss_message(options.loss),
+        optimizer=Optimizer(sgd=Sgd(learning_rate=options.optimizer.lr)),
+        **{
+            name: spec_pb2.Dataset(inputs=reference(inputs), targets=reference(targets))
+            for name, (inputs, targets) in sets.items()
+        },
+        epochs=int(options.epochs),
+        batch_size=int(options.batch_size),
+        shuffle=bool(options.shuffle),
+        seed=secrets.randbits(32) if options.seed is None else int(options.seed),
+        dtype=data_type(dtype),
+        device=_DEVICES[options.device],
+        evaluate_every=int(options.evaluate_every),
+        initial_weights=None if given is None else reference(given.astype(dtype, copy=True)),
     )
-    _refuse(check_spec(spec))
+    classification = _check(spec, tensors)
+    return JobRequest(resolve(spec), traced, tensors, classification)
+
+
+def trace_model(model: Module) -> TracedModel:
+    """Return a model as a stack of layers.
+
+    Raises:
+        TraceError: It is none.
+    """
+    try:
+        return trace(model)
+    except EngineTraceError as error:
+        raise TraceError(str(error)) from None
+
+
+def _check(spec: JobSpec, tensors: dict[str, Array]) -> bool:
+    """Raise an error for what is wrong in a spec or its data; return whether it is a classification."""
+    names = [layer.name for layer in spec.model.layers]
+    _refuse(check_spec(spec), names)
     summaries: dict[str, TensorSummary] = {}
 
     def summary(ref: TensorRef) -> TensorSummary:
@@ -112,56 +119,78 @@ def make_submission(
             summaries[key] = summarize(tensors[ref.sha256].reshape(tuple(ref.shape)))
         return summaries[key]
 
-    _refuse(check_data(spec, summary))
-    return Submission(resolve(spec), traced, tensors, is_classification(spec, summary))
+    _refuse(check_data(spec, summary), names)
+    return is_classification(spec, summary)
 
 
-def _check_objects(model: Module, loss: Loss, optimizer: SGD, device: str) -> None:
-    if not isinstance(loss, MSE | CrossEntropy):
-        raise _wrong("loss", f"must be MSE() or CrossEntropy(), got {loss!r}")
-    if not isinstance(optimizer, SGD):
-        raise _wrong("optimizer", f"must be SGD(model, lr=...), got {optimizer!r}")
-    if isinstance(model, Module):
-        of_model = optimizer.module is model or (
-            optimizer.module is None and set(optimizer.parameters()) == set(model.parameters())
-        )
-        if not of_model:
-            raise _wrong(
-                "optimizer", "is made for another model, or for some of its parameters only: use SGD(model, lr=...)"
-            )
-    if device not in DEVICES:
-        raise _wrong("device", f"must be one of {', '.join(DEVICES)}, got {device!r}")
-
-
-def _job_dtype(dtype: Any, given: Array | None) -> "np.dtype[Any]":
-    """What was asked for, else the model's own, else float32."""
-    try:
-        chosen = np.dtype(dtype) if dtype is not None else np.dtype(np.float32) if given is None else given.dtype
-    except TypeError as error:
-        raise _wrong("dtype", f'must be "float32" or "float64", got {dtype!r}') from error
-    if chosen not in (np.float32, np.float64):
-        raise _wrong("dtype", f'must be "float32" or "float64", got {chosen}')
-    return chosen
-
-
-def _pair(value: Any, name: str) -> tuple[Any, Any]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise _wrong(name, f"must be a pair (inputs, targets), got {type(value).__name__}")
-    return value[0], value[1]
-
-
-def _whole(value: Any, field: str, most: int, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise _wrong(field, f"must be a whole number, got {value!r}")
-    if not least <= value <= most:
-        raise _wrong(field, f"must be {least}..{most}, got {value}")
-    return int(value)
-
-
-def _wrong(field: str, description: str) -> Exception:
-    return invalid([FieldViolation(_PREFIX + field, description)])
-
-
-def _refuse(violations: list[Violation]) -> None:
+def _refuse(violations: list[Violation], layer_names: list[str]) -> None:
     if violations:
-        raise invalid([FieldViolation(_PREFIX + each.field, each.description) for each in violations])
+        raise invalid([FieldViolation(SPEC + each.field, each.description) for each in violations], layer_names)
+
+
+def _check_optimizer(model: Module, optimizer: SGD) -> None:
+    of_model = optimizer.module is model or (
+        optimizer.module is None and set(optimizer.parameters()) == set(model.parameters())
+    )
+    if not of_model:
+        raise invalid_argument(
+            "optimizer", "belongs to another model, or to only some parameters of this one. Use SGD(model, lr=...)."
+        )
+
+
+def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.generic]":
+    if options.dtype is not None:
+        return np.dtype(options.dtype)
+    return np.dtype(np.float32) if given is None else given.dtype
+
+
+def _outputs(traced: TracedModel) -> int:
+    """Return the number of outputs of a model, 0 for one without Linear layers."""
+    linears = linear_layers(traced.spec)
+    return linears[-1].linear.out_features if linears else 0
+
+
+def _data_sets(
+    train: Dataset, test: Dataset | None, options: TrainingOptions, dtype: "np.dtype[np.generic]", outputs: int
+) -> dict[str, tuple[Array, Array]]:
+    """Return the arrays of "train" and, if there is one, of "test"."""
+    sets = {"train": _pair(train, "train", dtype, outputs)}
+    if test is not None:
+        if options.validation_split is not None:
+            raise invalid_argument("validation_split", "cannot be used together with test=. Pass only one of them.", "")
+        sets["test"] = _pair(test, "test", dtype, outputs)
+    elif options.validation_split is not None:
+        sets["train"], sets["test"] = split(*sets["train"], options.validation_split)
+    return sets
+
+
+def _pair(dataset: Dataset, name: str, dtype: "np.dtype[np.generic]", outputs: int) -> tuple[Array, Array]:
+    if not isinstance(dataset, tuple | list) or len(dataset) != 2:
+        raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}")
+    inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", dtype)
+    targets = to_array(dataset[1], f"{SPEC}{name}.targets", dtype)
+    if targets.ndim == 2 and targets.shape[1] == 1 and outputs > 1:  # A column of class indices.
+        targets = targets[:, 0]
+    return inputs, targets
+
+
+def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return the first rows, to train on, and the last rows, to evaluate on.
+
+    Args:
+        inputs: Shape (rows, features).
+        targets: Shape (rows,) or (rows, outputs).
+        fraction: The part of the rows to evaluate on. floor(rows * (1 - fraction)) rows are trained on, as in Keras.
+
+    Raises:
+        InvalidArgumentError: One of the two sets would be empty.
+    """
+    rows = len(inputs) if inputs.ndim else 0
+    # The small number undoes rounding: 10 * (1 - 0.9) is less than 1.
+    train_rows = math.floor(rows * (1 - fraction) + 1e-9)
+    if not 0 < train_rows < rows:
+        description = (
+            f"{fraction:g} of {rows} rows leaves {train_rows} to train on and {rows - train_rows} to evaluate on"
+        )
+        raise invalid_argument("validation_split", f"{description}. Both must be at least 1.", "")
+    return (inputs[:train_rows], targets[:train_rows]), (inputs[train_rows:], targets[train_rows:])

@@ -1,4 +1,4 @@
-"""A server of one's own, for a script or a test: started as a process, ended with the context."""
+"""A server for a script or a test: started as a process, and stopped with the context."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,19 +19,42 @@ _STOP_SECONDS = 20
 
 
 def server_command() -> list[str]:
-    """Return the command that runs a server. GradwireError says what to install where that is missing."""
+    """Return the command that runs a server.
+
+    Raises:
+        GradwireError: The server is not installed.
+    """
     if find_spec("ray") is None or find_spec("sqlalchemy") is None:
-        raise GradwireError("the server is not installed: pip install 'gradwire[server]'")
+        raise GradwireError("the server is not installed. Install it with: pip install 'gradwire[server]'")
     return [sys.executable, "-m", "gradwire_server"]
 
 
 class LocalServer:
-    """`with LocalServer() as server: fit(..., at=server.address)`. Without `data` it forgets everything at its end.
+    """A gradwire server on this machine, on a free port.
 
-    `options` are those of `gradwire serve`, as "--cpus-per-job=2". What the server prints goes to `log`.
+    Args:
+        options: Options of `gradwire serve`, for example "--cpus-per-job=2".
+        data: The folder for its database and files. Default: a temporary folder, deleted at the end.
+        env: Environment variables to add.
+
+    Attributes:
+        address: Its "host:port"; empty before it has started.
+        data: Its data folder.
+        log: The file with what it prints.
+        process: Its process; None while it does not run.
+
+    Raises:
+        GradwireError: The server is not installed.
+        UnavailableError: The server did not start. The message has its log.
+
+    Example:
+        with gw.LocalServer() as server:
+            gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model), at=server.address)
     """
 
     def __init__(self, *options: str, data: str | Path | None = None, env: dict[str, str] | None = None) -> None:
+        import tempfile  # noqa: PLC0415  (slow to import, and most programs start no server)
+
         self._options = options
         self._env = {**os.environ, **(env or {})}
         self._temporary = tempfile.TemporaryDirectory(prefix="gradwire-") if data is None else None
@@ -41,6 +63,10 @@ class LocalServer:
         self.address = ""
         self.process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        state = f"running at {self.address}" if self.process is not None else "stopped"
+        return f"LocalServer({state}, data={str(self.data)!r})"
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,11 +80,11 @@ class LocalServer:
             self._temporary.cleanup()
 
     def start(self) -> None:
-        """Start the server and wait until it takes jobs."""
+        """Start the server and wait until it accepts jobs."""
         self.address = ""
         self.data.mkdir(parents=True, exist_ok=True)
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
-        # A session of its own: Ctrl-C is for the script, which then ends the server in order.
+        # In its own session, so that Ctrl-C reaches only the script, which then stops the server in order.
         self.process = subprocess.Popen(
             command, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -68,10 +94,11 @@ class LocalServer:
         ready.wait()
         if not self.address:
             self.process.wait()
+            self.process = None
             raise UnavailableError(f"the server did not start:\n{self.log.read_text().strip()}")
 
     def stop(self) -> None:
-        """End the server in order: SIGTERM, and SIGKILL if that takes too long."""
+        """Stop the server with SIGTERM, and with SIGKILL if that takes too long."""
         if self.process is None or self._reader is None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -84,12 +111,12 @@ class LocalServer:
         self.process = None
 
     def _read(self, ready: threading.Event) -> None:
-        """Copy what the server prints into the log; set `ready` when it is, or has ended."""
+        """Copy what the server prints into the log; set `ready` when the server accepts jobs or has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
-                with contextlib.suppress(OSError):  # On a full disk; the server must not wait for it.
+                with contextlib.suppress(OSError):  # If the disk is full, the server must not wait for its log.
                     log.write(line)
                     log.flush()
                 match = _READY.search(line)

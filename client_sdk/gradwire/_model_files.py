@@ -1,84 +1,206 @@
-"""Model files: fetched from a server, written and read as safetensors. A file holds its spec, so it stands alone."""
+"""Model files: downloaded from a server, and written and read as safetensors. A file contains the model's spec."""
+
+from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.json_format import MessageToJson, Parse
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load, save_file
 
-from gradwire._exceptions import DataLossError, GradwireError, InvalidArgumentError
+from gradwire._exceptions import (
+    DataLossError,
+    FileError,
+    GradwireError,
+    InvalidArgumentError,
+    OutOfRangeError,
+)
 from gradwire._transport import Transport
+from gradwire._types import ModelFormat
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import network
+from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.spec.tensors import wire_bytes
-from gradwire_engine.spec.tracing import trace, unpacked_weights
-from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, GetModelRequest, Model, ModelFormat
+from gradwire_proto.v1 import model_service_pb2
+from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, FileHeader, GetModelRequest, Model
 from gradwire_proto.v1.spec_pb2 import ModelSpec
 
-FORMATS = {"safetensors": ModelFormat.MODEL_FORMAT_SAFETENSORS, "onnx": ModelFormat.MODEL_FORMAT_ONNX}
-
+_FORMATS = {
+    "safetensors": model_service_pb2.ModelFormat.MODEL_FORMAT_SAFETENSORS,
+    "onnx": model_service_pb2.ModelFormat.MODEL_FORMAT_ONNX,
+}
 _SPEC_KEY = "gradwire.model_spec"
 
 
-async def fetch_file(transport: Transport, name: str, format_: str) -> tuple[str, bytes]:
-    """Download the model "models/{id}"; its file name and bytes, checked against their digest."""
-    if format_ not in FORMATS:
-        raise InvalidArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format_!r}")
-    header = None
-    parts: list[bytes] = []
-    request = DownloadModelRequest(name=name, format=FORMATS[format_])
-    async for response in transport.receive(transport.models.DownloadModel, request):
-        if response.WhichOneof("part") == "header":
-            header = response.header
-        else:
-            parts.append(response.chunk)
-    data = b"".join(parts)
-    if header is None or hashlib.sha256(data).hexdigest() != header.sha256:
-        raise DataLossError(f"the file of {name} arrived damaged; download it again")
-    return header.file_name, data
-
-
-async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
-    """Download the model "models/{id}": its message, and the flat vector of its weights, checked by its digest."""
-    model = await transport.call(transport.models.GetModel, GetModelRequest(name=name))
-    _, data = await fetch_file(transport, name, "safetensors")
-    weights = _flat(load(data), model.spec)
-    if hashlib.sha256(wire_bytes(weights)).hexdigest() != model.weights.sha256:
-        raise DataLossError(f"the weights of {name} arrived damaged; download them again")
-    return model, weights
-
-
 def save(model: Module, path: str | Path) -> Path:
-    """Write a model, all of whose layers have their weights, to a .safetensors file that `load_model` reads."""
-    traced = trace(model)
+    """Write a model to a .safetensors file, which `load_model` reads.
+
+    Args:
+        model: A model whose layers all have their weights.
+        path: The file, which ends in .safetensors.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: A layer has no weights yet.
+        FileError: The path has another suffix, or the file cannot be written.
+        TraceError: The model is not a stack of Linear and ReLU layers.
+    """
+    from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  (slow to import)
+    from safetensors.numpy import save as to_bytes  # noqa: PLC0415
+
+    from gradwire._job_request import trace_model  # noqa: PLC0415
+    from gradwire_engine.spec.tracing import unpacked_weights  # noqa: PLC0415
+
+    path = checked_model_path(path)
+    traced = trace_model(model)
     for layer, message in zip(traced.layers, traced.spec.layers, strict=True):
-        if message.WhichOneof("kind") == "linear" and message.linear.in_features == 0:
-            raise InvalidArgumentError(f"layer {message.name!r}, {layer!r}, has no weights yet: train the model first")
+        if message.HasField("linear") and message.linear.in_features == 0:
+            raise InvalidArgumentError(f"layer {message.name!r}, {layer!r}, has no weights yet. Train the model first.")
     weights = traced.given_weights()
     assert weights is not None, "every layer has its weights"
     spec = MessageToJson(traced.spec, indent=None, preserving_proto_field_name=True)
-    save_file(unpacked_weights(weights, traced.spec, network(traced.spec)), str(path), metadata={_SPEC_KEY: spec})
-    return Path(path)
+    parts = unpacked_weights(weights, traced.spec, network(traced.spec))
+    try:
+        path.write_bytes(to_bytes(parts, metadata={_SPEC_KEY: spec}))
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from None
+    return path
+
+
+def checked_model_path(path: str | Path) -> Path:
+    """Return the path of a file that `save` can write.
+
+    Raises:
+        FileError: It does not end in .safetensors, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise FileError(
+            f"cannot write {path}: a model is saved as .safetensors. To get an .onnx file of a model on a server, use "
+            'client.models.download(name, "model.onnx").'
+        )
+    return _in_existing_folder(path)
 
 
 def load_model(path: str | Path) -> Module:
-    """Read a .safetensors file that `save` or a server has written, as a Module with the same layers and names."""
+    """Read a .safetensors file that `save` or a server wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A Module with the same layers and names, rebuilt from the spec in the file. The class of the original model is
+        not needed.
+
+    Raises:
+        FileError: The file cannot be read, or is not a gradwire model.
+    """
+    from google.protobuf.json_format import Parse  # noqa: PLC0415  (slow to import)
+    from google.protobuf.json_format import ParseError as SpecError  # noqa: PLC0415
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
-        raise GradwireError(f"cannot read {path}: {error}") from error
+        raise FileError(f"cannot read {path}: {error}") from None
     if _SPEC_KEY not in metadata:
-        raise GradwireError(f"{path} is not a gradwire model: its metadata has no {_SPEC_KEY}")
-    spec = Parse(metadata[_SPEC_KEY], ModelSpec())
-    return build(spec, _flat(parts, spec))
+        raise FileError(f"{path} is not a gradwire model: its metadata has no {_SPEC_KEY}")
+    try:
+        spec = Parse(metadata[_SPEC_KEY], ModelSpec())
+        return build(spec, _flat(parts, spec))
+    except (SpecError, KeyError, ValueError) as error:
+        raise FileError(f"{path} is damaged: {error}") from None
+
+
+async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
+    """Download the model "models/{id}".
+
+    Returns:
+        Its message, and the flat vector of its weights, checked by its digest.
+    """
+    from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
+
+    model = await transport.call(transport.models.GetModel, GetModelRequest(name=name))
+    data = bytearray()
+    await _receive(transport, name, "safetensors", data.extend)
+    weights = _flat(load(bytes(data)), model.spec)
+    if hashlib.sha256(wire_bytes(weights)).hexdigest() != model.weights.sha256:
+        raise DataLossError(f"the weights of {name} arrived damaged. Download them again.")
+    return model, weights
+
+
+async def download_file(transport: Transport, name: str, path: str | Path, format_: ModelFormat | None) -> Path:
+    """Write the model "models/{id}" to a file, under another name until it is complete; return its path."""
+    target, format_ = _target(Path(path), name, format_)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            await _receive(transport, name, format_, file.write)
+        part.replace(target)
+    except OSError as error:
+        if isinstance(error, GradwireError):
+            raise
+        raise FileError(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
+    """Return the file to write, and its format, from what the user has given of them."""
+    if format_ is not None and format_ not in _FORMATS:
+        raise InvalidArgumentError(f"format: must be one of {', '.join(_FORMATS)}, got {format_!r}")
+    if path.is_dir():
+        format_ = format_ or "safetensors"
+        return path / f"{name.removeprefix('models/')}.{format_}", format_
+    by_suffix: dict[str, ModelFormat] = {".safetensors": "safetensors", ".onnx": "onnx"}
+    of_suffix = by_suffix.get(path.suffix)
+    if format_ is not None and of_suffix not in (None, format_):
+        raise FileError(f"cannot write {path}: the suffix does not match format={format_!r}")
+    chosen = format_ or of_suffix
+    if chosen is None:
+        raise FileError(f"cannot write {path}: the file must end in .safetensors or .onnx, or pass format=...")
+    return _in_existing_folder(path), chosen
+
+
+def _in_existing_folder(path: Path) -> Path:
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist. Create it first.")
+    return path
+
+
+async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
+    """Receive the file of a model, and continue where a connection breaks; its digest is checked at the end."""
+    header: FileHeader | None = None
+    digest, offset, attempt = hashlib.sha256(), 0, 0
+    while True:
+        request = DownloadModelRequest(name=name, format=_FORMATS[format_], offset=offset)
+        try:
+            async for response in transport.receive(transport.models.DownloadModel, request):
+                if response.HasField("header"):
+                    if header is not None and header.sha256 != response.header.sha256:
+                        raise DataLossError(f"the file of {name} changed during the download. Download it again.")
+                    header = response.header
+                    continue
+                attempt = 0
+                write(response.chunk)
+                digest.update(response.chunk)
+                offset += len(response.chunk)
+            break
+        except OutOfRangeError:
+            raise DataLossError(f"the file of {name} changed during the download. Download it again.") from None
+        except GradwireError as error:
+            await transport.wait_before_retry(error, attempt)
+            attempt += 1
+    if header is None or digest.hexdigest() != header.sha256:
+        raise DataLossError(f"the file of {name} arrived damaged. Download it again.")
 
 
 def _flat(parts: dict[str, Array], spec: ModelSpec) -> Array:
-    names = [layer.name for layer in spec.layers if layer.WhichOneof("kind") == "linear"]
+    names = [layer.name for layer in linear_layers(spec)]
     return np.concatenate([parts[f"{name}.{which}"].ravel() for name in names for which in ("W", "b")])

@@ -1,30 +1,35 @@
-"""The connection to a server: address, token, deadlines, retries. Nothing else in the SDK calls gRPC."""
+"""The connection to a server: one channel, deadlines and retries. Nothing else in the SDK calls gRPC."""
+
+from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from gradwire._exceptions import InvalidArgumentError, UnavailableError, from_rpc_error, is_away
-from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from gradwire._access import Access, checked_address
+from gradwire._exceptions import GradwireError, InvalidArgumentError, UnavailableError
+from gradwire._retry import retry_delay
+from gradwire._status import error_from_rpc
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
+from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceAsyncStub
+    from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceAsyncStub
+    from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
 
-# How long the first call waits for a server to be there.
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+DEFAULT_TIMEOUT = 60.0
+DEFAULT_MAX_RETRIES = 6
+
+# How long the first call waits for the server: long enough for a slow network, short enough for a wrong address.
 _CONNECT_SECONDS = 3.0
-# How long a call without a stream may take.
-_CALL_SECONDS = 60.0
-# Waits before a call is tried again that found the server away: long enough for one that is started again.
-_BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -32,112 +37,111 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A connection that has silently died is noticed while a watch waits for events.
+    # Notices a dead connection while a watch waits for events.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
 
 
-def resolve_address(at: str | None) -> str | None:
-    """Return the address to use: what was given, else GRADWIRE_ADDRESS, else None."""
-    return at or os.environ.get("GRADWIRE_ADDRESS") or None
+class Transport:
+    """A channel to one server, opened by the first call in the event loop of that call.
 
-
-@dataclass(frozen=True)
-class Access:
-    """How to reach a server beside its address; what is None comes from the environment.
-
-    token: GRADWIRE_TOKEN, or what the file GRADWIRE_TOKEN_FILE holds. tls: True trusts the system's certificate
-    authorities, a path the ones in that file (PEM); GRADWIRE_TLS, 1 or a path. insecure: let the token travel in the
-    clear to another machine; GRADWIRE_INSECURE.
+    Args:
+        address: The server's "host:port"; default GRADWIRE_ADDRESS.
+        access: The token and TLS.
+        timeout: How long a call without a stream may take, in seconds; None for no limit.
+        max_retries: How often a call is repeated while the server is unavailable.
+        sleep: Waits for some seconds.
     """
 
-    token: str | None = None
-    tls: bool | str | Path | None = None
-    insecure: bool | None = None
-
-
-class Transport:
-    """A channel that is opened by the first call, in the event loop of that call."""
-
-    def __init__(self, address: str | None, access: Access) -> None:
-        resolved = resolve_address(address)
-        if resolved is None:
-            raise InvalidArgumentError('no address: pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS')
-        self.address = resolved
-        token = access.token or _token_of_the_environment()
-        self._credentials = _credentials(os.environ.get("GRADWIRE_TLS", "") if access.tls is None else access.tls)
-        insecure = _is_on(os.environ.get("GRADWIRE_INSECURE", "")) if access.insecure is None else access.insecure
-        if token and self._credentials is None and not insecure and not _is_this_machine(resolved):
-            raise InvalidArgumentError(
-                f"refusing to send the token in the clear to {resolved}: use tls=True or tls=CA_FILE (GRADWIRE_TLS), "
-                "or insecure=True (GRADWIRE_INSECURE=1) where the way there is safe"
-            )
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    def __init__(
+        self,
+        address: str | None,
+        access: Access,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise InvalidArgumentError(f"timeout: must be a number of seconds greater than 0, or None, got {timeout!r}")
+        if max_retries < 0:
+            raise InvalidArgumentError(f"max_retries: must be at least 0, got {max_retries!r}")
+        self.address = checked_address(address)
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.sleep = sleep
+        self._credentials = access.credentials()
+        self._metadata = access.metadata(self.address, encrypted=self._credentials is not None)
         self._channel: grpc.aio.Channel | None = None
-
-    async def health(self) -> str:
-        """Return what the standard health service says of the whole server: "SERVING", for instance."""
-        await self.connect()
-        stub: Any = HealthStub(self._open())
-        response = await self.call(stub.Check, HealthCheckRequest())
-        return HealthCheckResponse.ServingStatus.Name(response.status)
+        self._connected = False
 
     @property
-    def training(self) -> Any:
-        """The TrainingService."""
+    def training(self) -> TrainingServiceAsyncStub:
+        """The stub of the TrainingService."""
         return TrainingServiceStub(self._open())
 
     @property
-    def datasets(self) -> Any:
-        """The DatasetService."""
-        return DatasetServiceStub(self._open())
+    def tensors(self) -> TensorServiceAsyncStub:
+        """The stub of the TensorService."""
+        return TensorServiceStub(self._open())
 
     @property
-    def models(self) -> Any:
-        """The ModelService."""
+    def models(self) -> ModelServiceAsyncStub:
+        """The stub of the ModelService."""
         return ModelServiceStub(self._open())
 
-    async def connect(self) -> None:
-        """Wait until the server is there; UnavailableError if it is not within a few seconds."""
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await self._open().channel_ready()
-        except TimeoutError as error:
-            how = "with TLS" if self._credentials else "without TLS"
-            raise UnavailableError(
-                f"no gradwire server answers at {self.address} {how}; is it running? Start one with `gradwire serve`, "
-                "set the address with at=... or GRADWIRE_ADDRESS, and TLS with tls=... or GRADWIRE_TLS"
-            ) from error
+    async def health(self) -> str:
+        """Return the answer of the standard health service for the whole server, for example "SERVING"."""
+        from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415  (rarely needed)
+        from grpc_health.v1.health_pb2_grpc import HealthStub  # noqa: PLC0415
 
-    async def call(self, method: Callable[..., Any], request: Any) -> Any:
-        """Make a call that may be repeated, and repeat it while the server is away for a moment."""
-        for wait in (*_BACKOFF_SECONDS, None):
+        stub: Any = HealthStub(self._open())  # The types of the package describe the server's side only.
+        response = await self.call(stub.Check, HealthCheckRequest())
+        return str(HealthCheckResponse.ServingStatus.Name(response.status))
+
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """Make a call that can be repeated, and repeat it while the server is unavailable."""
+        await self._connect()
+        attempt = 0
+        while True:
             try:
-                return await method(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                return await method(request, metadata=self._metadata, timeout=self.timeout)
             except grpc.aio.AioRpcError as error:
-                if wait is None or not is_away(error):
-                    raise from_rpc_error(error, self.address) from error
-                await asyncio.sleep(wait)
-        raise AssertionError("unreachable: the last try returns or raises")
+                failure = error_from_rpc(error, self.address)
+            await self.wait_before_retry(failure, attempt)
+            attempt += 1
 
-    async def send(self, method: Callable[..., Any], requests: AsyncIterator[Any] | Iterable[Any]) -> Any:
+    async def send(
+        self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: AsyncIterator[Request]
+    ) -> Response:
         """Stream requests, once, and return the response."""
+        await self._connect()
         try:
             return await method(requests, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, self.address) from error
+            raise error_from_rpc(error, self.address) from None
 
-    async def receive(self, method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
+    async def receive(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> AsyncIterator[Response]:
         """Yield the responses to a request, once."""
+        await self._connect()
         call = method(request, metadata=self._metadata)
         try:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, self.address) from error
+            raise error_from_rpc(error, self.address) from None
         finally:
             call.cancel()
+
+    async def wait_before_retry(self, error: GradwireError, attempt: int) -> None:
+        """Wait until a failed call can be repeated; raise its error if repeating does not help or was done enough."""
+        delay = retry_delay(error, attempt)
+        if delay is None or attempt >= self.max_retries:
+            raise error from None
+        await self.sleep(delay)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -145,7 +149,23 @@ class Transport:
             await self._channel.close()
             self._channel = None
 
+    async def _connect(self) -> None:
+        """Before the first call, wait until the server answers; a wrong address is then named within seconds."""
+        if self._connected:
+            return
+        try:
+            async with asyncio.timeout(min(_CONNECT_SECONDS, self.timeout or _CONNECT_SECONDS)):
+                await self._open().channel_ready()
+        except TimeoutError:
+            how = "with TLS" if self._credentials else "without TLS"
+            raise UnavailableError(
+                f"no gradwire server answers at {self.address} {how}. Start one with `gradwire serve`, set the address "
+                "with at=... or GRADWIRE_ADDRESS, and TLS with tls=... or GRADWIRE_TLS."
+            ) from None
+        self._connected = True
+
     def _open(self) -> grpc.aio.Channel:
+        refuse_after_fork()
         if self._channel is None:
             self._channel = (
                 grpc.aio.insecure_channel(self.address, options=_OPTIONS)
@@ -155,35 +175,24 @@ class Transport:
         return self._channel
 
 
-def _token_of_the_environment() -> str:
-    token, file = os.environ.get("GRADWIRE_TOKEN", ""), os.environ.get("GRADWIRE_TOKEN_FILE", "")
-    if token or not file:
-        return token
-    try:
-        return Path(file).read_text().strip()
-    except OSError as error:
-        raise InvalidArgumentError(f"GRADWIRE_TOKEN_FILE cannot be read: {error}") from error
+_processes_with_grpc: list[int] = []
 
 
-def _credentials(tls: bool | str | Path) -> grpc.ChannelCredentials | None:
-    """Return what a channel needs for TLS, or None where it is off."""
-    if isinstance(tls, bool) or tls in ("", "0", "1"):
-        return grpc.ssl_channel_credentials() if tls in (True, "1") else None
-    try:
-        return grpc.ssl_channel_credentials(Path(tls).read_bytes())
-    except OSError as error:
-        raise InvalidArgumentError(f"tls must be True or a file of certificates: {error}") from error
+def is_forked() -> bool:
+    """Whether this process was forked from one that had used gRPC, which does not work on this side of a fork."""
+    return bool(_processes_with_grpc) and _processes_with_grpc[0] != os.getpid()
 
 
-def _is_on(variable: str) -> bool:
-    return variable.lower() in ("1", "true", "yes", "on")
+def refuse_after_fork() -> None:
+    """Note that this process uses gRPC.
 
-
-def _is_this_machine(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]") or address
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    Raises:
+        GradwireError: The process was forked from one that had used gRPC; every call would wait for ever.
+    """
+    if not _processes_with_grpc:
+        _processes_with_grpc.append(os.getpid())
+    if is_forked():
+        raise GradwireError(
+            "gradwire cannot connect from a process that was forked after its parent connected to a server. "
+            'Start processes with multiprocessing.get_context("spawn"), or connect only in the child.'
+        )

@@ -1,63 +1,85 @@
-"""Sends the tensors that a server does not have, each from where an earlier upload of it broke off."""
+"""Sends the tensors that a server does not have, each from where an earlier upload stopped."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from gradwire._exceptions import DataLossError, OutOfRangeError, UnavailableError
+from gradwire._exceptions import DataLossError, GradwireError, OutOfRangeError
 from gradwire._transport import Transport
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.tensors import wire_bytes
-from gradwire_proto.v1.dataset_service_pb2 import (
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.tensor_service_pb2 import (
     FindMissingTensorsRequest,
     MissingTensor,
     UploadHeader,
     UploadTensorRequest,
 )
-from gradwire_proto.v1.tensor_pb2 import TensorRef
 
 _CHUNK_BYTES = 1 << 20
-# An upload that breaks off is taken up again this often, after a wait.
-_RETRIES = 5
-_WAIT_SECONDS = 0.5
 
-# Called with the bytes that are there already or were sent now, and with the bytes of all tensors.
-Progress = Callable[[int, int], None]
+# Called with the bytes that the server has received, and the bytes of all tensors that it did not have.
+UploadProgress = Callable[[int, int], None]
+
+
+async def find_missing(transport: Transport, references: Sequence[TensorRef]) -> Sequence[MissingTensor]:
+    """Return which of the tensors the server does not have, in the order of the references."""
+    request = FindMissingTensorsRequest(tensors=references)
+    response = await transport.call(transport.tensors.FindMissingTensors, request)
+    return response.missing
 
 
 async def upload(
-    transport: Transport, references: Sequence[TensorRef], tensors: Mapping[str, Array], progress: Progress | None
+    transport: Transport,
+    references: Sequence[TensorRef],
+    arrays: Mapping[str, Array],
+    on_progress: UploadProgress | None = None,
 ) -> None:
-    """Make sure that the server holds every tensor."""
-    for attempt in range(_RETRIES + 1):
-        response = await transport.call(
-            transport.datasets.FindMissingTensors, FindMissingTensorsRequest(tensors=references)
-        )
+    """Make sure that the server has every tensor.
+
+    Args:
+        transport: The connection.
+        references: The tensors.
+        arrays: Their elements, by SHA-256 digest.
+        on_progress: Called after each chunk.
+    """
+    total: int | None = None
+    attempt = 0
+    while True:
+        missing = await find_missing(transport, references)
+        left = sum(arrays[each.tensor.sha256].nbytes - each.received_bytes for each in missing)
+        total = left if total is None else total
+        progress = _Progress(total - left, total, on_progress)
         try:
-            await _send_missing(transport, response.missing, tensors, progress)
-        except (UnavailableError, OutOfRangeError, DataLossError):
-            if attempt == _RETRIES:
+            for each in missing:
+                requests = _requests(each, arrays[each.tensor.sha256], progress)
+                await transport.send(transport.tensors.UploadTensor, requests)
+        except (OutOfRangeError, DataLossError):  # Another upload of the same tensor came in between.
+            if attempt >= transport.max_retries:
                 raise
-            await asyncio.sleep(_WAIT_SECONDS * attempt)
+        except GradwireError as error:
+            await transport.wait_before_retry(error, attempt)
         else:
             return
+        attempt += 1
 
 
-async def _send_missing(
-    transport: Transport, missing: Sequence[MissingTensor], tensors: Mapping[str, Array], progress: Progress | None
-) -> None:
-    total = sum(tensors[each.tensor.sha256].nbytes for each in missing)
-    sent = sum(each.received_bytes for each in missing)
+class _Progress:
+    """Counts the bytes that were sent."""
 
-    async def requests(each: MissingTensor) -> AsyncIterator[UploadTensorRequest]:
-        nonlocal sent
-        yield UploadTensorRequest(header=UploadHeader(tensor=each.tensor, offset=each.received_bytes))
-        data = wire_bytes(tensors[each.tensor.sha256])
-        for start in range(each.received_bytes, len(data), _CHUNK_BYTES):
-            chunk = bytes(data[start : start + _CHUNK_BYTES])
-            yield UploadTensorRequest(chunk=chunk)
-            sent += len(chunk)
-            if progress:
-                progress(sent, total)
+    def __init__(self, sent: int, total: int, report: UploadProgress | None) -> None:
+        self._sent, self._total, self._report = sent, total, report
 
-    for each in missing:
-        await transport.send(transport.datasets.UploadTensor, requests(each))
+    def add(self, count: int) -> None:
+        """Count a chunk and report it."""
+        self._sent += count
+        if self._report:
+            self._report(self._sent, self._total)
+
+
+async def _requests(missing: MissingTensor, array: Array, progress: _Progress) -> AsyncIterator[UploadTensorRequest]:
+    """Yield the header and the chunks of one tensor."""
+    yield UploadTensorRequest(header=UploadHeader(tensor=missing.tensor, offset=missing.received_bytes))
+    data = wire_bytes(array)
+    for start in range(missing.received_bytes, len(data), _CHUNK_BYTES):
+        chunk = bytes(data[start : start + _CHUNK_BYTES])
+        yield UploadTensorRequest(chunk=chunk)
+        progress.add(len(chunk))

@@ -25,8 +25,8 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Array, targets: Array, classification: bool) -> "Examples":
-        """Return the examples for the arrays of a data set. 1-D float targets become a matrix of shape (rows, 1)."""
-        if targets.ndim == 1 and not np.issubdtype(targets.dtype, np.integer):
+        """Return the examples of a data set. 1-D regression targets become a matrix of shape (rows, 1)."""
+        if targets.ndim == 1 and not (classification and np.issubdtype(targets.dtype, np.integer)):
             targets = targets.reshape(-1, 1)
         return cls(inputs, targets, classification)
 

@@ -11,8 +11,8 @@ def target_matrix(y_true: Any, y_pred: Array) -> Array:
     """Return the targets as a matrix with the shape and dtype of the predictions.
 
     Args:
-        y_true: 1-D integers are class indices, which become one-hot rows. 1-D floats fit a model with one output. 2-D
-            targets are used as they are.
+        y_true: 1-D integers are class indices, which become one-hot rows. With one output, 1-D numbers of any type are
+            regression targets. 2-D targets are used as they are.
         y_pred: The predictions, of shape (N, outputs).
 
     Raises:
@@ -22,14 +22,14 @@ def target_matrix(y_true: Any, y_pred: Array) -> Array:
     y_true = xp.asarray(y_true)
     rows, outputs = y_pred.shape
     if y_true.ndim == 1 and len(y_true) == rows:
+        if outputs == 1:
+            return y_true.astype(y_pred.dtype).reshape(rows, 1)
         if np.issubdtype(y_true.dtype, np.integer):
             low, high = int(y_true.min()), int(y_true.max())
             if low < 0 or high >= outputs:
                 raise ValueError(f"class indices must be 0..{outputs - 1} for {outputs} outputs, got {low}..{high}")
             one_hot: Array = xp.eye(outputs, dtype=y_pred.dtype)[y_true]
             return one_hot
-        if outputs == 1:
-            return y_true.astype(y_pred.dtype).reshape(rows, 1)
         raise ValueError(
             f"1-D float targets need a model with one output, but this one has {outputs}: "
             "give integers for class indices, or 2-D targets"

@@ -1,17 +1,23 @@
 """The epoch loop: takes a plan, data and a configuration, and yields epochs. It can start after any epoch."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gradwire_engine.examples import Examples
 from gradwire_engine.metrics import Metrics
-from gradwire_engine.plans.base import Plan
 from gradwire_engine.randomness import Purpose, job_generator
+
+if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+    from numpy.typing import NDArray
+
+    from gradwire_engine.examples import Examples
+    from gradwire_engine.plans.base import Plan
 
 # How often a long epoch checks whether it should stop.
 _STOP_CHECK_SECONDS = 0.1
@@ -76,7 +82,7 @@ def train(
     train_set: Examples,
     test_set: Examples | None = None,
     *,
-    epochs_done: int = 0,
+    initial_epoch: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch]:
     """Train, and yield each epoch when it ends.
@@ -88,7 +94,7 @@ def train(
         config: How to train.
         train_set: The examples to train on.
         test_set: Examples that are only evaluated.
-        epochs_done: The number of epochs that the weights have behind them; training starts after them.
+        initial_epoch: The number of epochs that the weights have behind them; training starts after them.
         should_stop: Called about ten times a second while an epoch runs.
 
     Raises:
@@ -98,7 +104,7 @@ def train(
     placed_train = plan.place(train_set)
     placed_test = plan.place(test_set) if test_set else None
     pace = _Pace()
-    for number in range(epochs_done + 1, config.epochs + 1):
+    for number in range(initial_epoch + 1, config.epochs + 1):
         started = time.perf_counter()
         order = _row_order(config, train_set.rows, number)
         running_loss = _train_epoch(plan, placed_train, order, config, pace, should_stop)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-# Ray and NumPy's BLAS read these as they are imported, gRPC as it starts; so they are set before the server is loaded.
+# Ray reads these when it is imported and gRPC when it starts, so they are set before the server is imported.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -17,57 +17,67 @@ _DEFAULT_DATA = Path("gradwire-data")
 
 def serve(
     host: Annotated[str, typer.Option(envvar="GRADWIRE_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GRADWIRE_PORT", help="Port; 0 takes any free one.")] = 50051,
+    port: Annotated[int, typer.Option(envvar="GRADWIRE_PORT", help="Port. 0: any free port.")] = 50051,
     data: Annotated[
-        Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, data and models.")
+        Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, tensors and models.")
     ] = _DEFAULT_DATA,
     store: Annotated[
         str | None,
-        typer.Option(envvar="GRADWIRE_STORE", help="postgresql://user:password@host/db; default: in --data."),
+        typer.Option(
+            envvar="GRADWIRE_STORE", help="postgresql://user:password@host/db. Default: a SQLite file in --data."
+        ),
     ] = None,
     blobs: Annotated[
-        str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="Blob store as an fsspec URL; default: in --data.")
+        str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="URL of the blob store, for fsspec. Default: in --data.")
     ] = None,
     ray: Annotated[
-        str, typer.Option(envvar="GRADWIRE_RAY", help="local (Ray in this server), auto, or a cluster's address.")
+        str, typer.Option(envvar="GRADWIRE_RAY", help="local (Ray in this process), auto, or the address of a cluster.")
     ] = "local",
     cpus_per_job: Annotated[float, typer.Option(envvar="GRADWIRE_CPUS_PER_JOB", help="CPUs for each job.")] = 1,
     gpus_per_job: Annotated[
-        float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction, for each job on a GPU.")
+        float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction of one, for each job on a GPU.")
     ] = 1,
     plan: Annotated[
-        str, typer.Option(envvar="GRADWIRE_PLAN", help="Force a plan on the workers: reference or compiled.")
+        str,
+        typer.Option(
+            envvar="GRADWIRE_PLAN",
+            help="The plan that workers must use: reference, compiled or cuda. Default: the fastest.",
+        ),
     ] = "",
     tf32: Annotated[
-        bool, typer.Option(envvar="GRADWIRE_TF32", help="Let GPUs round float32 products (TF32): faster, 10 bits.")
+        bool,
+        typer.Option(
+            envvar="GRADWIRE_TF32", help="Let GPUs use TF32 for float32 products: faster, 10 bits of mantissa."
+        ),
     ] = False,
     token_file: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token; or set GRADWIRE_TOKEN.")
+        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token. Or set GRADWIRE_TOKEN.")
     ] = None,
     make_token: Annotated[
         bool,
         typer.Option(
-            envvar="GRADWIRE_MAKE_TOKEN", help="Without a token, make one: --token-file, or `token` in --data."
+            envvar="GRADWIRE_MAKE_TOKEN",
+            help="Create a token if there is none, in --token-file or in `token` in --data.",
         ),
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TLS_CERT", help="Certificate chain (PEM); turns TLS on.")
+        Path | None, typer.Option(envvar="GRADWIRE_TLS_CERT", help="Certificate chain (PEM). Turns TLS on.")
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TLS_KEY", help="The certificate's key (PEM).")
+        Path | None, typer.Option(envvar="GRADWIRE_TLS_KEY", help="Private key of the certificate (PEM).")
     ] = None,
     socket: Annotated[
-        str, typer.Option(envvar="GRADWIRE_SOCKET", help="Listen on this Unix socket too, without TLS.")
+        str, typer.Option(envvar="GRADWIRE_SOCKET", help="Also listen on this Unix socket, without TLS.")
     ] = "",
     publish: Annotated[
         str,
-        typer.Option(envvar="GRADWIRE_PUBLISH", help="Address under which others reach a container, where not --host."),
+        typer.Option(envvar="GRADWIRE_PUBLISH", help="Address that clients use to reach a container, if not --host."),
     ] = "",
     insecure: Annotated[
-        bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Listen beyond this machine without a token or TLS.")
+        bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Allow other machines to connect without a token or TLS.")
     ] = False,
 ) -> None:
-    """Run a gradwire server until it is told to stop."""
+    """Run a gradwire server until SIGTERM or Ctrl-C."""
     from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415  (see above)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")

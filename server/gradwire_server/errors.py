@@ -1,95 +1,273 @@
-"""Every error that a client can get, made in one place, with google.rpc details."""
+"""Domain exceptions: everything that can be wrong with a request or with the service. Only `api` knows gRPC statuses.
+
+DomainError
+├── InvalidFieldsError             fields of the request are wrong
+├── NotFoundError                  JobNotFoundError, ModelNotFoundError
+├── JobAlreadyExistsError
+├── PreconditionError              the service is not in the state that the call requires
+│   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
+│   └── JobEndedError, JobNotEndedError, JobNotPausedError
+├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
+├── DataLossError                  DigestMismatchError, WeightsDamagedError
+├── DiskFullError
+├── InvalidTokenError
+└── UnavailableError               StoreUnavailableError, ShuttingDownError
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-import grpc
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
-from google.rpc.status_pb2 import Status
+from gradwire_proto.v1.errors_pb2 import ErrorReason
 
-DOMAIN = "gradwire.dev"
-# The reason of the error that work which can wait waits out.
-DISK_FULL = "DISK_FULL"
+# How long a client should wait before it retries a call that found the disk full, in seconds.
+_DISK_FULL_RETRY_SECONDS = 30
 
 
-class ServiceError(Exception):
-    """An error for the client: a status code, a message for people, a stable reason and details for programs."""
+class DomainError(Exception):
+    """The base of all errors that a client can see.
 
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.reason = reason
-        self.details = (ErrorInfo(reason=reason, domain=DOMAIN), *details)
+    Attributes:
+        reason: A stable name for programs.
+        metadata: The names and numbers of the message, for programs.
+    """
 
-    def status(self) -> Status:
-        """Return the google.rpc.Status to send."""
-        number, _ = self.code.value
-        status = Status(code=number, message=self.message)
-        for detail in self.details:
-            status.details.add().Pack(detail)
-        return status
+    reason: ClassVar[ErrorReason]
+
+    def __init__(self, text: str, /, **metadata: object) -> None:
+        super().__init__(text)
+        self.metadata = {key: str(value) for key, value in metadata.items()}
 
 
-def invalid_argument(violations: Sequence[tuple[str, str]]) -> ServiceError:
-    """Fields of a request are wrong: (path, what to do) for each."""
-    detail = BadRequest(
-        field_violations=[
-            BadRequest.FieldViolation(field=field, description=description) for field, description in violations
-        ]
-    )
-    message = "; ".join(f"{field} {description}" for field, description in violations)
-    return ServiceError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", message, detail)
+@dataclass(frozen=True)
+class FieldViolation:
+    """A field that is wrong: its path in the request, for example "job.spec.epochs", and a description."""
+
+    field: str
+    description: str
 
 
-def not_found(name: str) -> ServiceError:
-    """There is no such resource."""
-    return ServiceError(grpc.StatusCode.NOT_FOUND, "NOT_FOUND", f"there is no {name!r}")
+class InvalidFieldsError(DomainError):
+    """One or more fields of a request are wrong."""
+
+    reason = ErrorReason.ERROR_REASON_INVALID_FIELDS
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__("; ".join(f"{each.field} {each.description}" for each in violations))
+        self.violations = tuple(violations)
 
 
-def already_exists(name: str) -> ServiceError:
-    """The name of a job is taken."""
-    message = f"there is a {name!r} already: choose another name, or none to get one"
-    return ServiceError(grpc.StatusCode.ALREADY_EXISTS, "JOB_EXISTS", message)
+def invalid_field(field: str, description: str) -> InvalidFieldsError:
+    """Return the error for one wrong field."""
+    return InvalidFieldsError([FieldViolation(field, description)])
 
 
-def failed_precondition(reason: str, field: str, message: str) -> ServiceError:
-    """The request is well formed, but the service is not in the state for it."""
-    violation = PreconditionFailure.Violation(type=reason, subject=field, description=message)
-    detail = PreconditionFailure(violations=[violation])
-    return ServiceError(grpc.StatusCode.FAILED_PRECONDITION, reason, f"{field} {message}", detail)
+class NotFoundError(DomainError):
+    """The named resource does not exist."""
 
 
-def out_of_range(field: str, message: str) -> ServiceError:
-    """A position that is not there."""
-    detail = BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=message)])
-    return ServiceError(grpc.StatusCode.OUT_OF_RANGE, "OUT_OF_RANGE", f"{field} {message}", detail)
+class JobNotFoundError(NotFoundError):
+    """No job has this name."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_NOT_FOUND
+
+    def __init__(self, job_name: str) -> None:
+        super().__init__(f"job {job_name!r} does not exist", job=job_name)
 
 
-def data_loss(message: str) -> ServiceError:
-    """Bytes are not what their digest says."""
-    return ServiceError(grpc.StatusCode.DATA_LOSS, "DIGEST_MISMATCH", message)
+class ModelNotFoundError(NotFoundError):
+    """No model has this name."""
+
+    reason = ErrorReason.ERROR_REASON_MODEL_NOT_FOUND
+
+    def __init__(self, model_name: str) -> None:
+        super().__init__(f"model {model_name!r} does not exist", model=model_name)
 
 
-def disk_full(message: str) -> ServiceError:
-    """There is no room for what the client sends."""
-    detail = QuotaFailure(violations=[QuotaFailure.Violation(subject="disk", description=message)])
-    return ServiceError(grpc.StatusCode.RESOURCE_EXHAUSTED, DISK_FULL, message, detail)
+class JobAlreadyExistsError(DomainError):
+    """Another job has this name."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_ALREADY_EXISTS
+
+    def __init__(self, job_name: str) -> None:
+        text = f"job {job_name!r} already exists. Choose another name, or leave it empty to get a new one"
+        super().__init__(text, job=job_name)
 
 
-def unauthenticated(message: str) -> ServiceError:
+class PreconditionError(DomainError):
+    """The request is well formed, but the service is not in the state that it requires.
+
+    Attributes:
+        field: The path of the field in the request that names what is in the wrong state.
+    """
+
+    def __init__(self, field: str, text: str, /, **metadata: object) -> None:
+        super().__init__(text, **metadata)
+        self.field = field
+
+
+class TensorMissingError(PreconditionError):
+    """A tensor that the spec references is not stored, or only in part."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_MISSING
+
+    def __init__(self, field: str, sha256: str) -> None:
+        text = (
+            f"{field} references tensor {sha256}, which is not stored or only in part. "
+            "Upload it with TensorService.UploadTensor"
+        )
+        super().__init__(field, text, field=field, sha256=sha256)
+
+
+class TensorDamagedError(PreconditionError):
+    """The stored bytes of a tensor do not match its digest."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_DAMAGED
+
+    def __init__(self, field: str, sha256: str, cause: str) -> None:
+        text = f"{field} references tensor {sha256}, which cannot be read: {cause}. Upload it again"
+        super().__init__(field, text, field=field, sha256=sha256)
+
+
+class NoGpuError(PreconditionError):
+    """The job requires a GPU, and the cluster has none."""
+
+    reason = ErrorReason.ERROR_REASON_NO_GPU
+
+    def __init__(self, field: str) -> None:
+        text = f"{field} is DEVICE_GPU, but the cluster has no GPU. Use DEVICE_AUTO, or add a node with a GPU"
+        super().__init__(field, text, field=field)
+
+
+class CannotStartFromError(PreconditionError):
+    """A job cannot start from the job or model that it names."""
+
+    reason = ErrorReason.ERROR_REASON_CANNOT_START_FROM
+
+
+class JobEndedError(PreconditionError):
+    """The call applies only to a job that has not ended."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_ENDED
+
+    def __init__(self, job_name: str, state: str, text: str) -> None:
+        super().__init__("name", f"job {job_name!r} has ended ({state}). {text}", job=job_name, state=state)
+
+
+class JobNotEndedError(PreconditionError):
+    """The call applies only to a job that has ended."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_NOT_ENDED
+
+    def __init__(self, job_name: str, state: str) -> None:
+        text = f"job {job_name!r} has not ended ({state}). Cancel it before you delete it"
+        super().__init__("name", text, job=job_name, state=state)
+
+
+class JobNotPausedError(PreconditionError):
+    """The job was never paused."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_NOT_PAUSED
+
+    def __init__(self, job_name: str, state: str) -> None:
+        text = f"job {job_name!r} is not paused ({state}). Only a paused job can be resumed"
+        super().__init__("name", text, job=job_name, state=state)
+
+
+class OutOfRangeError(DomainError):
+    """A position is outside of what exists.
+
+    Attributes:
+        field: The path of the field in the request.
+    """
+
+    def __init__(self, field: str, text: str, /, **metadata: object) -> None:
+        super().__init__(text, **metadata)
+        self.field = field
+
+
+class SequenceOutOfRangeError(OutOfRangeError):
+    """A job has no event with this sequence number."""
+
+    reason = ErrorReason.ERROR_REASON_SEQUENCE_OUT_OF_RANGE
+
+    def __init__(self, job_name: str, after_sequence: int, last_sequence: int) -> None:
+        super().__init__(
+            "after_sequence",
+            f"after_sequence must be 0 to {last_sequence}, the last event of job {job_name!r}, got {after_sequence}",
+            job=job_name,
+            after_sequence=after_sequence,
+            last_sequence=last_sequence,
+        )
+
+
+class OffsetOutOfRangeError(OutOfRangeError):
+    """An upload or a download cannot continue at this offset."""
+
+    reason = ErrorReason.ERROR_REASON_OFFSET_OUT_OF_RANGE
+
+
+class DataLossError(DomainError):
+    """Bytes do not match their digest."""
+
+
+class DigestMismatchError(DataLossError):
+    """The bytes of an upload do not have the digest that its header gave."""
+
+    reason = ErrorReason.ERROR_REASON_DIGEST_MISMATCH
+
+    def __init__(self, expected: str, actual: str) -> None:
+        text = (
+            f"the uploaded bytes have the digest {actual} instead of {expected} and were deleted. "
+            "Upload the tensor again from offset 0"
+        )
+        super().__init__(text, expected_sha256=expected, actual_sha256=actual)
+
+
+class WeightsDamagedError(DataLossError):
+    """The stored weights of a model are missing or damaged."""
+
+    reason = ErrorReason.ERROR_REASON_WEIGHTS_DAMAGED
+
+    def __init__(self, model_name: str, cause: str) -> None:
+        super().__init__(f"the weights of model {model_name!r} cannot be read: {cause}", model=model_name)
+
+
+class DiskFullError(DomainError):
+    """A disk of the service or of its database is full."""
+
+    reason = ErrorReason.ERROR_REASON_DISK_FULL
+    retry_seconds = _DISK_FULL_RETRY_SECONDS
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. Free some space there, or try again later")
+
+
+class InvalidTokenError(DomainError):
     """The token is missing or wrong."""
-    return ServiceError(grpc.StatusCode.UNAUTHENTICATED, "BAD_TOKEN", message)
+
+    reason = ErrorReason.ERROR_REASON_INVALID_TOKEN
 
 
-def internal(error_id: str) -> ServiceError:
-    """A defect of the service. The id stands in its log, beside the cause."""
-    message = f"the service failed; its log has the cause under the id {error_id}"
-    return ServiceError(grpc.StatusCode.INTERNAL, "INTERNAL", message)
+class UnavailableError(DomainError):
+    """The server, or something that it depends on, cannot serve the call at the moment."""
+
+    retry_seconds = 1
 
 
-def unavailable(reason: str, message: str, retry_seconds: int) -> ServiceError:
-    """The server, or something that it needs, is away for a moment; the same call may be made again."""
-    detail = RetryInfo(retry_delay=Duration(seconds=retry_seconds))
-    return ServiceError(grpc.StatusCode.UNAVAILABLE, reason, f"{message}; try again in {retry_seconds} s", detail)
+class StoreUnavailableError(UnavailableError):
+    """The database does not respond."""
+
+    reason = ErrorReason.ERROR_REASON_STORE_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("the database of the service does not respond. Try again in a moment")
+
+
+class ShuttingDownError(UnavailableError):
+    """The server is shutting down."""
+
+    reason = ErrorReason.ERROR_REASON_SHUTTING_DOWN
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down. Try again in a moment")

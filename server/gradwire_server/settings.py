@@ -1,4 +1,4 @@
-"""What the server is told at its start, and the rules on it."""
+"""The settings of a server, and their rules."""
 
 import os
 import secrets
@@ -11,39 +11,39 @@ from gradwire_engine.plans import PLANS
 
 
 class SettingsError(ValueError):
-    """The server cannot be started like this; the message says what to change."""
+    """The server cannot start with these settings. The message says what to change."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run a server. The command line and GRADWIRE_* variables fill it."""
+    """How to run a server. Set from the command line and GRADWIRE_* environment variables."""
 
     host: str = "127.0.0.1"
     # 0: any free port.
     port: int = 50051
     data: Path = Path("gradwire-data")
-    # The database: a postgresql:// URL; None: a SQLite file in `data`.
+    # The database: a postgresql:// URL. None: a SQLite file in `data`.
     store: str | None = None
-    # The blob store, as fsspec spells it; None: a folder in `data`.
+    # The blob store: a URL of fsspec. None: a folder in `data`.
     blobs: str | None = None
-    # "local": Ray inside this server; "auto" or an address: a cluster that is there.
+    # "local": Ray in this process. "auto" or an address: a cluster that exists.
     ray: str = "local"
     token: str | None = None
     insecure: bool = False
-    # A certificate chain and its key, PEM: the server then speaks TLS.
+    # A certificate chain and its key (PEM). With them the server uses TLS.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # A socket on this machine that is listened on as well, without TLS; "" for none.
+    # A Unix socket to listen on too, without TLS. Empty: none.
     socket: str = ""
-    # Where others reach the server if that is not `host`: what a container's port is published on.
+    # The address that clients use, if it is not `host`: the one that the port of a container is published on.
     publish: str = ""
-    # What one job, and so one worker, takes of the cluster.
+    # The resources of one worker, which runs one job at a time.
     cpus_per_job: float = 1
     gpus_per_job: float = 1
 
-    # The plan that workers must use; "" for the fastest that runs there.
+    # The plan that workers must use. Empty: the fastest that they can use.
     plan: str = ""
-    # Let GPUs round the factors of float32 products to 10 bits, which is faster.
+    # Whether GPUs may round the factors of float32 products to 10 bits of mantissa, which is faster.
     tf32: bool = False
 
     def __post_init__(self) -> None:
@@ -56,29 +56,29 @@ class Settings:
                 "--cpus-per-job and --gpus-per-job (GRADWIRE_CPUS_PER_JOB, GRADWIRE_GPUS_PER_JOB) must be above 0"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise SettingsError("--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) go together")
-        _ = self.key_and_chain  # Wrong files are named before anything is started.
+            raise SettingsError("--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) must be set together")
+        _ = self.key_and_chain  # Report unreadable files before anything starts.
         if self.token is not None and (
             not self.token.isascii() or not self.token.isprintable() or not self.token.strip()
         ):
-            raise SettingsError("the token must be printable ASCII characters")
+            raise SettingsError("the token must consist of printable ASCII characters")
         if self.insecure:
             return
         reached_at = self.publish or self.host
         if self.token is None and not _is_loopback(reached_at):
             raise SettingsError(
-                f"refusing to listen on {reached_at} without a token: other machines could use this server. "
-                "Set GRADWIRE_TOKEN or --token-file, or say --insecure"
+                f"refusing to listen on {reached_at} without a token, because other machines could use this server. "
+                "Set GRADWIRE_TOKEN, --token-file or --make-token, or use --insecure"
             )
         if self.publish and not _is_loopback(self.publish) and self.tls_cert is None:
             raise SettingsError(
-                f"refusing to be published on {self.publish} (GRADWIRE_PUBLISH) without TLS: the token would travel in "
-                "the clear. Give --tls-cert and --tls-key, or set GRADWIRE_INSECURE=1"
+                f"refusing to be published on {self.publish} (GRADWIRE_PUBLISH) without TLS, because the token would "
+                "be sent unencrypted. Set --tls-cert and --tls-key, or GRADWIRE_INSECURE=1"
             )
 
     @property
     def key_and_chain(self) -> tuple[bytes, bytes] | None:
-        """The private key and the certificate chain, or None without TLS; SettingsError if they cannot be read."""
+        """The private key and the certificate chain, or None without TLS. Raises SettingsError."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         try:
@@ -89,19 +89,25 @@ class Settings:
 
     @property
     def blobs_url(self) -> str:
-        """Where tensors, checkpoints and models are kept."""
+        """The URL of the store for tensors, checkpoints and the weights of models."""
         return self.blobs or (self.data.resolve() / "blobs").as_uri()
 
 
 def read_token(token: str | None, token_file: Path | None, *, make: bool = False) -> str | None:
-    """Return the token from its variable or its file; both at once, or an empty file, is an error.
+    """Return the token of the server, or None if it has none.
 
-    make: where there is neither, draw a token and write it into the file, readable by this user alone.
+    Args:
+        token: The value of GRADWIRE_TOKEN.
+        token_file: The file with the token.
+        make: Whether to create a random token in the file, readable only by this user, if there is none.
+
+    Raises:
+        SettingsError: Both are given, or the file cannot be read or is empty.
     """
     if token_file is None:
         return token or None
     if token and not make:
-        raise SettingsError("give the token as GRADWIRE_TOKEN or as --token-file, not as both")
+        raise SettingsError("both GRADWIRE_TOKEN and --token-file are set. Set only one of them")
     if token:
         return token
     try:

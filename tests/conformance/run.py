@@ -1,8 +1,10 @@
-"""Runs the clients in other languages against one server, and holds them against the Python SDK; `make conformance`.
+"""Runs the clients in other languages against one server and compares them with the Python SDK; `make conformance`.
 
-Each client under examples/clients is built with its own `build`, and then run as `run FOLDER JOB`: it makes every check
-of CHECKS, trains the same spec on the same data, and prints the digest of its weights, which must be the SDK's.
-Exits with 1 if a client fails, or if fewer than five of the six could be run.
+Each client in examples/clients is built with its `build` and run as `run FOLDER JOB`. It makes every check of CHECKS,
+over a network that cuts connections, and prints the digest of the weights that it trained, which must be that of the
+SDK.
+
+The exit code is 1 if a client fails, or if fewer than five of the six could be built.
 """
 
 import argparse
@@ -16,47 +18,91 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.rpc import error_details_pb2
+from network import BreakingNetwork
 from sklearn.datasets import load_digits
 
 import gradwire as gw
-from gradwire import SGD, CrossEntropy, Linear, Module, ReLU
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "examples" / "clients"
-LANGUAGES = ("shell", "typescript", "go", "java", "rust", "cpp")
 CHECKS = (
-    "connect", "unauthenticated", "not-found", "bad-request", "upload", "create", "watch", "download", "predict",
-)  # fmt: skip
-LEAST_RUN = 5
+    "connect",
+    "unauthenticated",
+    "not-found",
+    "bad-request",
+    "error-metadata",
+    "upload",
+    "validate-only",
+    "create",
+    "labels-filter",
+    "watch",
+    "download",
+    "download-from-offset",
+    "predict",
+    "delete",
+)
+MIN_BUILT = 5
+# A client that carries all its data through the network is cut more often.
+MIN_CUTS = 3
 _BUILD_SECONDS, _RUN_SECONDS = 900, 180
 
-# The programs that each language needs, and the Debian packages that bring them.
-_NEEDS = {
-    "shell": {"buf": "", "jq": "jq"},
-    "typescript": {"npm": "npm"},
-    "go": {"go": "golang", "buf": ""},
-    "java": {"java": "openjdk-17-jdk-headless", "mvn": "maven"},
-    "rust": {"cargo": "cargo"},
-    "cpp": {"cmake": "cmake", "g++": "g++", "grpc_cpp_plugin": "protobuf-compiler-grpc libgrpc++-dev libssl-dev"},
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a client needs: a program, or the C++ header of a library.
+
+    Attributes:
+        name: For example "cargo" or "grpcpp/grpcpp.h".
+        package: The Debian package that installs it. Empty if `make` installs it.
+    """
+
+    name: str
+    package: str = ""
+
+    def is_met(self) -> bool:
+        """Return whether this machine has it."""
+        if not self.name.endswith(".h"):
+            return shutil.which(self.name) is not None
+        compiler = shutil.which("g++")
+        command = [compiler or "false", "-fsyntax-only", "-x", "c++", "-"]
+        source = f"#include <{self.name}>\n"
+        return subprocess.run(command, input=source, capture_output=True, text=True, check=False).returncode == 0
+
+    def __str__(self) -> str:
+        return f"{self.name} (apt-get install {self.package})" if self.package else f"{self.name} (make lint-proto)"
+
+
+REQUIREMENTS = {
+    "shell": (Requirement("buf"), Requirement("jq", "jq")),
+    "typescript": (Requirement("npm", "npm"),),
+    "go": (Requirement("go", "golang"), Requirement("buf")),
+    "java": (Requirement("java", "openjdk-17-jdk-headless"), Requirement("mvn", "maven")),
+    "rust": (Requirement("cargo", "cargo"),),
+    "cpp": (
+        Requirement("cmake", "cmake"),
+        Requirement("g++", "g++"),
+        Requirement("protoc", "protobuf-compiler"),
+        Requirement("grpc_cpp_plugin", "protobuf-compiler-grpc"),
+        Requirement("google/protobuf/message.h", "libprotobuf-dev"),
+        Requirement("grpcpp/grpcpp.h", "libgrpc++-dev"),
+        Requirement("openssl/sha.h", "libssl-dev"),
+    ),
 }
-
-
-class DigitsModel(Module):
-    """What the clients spell as messages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc1 = Linear(32)
-        self.relu1 = ReLU()
-        self.fc2 = Linear(10)
-
-    def forward(self, x):
-        return self.fc2(self.relu1(self.fc1(x)))
 
 
 @dataclass
 class Outcome:
-    """How a client did. `trouble` is why it could not be built or run to its end."""
+    """The result of a client.
+
+    Attributes:
+        language: The folder of the client.
+        checks: The checks that passed.
+        weights: The digest of the weights that it trained.
+        trouble: Why it was not built, or how it failed.
+        seconds: How long it ran.
+        built: Whether it was built.
+        cuts: How many of its connections were cut.
+    """
 
     language: str
     checks: set[str] = field(default_factory=set)
@@ -64,91 +110,102 @@ class Outcome:
     trouble: str = ""
     seconds: float = 0.0
     built: bool = False
+    cuts: int = 0
 
     def passed(self, expected_weights: str) -> bool:
-        return not self.trouble and self.checks == set(CHECKS) and self.weights == expected_weights
+        """Return whether the client passed every check and trained the expected weights."""
+        complete = self.checks == set(CHECKS) and self.cuts >= MIN_CUTS
+        return not self.trouble and complete and self.weights == expected_weights
 
 
-def missing_programs(language: str) -> dict[str, str]:
-    """Return what a client needs and this machine lacks, with the packages that bring it."""
-    return {program: packages for program, packages in _NEEDS[language].items() if shutil.which(program) is None}
-
-
-def install(language: str) -> None:
-    """Install what is missing by Debian's packages, where this process may."""
-    packages = " ".join(missing_programs(language).values()).split()
+def install(languages: list[str]) -> None:
+    """Install the Debian packages that are missing, if this process is root."""
+    missing = [each for language in languages for each in REQUIREMENTS[language] if not each.is_met()]
+    packages = sorted({requirement.package for requirement in missing} - {""})
     if packages and os.getuid() == 0 and shutil.which("apt-get"):
+        print(f"installing {' '.join(packages)} ...", flush=True)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-            subprocess.run(["apt-get", *arguments], capture_output=True, check=False)
+            subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, check=False)
 
 
 def build(language: str) -> Outcome:
-    """Build a client; its `build` fetches libraries by its language's own package manager."""
+    """Build a client. Its `build` fetches libraries with the package manager of its language."""
     outcome = Outcome(language)
-    missing = missing_programs(language)
+    missing = [str(requirement) for requirement in REQUIREMENTS[language] if not requirement.is_met()]
     if missing:
-        wanted = ", ".join(
-            f"{program} (apt-get install {packages or program})" for program, packages in missing.items()
-        )
-        outcome.trouble = f"not built: this machine lacks {wanted}"
+        outcome.trouble = f"not built: this machine does not have {', '.join(missing)}"
         return outcome
-    # Where google/rpc/*.proto are: they come with the SDK's own dependency.
+    # The folder with google/rpc/*.proto, which is part of a dependency of the SDK.
     environment = {**os.environ, "GOOGLEAPIS_DIR": str(Path(error_details_pb2.__file__).parents[2])}
     try:
-        done = subprocess.run(
-            ["./build"], cwd=CLIENTS / language, env=environment, capture_output=True, text=True,
-            timeout=_BUILD_SECONDS, check=False,
-        )  # fmt: skip
+        completed = _run(["./build"], language, environment, _BUILD_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         outcome.trouble = f"not built: {error}"
         return outcome
-    outcome.built = done.returncode == 0
+    outcome.built = completed.returncode == 0
     if not outcome.built:
-        outcome.trouble = f"not built: {_last_lines(done.stderr + done.stdout)}"
+        outcome.trouble = f"not built: {_last_lines(completed.stderr + completed.stdout)}"
     return outcome
 
 
 def run(outcome: Outcome, folder: Path, environment: dict[str, str]) -> None:
     """Run a client that was built."""
     started = time.perf_counter()
+    command = ["./run", str(folder), f"{outcome.language}-digits"]
     try:
-        done = subprocess.run(
-            ["./run", str(folder), f"{outcome.language}-digits"],
-            cwd=CLIENTS / outcome.language, env=environment, capture_output=True, text=True, timeout=_RUN_SECONDS,
-            check=False,
-        )  # fmt: skip
+        completed = _run(command, outcome.language, environment, _RUN_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         outcome.trouble = str(error)
         return
     outcome.seconds = time.perf_counter() - started
-    for line in done.stdout.splitlines():
+    for line in completed.stdout.splitlines():
         word, _, rest = line.partition(" ")
         if word == "ok":
             outcome.checks.add(rest)
         elif word == "weights":
             outcome.weights = rest
-    if done.returncode:
-        outcome.trouble = f"exit code {done.returncode}: {_last_lines(done.stderr)}"
+    if completed.returncode:
+        outcome.trouble = f"exit code {completed.returncode}: {_last_lines(completed.stderr)}"
+
+
+def _run(
+    command: list[str], language: str, environment: dict[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=CLIENTS / language, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def _last_lines(text: str) -> str:
+    return " | ".join(text.strip().splitlines()[-6:])
 
 
 def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path) -> str:
-    """Write the data for the clients, train on it through the SDK, and return the weights' digest."""
+    """Write the data for the clients, train on it through the SDK, and return the digest of the weights."""
     X, y = load_digits(return_X_y=True)
     X, y = X.astype("uint8"), y.astype("uint8")
     (folder / "inputs.bin").write_bytes(X.tobytes())
     (folder / "targets.bin").write_bytes(y.tobytes())
-    model = DigitsModel()
+    model = gw.Sequential(gw.Linear(32), gw.ReLU(), gw.Linear(10))
     with gw.Client(address, token=token, tls=certificate) as client:
-        job = client.submit(
-            model, (X, y), loss=CrossEntropy(), optimizer=SGD(model, lr=0.005), epochs=20, batch_size=16, seed=7,
-            device="cpu", name="python-digits",
-        )  # fmt: skip
+        job = client.jobs.submit(
+            model,
+            (X, y),
+            loss=gw.CrossEntropy(),
+            optimizer=gw.SGD(model, lr=0.005),
+            epochs=20,
+            batch_size=16,
+            seed=7,
+            device="cpu",
+            name="python-digits",
+        )
         job.result()
-        return client.model_info("python-digits").weights_sha256
+        return client.models.get("python-digits").weights_sha256
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for this machine that vouches for itself, and its key."""
+    """Make a self-signed certificate for this machine, and its key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
@@ -159,54 +216,66 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def show(outcomes: list[Outcome], expected: str) -> None:
-    """Print the table of languages and checks, and the digests."""
-    print(f"\n{'':<12}" + "".join(f"{check:<17}" for check in CHECKS) + "weights")
-    for outcome in outcomes:
-        marks = "".join(f"{'ok' if check in outcome.checks else '-':<17}" for check in CHECKS)
-        same = "the same" if outcome.weights == expected else outcome.weights or "-"
-        print(f"{outcome.language:<12}{marks}{same}  ({outcome.seconds:.1f} s)")
-        if outcome.trouble:
-            print(f"{'':<12}{outcome.trouble}")
-    print(f"{'Python SDK':<12}{'':<{17 * len(CHECKS)}}{expected}")
-
-
-def _last_lines(text: str) -> str:
-    return " | ".join(text.strip().splitlines()[-6:])
-
-
-def main() -> int:
-    """Build, run, compare."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("languages", nargs="*", default=LANGUAGES, help=f"of {', '.join(LANGUAGES)}; default: all")
-    languages = parser.parse_args().languages
-    unknown = set(languages) - set(LANGUAGES)
-    if unknown:
-        parser.error(f"no client for {', '.join(sorted(unknown))}; there are {', '.join(LANGUAGES)}")
-    os.environ["PATH"] = f"{ROOT / '.npm/node_modules/.bin'}:{os.environ['PATH']}"
-    outcomes = []
-    for language in languages:
-        print(f"building {language} ...", flush=True)
-        install(language)
-        outcomes.append(build(language))
+def compare(outcomes: list[Outcome]) -> str:
+    """Run the clients that were built against one server, and return the digest that they should train."""
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
         certificate, key = make_certificate(folder)
         options = (f"--tls-cert={certificate}", f"--tls-key={key}", "--make-token")
         with gw.LocalServer(*options, data=folder / "server") as server:
-            address = server.address.replace("127.0.0.1", "localhost")
             token = (server.data / "token").read_text().strip()
+            address = server.address.replace("127.0.0.1", "localhost")
             expected = train_with_the_sdk(address, token, certificate, folder)
-            access = {"GRADWIRE_ADDRESS": address, "GRADWIRE_TOKEN": token, "GRADWIRE_CA": str(certificate)}
             for outcome in outcomes:
                 if outcome.built:
                     print(f"running {outcome.language} ...", flush=True)
-                    run(outcome, folder, {**os.environ, **access})
+                    with BreakingNetwork(server.address) as network:
+                        access = {
+                            "GRADWIRE_ADDRESS": network.address,
+                            "GRADWIRE_TOKEN": token,
+                            "GRADWIRE_CA": str(certificate),
+                        }
+                        run(outcome, folder, {**os.environ, **access})
+                        outcome.cuts = network.cuts
+    return expected
+
+
+def show(outcomes: list[Outcome], expected: str) -> None:
+    """Print a table with a row for each check and a column for each client."""
+    rows = [("", [outcome.language for outcome in outcomes])]
+    rows += [(check, ["ok" if check in outcome.checks else "-" for outcome in outcomes]) for check in CHECKS]
+    same = {expected: "the same", "": "-"}
+    rows.append(("weights", [same.get(outcome.weights, "different") for outcome in outcomes]))
+    rows.append(("connections cut", [str(outcome.cuts) for outcome in outcomes]))
+    rows.append(("seconds", [f"{outcome.seconds:.1f}" for outcome in outcomes]))
+    for title, cells in rows:
+        print(f"{title:<22}" + "".join(f"{cell:<12}" for cell in cells))
+    print(f"weights of the Python SDK: {expected}")
+    for outcome in outcomes:
+        if outcome.trouble:
+            print(f"{outcome.language}: {outcome.trouble}")
+
+
+def main() -> int:
+    """Build, run and compare the clients."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("languages", nargs="*", default=list(REQUIREMENTS), help=f"default: {' '.join(REQUIREMENTS)}")
+    languages = parser.parse_args().languages
+    unknown = set(languages) - set(REQUIREMENTS)
+    if unknown:
+        parser.error(f"no client is written in {', '.join(sorted(unknown))}; choose from {', '.join(REQUIREMENTS)}")
+    os.environ["PATH"] = f"{ROOT / '.npm/node_modules/.bin'}:{os.environ['PATH']}"
+    install(languages)
+    outcomes = []
+    for language in languages:
+        print(f"building {language} ...", flush=True)
+        outcomes.append(build(language))
+    expected = compare(outcomes)
     show(outcomes, expected)
-    could_run = [outcome for outcome in outcomes if outcome.built]
-    failed = [outcome.language for outcome in could_run if not outcome.passed(expected)]
-    print(f"{len(could_run) - len(failed)} passed, {len(failed)} failed, {len(outcomes) - len(could_run)} skipped")
-    return 1 if failed or len(could_run) < min(LEAST_RUN, len(outcomes)) else 0
+    built = [outcome for outcome in outcomes if outcome.built]
+    failed = [outcome for outcome in built if not outcome.passed(expected)]
+    print(f"{len(built) - len(failed)} passed, {len(failed)} failed, {len(outcomes) - len(built)} not built")
+    return 1 if failed or len(built) < min(MIN_BUILT, len(outcomes)) else 0
 
 
 if __name__ == "__main__":

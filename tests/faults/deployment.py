@@ -1,4 +1,4 @@
-"""What the faults come over: Ray, servers behind a proxy, and the store. Each can be ended, and comes back."""
+"""What the faults disturb: Ray, servers behind a proxy, and the store. Each can be stopped and started again."""
 
 import contextlib
 import os
@@ -17,13 +17,13 @@ from proxy import Proxy
 
 import gradwire as gw
 
-_MOST_SECONDS_TO_END = 20
-# How long a server may take to see that its cluster is lost, and to end for that.
-_MOST_SECONDS_TO_MISS = 90
+_MAX_STOP_SECONDS = 20
+# How long a server can take to notice that its cluster is lost, and to exit.
+_MAX_NOTICE_SECONDS = 90
 
 
 class Deployment:
-    """Servers on one store and one cluster. Clients come through the proxy, whose address stays."""
+    """Servers on one store and one cluster. Clients use the proxy, whose address does not change."""
 
     def __init__(
         self,
@@ -43,13 +43,13 @@ class Deployment:
 
     @property
     def address(self) -> str:
-        """A server that is there, without the proxy."""
+        """The address of a server, without the proxy."""
         return self.servers[0].address
 
-    def end_server(self, number: signal.Signals) -> None:
-        """Send one of the servers a signal that ends it, send its clients elsewhere, and start it again."""
+    def stop_server(self, number: signal.Signals) -> None:
+        """Stop one of the servers by a signal, point its clients at another, and start it again."""
         server = self._chance.choice(self.servers)
-        _end(server, number)
+        _stop(server, number)
         others = [other for other in self.servers if other is not server]
         if others:
             self._point_to(others[0])
@@ -57,21 +57,21 @@ class Deployment:
         if not others:
             self._point_to(server)
 
-    def stop_server(self) -> None:
-        """Let one of the servers stand still for a while; now and then until another one takes over."""
+    def freeze_server(self) -> None:
+        """Freeze one of the servers for a while, sometimes until another one takes over."""
         server = self._chance.choice(self.servers)
         assert server.process is not None
         seconds = self._chance.choice([0.5, 1, 2, 9]) if len(self.servers) > 1 else self._chance.uniform(0.1, 2)
-        stand_still([psutil.Process(server.process.pid)], seconds)
+        freeze([psutil.Process(server.process.pid)], seconds)
 
     def tear_last_write(self) -> None:
-        """Kill the server and its worker, and leave what a machine that loses power in the middle of writing may leave.
+        """Kill the server and its worker, and leave what a machine can leave that loses power while it writes.
 
-        Half a frame at the end of the database's log, half a file in the staging area, and, worse than that, the newest
-        checkpoint cut in half.
+        That is half a frame at the end of the database's log, half a file in the staging area and, worse, half of the
+        newest checkpoint.
         """
         server = self.servers[0]
-        _end(server, signal.SIGKILL)
+        _stop(server, signal.SIGKILL)
         kill(self.cluster.workers())
         blobs = server.data / "blobs"
         with (server.data / "gradwire.db-wal").open("ab") as log:
@@ -86,58 +86,58 @@ class Deployment:
         self._point_to(server)
 
     def fill_disk(self) -> None:
-        """Leave nothing free on the disk for a while."""
+        """Fill the disk for a while."""
         assert self.disk is not None
         self.disk.fill()
         time.sleep(self._chance.uniform(0.5, 3))
-        self.disk.make_room()
+        self.disk.free()
 
     def kill_worker(self) -> None:
-        """Kill whatever trains."""
+        """Kill the workers."""
         kill(self.cluster.workers())
 
-    def stop_worker(self) -> None:
-        """Let whatever trains stand still for a while."""
-        stand_still(self.cluster.workers(), self._chance.uniform(0.1, 1))
+    def freeze_worker(self) -> None:
+        """Freeze the workers for a while."""
+        freeze(self.cluster.workers(), self._chance.uniform(0.1, 1))
 
     def kill_node(self) -> None:
-        """Kill the node that runs jobs, Ray's processes and workers, and start it again."""
+        """Kill the node that runs jobs, with Ray's processes and the workers, and start it again."""
         self.cluster.kill_node()
         self.cluster.start_node()
 
     def kill_cluster(self) -> None:
-        """Kill all of Ray, its head too; the servers end then, and are started again as a supervisor would do it."""
+        """Kill all of Ray, with its head. The servers exit, and are started again as a supervisor does it."""
         self.cluster.kill()
         for server in self.servers:
             assert server.process is not None
-            server.process.wait(_MOST_SECONDS_TO_MISS)
+            server.process.wait(_MAX_NOTICE_SECONDS)
         self.cluster.start()
         for server in self.servers:
             server.start()
         self._point_to(self.servers[0])
 
     def crash_postgres(self) -> None:
-        """Let Postgres crash, and start it again."""
+        """Crash Postgres, and start it again."""
         assert self.postgres is not None
         self.postgres.stop()
         time.sleep(self._chance.uniform(0, 2))
         self.postgres.start()
 
-    def stop_postgres(self) -> None:
-        """Let all of Postgres stand still for a while."""
+    def freeze_postgres(self) -> None:
+        """Freeze all processes of Postgres for a while."""
         assert self.postgres is not None
         main = psutil.Process(self.postgres.pid)
-        stand_still([main, *main.children(recursive=True)], self._chance.uniform(0.1, 2))
+        freeze([main, *main.children(recursive=True)], self._chance.uniform(0.1, 2))
 
     def swallow(self) -> None:
-        """Let nothing through to the clients for a while, without a word."""
+        """Silently drop everything between clients and server for a while."""
         self.proxy.swallow(True)
         time.sleep(self._chance.uniform(0.1, 1))
         self.proxy.swallow(False)
-        self.proxy.cut()  # What was swallowed is missing: the connection is of no use any more.
+        self.proxy.cut()  # Bytes are missing, so the connections cannot continue.
 
-    def fallen(self) -> list[str]:
-        """The logs of servers that have ended by themselves; they are started again."""
+    def crashed(self) -> list[str]:
+        """Return the logs of servers that exited without a fault, and start them again."""
         logs = []
         for server in self.servers:
             assert server.process is not None
@@ -147,7 +147,7 @@ class Deployment:
         return logs
 
     def close(self) -> None:
-        """End all servers."""
+        """Stop all servers."""
         for server in self.servers:
             server.stop()
         self.proxy.close()
@@ -159,7 +159,7 @@ class Deployment:
 
 @contextlib.contextmanager
 def one_server(folder: Path, chance: random.Random) -> Iterator[Deployment]:
-    """A server with its store in a file, on a disk that can run full where one can be mounted."""
+    """A server with its store in a file, on a small disk if one can be mounted."""
     folder.mkdir()
     with small_disk(folder / "disk") as disk, _cluster(folder) as cluster:
         data = folder / "disk" / "data"
@@ -170,7 +170,7 @@ def one_server(folder: Path, chance: random.Random) -> Iterator[Deployment]:
 
 @contextlib.contextmanager
 def two_servers(folder: Path, chance: random.Random) -> Iterator[Deployment]:
-    """Two servers on a Postgres: one schedules, the other takes over."""
+    """Two servers on one Postgres: one schedules, the other takes over."""
     (folder / "postgres").mkdir(parents=True)
     postgres = Postgres(folder / "postgres")
     postgres.start()
@@ -194,14 +194,14 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def kill(processes: list[psutil.Process]) -> None:
-    """SIGKILL."""
+    """Send SIGKILL."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
-def stand_still(processes: list[psutil.Process], seconds: float) -> None:
-    """SIGSTOP, and SIGCONT after a while."""
+def freeze(processes: list[psutil.Process], seconds: float) -> None:
+    """Send SIGSTOP, and SIGCONT after some seconds."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.suspend()
@@ -211,14 +211,14 @@ def stand_still(processes: list[psutil.Process], seconds: float) -> None:
             process.resume()
 
 
-def _end(server: gw.LocalServer, number: signal.Signals) -> None:
+def _stop(server: gw.LocalServer, number: signal.Signals) -> None:
     process = server.process
     assert process is not None
     process.send_signal(number)
     try:
-        process.wait(_MOST_SECONDS_TO_END)
+        process.wait(_MAX_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)  # It then prints where its threads are.
+        process.send_signal(signal.SIGABRT)  # The server then prints the stacks of its threads.
         process.wait()
         log = server.log.read_text()[-6000:]
-        raise AssertionError(f"{number.name}: the server was not out after {_MOST_SECONDS_TO_END} s\n{log}") from None
+        raise AssertionError(f"{number.name}: the server did not exit within {_MAX_STOP_SECONDS} s\n{log}") from None

@@ -1,4 +1,4 @@
-"""A TCP proxy between client and server, whose connections can be cut, or swallowed without a word."""
+"""A TCP proxy between client and server that can cut connections or silently drop what they send."""
 
 import contextlib
 import socket
@@ -6,7 +6,7 @@ import threading
 
 
 class Proxy:
-    """Forwards a port of its own to a target; `cut` breaks every connection, `swallow` lets nothing through."""
+    """Forwards a free port to a target. `cut` breaks every connection; `swallow` drops what they send."""
 
     def __init__(self) -> None:
         self._target: tuple[str, int] | None = None
@@ -23,7 +23,7 @@ class Proxy:
         self._target = (host, int(port))
 
     def cut(self) -> None:
-        """Break every connection; new ones are taken."""
+        """Break every connection. New ones are accepted."""
         with self._lock:
             pairs, self._pairs = self._pairs, set()
         for pair in pairs:
@@ -33,7 +33,7 @@ class Proxy:
                 end.close()
 
     def swallow(self, on: bool) -> None:
-        """Let nothing through, though every connection stays open; or let it through again."""
+        """Drop everything while connections stay open, or forward it again."""
         (self._swallowing.set if on else self._swallowing.clear)()
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Runs jobs while faults come over the server, its workers, its store, Ray and the clients, and checks what was seen.
+"""Runs jobs while faults disturb the server, its workers, its store, Ray and the clients, and checks the results.
 
-Half of the faults come over one server with its store in a file, half over two servers on a Postgres. For every job:
-each watcher saw every event that is stored, in order, once; there is each epoch, once; no epoch came out differently
-when it was run again; the weights are those of an undisturbed run.
+Half of the faults disturb one server with its store in a file, half two servers on a Postgres. For every job, each
+watcher must see every stored event, in order and once; each epoch must be stored once; no epoch that ran again may have
+had another result; and the weights must be those of an undisturbed run.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EPOCHS = 300
 
 
 def submit(address: str, name: str) -> gw.Job:
-    """A job of some seconds, always the same."""
+    """Submit a job of a few seconds, always the same."""
     with gw.Client(address) as client:
         job = long_job.submit(client, name, epochs=EPOCHS, batch_size=4)
         if name == "undisturbed":
@@ -39,7 +39,7 @@ def submit(address: str, name: str) -> gw.Job:
 
 @dataclass
 class Tally:
-    """What was done, and what went wrong."""
+    """What was done and what went wrong."""
 
     faults: Counter[str] = field(default_factory=Counter)
     jobs: int = 0
@@ -49,7 +49,7 @@ class Tally:
     recovery_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def expect(self, holds: bool, otherwise: str) -> None:
-        """Note a violation, unless it holds."""
+        """Note a violation, unless the condition holds."""
         if not holds:
             self.violations.append(otherwise)
             print(f"VIOLATION: {otherwise}", flush=True)
@@ -59,13 +59,13 @@ Faults = dict[str, tuple[int, Callable[[], None]]]
 
 
 def faults(deployment: Deployment, client: Client) -> Faults:
-    """Every fault, by its name: how often it comes, beside the others, and what it does."""
+    """Return every fault by its name: its weight in the random choice, and what it does."""
     found: Faults = {
-        "SIGKILL of the server": (10, lambda: deployment.end_server(signal.SIGKILL)),
-        "SIGTERM of the server": (10, lambda: deployment.end_server(signal.SIGTERM)),
-        "SIGSTOP of the server": (10, deployment.stop_server),
+        "SIGKILL of the server": (10, lambda: deployment.stop_server(signal.SIGKILL)),
+        "SIGTERM of the server": (10, lambda: deployment.stop_server(signal.SIGTERM)),
+        "SIGSTOP of the server": (10, deployment.freeze_server),
         "SIGKILL of the worker": (10, deployment.kill_worker),
-        "SIGSTOP of the worker": (10, deployment.stop_worker),
+        "SIGSTOP of the worker": (10, deployment.freeze_worker),
         "SIGKILL of the client": (10, client.kill),
         "connections cut": (10, deployment.proxy.cut),
         "connections swallowed": (10, deployment.swallow),
@@ -76,20 +76,20 @@ def faults(deployment: Deployment, client: Client) -> Faults:
         found["torn last write"] = (8, deployment.tear_last_write)
     else:
         found["crash of Postgres"] = (8, deployment.crash_postgres)
-        found["SIGSTOP of Postgres"] = (8, deployment.stop_postgres)
+        found["SIGSTOP of Postgres"] = (8, deployment.freeze_postgres)
     if deployment.disk is not None:
         found["disk full"] = (8, deployment.fill_disk)
     return found
 
 
-# After these a job has to begin anew somewhere: how long that takes is measured, and the next fault waits for it.
-_ENDS_SOMETHING = ("SIGKILL of the server", "SIGKILL of the worker", "SIGKILL of the worker's node", "torn last write")
+# After these faults the job must start again: the time is measured, and the next fault waits for it.
+_INTERRUPTING = ("SIGKILL of the server", "SIGKILL of the worker", "SIGKILL of the worker's node", "torn last write")
 
 
 def disturb(
     deployment: Deployment, tally: Tally, chance: random.Random, watcher: Watcher, client: Client, left: int
 ) -> None:
-    """Let faults come while the watched job runs, up to so many."""
+    """Cause up to `left` faults while the watched job runs."""
     possible = faults(deployment, client)
     names, weights = list(possible), [weight for weight, _ in possible.values()]
     while left > 0 and not watcher.ended.wait(chance.uniform(0.02, 0.5)):
@@ -100,32 +100,32 @@ def disturb(
         possible[name][1]()
         tally.faults[name] += 1
         left -= 1
-        if name in _ENDS_SOMETHING:
+        if name in _INTERRUPTING:
             while len(watcher.epochs) <= seen and not watcher.ended.wait(0.01):
                 pass
             tally.recovery_seconds.setdefault(name, []).append(time.monotonic() - began)
 
 
 def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client: Client, expected: str) -> None:
-    """Hold what was seen against what is stored."""
+    """Compare what the watchers saw with what is stored."""
     with gw.Client(address) as connected:
-        job = connected.job(name)
+        job = connected.jobs.get(name)
         events = list(job.events())
         stored = [event.sequence for event in events]
         epochs = [event.epoch.epoch for event in events if event.epoch is not None]
         tally.expect(stored == list(range(1, len(stored) + 1)), f"{name}: the log has gaps")
-        tally.expect(epochs == list(range(1, EPOCHS + 1)), f"{name}: epochs are missing or twice: {len(epochs)}")
+        tally.expect(epochs == list(range(1, EPOCHS + 1)), f"{name}: epochs are missing or repeated: {len(epochs)}")
         job.refresh()
         tally.expect(job.info.state == "SUCCEEDED", f"{name} ended as {job.info.state}: {job.info.error}")
-        warnings = [event.text for event in events if "NOT_DETERMINISTIC" in event.text]
+        warnings = [event.text for event in events if event.reason == "NOT_DETERMINISTIC"]
         tally.expect(not warnings, f"{name}: {warnings}")
         if job.info.state == "SUCCEEDED":
-            weights = connected.model_info(name).weights_sha256
-            tally.expect(weights == expected, f"{name}: the weights are others")
+            weights = connected.models.get(name).weights_sha256
+            tally.expect(weights == expected, f"{name}: the weights differ")
     for watcher in watchers:
         watcher.join(120)
-        tally.expect(not watcher.trouble, f"{name}: a watcher was left alone: {watcher.trouble}")
-        how = "goes on" if watcher.is_alive() else "has ended"
+        tally.expect(not watcher.error, f"{name}: a watcher failed: {watcher.error}")
+        how = "continues" if watcher.is_alive() else "has ended"
         saw = f"{len(watcher.sequences)} of {len(stored)} events, {watcher.sequences[:1]} to {watcher.sequences[-1:]}"
         tally.expect(watcher.sequences == stored, f"{name}: a watcher that {how} saw {saw}")
         tally.events_checked += len(watcher.sequences)
@@ -136,10 +136,10 @@ def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client
 
 
 def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes: Path, until: int) -> None:
-    """Run jobs until so many faults have come in all."""
+    """Run jobs until there have been `until` faults in total."""
     submit(deployment.address, "undisturbed")
     with gw.Client(deployment.address) as connected:
-        expected = connected.model_info("undisturbed").weights_sha256
+        expected = connected.models.get("undisturbed").weights_sha256
     while tally.faults.total() < until:
         tally.jobs += 1
         name = f"job-{tally.jobs}"
@@ -148,11 +148,11 @@ def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes:
         watcher.start()
         client = Client(deployment.proxy.address, name, notes / name)
         disturb(deployment, tally, chance, watcher, client, until - tally.faults.total())
-        late = Watcher(deployment.proxy.address, name)  # Another watcher, from the beginning.
+        late = Watcher(deployment.proxy.address, name)  # Another watcher, from the start of the log.
         late.start()
         watcher.ended.wait(180)
-        for fallen in deployment.fallen():
-            tally.expect(False, f"{name}: a server ended that nobody had ended: {fallen}")
+        for log in deployment.crashed():
+            tally.expect(False, f"{name}: a server exited without a fault: {log}")
         violations = len(tally.violations)
         check(deployment.address, tally, name, [watcher, late], client, expected)
         if len(tally.violations) > violations:
@@ -161,7 +161,7 @@ def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes:
 
 
 def report(tally: Tally, seed: int, seconds: float) -> None:
-    """Print what was done."""
+    """Print the totals."""
     print(f"\nseed {seed}, {tally.jobs} jobs, {seconds:.0f} s")
     for kind, count in sorted(tally.faults.items()):
         print(f"{count:>6}  {kind}")
@@ -173,7 +173,7 @@ def report(tally: Tally, seed: int, seconds: float) -> None:
 
 
 def main() -> int:
-    """Let faults come over each deployment in turn."""
+    """Disturb each deployment in turn."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -184,7 +184,7 @@ def main() -> int:
     if arguments.only:
         deployments = {arguments.only: deployments[arguments.only]}
     if not PROGRAMS and deployments.pop("two-servers", None):
-        print("two servers on a Postgres were left out: there is none (apt-get install postgresql)")
+        print("skipping two servers on a Postgres, because it is not installed (apt-get install postgresql)")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp") as scratch:
         Path(scratch).chmod(0o755)  # Postgres runs as another user.

@@ -1,4 +1,4 @@
-"""The short form of `make faults`."""
+"""A short form of `make faults`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Those who watch a job while faults come: threads of this process, and a client of its own that can be killed."""
+"""Watchers of a job during faults: threads of this process, and a client process that can be killed."""
 
 import contextlib
 import subprocess
@@ -10,31 +10,31 @@ import gradwire as gw
 
 
 class Watcher(threading.Thread):
-    """Follows a job's events, as the SDK does it, until the job ends."""
+    """Follows the events of a job with the SDK until the job ends."""
 
     def __init__(self, address: str, name: str) -> None:
         super().__init__(daemon=True)
         self.sequences: list[int] = []
         self.epochs: list[int] = []
-        self.trouble = ""
+        self.error = ""
         self.ended = threading.Event()
         self._address, self._name = address, name
 
     def run(self) -> None:
         try:
             with gw.Client(self._address) as client:
-                for event in client.job(self._name).events():
+                for event in client.jobs.get(self._name).events():
                     self.sequences.append(event.sequence)
                     if event.epoch is not None:
                         self.epochs.append(event.epoch.epoch)
         except gw.GradwireError as error:
-            self.trouble = f"{type(error).__name__}: {error}"
+            self.error = f"{type(error).__name__}: {error}"
         finally:
             self.ended.set()
 
 
 class Client:
-    """A process that writes each event's number down; one that is killed is followed by one that goes on from there."""
+    """A process that notes the number of each event. After a kill, the next process continues from the last note."""
 
     def __init__(self, address: str, name: str, notes: Path) -> None:
         self._command = [sys.executable, __file__, address, name, str(notes)]
@@ -42,17 +42,17 @@ class Client:
         self.start()
 
     def start(self) -> None:
-        """Start it, or the next."""
+        """Start a process."""
         self._process = subprocess.Popen(self._command)
 
     def kill(self) -> None:
-        """SIGKILL, and start the next."""
+        """Kill the process, and start the next."""
         self._process.kill()
         self._process.wait()
         self.start()
 
     def sequences(self) -> list[int]:
-        """All numbers that were written down, after the job's end."""
+        """Wait for the end of the job, and return all numbers that were noted."""
         self._process.wait(120)
         return _read(self._notes)
 
@@ -69,10 +69,10 @@ def _follow(address: str, name: str, notes: Path) -> None:
 
 
 def _first_answer(client: gw.Client, name: str) -> gw.Job:
-    """Wait for a server: whoever starts a client while none answers is told so at once by the SDK."""
+    """Get the job, also while no server answers, which the SDK reports within seconds."""
     for _ in range(20):
         with contextlib.suppress(gw.UnavailableError):
-            return client.job(name)
+            return client.jobs.get(name)
     raise SystemExit("no server answered")
 
 

@@ -1,4 +1,4 @@
-"""`gradwire bench` and `gradwire doctor`, as far as they go with what the tests have installed."""
+"""`gradwire bench` and `gradwire doctor`, with the libraries that the tests have installed."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def run(*arguments):
     return subprocess.run([GRADWIRE, *arguments], capture_output=True, text=True, timeout=170, check=True).stdout
 
 
-def test_the_bench_runs_the_contenders_on_the_same_weights():
+def test_bench_runs_all_libraries_with_the_same_weights():
     peers = "chapter (NumPy),JAX jit + scan,scikit-learn"
     arguments = ("bench", "--task", "20-16-4:5,8", "--threads", "1", "--rounds", "1", "--only", peers)
     (report,) = json.loads(run(*arguments, "--json"))
@@ -29,9 +29,9 @@ def test_the_bench_runs_the_contenders_on_the_same_weights():
     assert "time of each over gradwire's" in run(*arguments)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not there: apt-get install g++")
-def test_the_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
-    """On the stand-in for a GPU, without the peers, which need a real one."""
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: apt-get install g++")
+def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
+    """On a simulated GPU, without the other libraries, which need a real one."""
     cupy = FakeCupy(tmp_path)
     for module in ("gradwire_engine.plans", "gradwire_engine.plans.cuda.availability"):
         monkeypatch.setattr(f"{module}.gpu_module", lambda: (cupy, "a GPU"))
@@ -42,14 +42,14 @@ def test_the_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
     assert cupy.cooperative_launches
 
 
-@pytest.mark.skipif(gpu_module()[0] is not None, reason="there is a GPU here")
-def test_the_bench_on_a_gpu_says_that_there_is_none():
+@pytest.mark.skipif(gpu_module()[0] is not None, reason="this machine has a GPU")
+def test_bench_without_a_gpu_says_so():
     done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "--gpu: there is no GPU here: CuPy" in done.stderr
 
 
-def test_the_doctor_says_which_plan_runs_and_what_blas_could_do():
+def test_doctor_shows_the_plan_and_the_speed_of_blas():
     found = json.loads(run("doctor", "--json"))
     assert found["plan"] == "compiled"
     assert found["gain"] > 0

@@ -1,4 +1,4 @@
-"""The `gradwire` command as a user types it: real processes, plain lines, JSON, exit codes."""
+"""The `gradwire` command as a user types it: real processes, plain lines, JSON and exit codes."""
 
 import json
 import subprocess
@@ -30,22 +30,45 @@ def data_file(digits, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(server, data_file):
     output = run(
-        *("train", "--data", data_file, "--layers", "64,32,10", "--lr", "0.2", "--epochs", "3"),
-        *("--batch-size", "32", "--name", "from-the-shell", "--at", server.address),
+        *("train", "--data", data_file, "--layers", "64,32,10", "--lr", "0.2", "--epochs", "3", "--batch-size", "32"),
+        *("--name", "from-the-shell", "--label", "team=vision", "--label", "year=2026", "--at", server.address),
     )
     assert output.count("epoch ") == 3
-    assert "job and model from-the-shell" in output
+    assert "gradwire models download from-the-shell" in output
     return "from-the-shell"
 
 
-def test_train_here_and_there_prints_the_same_epochs(server, data_file, tmp_path):
+def test_train_gives_the_same_epochs_on_a_server_and_in_this_process(server, data_file, tmp_path):
     arguments = ("train", "--data", data_file, "--layers", "64,16,10", "--epochs", "2", "--json")
-    outputs = [
-        [json.loads(line) for line in run(*arguments, "--at", at, "-o", tmp_path / "model.safetensors").splitlines()]
+    remote, local = (
+        json.loads(run(*arguments, "--at", at, "-o", tmp_path / "model.safetensors"))
         for at in (server.address, "local")
-    ]
-    assert outputs[0][1]["test"] == outputs[1][1]["test"]
+    )
+    assert [epoch["test"] for epoch in remote["epochs"]] == [epoch["test"] for epoch in local["epochs"]]
+    assert remote["job"].startswith("job-")
+    assert (local["job"], local["seed"], len(local["epochs"])) == (None, 0, 2)
     assert gw.load_model(tmp_path / "model.safetensors")(np.zeros((1, 64))).shape == (1, 10)
+
+
+def test_train_sets_rows_aside_with_a_validation_split(digits, tmp_path):
+    np.savez(tmp_path / "d.npz", x_train=digits.train[0], y_train=digits.train[1])
+    arguments = ("train", "--data", tmp_path / "d.npz", "--layers", "64,10", "--epochs", "1", "--at", "local")
+    assert "test loss" not in run(*arguments)
+    assert "test loss" in run(*arguments, "--validation-split", "0.2")
+
+
+def test_train_says_that_a_name_has_no_effect_without_a_server(data_file):
+    result = subprocess.run(
+        [GRADWIRE, "train", "--data", data_file, "--layers", "64,10", "--epochs", "1", "--at", "local", "--name", "x"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert result.stderr == "--name and --label have no effect without a server\n"
+
+
+def test_train_checks_the_output_before_it_trains(data_file, tmp_path):
+    arguments = ("train", "--data", data_file, "--layers", "64,10", "--at", "local", "-o")
+    assert "does not exist. Create it first" in run(*arguments, tmp_path / "nowhere" / "m.safetensors", code=1)
+    assert "a model is saved as .safetensors" in run(*arguments, tmp_path / "m.pt", code=1)
 
 
 def test_jobs_are_listed_shown_and_watched(server, trained):
@@ -54,21 +77,43 @@ def test_jobs_are_listed_shown_and_watched(server, trained):
     listed = json.loads(run("jobs", "list", "--filter", f'name : "{trained}"', "--json", *at))
     assert [job["state"] for job in listed] == ["SUCCEEDED"]
     assert "SUCCEEDED" in run("jobs", "show", trained, *at)
-    assert json.loads(run("jobs", "show", trained, "--json", *at))["layers"] == "64-32-10"
+    assert "team=vision, year=2026" in run("jobs", "show", trained, *at)
+    assert json.loads(run("jobs", "show", trained, "--json", *at))["architecture"] == "64-32-10"
     assert run("jobs", "watch", trained, *at).count("epoch ") == 3
     assert len(run("jobs", "watch", trained, "--json", *at).splitlines()) == 3
     assert "SUCCEEDED" in run("jobs", "watch", trained, "--events", *at)
     assert "is SUCCEEDED" in run("jobs", "cancel", trained, *at)
 
 
-def test_models_are_listed_shown_downloaded_and_asked(server, trained, data_file, tmp_path):
+def test_jobs_and_models_are_found_by_their_labels(server, trained):
+    for collection in ("jobs", "models"):
+        for condition, found in (('labels.team = "vision"', True), ('labels.team = "sound"', False)):
+            output = run(collection, "list", "--filter", condition, "--at", server.address)
+            assert (trained in output) == found, condition
+
+
+def test_several_jobs_are_deleted_at_once_and_again(server, data_file):
+    for name in ("gone-1", "gone-2"):
+        run(
+            *("train", "--data", data_file, "--layers", "64,10", "--epochs", "1"),
+            *("--name", name, "--at", server.address),
+        )
+    for _ in range(2):
+        assert run("jobs", "delete", "gone-1", "gone-2", "--at", server.address) == "deleted gone-1\ndeleted gone-2\n"
+    assert "gone-" not in run("jobs", "list", "--at", server.address)
+    for _ in range(2):
+        run("models", "delete", "gone-1", "gone-2", "--at", server.address)
+
+
+def test_models_are_listed_shown_downloaded_and_run(server, trained, data_file, tmp_path):
     at = ("--at", server.address)
     assert trained in run("models", "list", *at)
     assert "sha256" in run("models", "show", trained, *at)
     assert json.loads(run("models", "list", "--json", *at))
     assert "wrote" in run("models", "download", trained, "-o", tmp_path, *at)
     assert (tmp_path / f"{trained}.safetensors").exists()
-    run("models", "download", trained, "-o", tmp_path / "x.onnx", "--format", "onnx", *at)
+    run("models", "download", trained, "-o", tmp_path / "x.onnx", *at)
+    assert b"Gemm" in (tmp_path / "x.onnx").read_bytes()
     classes = run("models", "predict", trained, "--data", data_file, "--classes", *at).split()
     assert len(classes) == 360
     assert len(json.loads(run("models", "predict", trained, "--data", data_file, "--json", *at))["outputs"]) == 360
@@ -78,9 +123,15 @@ def test_models_are_listed_shown_downloaded_and_asked(server, trained, data_file
     ("arguments", "message"),
     [
         (("jobs", "list", "--at", "127.0.0.1:1"), "no gradwire server answers at 127.0.0.1:1"),
-        (("jobs", "list"), "no address"),
+        (("jobs", "list"), "no server address"),
+        (("jobs", "list", "--at", "localhost"), "not of the form host:port"),
+        (("jobs", "list", "--at", "localhost:1", "--tls", "/nowhere/ca.pem"), "tls: cannot read /nowhere/ca.pem"),
         (("train", "--data", "absent.npz", "--layers", "4,2"), "cannot read absent.npz"),
-        (("train", "--data", "absent.npz", "--layers", "4,x", "--at", "local"), "cannot read"),
+        (
+            ("train", "--data", "absent.npz", "--layers", "4,2", "--label", "team"),
+            "--label must be key=value, got 'team'",
+        ),
+        (("token", "show", "--data", "/nowhere"), "cannot read the token in /nowhere/token"),
     ],
 )
 def test_errors_are_one_line_with_exit_code_1(arguments, message):
@@ -96,19 +147,38 @@ def test_errors_are_one_line_with_exit_code_1(arguments, message):
         (("--layers", "64"), "two or more"),
         (("--layers", "63,10"), "in_features"),
         (("--layers", "64,10", "--loss", "hinge"), "--loss must be one of"),
-        (("--layers", "64,10", "--lr", "-1"), "--lr must be above 0"),
-        (("--layers", "64,10", "--epochs", "0"), "epochs"),
-        (("--layers", "64,9"), "class indices 0..8"),
+        (("--layers", "64,10", "--lr", "-1"), "--lr must be greater than 0"),
+        (("--layers", "64,10", "--epochs", "0"), "epochs: must be at least 1"),
+        (("--layers", "64,10", "--validation-split", "2"), "validation_split: must be a number between 0 and 1"),
+        (("--layers", "64,9"), "train targets: "),
     ],
 )
-def test_training_options_that_make_no_sense_are_said(data_file, options, message):
+def test_training_options_that_make_no_sense_are_refused(data_file, options, message):
     assert message in run("train", "--data", data_file, *options, "--at", "local", code=1)
 
 
-def test_unknown_jobs_are_said(server):
-    assert "there is no 'jobs/nobody'" in run("jobs", "show", "nobody", "--at", server.address, code=1)
+def test_an_unknown_job_is_named(server):
+    assert "nobody" in run("jobs", "show", "nobody", "--at", server.address, code=1)
 
 
-def test_serve_shows_the_servers_own_help_and_version_is_printed():
+def test_serve_shows_the_servers_help():
     assert "--cpus-per-job" in run("serve", "--help")
+
+
+def test_version_prints_the_version():
     assert gw.__version__ in run("--version")
+
+
+@pytest.mark.parametrize("command", [("jobs", "list"), ("models", "predict"), ("health",), ("train",)])
+def test_the_help_of_a_command_that_calls_a_server_names_its_settings(command):
+    text = run(*command, "--help")
+    for expected in ("--at", "GRADWIRE_ADDRESS", "--token", "GRADWIRE_TOKEN", "--tls", "GRADWIRE_TLS"):
+        assert expected in text
+
+
+def test_the_help_of_list_explains_filters_on_labels():
+    assert "labels.team" in run("jobs", "list", "--help")
+
+
+def test_the_command_offers_shell_completion():
+    assert "--install-completion" in run("--help")

@@ -1,4 +1,4 @@
-"""The documentation is true: its code blocks are taken out of the files and run, in order, against a real server."""
+"""The documentation is true: its code blocks run, in order, against a real server."""
 
 import os
 import re
@@ -22,12 +22,12 @@ def blocks(file, language):
 
 @pytest.fixture(scope="module")
 def own_server():
-    """The pages speak of a server where nothing has happened yet."""
+    """The pages assume a server without jobs."""
     with gw.LocalServer() as running:
         yield running
 
 
-@pytest.mark.skipif(not BUF.exists(), reason="buf is not there: make lint installs it where there is npm")
+@pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: make lint installs it where npm is available")
 def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
     env = {**os.environ, "SERVER": f"http://{own_server.address}", "PATH": f"{BUF.parent}:{os.environ['PATH']}"}
     script = "set -e -o pipefail\n" + blocks("docs/protocol.md", "sh")

@@ -1,4 +1,4 @@
-"""Pause, resume, delete and resume_from: a job is set aside, goes on, is continued by another, to the same bits."""
+"""Pause, resume, delete, resume_from and initial_model: however a job is interrupted, its bits are the same."""
 
 import long_job
 import pytest
@@ -14,7 +14,7 @@ def submit(client, epochs, name, batch_size=2, **changes):
 
 
 def digest(client, name):
-    return client.model_info(name).weights_sha256
+    return client.models.get(name).weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def undisturbed(server):
         return digest(client, "never-paused")
 
 
-def test_a_paused_job_goes_on_to_the_same_bits_and_no_epoch_comes_twice(client, undisturbed):
+def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, undisturbed):
     job = submit(client, 400, "paused")
     seen = []
     for epoch in job.epochs():
@@ -39,21 +39,21 @@ def test_a_paused_job_goes_on_to_the_same_bits_and_no_epoch_comes_twice(client, 
     states = [event.state for event in job.events() if event.state]
     assert states.count("PAUSED") == 2
     assert states[-1] == "SUCCEEDED"
-    assert not [event for event in job.events() if "NOT_DETERMINISTIC" in event.text]
+    assert not [event for event in job.events() if event.reason == "NOT_DETERMINISTIC"]
 
 
-def test_a_job_may_be_paused_and_resumed_at_any_moment_of_its_start(client):
+def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
     for attempt in range(12):
         job = submit(client, 30, f"restless-{attempt}")
-        for _ in range(attempt % 4):  # A call each: the later, the further the start has come.
+        for _ in range(attempt % 4):  # Each call takes time in which the start proceeds.
             job.refresh()
         job.pause()
         job.resume()
         assert len(job.result().epochs) == 30
 
 
-def test_while_it_is_paused_nothing_of_it_runs(client):
-    job = submit(client, 10**6, "set-aside")
+def test_nothing_of_a_paused_job_runs(client):
+    job = submit(client, 10**6, "paused-for-good")
     next(iter(job.epochs()))
     job.pause()
     last = job.refresh().last_epoch.epoch
@@ -62,26 +62,28 @@ def test_while_it_is_paused_nothing_of_it_runs(client):
     assert job.cancel().state == "CANCELLED"
 
 
-def test_what_cannot_be_paused_resumed_or_deleted_is_said(client):
+def test_calls_that_do_not_apply_to_the_state_of_a_job_are_refused(client):
     job = submit(client, 10**6, "running")
-    with pytest.raises(gw.FailedPreconditionError, match="is not paused"):
-        job.resume()
-    with pytest.raises(gw.FailedPreconditionError, match="has not ended: cancel it first"):
-        job.delete()
+    for act, reason in ((job.resume, "JOB_NOT_PAUSED"), (job.delete, "JOB_NOT_ENDED")):
+        with pytest.raises(gw.FailedPreconditionError, match="running") as caught:
+            act()
+        assert caught.value.reason == reason
     job.cancel()
     for act in (job.pause, job.resume):
-        with pytest.raises(gw.FailedPreconditionError, match="has ended"):
+        with pytest.raises(gw.FailedPreconditionError, match="ended") as caught:
             act()
+        assert caught.value.reason == "JOB_ENDED"
+        assert caught.value.metadata["job"] == "jobs/running"
 
 
-def test_a_deleted_job_is_gone_and_its_model_stays(client):
+def test_a_deleted_job_is_gone_and_its_model_is_kept(client):
     job = submit(client, 2, "deleted")
     job.result()
     job.delete()
-    client.delete("deleted")
+    client.jobs.delete("deleted")
     with pytest.raises(gw.NotFoundError):
-        client.job("deleted")
-    assert client.predict("deleted", X[:2]).shape == (2, 5)
+        client.jobs.get("deleted")
+    assert client.models.predict("deleted", X[:2]).shape == (2, 5)
 
 
 def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undisturbed):
@@ -92,7 +94,7 @@ def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undistu
 
 
 def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client):
-    # Of some seconds: it must not be over when its first checkpoint is seen.
+    # Long enough that it has not ended when its first checkpoint is seen.
     submit(client, 800, "uncut", batch_size=1).result()
     job = submit(client, 800, "cut-short", batch_size=1)
     for event in job.events():
@@ -106,15 +108,15 @@ def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client):
     assert digest(client, "carried-on") == digest(client, "uncut")
 
 
-def test_a_job_begins_with_the_weights_of_a_model(client):
+def test_a_job_starts_from_the_weights_of_a_model(client):
     submit(client, 30, "source").result()
-    follower = submit(client, 3, "from-a-model", resume_from=client.model_info("source"))
+    follower = submit(client, 3, "from-a-model", initial_model=client.models.get("source"))
     epochs = list(follower.epochs())
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
-    assert epochs[0].train.loss < client.model_info("source").last_epoch.train.loss + 0.1
+    assert epochs[0].train.loss < client.models.get("source").last_epoch.train.loss + 0.1
 
 
-def test_fit_continues_a_job_and_the_weights_land_in_the_model(server, client):
+def test_fit_continues_a_job_and_puts_the_weights_into_the_model(server, client):
     submit(client, 2, "begun").result()
     model = Sequential(Linear(96), ReLU(), Linear(5))
     history = gw.fit(
@@ -125,20 +127,24 @@ def test_fit_continues_a_job_and_the_weights_land_in_the_model(server, client):
     assert model["0"].W.data.shape == (96, 64)
 
 
-def test_what_cannot_be_continued_is_said(server, client):
+def test_a_job_that_cannot_be_continued_is_refused(client):
     submit(client, 3, "whole").result()
-    with pytest.raises(gw.NotFoundError):
+    with pytest.raises(gw.NotFoundError) as caught:
         submit(client, 5, "x1", resume_from="nobody")
-    with pytest.raises(gw.InvalidArgumentError, match="has 3 epochs behind it: ask for more in total"):
-        submit(client, 3, "x2", resume_from="whole")
+    assert caught.value.reason == "JOB_NOT_FOUND"
+    with pytest.raises(gw.NotFoundError) as caught:
+        submit(client, 5, "x2", initial_model="nobody")
+    assert caught.value.reason == "MODEL_NOT_FOUND"
+    with pytest.raises(gw.InvalidArgumentError, match=r"epochs: .*3"):
+        submit(client, 3, "x3", resume_from="whole")
     other = Sequential(Linear(64, 10), ReLU(), Linear(10, 5))
-    with pytest.raises(
-        gw.FailedPreconditionError, match="whose layers are 64-96 relu 96-5; those of this job are 64-10"
-    ):
-        client.submit(other, (X, Y), loss=CrossEntropy(), optimizer=SGD(other), epochs=5, resume_from="whole")
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(other), "epochs": 5}
+    for source in ({"resume_from": "whole"}, {"initial_model": "whole"}):
+        with pytest.raises(gw.FailedPreconditionError, match="layers") as caught:
+            client.jobs.submit(other, (X, Y), **arguments, **source)
+        assert caught.value.reason == "CANNOT_START_FROM"
     running = submit(client, 10**6, "still-running")
-    with pytest.raises(gw.FailedPreconditionError, match="has not ended"):
-        submit(client, 5, "x3", resume_from=running)
+    with pytest.raises(gw.FailedPreconditionError, match="ended") as caught:
+        submit(client, 5, "x4", resume_from=running)
+    assert caught.value.reason == "CANNOT_START_FROM"
     running.cancel()
-    with pytest.raises(gw.InvalidArgumentError, match="on a server"):
-        gw.fit(other, (X, Y), loss=CrossEntropy(), optimizer=SGD(other), at="local", resume_from="whole")

@@ -1,4 +1,4 @@
-"""The service as a client sees it that knows only the .proto: raw calls over a real socket, and reflection."""
+"""The service as a client that knows only the .proto sees it: raw calls over a real socket, and reflection."""
 
 import hashlib
 
@@ -6,22 +6,25 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.empty_pb2 import Empty
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
 from gradwire_engine.spec.tensors import tensor_ref, to_tensor, wire_bytes
-from gradwire_proto.v1.dataset_service_pb2 import FindMissingTensorsRequest, UploadHeader, UploadTensorRequest
-from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, ListModelsRequest, PredictRequest
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsRequest, UploadHeader, UploadTensorRequest
+from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import (
     CreateJobRequest,
+    DeleteJobRequest,
     GetJobRequest,
     Job,
+    JobView,
     ListJobsRequest,
     WatchJobRequest,
 )
@@ -44,8 +47,8 @@ def training(channel):
 
 
 @pytest.fixture(scope="module")
-def datasets(channel):
-    return DatasetServiceStub(channel)
+def tensors(channel):
+    return TensorServiceStub(channel)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +63,14 @@ def chunks(array, offset=0, reference=None, stop=None):
         yield UploadTensorRequest(chunk=data[start : min(start + 100, stop or len(data))])
 
 
-def put(datasets, array):
-    datasets.UploadTensor(chunks(array))
+def put(tensors, array):
+    tensors.UploadTensor(chunks(array))
     return tensor_ref(array)
 
 
 @pytest.fixture
-def spec(datasets):
-    made = JobSpec(
-        train=Dataset(inputs=put(datasets, X), targets=put(datasets, Y)), epochs=2, batch_size=8, shuffle=True
-    )
+def spec(tensors):
+    made = JobSpec(train=Dataset(inputs=put(tensors, X), targets=put(tensors, Y)), epochs=2, batch_size=8, shuffle=True)
     made.model.layers.extend([Layer(linear={"out_features": 6}), Layer(relu={}), Layer(linear={"out_features": 3})])
     made.loss.cross_entropy.SetInParent()
     made.optimizer.sgd.learning_rate = 0.1
@@ -77,9 +78,9 @@ def spec(datasets):
 
 
 def failure(call, *arguments):
-    """The code, the fields and the reason with which a call fails."""
+    """The code, the fields and the reason of the error of a call."""
     with pytest.raises(grpc.RpcError) as caught:
-        list(call(*arguments))  # a stream fails when it is read
+        list(call(*arguments))  # a stream raises its error when it is read
     status = rpc_status.from_call(caught.value)
     bad_request, info = BadRequest(), ErrorInfo()
     for detail in status.details:
@@ -94,13 +95,13 @@ def create(spec, **more):
     return CreateJobRequest(job=Job(spec=spec), **more)
 
 
-def test_a_job_sent_twice_is_made_once(training, spec):
+def test_a_request_sent_twice_creates_one_job(training, spec):
     first = training.CreateJob(create(spec, request_id="twice"))
     again = training.CreateJob(create(spec, request_id="twice"))
     assert first.name == again.name
 
 
-def test_a_created_job_has_nothing_left_open(training, spec):
+def test_the_defaults_of_a_created_job_are_explicit(training, spec):
     job = training.CreateJob(create(spec))
     assert [layer.name for layer in job.spec.model.layers] == ["0", "1", "2"]
     assert job.spec.model.layers[0].linear.in_features == 5
@@ -127,33 +128,33 @@ def test_every_wrong_field_is_named_by_its_path(training, spec, mutate, field):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_inputs_that_are_not_finite_are_refused_on_the_server_too(training, datasets, spec, bad):
+def test_inputs_that_are_not_finite_are_refused_on_the_server_too(training, tensors, spec, bad):
     broken = X.copy()
     broken[3, 1] = bad
-    spec.train.inputs.CopyFrom(put(datasets, broken))
+    spec.train.inputs.CopyFrom(put(tensors, broken))
     assert failure(training.CreateJob, create(spec))[1] == ["job.spec.train.inputs"]
 
 
 @pytest.mark.parametrize("labels", [Y + 1, Y - 1])
-def test_labels_out_of_range_are_refused_on_the_server_too(training, datasets, spec, labels):
-    spec.train.targets.CopyFrom(put(datasets, labels))
+def test_labels_out_of_range_are_refused_on_the_server_too(training, tensors, spec, labels):
+    spec.train.targets.CopyFrom(put(tensors, labels))
     assert failure(training.CreateJob, create(spec))[1] == ["job.spec.train.targets"]
 
 
-def test_a_reference_that_says_another_size_is_refused(training, spec):
+def test_a_reference_with_another_size_is_refused(training, spec):
     spec.train.inputs.shape[:] = [40, 4]
     assert failure(training.CreateJob, create(spec))[:2] == ("INVALID_ARGUMENT", ["job.spec.train.inputs"])
 
 
-def test_a_tensor_that_is_not_fully_uploaded_is_a_failed_precondition(training, datasets, spec):
+def test_a_tensor_that_is_not_fully_uploaded_is_a_failed_precondition(training, tensors, spec):
     half = RNG.random((40, 5)).astype(np.float32)
     with pytest.raises(grpc.RpcError):
-        datasets.UploadTensor(chunks(half, stop=300))
+        tensors.UploadTensor(chunks(half, stop=300))
     spec.train.inputs.CopyFrom(tensor_ref(half))
     assert failure(training.CreateJob, create(spec)) == ("FAILED_PRECONDITION", [], "TENSOR_MISSING")
-    (missing,) = datasets.FindMissingTensors(FindMissingTensorsRequest(tensors=[tensor_ref(half)])).missing
+    (missing,) = tensors.FindMissingTensors(FindMissingTensorsRequest(tensors=[tensor_ref(half)])).missing
     assert missing.received_bytes == 300
-    datasets.UploadTensor(chunks(half, offset=300))
+    tensors.UploadTensor(chunks(half, offset=300))
     assert training.CreateJob(create(spec)).name
 
 
@@ -168,24 +169,24 @@ def test_a_tensor_that_is_not_fully_uploaded_is_a_failed_precondition(training, 
         ([*chunks(X + 2), UploadTensorRequest(chunk=b"more")], "INVALID_ARGUMENT", ["chunk"]),
     ],
 )
-def test_uploads_that_make_no_sense_are_refused(datasets, requests, code, fields):
-    assert failure(datasets.UploadTensor, iter(list(requests)))[:2] == (code, fields)
+def test_uploads_that_make_no_sense_are_refused(tensors, requests, code, fields):
+    assert failure(tensors.UploadTensor, iter(list(requests)))[:2] == (code, fields)
 
 
-def test_bytes_with_another_digest_are_data_loss(datasets):
+def test_bytes_with_another_digest_are_data_loss(tensors):
     wrong = tensor_ref(X + 3)
-    assert failure(datasets.UploadTensor, chunks(X, reference=wrong))[0] == "DATA_LOSS"
-    assert len(datasets.FindMissingTensors(FindMissingTensorsRequest(tensors=[wrong])).missing) == 1
+    assert failure(tensors.UploadTensor, chunks(X, reference=wrong))[0] == "DATA_LOSS"
+    assert len(tensors.FindMissingTensors(FindMissingTensorsRequest(tensors=[wrong])).missing) == 1
 
 
-def test_a_watch_goes_on_from_any_sequence_number(training, spec):
+def test_a_watch_continues_from_any_sequence_number(training, spec):
     name = training.CreateJob(create(spec)).name
     whole = [event for message in training.WatchJob(WatchJobRequest(name=name)) for event in message.events]
     for after in (0, 3, whole[-1].sequence):
         rest = training.WatchJob(WatchJobRequest(name=name, after_sequence=after))
         assert [event for message in rest for event in message.events] == whole[after:]
     beyond = WatchJobRequest(name=name, after_sequence=whole[-1].sequence + 1)
-    assert failure(training.WatchJob, beyond) == ("OUT_OF_RANGE", ["after_sequence"], "OUT_OF_RANGE")
+    assert failure(training.WatchJob, beyond) == ("OUT_OF_RANGE", ["after_sequence"], "SEQUENCE_OUT_OF_RANGE")
 
 
 @pytest.mark.parametrize("name", ["jobs/none", "none", "", "models/x"])
@@ -208,11 +209,57 @@ def test_lists_come_in_pages(training, spec):
 
 
 def test_list_requests_that_make_no_sense_are_refused(training, models):
-    assert failure(training.ListJobs, ListJobsRequest(page_size=5000))[1] == ["page_size"]
+    assert failure(training.ListJobs, ListJobsRequest(page_size=-1))[1] == ["page_size"]
+    assert failure(training.ListJobs, ListJobsRequest(view=9))[1] == ["view"]
     assert failure(models.ListModels, ListModelsRequest(filter="state = RUNNING"))[1] == ["filter"]
 
 
-def test_predictions_and_downloads_that_make_no_sense_are_refused(training, models, spec):
+def test_a_page_larger_than_the_largest_is_reduced(training, spec):
+    training.CreateJob(create(spec))
+    assert training.ListJobs(ListJobsRequest(page_size=100_000)).jobs
+
+
+def test_a_list_has_specs_only_in_the_full_view(training, spec):
+    training.CreateJob(create(spec, job_id="viewed"))
+    request = ListJobsRequest(filter='name = "jobs/viewed"')
+    (basic,) = training.ListJobs(request).jobs
+    assert not basic.HasField("spec")
+    assert (basic.architecture, basic.epochs) == ("5-6-3", 2)
+    request.view = JobView.JOB_VIEW_FULL
+    assert training.ListJobs(request).jobs[0].spec.epochs == 2
+
+
+def test_a_job_that_is_only_validated_is_not_created(training, spec):
+    job = training.CreateJob(create(spec, job_id="only-validated", validate_only=True))
+    assert (job.name, job.spec.model.layers[0].linear.in_features) == ("", 5)
+    assert failure(training.GetJob, GetJobRequest(name="jobs/only-validated"))[0] == "NOT_FOUND"
+    spec.epochs = 0
+    assert failure(training.CreateJob, create(spec, validate_only=True))[1] == ["job.spec.epochs"]
+
+
+def test_deleting_twice_is_an_error_unless_missing_is_allowed(training, spec):
+    name = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=name)))
+    assert training.DeleteJob(DeleteJobRequest(name=name)) == Empty()
+    assert failure(training.DeleteJob, DeleteJobRequest(name=name))[::2] == ("NOT_FOUND", "JOB_NOT_FOUND")
+    assert training.DeleteJob(DeleteJobRequest(name=name, allow_missing=True)) == Empty()
+
+
+def test_a_download_can_start_at_any_offset(training, models, spec):
+    job = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=job)))
+    model = job.replace("jobs/", "models/")
+    header, *chunks = models.DownloadModel(DownloadModelRequest(name=model))
+    whole = b"".join(part.chunk for part in chunks)
+    for offset in (1, len(whole) // 2, len(whole)):
+        again, *rest = models.DownloadModel(DownloadModelRequest(name=model, offset=offset))
+        assert again == header
+        assert b"".join(part.chunk for part in rest) == whole[offset:]
+    beyond = DownloadModelRequest(name=model, offset=len(whole) + 1)
+    assert failure(models.DownloadModel, beyond)[::2] == ("OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE")
+
+
+def test_predict_and_download_requests_that_make_no_sense_are_refused(training, models, spec):
     job = training.CreateJob(create(spec)).name
     list(training.WatchJob(WatchJobRequest(name=job)))
     model = job.replace("jobs/", "models/")
@@ -233,7 +280,7 @@ def test_health_says_serving(channel):
 
 
 class Reflected:
-    """A client that has no stubs: it asks the server for its services and messages."""
+    """A client without stubs, which asks the server for its services and messages."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -253,9 +300,9 @@ class Reflected:
         )(request)
 
 
-def test_a_client_that_knows_only_reflection_uploads_trains_watches_and_downloads(channel):
+def test_a_client_with_nothing_but_reflection_uploads_trains_watches_and_downloads(channel):
     client = Reflected(channel)
-    assert {"gradwire.v1.TrainingService", "gradwire.v1.DatasetService", "gradwire.v1.ModelService"} <= set(
+    assert {"gradwire.v1.TrainingService", "gradwire.v1.TensorService", "gradwire.v1.ModelService"} <= set(
         client.database.get_services()
     )
     references = []
@@ -266,7 +313,7 @@ def test_a_client_that_knows_only_reflection_uploads_trains_watches_and_download
             client.message("UploadTensorRequest", header={"tensor": reference}),
             client.message("UploadTensorRequest", chunk=data),
         ]
-        client.call("DatasetService", "UploadTensor", iter(messages))
+        client.call("TensorService", "UploadTensor", iter(messages))
         references.append(reference)
     layers = [{"linear": {"out_features": 6}}, {"relu": {}}, {"linear": {"out_features": 3}}]
     spec = {

@@ -1,4 +1,4 @@
-"""Servers that start, refuse to start, stop, are killed and come back; tokens; and clients that are interrupted."""
+"""Servers that start, refuse to start, stop, are killed and return; tokens; and clients that are interrupted."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
 
 def serve(*options, env=None):
-    """Run a server that is expected to refuse; its exit code and what it says."""
+    """Run a server that is expected to refuse to start; return its exit code and its output."""
     command = [sys.executable, "-m", "gradwire_server", *options]
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(env or {})}
@@ -33,31 +33,31 @@ def serve(*options, env=None):
     return result.returncode, result.stdout + result.stderr
 
 
-def small_job(client, epochs=2, name="", **changes):
+def small_job(client, epochs=2, name=None, **changes):
     gw.seed(0)
     model = Sequential(Linear(4, 8), ReLU(), Linear(8, 3))
     X, y = np.random.default_rng(0).random((200, 4)), np.arange(200) % 3
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": epochs, "batch_size": 10}
-    return client.submit(model, (X, y), **(arguments | changes), name=name)
+    return client.jobs.submit(model, (X, y), **(arguments | changes), name=name)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--host=0.0.0.0"], "refusing to listen on 0.0.0.0 without a token"),
-        (["--port=99999"], "--port (GRADWIRE_PORT) must be 0 to 65535"),
-        (["--cpus-per-job=0"], "must be above 0"),
-        (["--token-file=/nonexistent/token"], "cannot read --token-file"),
-        (["--publish=0.0.0.0", "--make-token"], "refusing to be published on 0.0.0.0 (GRADWIRE_PUBLISH) without TLS"),
-        (["--tls-cert=/nonexistent"], "--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) go together"),
+        (["--host=0.0.0.0"], "0.0.0.0 without a token"),
+        (["--port=99999"], "--port (GRADWIRE_PORT)"),
+        (["--cpus-per-job=0"], "--cpus-per-job"),
+        (["--token-file=/nonexistent/token"], "--token-file"),
+        (["--publish=0.0.0.0", "--make-token"], "GRADWIRE_PUBLISH"),
+        (["--tls-cert=/nonexistent"], "GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY"),
         (
             ["--tls-cert=/nonexistent", "--tls-key=/nonexistent"],
-            "--tls-cert /nonexistent with --tls-key /nonexistent: ",
+            "/nonexistent",
         ),
-        (["--data=/proc/nowhere"], "cannot use the data folder"),
+        (["--data=/proc/nowhere"], "/proc/nowhere"),
     ],
 )
-def test_a_server_that_must_not_start_says_what_to_change(tmp_path, options, message):
+def test_a_server_that_cannot_start_says_what_to_change(tmp_path, options, message):
     code, output = serve(f"--data={tmp_path}", *options)
     assert code == 2
     assert message in output
@@ -71,7 +71,7 @@ def test_a_wrong_environment_variable_is_named(tmp_path):
         assert variable in output
 
 
-def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_path):
+def test_a_data_folder_that_is_damaged_or_newer_is_left_as_it_is(tmp_path):
     file = tmp_path / "gradwire.db"
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -81,52 +81,52 @@ def test_a_data_folder_of_a_newer_version_or_a_damaged_one_is_left_as_it_is(tmp_
     before = file.read_bytes()
     code, output = serve(f"--data={tmp_path}", "--port=0")
     assert code == 2
-    assert "was written by a newer gradwire (schema 99, this one knows 2)" in output
+    assert "schema 99" in output
     assert file.read_bytes() == before
     file.write_bytes(b"not a database, but something that somebody may want back" * 100)
     code, output = serve(f"--data={tmp_path}", "--port=0")
     assert code == 2
-    assert "cannot be used as the store: file is not a database. It is left as it is" in output
+    assert "not a database" in output
     assert file.read_bytes().startswith(b"not a database")
 
 
-def test_a_port_in_use_is_said(server, tmp_path):
+def test_a_port_in_use_is_named(server, tmp_path):
     port = server.address.rpartition(":")[2]
     code, output = serve(f"--data={tmp_path}", f"--port={port}")
     assert code == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in output
+    assert f"127.0.0.1:{port}" in output
 
 
 def test_a_second_server_on_a_data_folder_names_the_first(server):
     code, output = serve(f"--data={server.data}", "--port=0")
     assert code == 2
-    assert f"in use by another server, process {server.process.pid}" in output
+    assert str(server.process.pid) in output
 
 
-def test_a_cluster_that_is_not_there_is_said(tmp_path):
+def test_a_cluster_that_does_not_answer_is_named(tmp_path):
     code, output = serve(
         f"--data={tmp_path}", "--port=0", "--ray=127.0.0.1:1", env={"RAY_gcs_server_request_timeout_seconds": "2"}
     )
     assert code == 2
-    assert "cannot reach Ray at '127.0.0.1:1'" in output
+    assert "127.0.0.1:1" in output
 
 
 @pytest.fixture
 def cluster(tmp_path_factory):
-    """A Ray cluster that asks for a token."""
+    """A Ray cluster that requires a token."""
     running = Cluster(tmp_path_factory.mktemp("ray", numbered=True), token="a" * 64)
     yield running
     running.kill()
 
 
-def test_a_server_joins_a_cluster_that_is_there_and_leaves_it_running(cluster):
+def test_a_server_joins_an_existing_cluster_and_leaves_it_running(cluster):
     address, env = cluster.address, cluster.environment
     for _ in range(2):
         with gw.LocalServer(f"--ray={address}", env=env) as server, gw.Client(server.address) as client:
             assert len(small_job(client).result().epochs) == 2
 
 
-def test_a_watch_of_a_server_that_goes_down_ends_with_a_time_to_retry():
+def test_a_watch_of_a_server_that_stops_ends_with_a_time_to_retry():
     with gw.LocalServer() as server, gw.Client(server.address) as client:
         job = small_job(client, epochs=10**6)
         with grpc.insecure_channel(server.address) as channel:
@@ -140,7 +140,7 @@ def test_a_watch_of_a_server_that_goes_down_ends_with_a_time_to_retry():
         assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in details)
 
 
-def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_same_attempt(cluster, tmp_path):
+def test_a_restarted_server_takes_over_its_workers_and_continues_the_same_attempt(cluster, tmp_path):
     address, env = cluster.address, cluster.environment
     server = gw.LocalServer(f"--ray={address}", data=tmp_path, env=env)
     server.start()
@@ -153,7 +153,7 @@ def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_sa
         gw.LocalServer(f"--ray={address}", data=tmp_path, env=env) as following,
         gw.Client(following.address) as client,
     ):
-        job = client.job("taken-over")
+        job = client.jobs.get("taken-over")
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 3001))
         assert job.refresh().attempt == 1
         states = [event.state for event in job.events() if event.state]
@@ -162,10 +162,10 @@ def test_a_server_that_was_killed_takes_over_its_workers_and_goes_on_with_the_sa
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:50051"])
-def test_a_server_that_is_not_there_is_named_within_seconds(address):
+def test_a_missing_server_is_named_within_seconds(address):
     started = time.monotonic()
     with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
-        client.jobs()
+        client.jobs.list()
     assert time.monotonic() - started < 6
 
 
@@ -173,22 +173,22 @@ def test_a_server_that_accepts_but_never_answers_is_named_within_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
-            client.jobs()
+            client.jobs.list()
 
 
-def test_a_token_opens_the_server_and_never_stands_in_its_log():
+def test_a_server_accepts_its_token_and_never_logs_tokens():
     with gw.LocalServer("--host=0.0.0.0", env={"GRADWIRE_TOKEN": "open-sesame"}) as server:
         address = "127.0.0.1:" + server.address.rpartition(":")[2]
         for token in (None, "wrong"):
             with gw.Client(address, token=token) as client, pytest.raises(gw.UnauthenticatedError, match="token"):
-                client.jobs()
+                client.jobs.list()
         with gw.Client(address, token="open-sesame") as client:
             assert small_job(client).result().epochs
         assert "open-sesame" not in server.log.read_text()
         assert "wrong" not in server.log.read_text()
 
 
-def test_sigterm_ends_a_server_in_order_and_leaves_no_process():
+def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
     server = gw.LocalServer()
     server.start()
     process = psutil.Process(server.process.pid)
@@ -202,14 +202,14 @@ def test_sigterm_ends_a_server_in_order_and_leaves_no_process():
     server.stop()
 
 
-def test_a_server_that_was_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_path):
-    """The watcher sees every epoch once, across the kill, and the weights are those of an undisturbed run."""
+def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
+    """The watcher sees every epoch once across the kill, and the weights are those of an undisturbed run."""
     epochs = 400
     port = free_port()
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
         undisturbed = small_job(client, epochs=epochs, name="undisturbed")
         undisturbed.result()
-        expected = client.model_info("undisturbed").weights_sha256
+        expected = client.models.get("undisturbed").weights_sha256
 
         slow = small_job(client, epochs=epochs, name="disturbed", batch_size=1)
         small_job(client, epochs=epochs, name="twin", batch_size=1)
@@ -220,15 +220,15 @@ def test_a_server_that_was_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_pat
         server.start()
         seen += [epoch.epoch for epoch in stream]
         assert seen == list(range(1, epochs + 1))
-        client.job("twin").result()
-        assert client.model_info("disturbed").weights_sha256 == client.model_info("twin").weights_sha256 != expected
+        client.jobs.get("twin").result()
+        assert client.models.get("disturbed").weights_sha256 == client.models.get("twin").weights_sha256 != expected
         events = list(slow.events())
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-        assert any("SERVER_RESTARTED" in event.text for event in events)
-        assert not any("NOT_DETERMINISTIC" in event.text for event in events)
+        assert any(event.reason == "SERVER_RESTARTED" for event in events)
+        assert not any(event.reason == "NOT_DETERMINISTIC" for event in events)
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, server):
+def test_a_killed_worker_is_replaced_and_the_bits_are_the_same(client, server):
     expected = small_job(client, epochs=300, batch_size=1)
     expected.result()
     job = small_job(client, epochs=300, batch_size=1)
@@ -239,15 +239,15 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_the_same(client, s
     seen += [epoch.epoch for epoch in stream]
     assert seen == list(range(1, 301))
     job.result()
-    assert client.model_info(job.name).weights_sha256 == client.model_info(expected.name).weights_sha256
+    assert client.models.get(job.name).weights_sha256 == client.models.get(expected.name).weights_sha256
     assert job.info.attempt == 2
-    assert any("WORKER_LOST" in event.text for event in job.events())
+    assert any(event.reason == "WORKER_LOST" for event in job.events())
 
 
-def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_on(client, server):
+def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_continue(client, server):
     rng = np.random.default_rng(0)
     model = gw.Sequential(gw.Linear(64, 1500), gw.ReLU(), gw.Linear(1500, 5))
-    job = client.submit(
+    job = client.jobs.submit(
         model,
         (rng.random((100_000, 64)), rng.integers(0, 5, 100_000)),
         loss=gw.CrossEntropy(),
@@ -256,18 +256,18 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_words_and_others_go_
         batch_size=8,
     )
     for event in job.events():
-        if event.state == "RUNNING":  # The first epoch takes far longer than it takes to kill it.
+        if event.state == "RUNNING":  # The first epoch takes far longer than killing the worker.
             for worker in workers_below(server.process.pid):
                 worker.send_signal(signal.SIGSEGV)
     assert job.refresh().attempt == 3
-    with pytest.raises(gw.JobFailedError, match="3 workers died at the same place of this job") as caught:
+    with pytest.raises(gw.JobFailedError, match="3 workers") as caught:
         job.result()
-    assert "its log ends with:" in str(caught.value), str(caught.value)
+    assert caught.value.reason == "WORKER_LOST"
     assert "Fatal Python error: Segmentation fault" in str(caught.value), str(caught.value)
     assert small_job(client).result().epochs
 
 
-def test_a_watcher_that_does_not_read_delays_nobody(client, server):
+def test_a_watcher_that_does_not_read_delays_no_other(client, server):
     process = psutil.Process(server.process.pid)
     with grpc.insecure_channel(server.address) as channel:
         job = small_job(client, epochs=20_000, evaluate_every=20_000)
@@ -280,8 +280,8 @@ def test_a_watcher_that_does_not_read_delays_nobody(client, server):
     assert [*(event.sequence for event in first), *rest] == list(range(1, len(first) + len(rest) + 1))
 
 
-def test_ctrl_c_in_fit_leaves_the_job_running_and_says_how_to_go_on(server, client):
-    # What was started in the background, as a test run may be, ignores SIGINT, and so do its children.
+def test_ctrl_c_in_fit_leaves_the_job_running_and_names_the_commands_for_it(server, client):
+    # A process that was started in the background, as tests can be, ignores SIGINT, and so do its children.
     script = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -297,26 +297,26 @@ gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(),
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert "The job interrupted goes on" in errors
+    assert "The job interrupted continues at" in errors
     assert f"gradwire jobs cancel interrupted --at {server.address}" in errors
-    job = client.job("interrupted")
+    job = client.jobs.get("interrupted")
     assert job.info.state == "RUNNING"
     job.cancel()
 
 
-def test_an_upload_that_is_cut_goes_on_where_it_was(server, client):
-    """A proxy cuts the first connection in the middle of the upload."""
+def test_an_interrupted_upload_continues_where_it_was(server, client):
+    """A proxy cuts the first connection during the upload."""
     data = np.random.default_rng(5).random((4000, 300)).astype(np.float32)
     with CuttingProxy(server.address, cut_after=2_000_000) as proxy, gw.Client(proxy.address) as through_proxy:
         model = Sequential(Linear(300, 2))
         sent = []
-        job = through_proxy.submit(
+        job = through_proxy.jobs.submit(
             model,
             (data, np.arange(4000) % 2),
             loss=CrossEntropy(),
             optimizer=SGD(model),
             epochs=1,
-            upload_progress=lambda done, total: sent.append((done, total)),
+            on_upload_progress=lambda done, total: sent.append((done, total)),
         )
         assert len(job.result().epochs) == 1
     assert proxy.cuts == 1
@@ -330,7 +330,7 @@ def free_port():
 
 
 class CuttingProxy:
-    """Forwards connections to a server, and cuts the first one after so many bytes from the client."""
+    """Forwards connections to a server, and cuts the first one after some bytes from the client."""
 
     def __init__(self, target, cut_after):
         self.target = target

@@ -1,4 +1,4 @@
-"""From a user's Module to trained weights back in it, through real gRPC and a real Ray worker."""
+"""From a user's Module to trained weights in it, through real gRPC and a real Ray worker."""
 
 import asyncio
 import threading
@@ -23,11 +23,11 @@ def arguments(model, digits, **changes):
 
 
 def long_job(client, model, digits, **changes):
-    """A job that goes on for as long as a test needs."""
-    return client.submit(model, **arguments(model, digits, epochs=10**6, evaluate_every=100, **changes))
+    """A job that runs for longer than any test."""
+    return client.jobs.submit(model, **arguments(model, digits, epochs=10**6, evaluate_every=100, **changes))
 
 
-def test_remote_and_local_fits_give_the_same_bits_and_land_in_place(server, digits, model):
+def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, model):
     array = model.fc1.W.data
     remote = gw.fit(model, **arguments(model, digits), at=server.address)
     gw.seed(0)
@@ -44,9 +44,9 @@ def test_the_same_job_twice_gives_the_same_weights_digest(client, digits):
     digests = set()
     for _ in range(2):
         deferred = Sequential(Linear(16), gw.ReLU(), Linear(10))
-        job = client.submit(deferred, **arguments(deferred, digits, seed=3))
+        job = client.jobs.submit(deferred, **arguments(deferred, digits, seed=3))
         job.result()
-        digests.add(client.model_info(job.name).weights_sha256)
+        digests.add(client.models.get(job.name).weights_sha256)
     assert len(digests) == 1
 
 
@@ -55,10 +55,10 @@ def test_the_address_comes_from_the_environment(server, digits, model, monkeypat
     assert gw.fit(model, **arguments(model, digits, epochs=1)).job.startswith("job-")
 
 
-def test_a_job_is_seen_epoch_by_epoch_and_found_again_by_its_name(client, digits, model):
-    job = client.submit(model, **arguments(model, digits), name="seen")
+def test_a_job_is_watched_epoch_by_epoch_and_found_again_by_its_name(client, digits, model):
+    job = client.jobs.submit(model, **arguments(model, digits), name="seen")
     assert [epoch.epoch for epoch in job.epochs()] == [1, 2, 3, 4]
-    again = client.job("seen")
+    again = client.jobs.get("seen")
     assert [epoch.epoch for epoch in again.epochs(after=2)] == [3, 4]
     assert again.info.state == "SUCCEEDED"
     assert again.plan.device == "cpu"
@@ -74,7 +74,7 @@ def test_two_watchers_see_the_same_stream_at_the_same_time(server, client, digit
 
     def watch(which):
         with gw.Client(server.address) as own:
-            for event in own.job("watched-by-two").events():
+            for event in own.jobs.get("watched-by-two").events():
                 seen[which].append((event.sequence, event.kind, event.text))
 
     threads = [threading.Thread(target=watch, args=(which,)) for which in seen]
@@ -94,7 +94,7 @@ def test_two_watchers_see_the_same_stream_at_the_same_time(server, client, digit
 def test_the_async_client_does_the_same(server, digits, model):
     async def scenario():
         async with gw.AsyncClient(server.address) as client:
-            job = await client.submit(model, **arguments(model, digits))
+            job = await client.jobs.submit(model, **arguments(model, digits))
             epochs = [epoch.epoch async for epoch in job.epochs()]
             history = await job.result()
             return epochs, [epoch.epoch for epoch in history.epochs]
@@ -102,8 +102,8 @@ def test_the_async_client_does_the_same(server, digits, model):
     assert asyncio.run(scenario()) == ([1, 2, 3, 4], [1, 2, 3, 4])
 
 
-def test_a_blocking_jobs_epochs_are_also_for_async_for(client, digits, model):
-    job = client.submit(model, **arguments(model, digits))
+def test_the_epochs_of_a_blocking_job_work_with_async_for_too(client, digits, model):
+    job = client.jobs.submit(model, **arguments(model, digits))
 
     async def collect():
         return [epoch.epoch async for epoch in job.epochs()]
@@ -111,22 +111,24 @@ def test_a_blocking_jobs_epochs_are_also_for_async_for(client, digits, model):
     assert asyncio.run(collect()) == [1, 2, 3, 4]
 
 
-def test_cancelling_takes_effect_in_the_middle_of_an_epoch_and_frees_the_worker(client, digits, model):
+def test_cancelling_ends_a_job_within_an_epoch_and_frees_the_worker(client, digits, model):
     job = long_job(client, model, digits)
     next(job.epochs())
     assert job.cancel().state == "CANCELLED"
     assert job.cancel().state == "CANCELLED"
     with pytest.raises(gw.JobCancelledError):
         job.result()
-    fresh = client.submit(model, **arguments(model, digits, epochs=1))
+    fresh = client.jobs.submit(model, **arguments(model, digits, epochs=1))
     assert len(fresh.result().epochs) == 1
 
 
-def test_jobs_beyond_the_clusters_room_wait_their_turn(client, digits, model):
-    jobs = [client.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)]
+def test_jobs_beyond_the_capacity_of_the_cluster_start_in_order(client, digits, model):
+    jobs = [
+        client.jobs.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)
+    ]
     for job in jobs:
         job.result()
-    starts = [client.job(job.name).info.started for job in jobs]
+    starts = [client.jobs.get(job.name).info.started for job in jobs]
     assert starts == sorted(starts)
 
 
@@ -138,43 +140,44 @@ def test_a_queued_job_can_be_cancelled(client, digits, model):
         assert job.cancel().state == "CANCELLED"
 
 
-def test_jobs_and_models_are_listed_in_pages_with_filters(client, digits, model):
+def test_jobs_and_models_are_listed_with_filters_and_limits(client, digits, model):
     for number in range(3):
-        client.submit(model, **arguments(model, digits, epochs=1), name=f"listed-{number}").result()
-    names = [job.name for job in client.jobs('name : "listed"')]
+        client.jobs.submit(model, **arguments(model, digits, epochs=1), name=f"listed-{number}").result()
+    names = [job.name for job in client.jobs.list('name : "listed"')]
     assert names == ["listed-2", "listed-1", "listed-0"]
-    assert [job.name for job in client.jobs('state = SUCCEEDED AND name : "listed"', limit=2)] == names[:2]
-    assert [info.name for info in client.models('name : "listed"')] == names
+    assert [job.name for job in client.jobs.list('state = SUCCEEDED AND name : "listed"', limit=2)] == names[:2]
+    assert [info.name for info in client.models.list('name : "listed"')] == names
 
 
-def test_a_model_is_rebuilt_downloaded_and_asked(client, digits, model, tmp_path):
-    job = client.submit(model, **arguments(model, digits))
+def test_a_model_is_rebuilt_downloaded_and_run(client, digits, model, tmp_path):
+    job = client.jobs.submit(model, **arguments(model, digits))
     job.result()
     X, y = digits.test
     expected = model(X)
-    rebuilt = client.model(job.name)
+    rebuilt = client.models.load(job.name)
     assert np.array_equal(rebuilt(X), expected)
     assert rebuilt.fc1.out_features == 32
-    assert np.allclose(client.predict(job.name, X), expected, atol=1e-5)
-    assert gw.accuracy(client.predict(job.name, X.tolist()), y) > 0.85
-    loaded = gw.load_model(client.download(job.name, tmp_path))
+    assert np.allclose(client.models.predict(job.name, X), expected, atol=1e-5)
+    assert gw.accuracy(client.models.predict(job.name, X.tolist()), y) > 0.85
+    loaded = gw.load_model(client.models.download(job.name, tmp_path))
     assert np.array_equal(loaded(X), expected)
-    path = client.download(job.name, tmp_path / "model.onnx", format="onnx")
+    path = client.models.download(job.name, tmp_path / "model.onnx", format="onnx")
     outputs = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"inputs": X.astype(np.float32)})
     assert np.allclose(outputs[0], expected, atol=1e-4)
-    client.delete_model(job.name)
+    for _ in range(2):
+        client.models.delete(job.name)
     with pytest.raises(gw.NotFoundError):
-        client.model_info(job.name)
+        client.models.get(job.name)
 
 
-def test_a_large_prediction_is_sent_in_pieces(client, digits, model, monkeypatch):
-    monkeypatch.setattr("gradwire._client._PREDICT_BYTES", 10_000)
-    job = client.submit(model, **arguments(model, digits, epochs=1))
+def test_a_large_prediction_is_sent_in_several_calls(client, digits, model, monkeypatch):
+    monkeypatch.setattr("gradwire._models._PREDICT_BYTES", 10_000)
+    job = client.jobs.submit(model, **arguments(model, digits, epochs=1))
     job.result()
-    assert np.allclose(client.predict(job.name, digits.train[0]), model(digits.train[0]), atol=1e-5)
+    assert np.allclose(client.models.predict(job.name, digits.train[0]), model(digits.train[0]), atol=1e-5)
 
 
-def test_regression_and_float64_go_the_whole_way(server, digits):
+def test_regression_in_float64_works_from_end_to_end(server, digits):
     model = Sequential(Linear(64, 16), gw.ReLU(), Linear(16, 1))
     X, y = digits.train[0], digits.train[1].astype(float)
     history = gw.fit(
@@ -185,50 +188,118 @@ def test_regression_and_float64_go_the_whole_way(server, digits):
     assert history.epochs[-1].train.accuracy is None
 
 
-def test_data_that_is_there_is_not_sent_again(client, digits, model):
+def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
+    X, y = np.random.default_rng(98).random((50, 64)), np.arange(50) % 7
+    uploaded = [client.tensors.upload(array) for array in (X, y)]
+    assert client.tensors.missing(uploaded) == []
+    sent = []
+    client.jobs.submit(
+        model,
+        **arguments(model, digits, train=(X, y), test=None, epochs=1),
+        on_upload_progress=lambda done, total: sent.append(total),
+    ).result()
+    assert all(total < X.size * 4 for total in sent)  # at most the weights
+
+
+def test_labels_are_kept_with_the_job_and_the_model_and_can_be_searched(client, digits, model):
+    labels = {"team": "vision", "run": "7"}
+    job = client.jobs.submit(model, **arguments(model, digits, epochs=1), name="labelled", labels=labels)
+    job.result()
+    assert client.jobs.get("labelled").info.labels == labels
+    assert client.models.get("labelled").labels == labels
+    for condition, names in (
+        ('labels.team = "vision" AND labels.run = "7"', ["labelled"]),
+        ('labels.team = "vision" AND labels.run = "8"', []),
+        ('labels : run AND name = "jobs/labelled"', ["labelled"]),
+    ):
+        assert [found.name for found in client.jobs.list(condition)] == names
+    assert [found.name for found in client.models.list('labels.run = "7"')] == ["labelled"]
+    with pytest.raises(gw.InvalidArgumentError, match="labels"):
+        client.jobs.submit(model, **arguments(model, digits), labels={"No Such Key!": "x"})
+
+
+def test_a_validation_split_is_evaluated_as_the_test_set(server, digits, model):
+    X, y = digits.train
+    split = gw.fit(model, **(arguments(model, digits, test=None) | {"validation_split": 0.2}), at=server.address)
+    gw.seed(0)
+    twin = type(model)()
+    rows = len(X) * 4 // 5
+    by_hand = gw.fit(
+        twin, **arguments(twin, digits, train=(X[:rows], y[:rows]), test=(X[rows:], y[rows:])), at=server.address
+    )
+    assert [epoch.test for epoch in split] == [epoch.test for epoch in by_hand]
+
+
+def test_a_job_can_be_waited_for_and_gives_its_model_without_the_class(client, digits, model):
+    job = client.jobs.submit(model, **arguments(model, digits, epochs=2))
+    with pytest.raises(gw.FailedPreconditionError, match="has no model"):
+        long_job(client, model, digits, name="no-model-yet").model()
+    client.jobs.get("no-model-yet").cancel()
+    assert job.wait(timeout=60).state == "SUCCEEDED"
+    assert job.status == "SUCCEEDED"
+    rebuilt = job.model()
+    job.result()
+    assert np.array_equal(rebuilt(digits.test[0]), model(digits.test[0]))
+
+
+def test_result_ends_after_its_timeout_and_the_job_continues(client, digits, model):
+    job = long_job(client, model, digits)
+    with pytest.raises(TimeoutError, match="It continues"):
+        job.result(timeout=0.5)
+    assert job.refresh().state in ("STARTING", "RUNNING")
+    job.cancel()
+
+
+def test_data_that_the_server_has_is_not_sent_again(client, digits, model):
     sent = []
     fresh = np.random.default_rng(99).random((50, 64))
     for _ in range(2):
         sent.append([])
-        client.submit(
+        client.jobs.submit(
             model,
             **arguments(model, digits, train=(fresh, np.arange(50) % 10), test=None, epochs=1),
-            upload_progress=lambda done, total: sent[-1].append((done, total)),
+            on_upload_progress=lambda done, total: sent[-1].append((done, total)),
         ).result()
     first, second = sent
     assert first[-1][1] >= fresh.size * 4 + 50 * 8
-    assert second == []  # even the weights are there: they are those of the model that the server has just trained
+    assert second == []  # The server has even the weights: it has just trained them.
 
 
-def test_a_job_that_fails_says_why_and_what_to_try(client, digits):
+def test_a_failed_job_says_why_and_what_to_try(client, digits):
     model = Sequential(Linear(64, 1))
     X, y = digits.train[0] * 1e3, digits.train[1].astype(float)
-    job = client.submit(model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=1e6), epochs=50)
-    with pytest.raises(gw.JobFailedError, match=r"in epoch \d+ with lr=1e\+06; try a smaller lr") as caught:
+    job = client.jobs.submit(model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=1e6), epochs=50)
+    with pytest.raises(gw.JobFailedError, match=r"epoch \d+.*lr") as caught:
         job.result()
     assert caught.value.reason == "LOSS_NOT_FINITE"
     assert job.info.state == "FAILED"
 
 
-def test_names_that_are_taken_or_unknown_are_said(client, digits, model):
-    client.submit(model, **arguments(model, digits, epochs=1), name="taken").result()
-    with pytest.raises(gw.AlreadyExistsError, match="'jobs/taken' already") as caught:
-        client.submit(model, **arguments(model, digits, epochs=1), name="taken")
-    assert caught.value.reason == "JOB_EXISTS"
-    for call in (client.job, client.model, client.model_info, client.delete_model):
-        with pytest.raises(gw.NotFoundError, match="there is no"):
+def test_names_that_are_taken_unknown_or_malformed_are_refused(client, digits, model):
+    client.jobs.submit(model, **arguments(model, digits, epochs=1), name="taken").result()
+    with pytest.raises(gw.AlreadyExistsError, match="taken") as caught:
+        client.jobs.submit(model, **arguments(model, digits, epochs=1), name="taken")
+    assert caught.value.reason == "JOB_ALREADY_EXISTS"
+    for call, reason in (
+        (client.jobs.get, "JOB_NOT_FOUND"),
+        (client.models.get, "MODEL_NOT_FOUND"),
+        (client.models.load, "MODEL_NOT_FOUND"),
+        (client.models.download, "MODEL_NOT_FOUND"),
+    ):
+        with pytest.raises(gw.NotFoundError, match="nobody") as missing:
             call("nobody")
+        assert missing.value.reason == reason
     with pytest.raises(gw.NotFoundError):
-        client.predict("nobody", digits.test[0])
-    with pytest.raises(gw.InvalidArgumentError, match=r"must have shape \(rows, 64\)"):
-        client.predict("taken", digits.test[0][:, :3])
-    with pytest.raises(gw.InvalidArgumentError, match="job_id"):
-        client.submit(model, **arguments(model, digits), name="No Such Names!")
+        client.models.predict("nobody", digits.test[0])
+    with pytest.raises(gw.InvalidArgumentError, match=r"X: .*64"):
+        client.models.predict("taken", digits.test[0][:, :3])
+    with pytest.raises(gw.InvalidArgumentError, match="name: "):
+        client.jobs.submit(model, **arguments(model, digits), name="No Such Names!")
 
 
-def test_a_gpu_that_the_cluster_does_not_have_is_said(client, digits, model):
-    with pytest.raises(gw.FailedPreconditionError, match="the cluster has no GPU") as caught:
-        client.submit(model, **arguments(model, digits), device="gpu")
+def test_a_job_that_needs_a_gpu_is_refused_by_a_cluster_without_one(client, digits, model):
+    with pytest.raises(gw.FailedPreconditionError, match="GPU") as caught:
+        client.jobs.submit(model, **arguments(model, digits), device="gpu")
     assert caught.value.reason == "NO_GPU"
 
 

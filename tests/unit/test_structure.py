@@ -1,6 +1,7 @@
-"""What holds for the tree as a whole: the arrows between the packages, and stubs that match the .proto files."""
+"""The dependencies between packages, the vocabulary of the code, and stubs that match the .proto files."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -14,13 +15,26 @@ FOLDERS = {
     "gradwire_server": "server",
     "gradwire": "client_sdk",
 }
-ARROWS = {
+# What each package may import.
+DEPENDENCIES = {
     "gradwire_proto": set(),
     "gradwire_engine": {"gradwire_proto"},
     "gradwire_worker": {"gradwire_engine", "gradwire_proto"},
     "gradwire_server": {"gradwire_worker", "gradwire_engine", "gradwire_proto"},
     "gradwire": {"gradwire_engine", "gradwire_proto"},
 }
+SERVER = ROOT / "server" / "gradwire_server"
+# What each subpackage of the server may import of the others. All may import the modules at the root but `app`.
+SERVER_DEPENDENCIES = {
+    "store": set(),
+    "storage": {"store"},
+    "models": {"storage", "store"},
+    "jobs": {"models", "storage", "store"},
+    "workers": {"storage"},
+    "scheduling": {"jobs", "workers", "storage", "store"},
+    "api": {"jobs", "models", "storage", "store"},
+}
+SERVER_ROOT_MODULES = {"data_folder", "errors", "principal", "settings"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -41,23 +55,59 @@ def top_level(names: set[str]) -> set[str]:
 def test_a_package_imports_only_what_the_design_allows(package):
     for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
         ours = top_level(imports_of(path)) & set(FOLDERS) - {package}
-        assert ours <= ARROWS[package], f"{path} imports {ours - ARROWS[package]}"
+        assert ours <= DEPENDENCIES[package], f"{path} imports {ours - DEPENDENCIES[package]}"
 
 
-def test_the_engine_knows_neither_network_nor_ray():
+def server_parts_of(path: Path) -> set[str]:
+    """The subpackages and root modules of the server that a file imports."""
+    names = {name for name in imports_of(path) if name.startswith("gradwire_server.")}
+    return {name.split(".")[1] for name in names}
+
+
+@pytest.mark.parametrize("subpackage", SERVER_DEPENDENCIES)
+def test_a_subpackage_of_the_server_imports_only_what_the_design_allows(subpackage):
+    allowed = SERVER_DEPENDENCIES[subpackage] | SERVER_ROOT_MODULES | {subpackage}
+    for path in (SERVER / subpackage).rglob("*.py"):
+        assert server_parts_of(path) <= allowed, f"{path} imports {server_parts_of(path) - allowed}"
+
+
+def test_the_server_has_no_other_subpackages_and_its_root_modules_import_none():
+    assert {path.parent.name for path in SERVER.glob("*/__init__.py")} == set(SERVER_DEPENDENCIES)
+    for module in SERVER_ROOT_MODULES:
+        assert server_parts_of(SERVER / f"{module}.py") <= SERVER_ROOT_MODULES
+
+
+def test_only_the_status_module_knows_grpc_status_codes():
+    for path in SERVER.rglob("*.py"):
+        if path.name != "status.py":
+            assert "StatusCode" not in path.read_text(), path
+
+
+def test_no_retired_identifier_occurs():
+    retired = [line for line in (Path(__file__).parent / "retired_identifiers.txt").read_text().split("\n") if line]
+    pattern = re.compile(r"\b(" + "|".join(line for line in retired if not line.startswith("#")) + r")\b")
+    for folder in [*FOLDERS.values(), "tests", "benchmarks", "examples"]:
+        for path in (ROOT / folder).rglob("*.py"):
+            if "gradwire_proto" in path.parts or "node_modules" in path.parts:
+                continue
+            found = pattern.search(path.read_text())
+            assert found is None, f"{path} contains {found and found[0]!r}"
+
+
+def test_the_engine_imports_neither_grpc_nor_ray():
     for path in (ROOT / "engine").rglob("*.py"):
         assert not top_level(imports_of(path)) & {"grpc", "ray"}, path
 
 
-def test_only_the_spec_rooms_of_the_engine_know_the_messages():
+def test_only_the_spec_package_of_the_engine_knows_the_protocol():
     for path in (ROOT / "engine" / "gradwire_engine").rglob("*.py"):
         if "spec" not in path.parts:
             assert "gradwire_proto" not in top_level(imports_of(path)), path
 
 
-def test_only_the_runner_speaks_to_ray():
-    for path in (ROOT / "server").rglob("*.py"):
-        if path.name != "ray_cluster.py":
+def test_only_the_workers_package_of_the_server_uses_ray():
+    for path in SERVER.rglob("*.py"):
+        if path.parent.name != "workers":
             assert "ray" not in top_level(imports_of(path)), path
 
 

@@ -1,4 +1,4 @@
-"""Blobs as arrays: read once per node, mapped into memory, never copied, and checked against their digest."""
+"""Reads blobs as arrays: fetched once per node, memory-mapped, and verified against their digest."""
 
 import hashlib
 import os
@@ -17,11 +17,11 @@ _READ_BYTES = 1 << 24
 
 
 class BlobLostError(RuntimeError):
-    """A blob that a job needs is gone, or its bytes are not what its digest says."""
+    """A blob that a job needs is missing, or its bytes do not match its digest."""
 
 
 class BlobReader:
-    """Reads from a blob store by URL. A local folder is mapped in place, anything else through a cache on this node."""
+    """Reads a blob store. Files of a local folder are mapped in place, others through a cache on this node."""
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
         self.url = url
@@ -31,19 +31,23 @@ class BlobReader:
         self._verified: set[str] = set()
 
     def blob_path(self, sha256: str) -> str:
-        """Return where the blob is in the store's file system."""
+        """Return the path of a blob in the file system of the store."""
         return f"{self.root}/{sha256[:2]}/{sha256}"
 
     def has(self, sha256: str) -> bool:
-        """Whether the store, as seen from this process, holds the blob."""
+        """Whether this process can see the blob in the store."""
         return bool(self.fs.exists(self.blob_path(sha256)))
 
     def size(self, sha256: str) -> int:
-        """Return the size in bytes of a blob that is there."""
+        """Return the size of a blob that exists, in bytes."""
         return int(self.fs.size(self.blob_path(sha256)))
 
     def load(self, reference: TensorRef) -> Array:
-        """Return the tensor as a read-only mapped array. Its digest is checked once in the life of this reader."""
+        """Return a tensor as a read-only memory-mapped array. Each reader verifies the digest of a blob once.
+
+        Raises:
+            BlobLostError: The blob is missing or damaged.
+        """
         kind = tensor_type(reference)
         path = self._node_path(reference.sha256)
         if path.stat().st_size != kind.size_bytes:

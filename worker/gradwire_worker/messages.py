@@ -1,4 +1,4 @@
-"""What goes in and out of a worker: an Assignment starts a job, Reports say what happened to it."""
+"""The messages between server and worker: an Assignment starts an attempt, Reports tell what happened in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gradwire_proto.v1.training_service_pb2 import Event
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The weights after an epoch, with which an attempt goes on: the flat vector's bytes, already checked."""
+    """The weights after an epoch, from which an attempt continues: the bytes of the flat vector, already verified."""
 
     epoch: int
     weights: bytes
@@ -17,44 +17,47 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One attempt of one job. `attempt` is the fencing token: a worker answers only to the attempt that it runs."""
+    """One attempt of one job. The worker refuses calls for any other attempt than the one that it runs."""
 
     job: str
     attempt: int
-    # A resolved, checked JobSpec, serialized, and whether its epochs report accuracy.
+    # A serialized JobSpec, resolved and checked.
     spec: bytes
+    # The number of epochs completed before the job started.
+    initial_epoch: int
+    # Whether epochs report accuracy.
     classification: bool
-    # The blob store's URL.
+    # The URL of the blob store.
     blobs: str
     resume: ResumePoint | None = None
 
 
 class Report(NamedTuple):
-    """One thing that happened. `sequence` counts 1, 2, 3, ... in the attempt; a poll names the last one that it has."""
+    """Something that happened. Reports of an attempt are numbered 1, 2, 3 and so on; a poll acknowledges by number."""
 
     sequence: int
-    # An Event message without sequence, time and attempt, which are the server's to give.
+    # A serialized Event without sequence, time and attempt, which the server sets.
     event: bytes
-    # The flat vector after an epoch, with a checkpoint and with success.
+    # The flat vector after an epoch, with a checkpoint.
     weights: bytes | None = None
 
-    def message(self) -> Event:
+    def to_event(self) -> Event:
         """Return the event."""
         return Event.FromString(self.event)
 
 
-# Reports on their way from a worker to the server: the first one's sequence number, the events, and by their place the
-# weights of those that have some. There can be ten thousand a second, and plain bytes travel fastest.
+# Reports as they are sent: the sequence number of the first one, the events, and the weights of those that have some,
+# by position. There can be ten thousand in a second, and plain bytes are the fastest to send.
 PackedReports = tuple[int, list[bytes], dict[int, bytes]]
 
 
 def pack(reports: Sequence[Report]) -> PackedReports:
-    """Make reports, whose numbers follow each other, ready to travel."""
+    """Pack reports with consecutive sequence numbers for sending."""
     weights = {place: report.weights for place, report in enumerate(reports) if report.weights is not None}
     return (reports[0].sequence if reports else 0), [report.event for report in reports], weights
 
 
 def unpack(packed: PackedReports) -> list[Report]:
-    """Return the reports that `pack` was given."""
+    """Return the reports that were packed."""
     first, events, weights = packed
     return [Report(first + place, event, weights.get(place)) for place, event in enumerate(events)]

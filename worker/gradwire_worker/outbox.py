@@ -1,4 +1,4 @@
-"""Reports that the server has not acknowledged yet, and the wait for new ones."""
+"""The queue of reports that the server has not acknowledged yet."""
 
 import threading
 import time
@@ -6,75 +6,77 @@ import time
 from gradwire_proto.v1.training_service_pb2 import Event
 from gradwire_worker.messages import Report
 
-# Training waits when this many reports are unacknowledged, so that a server that is away costs bounded memory.
-_MOST_WAITING = 50_000
-# One poll hands over at most this many reports, and stops after the first that would make it larger than this.
-_MOST_PER_POLL = 5_000
-_MOST_BYTES_PER_POLL = 64 << 20
-# An attempt's first reports go out at once. Later polls lie so far apart, unless something other than an epoch is there
-# to tell or there is much of it: a poll and a commit cost as much as the training of many short epochs.
-_PROMPT_REPORTS = 20
+# Training waits when this many reports are unacknowledged, so that memory is bounded while the server is unavailable.
+_MAX_UNACKNOWLEDGED = 50_000
+# One poll returns at most this many reports, and at least one of any size but no more than this many bytes of them.
+_MAX_REPORTS_PER_POLL = 5_000
+_MAX_BYTES_PER_POLL = 64 << 20
+# The first reports of an attempt are sent immediately. Later polls are at least this far apart, unless there is a
+# report other than an epoch, or many reports: a poll and a commit cost as much as training many short epochs.
+_IMMEDIATE_REPORTS = 20
 _GATHER_SECONDS = 0.02
-_MUCH = 1_000
+_MANY_REPORTS = 1_000
 
 
 class Outbox:
-    """A queue between the training thread, which adds, and the server's polls, which take after a sequence number."""
+    """A queue that the training thread appends to, and that polls of the server read after a sequence number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
-        self._first = threading.Condition(self._lock)
-        self._enough = threading.Condition(self._lock)
+        self._has_capacity = threading.Condition(self._lock)
+        self._has_reports = threading.Condition(self._lock)
+        self._has_enough = threading.Condition(self._lock)
         self._reports: list[Report] = []
         self._last = 0
-        # The last report that is not only an epoch, and when a poll last took something.
+        # The last report that is not an epoch, and the time of the last poll.
         self._last_urgent = 0
         self._taken_at = 0.0
         self._closed = False
 
     def add(self, event: Event, weights: bytes | None = None) -> None:
-        """Append a report; waits while too many are unacknowledged, unless the outbox is closed."""
+        """Append a report. Waits while too many are unacknowledged, unless the outbox is closed."""
         with self._lock:
-            self._room.wait_for(lambda: len(self._reports) < _MOST_WAITING or self._closed)
+            self._has_capacity.wait_for(lambda: len(self._reports) < _MAX_UNACKNOWLEDGED or self._closed)
             self._last += 1
             self._reports.append(Report(self._last, event.SerializeToString(), weights))
             if not event.HasField("epoch"):
                 self._last_urgent = self._last
-            self._first.notify()
+            self._has_reports.notify()
             if self._is_enough():
-                self._enough.notify()
+                self._has_enough.notify()
 
     def take(self, after: int, timeout: float) -> list[Report]:
-        """Forget what is acknowledged, up to `after`, and return what comes next; waits up to `timeout` seconds."""
+        """Delete acknowledged reports up to `after`, and return the next ones. Waits up to `timeout` seconds."""
         with self._lock:
             if self._reports:
                 del self._reports[: max(0, after - self._reports[0].sequence + 1)]
-            self._room.notify_all()
-            self._first.wait_for(lambda: self._reports, timeout)
-            if self._last > _PROMPT_REPORTS:
-                self._enough.wait_for(self._is_enough, max(0.0, self._taken_at + _GATHER_SECONDS - time.monotonic()))
+            self._has_capacity.notify_all()
+            self._has_reports.wait_for(lambda: self._reports, timeout)
+            if self._last > _IMMEDIATE_REPORTS:
+                self._has_enough.wait_for(
+                    self._is_enough, max(0.0, self._taken_at + _GATHER_SECONDS - time.monotonic())
+                )
             self._taken_at = time.monotonic()
             return self._batch()
 
     def close(self) -> None:
-        """Let nobody wait for room any more."""
+        """Stop waiting for acknowledgements."""
         with self._lock:
             self._closed = True
-            self._room.notify_all()
+            self._has_capacity.notify_all()
 
     def _is_enough(self) -> bool:
-        """Whether a poll that has gathered so far should gather no more."""
+        """Whether a poll should return now instead of waiting for more reports."""
         if not self._reports:
             return True
-        return self._last_urgent >= self._reports[0].sequence or len(self._reports) >= _MUCH
+        return self._last_urgent >= self._reports[0].sequence or len(self._reports) >= _MANY_REPORTS
 
     def _batch(self) -> list[Report]:
         batch: list[Report] = []
         size = 0
-        for report in self._reports[:_MOST_PER_POLL]:
+        for report in self._reports[:_MAX_REPORTS_PER_POLL]:
             size += len(report.event) + len(report.weights or b"")
-            if batch and size > _MOST_BYTES_PER_POLL:
+            if batch and size > _MAX_BYTES_PER_POLL:
                 break
             batch.append(report)
         return batch

@@ -1,4 +1,4 @@
-"""The actor: start a job, poll its reports, stop it. Training runs on a thread of its own, one job at a time."""
+"""The actor: starts a job, returns its reports, and stops it. Training runs in a thread, one job at a time."""
 
 import logging
 import os
@@ -13,6 +13,7 @@ from gradwire_engine.spec.messages import epoch_message, execution_message
 from gradwire_engine.spec.prepare import JobData, PreparedJob, prepare
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
@@ -30,36 +31,42 @@ class StaleAttemptError(RuntimeError):
 
 
 class Trainer:
-    """Runs one attempt at a time; `start` ends the one before, if it has not ended by itself."""
+    """Runs one attempt at a time. `start` stops the previous attempt if it still runs."""
 
-    def __init__(self, forsaken_seconds: float | None = None) -> None:
-        """Be ready for attempts.
+    def __init__(self, abandoned_seconds: float | None = None) -> None:
+        """Prepare for attempts.
 
-        forsaken_seconds: end this process when nobody has called for so long, as no server is there any more.
+        Args:
+            abandoned_seconds: End this process when no server has called for this long.
         """
         self._called = time.monotonic()
-        if forsaken_seconds is not None:
-            watch = threading.Thread(target=self._end_when_forsaken, args=(forsaken_seconds,), daemon=True)
+        if abandoned_seconds is not None:
+            watch = threading.Thread(target=self._end_when_abandoned, args=(abandoned_seconds,), daemon=True)
             watch.start()
-        # An actor that has been made is warm: no job waits for code to be loaded or compiled.
+        # Load and compile now, so that no job has to wait for it.
         warm_up()
         self._run: _Run | None = None
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
-        """Answer, to show that this worker is there, and hear that it is still wanted."""
+        """Show that this worker is alive, and learn that a server still needs it."""
         self._called = time.monotonic()
 
     def own_log(self) -> tuple[str, str]:
-        """Return this worker's node, and the file there that its log goes to."""
+        """Return the node of this worker, and the path of its log there."""
         return own_log()
 
     def can_read(self, blobs: str, probe: str) -> bool:
-        """Whether this worker reaches the blob store at that URL: whether it sees the blob `probe`."""
+        """Whether this worker can read the blob store at a URL, found out with the blob `probe`."""
         return self._reader(blobs).has(probe)
 
     def start(self, assignment: Assignment, tensors: dict[str, Array] | None = None) -> None:
-        """Begin an attempt. `tensors`, by digest, are those that it cannot read from the blob store itself."""
+        """Start an attempt.
+
+        Args:
+            assignment: The attempt.
+            tensors: The tensors of the job by digest, if this worker cannot read the blob store.
+        """
         self._called = time.monotonic()
         if self._run is not None:
             self._run.stop()
@@ -68,24 +75,24 @@ class Trainer:
         self._run.start()
 
     def running(self) -> tuple[str, int] | None:
-        """Return the job and the attempt that this worker has run last, for a server that finds it again."""
+        """Return the job and the number of the last attempt, for a server that takes over."""
         return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)
 
     def poll(self, job: str, attempt: int, after: int, timeout: float) -> PackedReports:
-        """Acknowledge the attempt's reports up to `after`, and return the next; waits up to `timeout` seconds."""
+        """Acknowledge the reports of an attempt up to `after`, and return the next. Waits up to `timeout` seconds."""
         return pack(self._current(job, attempt).outbox.take(after, timeout))
 
     def stop(self, job: str, attempt: int) -> None:
-        """End the attempt within about a tenth of a second and one step; nothing more is reported."""
+        """Stop an attempt within about a tenth of a second and one training step. It reports nothing more."""
         run = self._current(job, attempt)
         run.stop()
         run.join()
 
-    def _end_when_forsaken(self, seconds: float) -> None:
+    def _end_when_abandoned(self, seconds: float) -> None:
         while time.monotonic() - self._called < seconds:
             time.sleep(seconds / 10)
-        _log.warning("no server has called for %.0f s: this worker ends", seconds)
-        os._exit(0)  # From a thread, there is no other way to end an actor.
+        _log.warning("no server has called for %.0f s, so this worker ends", seconds)
+        os._exit(0)  # There is no other way to end an actor from a thread.
 
     def _current(self, job: str, attempt: int) -> "_Run":
         self._called = time.monotonic()
@@ -99,7 +106,7 @@ class Trainer:
 
 
 class _Run(threading.Thread):
-    """One attempt, from the data to the last report."""
+    """One attempt, from loading the data to the last report."""
 
     def __init__(self, assignment: Assignment, reader: BlobReader, tensors: dict[str, Array]) -> None:
         super().__init__(name=f"{assignment.job} attempt {assignment.attempt}", daemon=True)
@@ -111,7 +118,7 @@ class _Run(threading.Thread):
         self._spec = JobSpec.FromString(assignment.spec)
 
     def stop(self) -> None:
-        """Ask training to end."""
+        """Ask the training to stop."""
         self._stopping.set()
         self.outbox.close()
 
@@ -121,17 +128,25 @@ class _Run(threading.Thread):
         except StoppedError:
             return
         except LossNotFiniteError as error:
-            self._fail("LOSS_NOT_FINITE", str(error))
+            self._fail(JobErrorReason.JOB_ERROR_REASON_LOSS_NOT_FINITE, str(error))
         except BlobLostError as error:
-            self._fail("DATA_LOST", f"{error}; upload the data again and submit the job once more")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_DATA_LOST,
+                f"{error}. Upload the data and submit the job again",
+            )
         except NoGpuError as error:
-            self._fail("WORKER_ERROR", str(error))
+            self._fail(JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, str(error))
         except MemoryError as error:
-            self._fail("OUT_OF_MEMORY", f"{error}; use a smaller model, or a worker with more memory")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_OUT_OF_MEMORY,
+                f"{error}. Use a smaller model, or a worker with more memory",
+            )
         except Exception as error:
-            # The last line of defence: whatever it is, the job must end and say so.
+            # The last resort: the job must end and say why.
             _log.exception("%s failed", self.name)
-            self._fail("WORKER_ERROR", f"the worker failed: {type(error).__name__}: {error}")
+            self._fail(
+                JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, f"the worker failed: {type(error).__name__}: {error}"
+            )
 
     def _train(self) -> None:
         job = self._prepare()
@@ -139,7 +154,13 @@ class _Run(threading.Thread):
         running = StateChange(state=JobState.JOB_STATE_RUNNING, execution=execution_message(job.chosen))
         self.outbox.add(Event(state_change=running))
         if job.chosen.warning:
-            self.outbox.add(Event(warning=JobWarning(reason="PLAN_FALLBACK", message=job.chosen.warning)))
+            self.outbox.add(
+                Event(
+                    warning=JobWarning(
+                        reason=JobWarningReason.JOB_WARNING_REASON_PLAN_FALLBACK, message=job.chosen.warning
+                    )
+                )
+            )
         policy = CheckpointPolicy()
         resume = self.assignment.resume
         epochs = train(
@@ -147,15 +168,15 @@ class _Run(threading.Thread):
             job.config,
             job.train_set,
             job.test_set,
-            epochs_done=resume.epoch if resume else self._spec.epochs_done,
+            initial_epoch=resume.epoch if resume else self.assignment.initial_epoch,
             should_stop=self._stopping.is_set,
         )
         for epoch in epochs:
             self.outbox.add(Event(epoch=epoch_message(epoch)))
-            if policy.due() and epoch.epoch < job.config.epochs:
+            if policy.is_due() and epoch.epoch < job.config.epochs:
                 started = time.perf_counter()
                 self._report_weights(epoch.epoch, plan.weights())
-                policy.taken(time.perf_counter() - started)
+                policy.record(time.perf_counter() - started)
         self._report_weights(job.config.epochs, plan.weights())
         self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED)))
 
@@ -182,6 +203,6 @@ class _Run(threading.Thread):
         checkpoint = Checkpoint(epoch=epoch, weights=tensor_ref(weights))
         self.outbox.add(Event(checkpoint=checkpoint), bytes(wire_bytes(weights)))
 
-    def _fail(self, reason: str, message: str) -> None:
-        error = JobError(reason=reason, message=message)
-        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, error=error, message=message)))
+    def _fail(self, reason: JobErrorReason, text: str) -> None:
+        error = JobError(reason=reason, message=text)
+        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, error=error, message=text)))

@@ -1,20 +1,16 @@
 """Data files of the command line: .npz, .safetensors and .csv."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from gradwire._exceptions import GradwireError
+from gradwire._exceptions import FileError
 from gradwire_engine.backend import Array
-
-
-class DataFileError(GradwireError, ValueError):
-    """A data file that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -26,94 +22,152 @@ class DataFile:
 
 
 def read_data(path: Path, target: str | None) -> DataFile:
-    """Read a file by its suffix. `target` is the column with the targets, for .csv."""
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
+    """Read a training set by the suffix of its file.
+
+    Args:
+        path: A .npz or .safetensors file with the arrays x_train and y_train, and x_test and y_test if it has a test
+            set; or a .csv file with a header.
+        target: The column with the targets, for .csv.
+
+    Raises:
+        FileError: The file cannot be used.
+    """
     if path.suffix == ".csv":
         return _read_csv(path, target)
-    if path.suffix not in readers:
-        raise DataFileError(f"{path} must end in .npz, .safetensors or .csv")
+    if path.suffix not in (".npz", ".safetensors"):
+        raise FileError(f"{path} must end in .npz, .safetensors or .csv")
     if target is not None:
-        raise DataFileError(
-            "--target is for .csv files; other files name their arrays x_train, y_train, x_test, y_test"
+        raise FileError(
+            "--target is for .csv files. Other files name their arrays x_train, y_train, x_test and y_test."
         )
-    try:
-        arrays = readers[path.suffix](path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataFileError(f"cannot read {path}: {error}") from error
+    arrays = _read_arrays(path)
     for name in ("x_train", "y_train"):
         if name not in arrays:
-            raise DataFileError(f"{path} has no array {name}; it has {', '.join(arrays) or 'none'}")
+            raise FileError(f"{path} has no array {name}. It has {_listed(arrays)}.")
     if ("x_test" in arrays) != ("y_test" in arrays):
-        raise DataFileError(f"{path} must have both x_test and y_test, or neither")
-    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-    return DataFile((_flattened(arrays["x_train"]), arrays["y_train"]), test and (_flattened(test[0]), test[1]))
+        raise FileError(f"{path} must have both x_test and y_test, or neither")
+    test = (_flattened(arrays["x_test"]), arrays["y_test"]) if "x_test" in arrays else None
+    return DataFile((_flattened(arrays["x_train"]), arrays["y_train"]), test)
 
 
-def read_inputs(path: Path) -> Array:
-    """Read inputs to predict on: .npy, .csv of numbers, or the array x, or x_test, of an .npz file."""
-    try:
-        if path.suffix == ".npy":
+def read_inputs(path: Path, drop: Sequence[str] = ()) -> Array:
+    """Read inputs to predict on.
+
+    Args:
+        path: A .npy file; a .csv file of numbers, with or without a header; or a .npz or .safetensors file with the
+            array x or x_test.
+        drop: The columns of a .csv file to leave out.
+
+    Raises:
+        FileError: The file cannot be used.
+    """
+    if path.suffix == ".csv":
+        return _drop(path, *_read_table(path), drop)
+    if drop:
+        raise FileError("--drop is for .csv files")
+    if path.suffix == ".npy":
+        try:
             return _flattened(np.load(path, allow_pickle=False))
-        if path.suffix == ".csv":
-            return _numbers(path, *_read_table(path))
-        arrays = _read_npz(path)
-    except (OSError, ValueError) as error:
-        raise DataFileError(f"cannot read {path}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read {path}: {_cause(error)}") from None
+    if path.suffix not in (".npz", ".safetensors"):
+        raise FileError(f"{path} must end in .npy, .npz, .safetensors or .csv")
+    arrays = _read_arrays(path)
     for name in ("x", "x_test"):
         if name in arrays:
             return _flattened(arrays[name])
-    raise DataFileError(f"{path} has no array x or x_test; it has {', '.join(arrays) or 'none'}")
+    raise FileError(f"{path} has no array x or x_test. It has {_listed(arrays)}.")
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        if path.suffix == ".safetensors":
+            loaded: dict[str, Array] = load_file(str(path))
+            return loaded
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FileError(f"cannot read {path}: {_cause(error)}") from None
+
+
+def _cause(error: Exception) -> str:
+    """Return why a file cannot be read. NumPy's own text would advise to unpickle it, which is never done here."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "allow_pickle" in str(error) or "pickle" in str(error):
+        return "it contains Python objects or is damaged. Save plain arrays of numbers."
+    return str(error)
+
+
+def _listed(arrays: dict[str, Array]) -> str:
+    return ", ".join(arrays) or "none"
 
 
 def _flattened(array: Array) -> Array:
-    """Images become rows."""
+    """Return images as rows."""
     return array.reshape(len(array), -1) if array.ndim > 2 else array
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-def _read_safetensors(path: Path) -> dict[str, Array]:
-    loaded: dict[str, Array] = load_file(str(path))
-    return loaded
-
-
 def _read_csv(path: Path, target: str | None) -> DataFile:
-    try:
-        header, rows = _read_table(path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"cannot read {path}: {error}") from error
+    header, rows = _read_table(path)
+    if header is None:
+        raise FileError(f"{path} has no header. Its first line must name the columns, for --target.")
     if target is None or target not in header:
         given = "none was given" if target is None else f"got {target!r}"
-        raise DataFileError(f"--target must name a column of {path}, one of {', '.join(header)}; {given}")
+        raise FileError(f"--target must name a column of {path}, one of {', '.join(header)}; {given}")
     table = _numbers(path, header, rows)
     column = header.index(target)
-    targets: Any = table[:, column]
+    targets = table[:, column]
     if np.all(targets == np.round(targets)) and all("." not in row[column] for row in rows):
         targets = targets.astype(np.int64)
     return DataFile((np.delete(table, column, axis=1), targets), None)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    return header, rows
+def _drop(path: Path, header: list[str] | None, rows: list[list[str]], drop: Sequence[str]) -> Array:
+    table = _numbers(path, header, rows)
+    for name in drop:
+        if header is None or name not in header:
+            raise FileError(f"--drop must name a column of {path}, got {name!r}")
+    return np.delete(table, [header.index(name) for name in drop], axis=1) if header and drop else table
 
 
-def _numbers(path: Path, header: list[str], rows: list[list[str]]) -> Array:
-    """Convert cells to float64; the error names line and column of the first that is not a number."""
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataFileError(f"{path}, line {line}: has {len(row)} cells, but the header has {len(header)}")
+def _read_table(path: Path) -> tuple[list[str] | None, list[list[str]]]:
+    """Return the header, or None if the first line is all numbers, and the other lines."""
     try:
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(header))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"cannot read {path}: {error}") from None
+    if not rows:
+        raise FileError(f"{path} is empty")
+    return (None, rows) if all(_is_number(cell) for cell in rows[0]) else (rows[0], rows[1:])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
     except ValueError:
-        for line, row in enumerate(rows, start=2):
-            for name, cell in zip(header, row, strict=True):
-                try:
-                    float(cell)
-                except ValueError as error:
-                    raise DataFileError(f"{path}, line {line}, column {name}: {cell!r} is not a number") from error
-        raise
+        return False
+    return True
+
+
+def _numbers(path: Path, header: list[str] | None, rows: list[list[str]]) -> Array:
+    """Convert cells to float64; the error names the line and column of the first that is not a number."""
+    if not rows:
+        raise FileError(f"{path} has no rows")
+    names = header or [str(number) for number in range(1, len(rows[0]) + 1)]
+    for line, row in enumerate(rows, start=1 if header is None else 2):
+        if len(row) != len(names):
+            raise FileError(f"{path}, line {line}: has {len(row)} cells, but the first line has {len(names)}")
+    try:
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+    except ValueError:
+        line, name, cell = next(
+            (line, name, cell)
+            for line, row in enumerate(rows, start=1 if header is None else 2)
+            for name, cell in zip(names, row, strict=True)
+            if not _is_number(cell)
+        )
+        raise FileError(f"{path}, line {line}, column {name}: {cell!r} is not a number") from None

@@ -1,14 +1,26 @@
-"""gradwire jobs: list, show, watch, pause, resume, cancel, delete."""
+"""gradwire jobs: list, show, watch, pause, resume, cancel and delete jobs."""
 
 from typing import Annotated
 
 import typer
 
-from gradwire._client import Client
 from gradwire._display import Display
 from gradwire._exceptions import JobCancelledError, JobFailedError
 from gradwire._info import JobInfo, epoch_text
-from gradwire.cli.output import AsJson, At, Token, print_json, print_json_line, print_table, size, when
+from gradwire._job import Job
+from gradwire.cli.output import (
+    AsJson,
+    At,
+    Tls,
+    Token,
+    connect,
+    labels_text,
+    print_json,
+    print_json_line,
+    print_table,
+    size,
+    when,
+)
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -17,47 +29,57 @@ Name = Annotated[str, typer.Argument(help="The job's name.")]
 
 @commands.command("list")
 def list_jobs(
-    filter: Annotated[str, typer.Option(help="As 'state = RUNNING' or 'name : \"digits\"'.")] = "",  # noqa: A002
-    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 50,
+    filter: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(
+            help="Conditions joined by AND: 'state = RUNNING', 'name : \"digits\"' (contains), "
+            "'labels.team = \"vision\"', 'labels : team' (has the label)."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of jobs.")] = 50,
     at: At = None,
     token: Token = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    with Client(at, token=token) as client:
-        infos = [job.info for job in client.jobs(filter, limit)]
+    with connect(at, token, tls) as client:
+        infos = [job.info for job in client.jobs.list(filter, limit)]
     if as_json:
         print_json(infos)
         return
-    rows = [[info.name, info.state, info.layers, _progress(info), when(info.created)] for info in infos]
-    print_table(["name", "state", "layers", "epochs", "created"], rows)
+    rows = [
+        [info.name, info.state, info.architecture, _progress(info), when(info.created), labels_text(info.labels)]
+        for info in infos
+    ]
+    print_table(["name", "state", "architecture", "epochs", "created", "labels"], rows)
 
 
 @commands.command()
-def show(name: Name, at: At = None, token: Token = None, as_json: AsJson = False) -> None:
+def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_json: AsJson = False) -> None:
     """Show a job."""
-    with Client(at, token=token) as client:
-        info = client.job(name).info
+    with connect(at, token, tls) as client:
+        info = client.jobs.get(name).info
     if as_json:
         print_json(info)
         return
     rows = [
         ["name", info.name],
         ["state", info.state],
-        ["layers", info.layers],
+        ["architecture", info.architecture],
         ["epochs", _progress(info)],
         ["attempt", str(info.attempt)],
         ["created", when(info.created)],
         ["started", when(info.started)],
         ["ended", when(info.ended)],
     ]
+    rows += [["labels", labels_text(info.labels)]] if info.labels else []
     if info.plan:
         rows += [
             ["plan", f"{info.plan.name}: {info.plan.reason}"],
-            ["on", f"{info.plan.host}, {info.plan.device}, threads: {info.plan.threads}"],
+            ["host", f"{info.plan.host}, {info.plan.device}, threads: {info.plan.threads}"],
         ]
-    if info.last_epoch:
-        rows.append(["last", epoch_text(info.last_epoch)])
+    rows += [["last epoch", epoch_text(info.last_epoch)]] if info.last_epoch else []
     rows.append(["disk", f"log {size(info.log_bytes)}, checkpoints {size(info.checkpoint_bytes)}"])
     rows += [["error", info.error]] if info.error else []
     rows += [["model", info.model]] if info.model else []
@@ -67,63 +89,82 @@ def show(name: Name, at: At = None, token: Token = None, as_json: AsJson = False
 @commands.command()
 def watch(
     name: Name,
-    events: Annotated[bool, typer.Option("--events", help="Everything that happens, not only epochs.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Show everything that happens, not only epochs.")] = False,
     at: At = None,
     token: Token = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a job from its first epoch to its end; exits with 1 if it fails or is cancelled."""
-    with Client(at, token=token) as client, Display(shown=not as_json and not events) as display:
-        job = client.job(name)
+    """Watch a job from its first epoch to its end. The exit code is 1 if it fails or is cancelled."""
+    with connect(at, token, tls) as client:
+        job = client.jobs.get(name)
+        if job.status == "PAUSED":
+            typer.echo(f"{name} is paused. To resume it: gradwire jobs resume {name}", err=True)
         if events:
-            for event in job.events():
-                if as_json:
-                    print_json_line(event)
-                else:
-                    typer.echo(f"{event.sequence:>5}  {when(event.time)}  {event.kind:<12}  {event.text}")
+            _watch_events(job, as_json)
         else:
-            for epoch in job.epochs():
-                if as_json:
-                    print_json_line(epoch)
-                display.epoch(epoch)
+            _watch_epochs(job, as_json)
         info = job.refresh()
     if info.state == "FAILED":
-        raise JobFailedError(f"job {info.name} failed: {info.error}")
+        raise JobFailedError(f"job {info.name!r} failed: {info.error}", job=info.name, reason=info.error_reason)
     if info.state == "CANCELLED":
-        raise JobCancelledError(f"job {info.name} was cancelled")
+        raise JobCancelledError(f"job {info.name!r} was cancelled", job=info.name)
 
 
 @commands.command()
-def cancel(name: Name, at: At = None, token: Token = None) -> None:
-    """Cancel a job; one that has ended stays as it is."""
-    with Client(at, token=token) as client:
-        info = client.job(name).cancel()
+def cancel(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
+    """Cancel a job. A job that has ended stays as it is."""
+    with connect(at, token, tls) as client:
+        info = client.jobs.get(name).cancel()
     typer.echo(f"{info.name} is {info.state}")
 
 
 @commands.command()
-def pause(name: Name, at: At = None, token: Token = None) -> None:
-    """Set a job aside; `resume` lets it go on."""
-    with Client(at, token=token) as client:
-        info = client.job(name).pause()
+def pause(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
+    """Pause a job until `gradwire jobs resume`."""
+    with connect(at, token, tls) as client:
+        info = client.jobs.get(name).pause()
     typer.echo(f"{info.name} is {info.state}")
 
 
 @commands.command()
-def resume(name: Name, at: At = None, token: Token = None) -> None:
-    """Let a paused job go on."""
-    with Client(at, token=token) as client:
-        info = client.job(name).resume()
+def resume(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
+    """Resume a paused job."""
+    with connect(at, token, tls) as client:
+        info = client.jobs.get(name).resume()
     typer.echo(f"{info.name} is {info.state}")
 
 
 @commands.command()
-def delete(name: Name, at: At = None, token: Token = None) -> None:
-    """Delete a job that has ended, and its events; its model stays."""
-    with Client(at, token=token) as client:
-        client.delete(name)
-    typer.echo(f"{name} is deleted")
+def delete(
+    names: Annotated[list[str], typer.Argument(help="The jobs' names.")],
+    at: At = None,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Delete jobs that have ended, and their events. Their models are kept."""
+    with connect(at, token, tls) as client:
+        for name in names:
+            client.jobs.delete(name)
+            typer.echo(f"deleted {name}")
+
+
+def _watch_events(job: Job, as_json: bool) -> None:
+    for event in job.events():
+        if as_json:
+            print_json_line(event)
+        else:
+            typer.echo(f"{event.sequence:>5}  {when(event.time)}  {event.kind:<12}  {event.text}")
+
+
+def _watch_epochs(job: Job, as_json: bool) -> None:
+    with Display(shown=not as_json) as display:
+        display.begin(job.name, job.info.epochs)
+        for epoch in job.epochs():
+            if as_json:
+                print_json_line(epoch)
+            display.epoch(epoch)
 
 
 def _progress(info: JobInfo) -> str:
-    return f"{info.last_epoch.epoch if info.last_epoch else 0}/{info.epochs}"
+    return f"{info.epochs_done}/{info.epochs}"

@@ -1,4 +1,4 @@
-"""The command's entry: its groups, `serve`, and how errors end it."""
+"""The entry point of the command: its groups, `serve` and `health`, and how errors end it."""
 
 import os
 import sys
@@ -6,20 +6,21 @@ import sys
 import typer
 
 from gradwire import __version__
-from gradwire._client import Client
 from gradwire._exceptions import GradwireError
 from gradwire._local_server import server_command
 from gradwire.cli import doctor, jobs, models, token, training
 from gradwire.cli.bench import command as bench
-from gradwire.cli.output import At, Token
-from gradwire_engine import TraceError
+from gradwire.cli.output import At, Tls, Token, connect
 
 _commands = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train small neural networks, here or by a server."
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Train small neural networks, on this machine or on a server.",
 )
-_commands.add_typer(jobs.commands, name="jobs", help="Jobs on a server.")
-_commands.add_typer(models.commands, name="models", help="Trained models on a server.")
-_commands.add_typer(token.commands, name="token", help="The token that a server here has made.")
+_commands.add_typer(jobs.commands, name="jobs", help="Manage jobs on a server.")
+_commands.add_typer(models.commands, name="models", help="Manage trained models on a server.")
+_commands.add_typer(token.commands, name="token", help="Show the token of a server on this machine.")
 _commands.command("train")(training.train)
 _commands.command("doctor")(doctor.doctor)
 _commands.command("bench")(bench.bench)
@@ -27,18 +28,18 @@ _commands.command("bench")(bench.bench)
 
 @_commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Run a server: gradwire serve --help shows its options.",
+    help="Run a server. `gradwire serve --help` shows its options.",
 )
 def serve(context: typer.Context) -> None:
-    """Become the server's process; its own command line reads the options."""
+    """Become the server's process, whose command line reads the options."""
     command = server_command()
     os.execv(command[0], [*command, *context.args])
 
 
 @_commands.command()
-def health(at: At = None, token: Token = None) -> None:
-    """Say how a server is; exits with 1 if it does not take jobs."""
-    with Client(at, token=token) as client:
+def health(at: At = None, token: Token = None, tls: Tls = None) -> None:
+    """Print the health of a server. The exit code is 1 if it does not accept jobs."""
+    with connect(at, token, tls) as client:
         status = client.health()
     typer.echo(status)
     if status != "SERVING":
@@ -54,10 +55,10 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def app() -> None:
-    """Run the command; an error is one line, without a traceback."""
+    """Run the command. An error is one line on stderr, without a traceback."""
     try:
         _commands()
-    except (GradwireError, TraceError) as error:
+    except GradwireError as error:
         typer.echo(f"gradwire: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""gradwire models: list, show, download, predict, delete."""
+"""gradwire models: list, show, download, run and delete trained models."""
 
 import sys
 from pathlib import Path
@@ -7,68 +7,78 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from gradwire._client import Client
 from gradwire._info import epoch_text
+from gradwire._types import ModelFormat
 from gradwire.cli.data_files import read_inputs
-from gradwire.cli.output import AsJson, At, Token, print_json, print_table, when
+from gradwire.cli.output import AsJson, At, Tls, Token, connect, labels_text, print_json, print_table, when
 
 commands = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The model's name; it is its job's.")]
+Name = Annotated[str, typer.Argument(help="The model's name, which is that of the job that trained it.")]
 
 
 @commands.command("list")
 def list_models(
-    filter: Annotated[str, typer.Option(help="As 'name : \"digits\"'.")] = "",  # noqa: A002
-    limit: Annotated[int, typer.Option(min=1, help="The most models to list.")] = 50,
+    filter: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(help="Conditions joined by AND: 'name : \"digits\"' (contains), 'labels.team = \"vision\"'."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of models.")] = 50,
     at: At = None,
     token: Token = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
     """List trained models, newest first."""
-    with Client(at, token=token) as client:
-        models = client.models(filter, limit)
+    with connect(at, token, tls) as client:
+        models = client.models.list(filter, limit)
     if as_json:
         print_json(models)
         return
     rows = [
-        [each.name, each.layers, str(each.parameters), epoch_text(each.last_epoch), when(each.created)]
+        [each.name, each.architecture, str(each.parameters), epoch_text(each.last_epoch), when(each.created)]
         for each in models
     ]
-    print_table(["name", "layers", "parameters", "last epoch", "created"], rows)
+    print_table(["name", "architecture", "parameters", "last epoch", "created"], rows)
 
 
 @commands.command()
-def show(name: Name, at: At = None, token: Token = None, as_json: AsJson = False) -> None:
+def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_json: AsJson = False) -> None:
     """Show a trained model."""
-    with Client(at, token=token) as client:
-        model = client.model_info(name)
+    with connect(at, token, tls) as client:
+        model = client.models.get(name)
     if as_json:
         print_json(model)
         return
     rows = [
         ["name", model.name],
         ["job", model.job],
-        ["layers", model.layers],
+        ["architecture", model.architecture],
         ["parameters", str(model.parameters)],
         ["weights", f"sha256 {model.weights_sha256}"],
         ["last epoch", epoch_text(model.last_epoch)],
         ["created", when(model.created)],
     ]
+    rows += [["labels", labels_text(model.labels)]] if model.labels else []
     print_table(["", ""], rows)
 
 
 @commands.command()
 def download(
     name: Name,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A file, or a folder for the usual name.")] = Path(),
-    format: Annotated[str, typer.Option(help="safetensors or onnx.")] = "safetensors",  # noqa: A002
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
+    ] = Path(),
+    format: Annotated[  # noqa: A002
+        ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")
+    ] = None,
     at: At = None,
     token: Token = None,
+    tls: Tls = None,
 ) -> None:
     """Download a trained model as a file."""
-    with Client(at, token=token) as client:
-        path = client.download(name, output, format)
+    with connect(at, token, tls) as client:
+        path = client.models.download(name, output, format)
     typer.echo(f"wrote {path}")
 
 
@@ -77,14 +87,18 @@ def predict(
     name: Name,
     data: Annotated[Path, typer.Option(help="Inputs: .npy, .csv of numbers, or .npz with x or x_test.")],
     classes: Annotated[bool, typer.Option("--classes", help="Print the class of each row, not the outputs.")] = False,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Leave out this column of a .csv file, for example the targets.")
+    ] = None,
     at: At = None,
     token: Token = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a trained model on the server and print a line for each row."""
-    inputs = read_inputs(data)
-    with Client(at, token=token) as client:
-        outputs = client.predict(name, inputs)
+    """Run a trained model on the server and print one line for each row."""
+    inputs = read_inputs(data, drop or [])
+    with connect(at, token, tls) as client:
+        outputs = client.models.predict(name, inputs)
     result = outputs.argmax(axis=1) if classes else outputs
     if as_json:
         print_json({"classes" if classes else "outputs": result.tolist()})
@@ -93,8 +107,14 @@ def predict(
 
 
 @commands.command()
-def delete(name: Name, at: At = None, token: Token = None) -> None:
-    """Delete a trained model; its job stays."""
-    with Client(at, token=token) as client:
-        client.delete_model(name)
-    typer.echo(f"deleted {name}")
+def delete(
+    names: Annotated[list[str], typer.Argument(help="The models' names.")],
+    at: At = None,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Delete trained models. Their jobs are kept."""
+    with connect(at, token, tls) as client:
+        for name in names:
+            client.models.delete(name)
+            typer.echo(f"deleted {name}")

@@ -1,7 +1,7 @@
-"""What all commands share: the options for the server, and tables, plain lines or JSON as output."""
+"""What all commands share: the options of the server, and tables, plain lines or JSON as output."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,9 +10,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-At = Annotated[str | None, typer.Option(envvar="GRADWIRE_ADDRESS", help="The server, host:port.", show_envvar=True)]
+from gradwire._client import Client
+
+At = Annotated[str | None, typer.Option(envvar="GRADWIRE_ADDRESS", help="The server's host:port.", show_envvar=True)]
 Token = Annotated[str | None, typer.Option(envvar="GRADWIRE_TOKEN", help="The server's token.", show_envvar=True)]
+Tls = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GRADWIRE_TLS",
+        help="Use TLS: 1 to trust the system's certificate authorities, or a file of certificates (PEM) to trust.",
+        show_envvar=True,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# A narrow terminal wraps the lines of a table rather than squeeze its columns below this.
+_MIN_COLUMN_WIDTH = 14
+
+
+def connect(at: str | None, token: str | None, tls: str | None) -> Client:
+    """Return a client with a command's options."""
+    return Client(at, token=token, tls=tls)
 
 
 def print_json(value: Any) -> None:
@@ -26,13 +44,18 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in a terminal, and lines with tabs between the cells elsewhere."""
-    console = Console()
+    """Print a table in a terminal, and lines with tabs between the cells elsewhere. The first column is never cut."""
+    # Without markup: names and messages can contain brackets.
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         for row in rows:
             typer.echo("\t".join(row))
         return
-    table = Table(*headers)
+    longest = max([len(headers[0]), *(len(row[0]) for row in rows)])
+    console.width = max(console.width, longest + _MIN_COLUMN_WIDTH * (len(headers) - 1))
+    table = Table()
+    for index, header in enumerate(headers):
+        table.add_column(header, overflow="fold", min_width=0 if index else longest)
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -46,6 +69,11 @@ def when(time: datetime | None) -> str:
 def size(count: int) -> str:
     """Return a number of bytes in kB or MB."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return labels as "key=value, key=value"."""
+    return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
 def _json_value(value: Any) -> Any:

@@ -1,18 +1,18 @@
-"""gradwire token: the token that a server on this machine has made."""
+"""gradwire token: the token of a server on this machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gradwire._exceptions import GradwireError
+from gradwire._exceptions import FileError
 
 commands = typer.Typer(no_args_is_help=True)
 
 
 @commands.callback()
 def group() -> None:
-    """Keep `show` a command of its own, though it is the only one."""
+    """Keep `show` a subcommand, although it is the only one."""
 
 
 @commands.command()
@@ -21,7 +21,7 @@ def show(
         "gradwire-data"
     ),
     token_file: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="The token's file, where not in --data.")
+        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="The file of the token, if it is not in --data.")
     ] = None,
 ) -> None:
     """Print the token that `gradwire serve --make-token` has made."""
@@ -29,4 +29,6 @@ def show(
     try:
         typer.echo(file.read_text().strip())
     except OSError as error:
-        raise GradwireError(f"there is no token to show: {error}. `gradwire serve --make-token` makes one") from error
+        raise FileError(
+            f"cannot read the token in {file}: {error.strerror}. `gradwire serve --make-token` makes one."
+        ) from None

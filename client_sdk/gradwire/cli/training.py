@@ -1,4 +1,4 @@
-"""gradwire train: a data file and a stack of widths in, epochs and a model file out."""
+"""gradwire train: trains a stack of Linear and ReLU layers on a data file."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from gradwire._access import resolve_address
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._fit import fit
-from gradwire._model_files import save
+from gradwire._history import History
+from gradwire._model_files import checked_model_path, save
+from gradwire._types import Device
 from gradwire.cli.data_files import read_data
-from gradwire.cli.output import AsJson, Token, print_json_line
+from gradwire.cli.output import AsJson, Tls, Token, print_json
 from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
@@ -19,43 +22,55 @@ from gradwire_engine.randomness import seed as set_seed
 _LOSSES: dict[str, type[Loss]] = {"cross-entropy": CrossEntropy, "mse": MSE}
 
 
-def train(
-    data: Annotated[Path, typer.Option(help=".npz or .safetensors with x_train, y_train (x_test, y_test), or .csv.")],
-    layers: Annotated[str, typer.Option(help="Widths, as 784,128,32,10; a ReLU stands between the layers.")],
+def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
+    data: Annotated[
+        Path,
+        typer.Option(help="A .npz or .safetensors file with x_train and y_train (and x_test and y_test), or a .csv."),
+    ],
+    layers: Annotated[str, typer.Option(help="The widths, for example 784,128,32,10, with a ReLU between layers.")],
     loss: Annotated[str, typer.Option(help="cross-entropy or mse.")] = "cross-entropy",
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.1,
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Rows in a step.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the first weights and the order of the rows.")] = 0,
-    shuffle: Annotated[bool, typer.Option(help="A new order of the rows for every epoch.")] = True,
-    target: Annotated[str | None, typer.Option(help="The column with the targets, for .csv.")] = None,
-    scale: Annotated[float, typer.Option(help="Multiply the inputs with this, 0.00392157 for bytes.")] = 1.0,
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
-    name: Annotated[str, typer.Option(help="The job's name on the server; it chooses one without.")] = "",
+    lr: Annotated[float, typer.Option(help="The learning rate.")] = 0.1,
+    epochs: Annotated[int, typer.Option(help="The number of passes over the training set.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="The number of rows in a step.")] = 64,
+    seed: Annotated[int, typer.Option(help="Draws the initial weights and the order of the rows.")] = 0,
+    shuffle: Annotated[bool, typer.Option(help="Draw a new order of the rows for every epoch.")] = True,
+    validation_split: Annotated[
+        float | None, typer.Option(help="Use this fraction of the rows, the last ones, as the test set.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column with the targets, for a .csv file.")] = None,
+    scale: Annotated[float, typer.Option(help="Multiply the inputs by this, for example 0.00392157 for bytes.")] = 1.0,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    name: Annotated[str | None, typer.Option(help="The job's name. By default the server chooses one.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A label of the job, as key=value. Can be repeated.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the model to this .safetensors file.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="The server, host:port, or local. Default: GRADWIRE_ADDRESS, local.")
+        str | None, typer.Option(help="The server's host:port, or local. Default: GRADWIRE_ADDRESS, or local.")
     ] = None,
     token: Token = None,
+    tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a stack of Linear and ReLU layers on a data file."""
     if loss not in _LOSSES:
         raise InvalidArgumentError(f"--loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+    if not lr > 0:
+        raise InvalidArgumentError(f"--lr must be greater than 0, got {lr}")
+    if output is not None:
+        checked_model_path(output)
+    labels = _labels(label or [])
+    is_local = resolve_address(at) in (None, "local")
+    if is_local and (name or labels):
+        typer.echo("--name and --label have no effect without a server", err=True)
     file = read_data(data, target)
-    train_set, test_set = file.train, file.test
-    if scale != 1.0:
-        train_set = (train_set[0] * scale, train_set[1])
-        test_set = test_set and (test_set[0] * scale, test_set[1])
+    test = None if file.test is None else (file.test[0] * scale, file.test[1])
     model = _stack(layers, seed)
-    if lr <= 0:
-        raise InvalidArgumentError(f"--lr must be above 0, got {lr}")
     history = fit(
         model,
-        train_set,
-        test=test_set,
+        (file.train[0] * scale, file.train[1]) if scale != 1.0 else file.train,
+        test=test if scale != 1.0 else file.test,
+        validation_split=validation_split,
         loss=_LOSSES[loss](),
         optimizer=SGD(model, lr=lr),
         epochs=epochs,
@@ -65,24 +80,39 @@ def train(
         device=device,
         at=at,
         token=token,
-        name=name,
+        tls=tls,
+        name=None if is_local else name,
+        labels=None if is_local else labels,
         progress=not as_json,
     )
+    _report(history, save(model, output) if output is not None else None, as_json)
+
+
+def _report(history: History, output: Path | None, as_json: bool) -> None:
     if as_json:
-        for epoch in history.epochs:
-            print_json_line(epoch)
+        print_json(history)
     elif history.job:
-        typer.echo(f"job and model {history.job}")
+        typer.echo(f"trained model {history.job}. To download it: gradwire models download {history.job}")
     if output is not None:
-        typer.echo(f"wrote {save(model, output)}", err=as_json)
+        typer.echo(f"wrote {output}", err=as_json)
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise InvalidArgumentError(f"--label must be key=value, got {pair!r}")
+        labels[key] = value
+    return labels
 
 
 def _stack(layers: str, seed: int) -> Module:
     """Return Linear layers between the widths, with a ReLU after each but the last."""
     try:
         widths = [int(width) for width in layers.split(",")]
-    except ValueError as error:
-        raise InvalidArgumentError(f"--layers must be whole numbers with commas between, got {layers!r}") from error
+    except ValueError:
+        raise InvalidArgumentError(f"--layers must be whole numbers separated by commas, got {layers!r}") from None
     if len(widths) < 2 or min(widths) < 1:
         raise InvalidArgumentError(f"--layers must be two or more positive widths, input first, got {layers!r}")
     set_seed(seed)

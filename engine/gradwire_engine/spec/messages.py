@@ -1,14 +1,19 @@
 """Conversion of epochs, metrics and executions between the dataclasses of the engine and messages."""
 
+from __future__ import annotations
+
 import platform
+from typing import TYPE_CHECKING
 
 from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
-from gradwire_engine.plans import ChosenPlan
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
 from gradwire_proto.v1.training_service_pb2 import Execution
 from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
+
+if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+    from gradwire_engine.plans import ChosenPlan
 
 
 def epoch_message(epoch: Epoch) -> EpochMessage:

@@ -4,6 +4,9 @@ from gradwire_engine.network import Network
 from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
+# How many widths `architecture` shows.
+_MAX_WIDTHS = 12
+
 
 def resolve(spec: JobSpec) -> JobSpec:
     """Return a copy of a valid spec in which every default is explicit: names, widths, dtype, device and so on."""
@@ -25,6 +28,15 @@ def resolve(spec: JobSpec) -> JobSpec:
 def linear_layers(spec: ModelSpec) -> list[Layer]:
     """Return the Linear layers of a model, first to last. They are the messages in `spec`, not copies."""
     return [layer for layer in spec.layers if layer.HasField("linear")]
+
+
+def architecture(spec: ModelSpec) -> str:
+    """Return the widths of a resolved model for people, for example "784-128-32-10"; long ones are shortened."""
+    linears = [layer.linear for layer in linear_layers(spec)]
+    widths = [str(linears[0].in_features), *(str(linear.out_features) for linear in linears)]
+    if len(widths) > _MAX_WIDTHS:
+        widths = [*widths[: _MAX_WIDTHS - 2], "...", widths[-1]]
+    return "-".join(widths)
 
 
 def network(spec: ModelSpec) -> Network:

@@ -58,7 +58,7 @@ def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
     targets = spec.train.targets
     return (
         spec.loss.HasField("cross_entropy")
-        or _is_class_indices(targets)
+        or _is_class_indices(targets, linear_layers(spec.model)[-1].linear.out_features)
         or (len(targets.shape) == 2 and targets.shape[1] > 1 and summarize(targets).one_hot)
     )
 
@@ -132,8 +132,6 @@ def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
         rate = spec.optimizer.sgd.learning_rate
         if not (math.isfinite(rate) and rate > 0):
             yield Violation("optimizer.sgd.learning_rate", f"must be finite and greater than 0, got {rate}")
-    if not 0 <= spec.epochs_done < max(1, spec.epochs):
-        yield Violation("epochs_done", f"must be 0 or more, and less than epochs={spec.epochs}, got {spec.epochs_done}")
     for field in ("epochs", "batch_size"):
         if getattr(spec, field) < 1:
             yield Violation(field, f"must be at least 1, got {getattr(spec, field)}")
@@ -193,12 +191,13 @@ def _check_widths(spec: JobSpec) -> Iterator[Violation]:
     yield from _check_target_shape("train.targets", spec.train.targets, spec, last.out_features)
     if spec.HasField("test"):
         yield from _check_target_shape("test.targets", spec.test.targets, spec, last.out_features)
-        if _is_class_indices(spec.test.targets) != _is_class_indices(spec.train.targets):
+        if len({_is_class_indices(each.targets, last.out_features) for each in (spec.train, spec.test)}) > 1:
             yield Violation("test.targets", "must be of the same kind as train.targets: both class indices, or neither")
 
 
-def _is_class_indices(targets: TensorRef) -> bool:
-    return len(targets.shape) == 1 and np.issubdtype(numpy_dtype(targets.dtype), np.integer)
+def _is_class_indices(targets: TensorRef, outputs: int) -> bool:
+    """Whether targets are class indices. With one output there are no classes: 1-D integers are regression targets."""
+    return outputs > 1 and len(targets.shape) == 1 and np.issubdtype(numpy_dtype(targets.dtype), np.integer)
 
 
 def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: int) -> Iterator[Violation]:
@@ -211,7 +210,7 @@ def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: 
         yield Violation(
             field, f"has {targets.shape[1]} columns, but the model has {outputs} outputs: make them the same"
         )
-    elif len(targets.shape) == 1 and not _is_class_indices(targets):
+    elif len(targets.shape) == 1 and not _is_class_indices(targets, outputs):
         if cross_entropy:
             yield Violation(field, "must be integers (class indices) or one-hot rows for cross-entropy, got 1-D floats")
         elif outputs != 1:
@@ -267,7 +266,7 @@ def _check_target_values(
     field: str, targets: TensorRef, spec: JobSpec, outputs: int, summarize: Summarize
 ) -> Iterator[Violation]:
     summary = summarize(targets)
-    if _is_class_indices(targets) and not (summary.minimum >= 0 and summary.maximum < outputs):
+    if _is_class_indices(targets, outputs) and not (summary.minimum >= 0 and summary.maximum < outputs):
         yield Violation(
             field,
             f"must be class indices 0..{outputs - 1} for a model with {outputs} outputs, "

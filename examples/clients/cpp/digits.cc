@@ -1,39 +1,35 @@
-// Trains a network on a gradwire server, and knows nothing of it but the .proto files: digits FOLDER JOB
+// Trains a network on a gradwire server and checks on the way that the server keeps its protocol: digits FOLDER JOB
 //
-// FOLDER holds inputs.bin (bytes, 64 for each picture) and targets.bin (a byte for each). GRADWIRE_ADDRESS, GRADWIRE_TOKEN
-// and GRADWIRE_CA (a file of certificates; turns TLS on) say where the server is.
-
-#include <openssl/sha.h>
+// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
+// GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+//
+// The code that other programs need is in client.h and client.cc.
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
-#include <limits>
-#include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include <grpcpp/grpcpp.h>
-
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
-#include "gradwire/v1/dataset_service.grpc.pb.h"
-#include "gradwire/v1/model_service.grpc.pb.h"
-#include "gradwire/v1/training_service.grpc.pb.h"
+#include "client.h"
 
 namespace gw = gradwire::v1;
+using gradwire::example::Client;
+using gradwire::example::Error;
+using gradwire::example::Reference;
 
 namespace {
 
-constexpr std::size_t kFeatures = 64;
-constexpr std::size_t kChunkBytes = 16 << 10;
+constexpr std::int64_t kFeatures = 64;
 constexpr int kEpochs = 20;
 
 std::string Environment(const char* name) {
@@ -51,274 +47,240 @@ void Expect(bool holds, const std::string& otherwise) {
   if (!holds) throw std::runtime_error(otherwise);
 }
 
-void ExpectOk(const grpc::Status& status) {
-  Expect(status.ok(), "error " + std::to_string(status.error_code()) + ": " + status.error_message());
+Client Connect(const std::string& token) {
+  const std::string ca_file = Environment("GRADWIRE_CA");
+  return Client(Environment("GRADWIRE_ADDRESS"), token, ca_file.empty() ? "" : ReadFile(ca_file));
 }
 
-void Passed(const char* check) { std::cout << "ok " << check << std::endl; }
-
-// A context for one call, with the token.
-std::unique_ptr<grpc::ClientContext> NewContext(const std::string& token = Environment("GRADWIRE_TOKEN")) {
-  auto context = std::make_unique<grpc::ClientContext>();
-  if (!token.empty()) context->AddMetadata("authorization", "Bearer " + token);
-  return context;
-}
-
-std::string Digest(const std::string& data) {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(data.data()), data.size(), digest);
-  std::string text;
-  for (unsigned char byte : digest) {
-    char pair[3];
-    std::snprintf(pair, sizeof pair, "%02x", byte);
-    text += pair;
+// Checks that a call fails with a code and a reason, prints the error, and returns it.
+Error ExpectError(const std::function<void()>& call, grpc::StatusCode code, const std::string& reason) {
+  try {
+    call();
+  } catch (const Error& error) {
+    std::cout << error.what() << std::endl;
+    Expect(error.code() == code && error.reason() == reason, "the error is not " + reason);
+    return error;
   }
-  return text;
+  throw std::runtime_error("a call succeeded that must fail");
 }
 
-gw::TensorRef Reference(const std::string& data, const std::vector<std::int64_t>& shape) {
-  gw::TensorRef reference;
-  reference.set_dtype(gw::DATA_TYPE_UINT8);
-  for (std::int64_t size : shape) reference.add_shape(size);
-  reference.set_sha256(Digest(data));
-  return reference;
+void ExpectMetadata(const Error& error, const std::string& key, const std::string& value) {
+  const auto found = error.metadata().find(key);
+  Expect(found != error.metadata().end() && found->second == value, "the metadata does not have the right " + key);
 }
 
-gw::JobSpec Spec(const gw::Dataset& dataset) {
-  gw::JobSpec spec;
-  auto add = [&spec](const char* name) {
-    gw::Layer* layer = spec.mutable_model()->add_layers();
-    layer->set_name(name);
-    return layer;
-  };
-  add("fc1")->mutable_linear()->set_out_features(32);
-  add("relu1")->mutable_relu();
-  add("fc2")->mutable_linear()->set_out_features(10);
-  spec.mutable_loss()->mutable_cross_entropy();
-  spec.mutable_optimizer()->mutable_sgd()->set_learning_rate(0.005);
-  *spec.mutable_train() = dataset;
-  spec.set_epochs(kEpochs);
-  spec.set_batch_size(16);
-  spec.set_shuffle(true);
-  spec.set_seed(7);
-  spec.set_device(gw::DEVICE_CPU);
-  return spec;
-}
-
-// The detail of an error that is of one kind; an error that has none is one of ours.
-template <typename Detail>
-Detail DetailOf(const grpc::Status& error) {
-  google::rpc::Status status;
-  Expect(status.ParseFromString(error.error_details()), "the error has no details");
-  Detail found;
-  for (const auto& detail : status.details()) {
-    if (detail.UnpackTo(&found)) return found;
-  }
-  throw std::runtime_error("the error lacks a detail: " + error.error_message());
-}
-
-class Client {
+class Digits {
  public:
-  explicit Client(const std::shared_ptr<grpc::Channel>& channel)
-      : training_(gw::TrainingService::NewStub(channel)),
-        datasets_(gw::DatasetService::NewStub(channel)),
-        models_(gw::ModelService::NewStub(channel)) {}
+  Digits(const std::string& folder, std::string job_id)
+      : client_(Connect(Environment("GRADWIRE_TOKEN"))),
+        inputs_(ReadFile(folder + "/inputs.bin")),
+        targets_(ReadFile(folder + "/targets.bin")),
+        job_id_(std::move(job_id)) {
+    *dataset_.mutable_inputs() = Reference(inputs_, {static_cast<std::int64_t>(targets_.size()), kFeatures});
+    *dataset_.mutable_targets() = Reference(targets_, {static_cast<std::int64_t>(targets_.size())});
+  }
 
-  // Makes three mistakes and reads what the server says of each.
-  void CheckErrors() {
-    gw::Job job;
-    gw::GetJobRequest nobody;
-    nobody.set_name("jobs/nobody");
-    if (!Environment("GRADWIRE_TOKEN").empty()) {
-      grpc::Status status = training_->GetJob(NewContext("not the token").get(), nobody, &job);
-      Expect(status.error_code() == grpc::UNAUTHENTICATED, "expected UNAUTHENTICATED: " + status.error_message());
+  void Run() {
+    const std::vector<std::pair<const char*, void (Digits::*)()>> checks = {
+        {"connect", &Digits::CheckConnection},
+        {"unauthenticated", &Digits::CheckUnauthenticated},
+        {"not-found", &Digits::CheckNotFound},
+        {"bad-request", &Digits::CheckBadRequest},
+        {"error-metadata", &Digits::CheckErrorMetadata},
+        {"upload", &Digits::CheckUpload},
+        {"validate-only", &Digits::CheckValidateOnly},
+        {"create", &Digits::CheckCreate},
+        {"labels-filter", &Digits::CheckLabelsFilter},
+        {"watch", &Digits::CheckWatch},
+        {"download", &Digits::CheckDownload},
+        {"download-from-offset", &Digits::CheckDownloadFromOffset},
+        {"predict", &Digits::CheckPredict},
+        {"delete", &Digits::CheckDelete},
+    };
+    for (const auto& [name, check] : checks) {
+      (this->*check)();
+      std::cout << "ok " << name << std::endl;
     }
-    Passed("unauthenticated");
-
-    grpc::Status missing = training_->GetJob(NewContext().get(), nobody, &job);
-    Expect(missing.error_code() == grpc::NOT_FOUND, "expected NOT_FOUND: " + missing.error_message());
-    Expect(DetailOf<google::rpc::ErrorInfo>(missing).reason() == "NOT_FOUND", "the reason is another");
-    Passed("not-found");
-
-    gw::Dataset tiny;
-    *tiny.mutable_inputs() = Reference(std::string(1, '\0'), {1, 1});
-    *tiny.mutable_targets() = Reference(std::string(1, '\0'), {1});
-    gw::CreateJobRequest wrong;
-    *wrong.mutable_job()->mutable_spec() = Spec(tiny);
-    wrong.mutable_job()->mutable_spec()->set_batch_size(0);
-    grpc::Status refused = training_->CreateJob(NewContext().get(), wrong, &job);
-    Expect(refused.error_code() == grpc::INVALID_ARGUMENT, "expected INVALID_ARGUMENT: " + refused.error_message());
-    auto violations = DetailOf<google::rpc::BadRequest>(refused).field_violations();
-    Expect(violations.size() == 1 && violations[0].field() == "job.spec.batch_size", "another field was refused");
-    Passed("bad-request");
-  }
-
-  // Sends what the server does not have yet, each tensor from where an earlier upload broke off.
-  void Upload(const gw::Dataset& dataset, const std::string& inputs, const std::string& targets) {
-    gw::FindMissingTensorsRequest request;
-    *request.add_tensors() = dataset.inputs();
-    *request.add_tensors() = dataset.targets();
-    gw::FindMissingTensorsResponse found;
-    ExpectOk(datasets_->FindMissingTensors(NewContext().get(), request, &found));
-    for (const gw::MissingTensor& missing : found.missing()) {
-      const bool is_inputs = missing.tensor().sha256() == dataset.inputs().sha256();
-      const std::string& data = is_inputs ? inputs : targets;
-      auto context = NewContext();
-      gw::UploadTensorResponse response;
-      auto stream = datasets_->UploadTensor(context.get(), &response);
-      gw::UploadTensorRequest part;
-      *part.mutable_header()->mutable_tensor() = missing.tensor();
-      part.mutable_header()->set_offset(missing.received_bytes());
-      bool open = stream->Write(part);  // False once the server has ended the call; Finish says why.
-      for (std::size_t start = missing.received_bytes(); open && start < data.size(); start += kChunkBytes) {
-        part.set_chunk(data.substr(start, kChunkBytes));
-        open = stream->Write(part);
-      }
-      stream->WritesDone();
-      ExpectOk(stream->Finish());
-    }
-    ExpectOk(datasets_->FindMissingTensors(NewContext().get(), request, &found));
-    Expect(found.missing().empty(), "tensors are missing after their upload");
-    Passed("upload");
-  }
-
-  // Sends the same request twice, as after a lost answer: it makes one job.
-  std::string Create(const gw::Dataset& dataset, const std::string& job_id) {
-    gw::CreateJobRequest request;
-    *request.mutable_job()->mutable_spec() = Spec(dataset);
-    request.set_job_id(job_id);
-    request.set_request_id("request-" + job_id);
-    gw::Job first, second;
-    ExpectOk(training_->CreateJob(NewContext().get(), request, &first));
-    ExpectOk(training_->CreateJob(NewContext().get(), request, &second));
-    Expect(first.name() == second.name(), "the same request made another job");
-    Passed("create");
-    return first.name();
-  }
-
-  // Follows the job to its end, breaks off after its first epoch, and goes on where it was.
-  void Watch(const std::string& name) {
-    std::int64_t sequence = 0;
-    int epochs = 0;
-    gw::JobState state = gw::JOB_STATE_UNSPECIFIED;
-    for (int most : {1, std::numeric_limits<int>::max()}) {
-      gw::WatchJobRequest request;
-      request.set_name(name);
-      request.set_after_sequence(sequence);
-      auto context = NewContext();
-      auto stream = training_->WatchJob(context.get(), request);
-      gw::WatchJobResponse response;
-      while (epochs < most && stream->Read(&response)) {
-        for (const gw::Event& event : response.events()) {
-          Expect(event.sequence() == sequence + 1, "event " + std::to_string(event.sequence()) + " is out of order");
-          sequence = event.sequence();
-          if (event.has_state_change()) state = event.state_change().state();
-          if (!event.has_epoch()) continue;
-          ++epochs;
-          Expect(event.epoch().epoch() == epochs, "an epoch is out of order");
-          const gw::Metrics& train = event.epoch().train();
-          std::printf("epoch %d: loss %.4f, accuracy %.4f\n", epochs, train.loss(), train.accuracy());
-          std::fflush(stdout);
-        }
-      }
-      context->TryCancel();
-      stream->Finish();
-    }
-    Expect(epochs == kEpochs && state == gw::JOB_STATE_SUCCEEDED, "the job ended as " + gw::JobState_Name(state));
-    Passed("watch");
-  }
-
-  std::string ModelOf(const std::string& name) {
-    gw::GetJobRequest request;
-    request.set_name(name);
-    gw::Job job;
-    ExpectOk(training_->GetJob(NewContext().get(), request, &job));
-    return job.model();
-  }
-
-  void Download(const std::string& name) {
-    gw::DownloadModelRequest request;
-    request.set_name(name);
-    auto context = NewContext();
-    auto stream = models_->DownloadModel(context.get(), request);
-    gw::DownloadModelResponse response;
-    std::string expected, file;
-    while (stream->Read(&response)) {
-      if (response.has_header()) expected = response.header().sha256();
-      file += response.chunk();
-    }
-    ExpectOk(stream->Finish());
-    Expect(Digest(file) == expected, "the downloaded file does not have its digest");
-    Passed("download");
-  }
-
-  void Predict(const std::string& name, const std::string& inputs, const std::string& targets) {
-    gw::PredictRequest request;
-    request.set_name(name);
-    request.mutable_inputs()->set_dtype(gw::DATA_TYPE_UINT8);
-    request.mutable_inputs()->add_shape(targets.size());
-    request.mutable_inputs()->add_shape(kFeatures);
-    request.mutable_inputs()->set_data(inputs);
-    gw::PredictResponse response;
-    ExpectOk(models_->Predict(NewContext().get(), request, &response));
-    // Tensors are little-endian, as are the machines that this is built for.
-    std::vector<float> logits(response.outputs().data().size() / sizeof(float));
-    std::memcpy(logits.data(), response.outputs().data().data(), logits.size() * sizeof(float));
-    const std::size_t classes = logits.size() / targets.size();
-    std::size_t right = 0;
-    for (std::size_t row = 0; row < targets.size(); ++row) {
-      auto first = logits.begin() + row * classes;
-      right += std::max_element(first, first + classes) - first == targets[row];
-    }
-    Expect(right > 0.9 * targets.size(), "only " + std::to_string(right) + " predictions are right");
-    Passed("predict");
-  }
-
-  std::string Weights(const std::string& name) {
-    gw::GetModelRequest request;
-    request.set_name(name);
-    gw::Model model;
-    ExpectOk(models_->GetModel(NewContext().get(), request, &model));
-    return model.weights().sha256();
   }
 
  private:
-  std::unique_ptr<gw::TrainingService::Stub> training_;
-  std::unique_ptr<gw::DatasetService::Stub> datasets_;
-  std::unique_ptr<gw::ModelService::Stub> models_;
-};
+  void CheckConnection() { Expect(client_.WaitForConnected(10), "no server responds"); }
 
-// Opens a channel: with TLS where there is a file of certificates.
-std::shared_ptr<grpc::Channel> Connect() {
-  auto credentials = grpc::InsecureChannelCredentials();
-  if (std::string path = Environment("GRADWIRE_CA"); !path.empty()) {
-    grpc::SslCredentialsOptions options;
-    options.pem_root_certs = ReadFile(path);
-    credentials = grpc::SslCredentials(options);
+  void CheckUnauthenticated() {
+    if (Environment("GRADWIRE_TOKEN").empty()) return;
+    Client stranger = Connect("not the token");
+    ExpectError([&] { stranger.GetJob("jobs/any"); }, grpc::UNAUTHENTICATED, "INVALID_TOKEN");
   }
-  auto channel = grpc::CreateChannel(Environment("GRADWIRE_ADDRESS"), credentials);
-  const auto deadline = std::chrono::system_clock::now() + std::chrono::seconds(10);
-  Expect(channel->WaitForConnected(deadline), "no server answers");
-  Passed("connect");
-  return channel;
-}
 
-void Run(const std::string& folder, const std::string& job_id) {
-  Client client(Connect());
-  client.CheckErrors();
-  const std::string inputs = ReadFile(folder + "/inputs.bin"), targets = ReadFile(folder + "/targets.bin");
-  const auto rows = static_cast<std::int64_t>(targets.size());
-  gw::Dataset dataset;
-  *dataset.mutable_inputs() = Reference(inputs, {rows, kFeatures});
-  *dataset.mutable_targets() = Reference(targets, {rows});
-  client.Upload(dataset, inputs, targets);
-  const std::string name = client.Create(dataset, job_id);
-  client.Watch(name);
-  const std::string model = client.ModelOf(name);
-  client.Download(model);
-  client.Predict(model, inputs, targets);
-  std::cout << "weights " << client.Weights(model) << std::endl;
-}
+  void CheckNotFound() {
+    ExpectError([&] { client_.GetJob("jobs/nobody"); }, grpc::NOT_FOUND, "JOB_NOT_FOUND");
+  }
+
+  void CheckBadRequest() {
+    gw::CreateJobRequest wrong;
+    *wrong.mutable_job()->mutable_spec() = Spec();
+    wrong.mutable_job()->mutable_spec()->set_batch_size(0);
+    const Error refused = ExpectError([&] { client_.CreateJob(wrong); }, grpc::INVALID_ARGUMENT, "INVALID_FIELDS");
+    Expect(refused.fields() == std::vector<std::string>{"job.spec.batch_size"}, "the server refused another field");
+  }
+
+  void CheckErrorMetadata() {
+    const Error missing = ExpectError([&] { client_.GetModel("models/nobody"); }, grpc::NOT_FOUND, "MODEL_NOT_FOUND");
+    ExpectMetadata(missing, "model", "models/nobody");
+    const std::string unknown = "a tensor of " + job_id_;
+    const gw::TensorRef reference = Reference(unknown, {static_cast<std::int64_t>(unknown.size())});
+    const Error refused =
+        ExpectError([&] { client_.Send(reference, unknown, 5); }, grpc::OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    ExpectMetadata(refused, "offset", "5");
+    ExpectMetadata(refused, "received_bytes", "0");
+  }
+
+  void CheckUpload() {
+    // The server has the data if another client uploaded it. It does not have this tensor.
+    const std::string own = inputs_ + job_id_;
+    const gw::TensorRef reference = Reference(own, {static_cast<std::int64_t>(own.size())});
+    client_.Upload({{dataset_.inputs(), inputs_}, {dataset_.targets(), targets_}, {reference, own}});
+    gw::FindMissingTensorsRequest request;
+    for (const auto& tensor : {dataset_.inputs(), dataset_.targets(), reference}) *request.add_tensors() = tensor;
+    Expect(client_.FindMissingTensors(request).missing().empty(), "tensors are missing after their upload");
+  }
+
+  gw::JobSpec Spec() const {
+    gw::JobSpec spec;
+    auto add = [&spec](const char* name) {
+      gw::Layer* layer = spec.mutable_model()->add_layers();
+      layer->set_name(name);
+      return layer;
+    };
+    add("fc1")->mutable_linear()->set_out_features(32);
+    add("relu1")->mutable_relu();
+    add("fc2")->mutable_linear()->set_out_features(10);
+    spec.mutable_loss()->mutable_cross_entropy();
+    spec.mutable_optimizer()->mutable_sgd()->set_learning_rate(0.005);
+    *spec.mutable_train() = dataset_;
+    spec.set_epochs(kEpochs);
+    spec.set_batch_size(16);
+    spec.set_shuffle(true);
+    spec.set_seed(7);
+    spec.set_device(gw::DEVICE_CPU);
+    return spec;
+  }
+
+  // The request that creates the job. Its request_id makes it safe to repeat.
+  gw::CreateJobRequest Request() const {
+    gw::CreateJobRequest request;
+    *request.mutable_job()->mutable_spec() = Spec();
+    auto& labels = *request.mutable_job()->mutable_labels();
+    labels["example"] = "digits";
+    labels["client"] = job_id_;
+    request.set_job_id(job_id_);
+    request.set_request_id("request-" + job_id_);
+    return request;
+  }
+
+  void CheckValidateOnly() {
+    gw::CreateJobRequest request = Request();
+    request.set_validate_only(true);
+    const gw::Job validated = client_.CreateJob(request);
+    Expect(validated.name().empty(), "the job has the name " + validated.name());
+    const gw::Layer& first = validated.spec().model().layers(0);
+    Expect(first.linear().in_features() == kFeatures, "the widths are not filled in");
+    ExpectError([&] { client_.GetJob("jobs/" + job_id_); }, grpc::NOT_FOUND, "JOB_NOT_FOUND");
+  }
+
+  // Sends the same request twice, as a client does that lost the response.
+  void CheckCreate() {
+    job_ = client_.CreateJob(Request()).name();
+    const std::string again = client_.CreateJob(Request()).name();
+    Expect(job_ == again, "the same request created " + job_ + " and " + again);
+  }
+
+  void CheckLabelsFilter() {
+    const gw::ListJobsResponse found = JobsOf(job_id_);
+    Expect(found.jobs_size() == 1 && found.jobs(0).name() == job_, "the filter did not find the job alone");
+    const bool basic = !found.jobs(0).has_spec() && found.jobs(0).architecture() == "64-32-10";
+    Expect(basic, "the list does not have the basic view");
+    Expect(JobsOf("nobody").jobs().empty(), "the filter found another job");
+  }
+
+  gw::ListJobsResponse JobsOf(const std::string& label) {
+    gw::ListJobsRequest request;
+    request.set_filter("labels.example = \"digits\" AND labels.client = \"" + label + "\"");
+    return client_.ListJobs(request);
+  }
+
+  // Follows the job to its end. Stops after the first epoch and continues with the next event.
+  void CheckWatch() {
+    std::int64_t sequence = 0;
+    int epoch = 0;
+    gw::JobState state = gw::JOB_STATE_UNSPECIFIED;
+    for (const int last : {1, kEpochs + 1}) {
+      client_.Watch(job_, sequence, [&](const gw::Event& event) {
+        Expect(event.sequence() == sequence + 1, "event " + std::to_string(event.sequence()) + " is out of order");
+        sequence = event.sequence();
+        if (event.has_state_change()) state = event.state_change().state();
+        if (event.has_epoch()) {
+          Expect(event.epoch().epoch() == ++epoch, "an epoch is out of order");
+          const gw::Metrics& train = event.epoch().train();
+          std::printf("epoch %d: loss %.4f, accuracy %.4f\n", epoch, train.loss(), train.accuracy());
+          std::fflush(stdout);
+        }
+        return epoch != last;
+      });
+    }
+    Expect(epoch == kEpochs && state == gw::JOB_STATE_SUCCEEDED, "the job ended as " + gw::JobState_Name(state));
+  }
+
+  void CheckDownload() {
+    model_ = client_.GetJob(job_).model();
+    client_.Download(model_, file_);
+  }
+
+  // Continues a download of which the first half has arrived.
+  void CheckDownloadFromOffset() {
+    std::string file = file_.substr(0, file_.size() / 2);
+    client_.Download(model_, file);
+    file += '\0';
+    const Error refused =
+        ExpectError([&] { client_.Download(model_, file); }, grpc::OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    ExpectMetadata(refused, "size_bytes", std::to_string(file_.size()));
+  }
+
+  void CheckPredict() {
+    gw::PredictRequest request;
+    request.set_name(model_);
+    request.mutable_inputs()->set_dtype(gw::DATA_TYPE_UINT8);
+    request.mutable_inputs()->add_shape(targets_.size());
+    request.mutable_inputs()->add_shape(kFeatures);
+    request.mutable_inputs()->set_data(inputs_);
+    const gw::PredictResponse response = client_.Predict(request);
+    // Tensors are little-endian, as are the machines that this is built for.
+    std::vector<float> logits(response.outputs().data().size() / sizeof(float));
+    std::memcpy(logits.data(), response.outputs().data().data(), logits.size() * sizeof(float));
+    const std::size_t classes = logits.size() / targets_.size();
+    std::size_t right = 0;
+    for (std::size_t row = 0; row < targets_.size(); ++row) {
+      auto first = logits.begin() + row * classes;
+      right += std::max_element(first, first + classes) - first == targets_[row];
+    }
+    Expect(right > 0.9 * targets_.size(), "only " + std::to_string(right) + " predictions are right");
+    std::cout << "weights " << client_.GetModel(model_).weights().sha256() << std::endl;
+  }
+
+  // Deletes the job and its model twice, as a client does that lost the response.
+  void CheckDelete() {
+    for (int count = 0; count < 2; ++count) {
+      client_.DeleteJob(job_, /*allow_missing=*/true);
+      client_.DeleteModel(model_, /*allow_missing=*/true);
+    }
+    ExpectError([&] { client_.DeleteJob(job_, /*allow_missing=*/false); }, grpc::NOT_FOUND, "JOB_NOT_FOUND");
+  }
+
+  Client client_;
+  std::string inputs_, targets_;
+  gw::Dataset dataset_;
+  std::string job_id_, job_, model_, file_;
+};
 
 }  // namespace
 
@@ -328,7 +290,7 @@ int main(int count, char** arguments) {
     return 2;
   }
   try {
-    Run(arguments[1], arguments[2]);
+    Digits(arguments[1], arguments[2]).Run();
   } catch (const std::exception& error) {
     std::cerr << error.what() << std::endl;
     return 1;

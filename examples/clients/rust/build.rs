@@ -2,7 +2,7 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../../proto";
     println!("cargo::rerun-if-changed={root}");
-    let services = ["dataset_service", "model_service", "training_service"];
+    let services = ["model_service", "tensor_service", "training_service"];
     let files = services.map(|name| format!("gradwire/v1/{name}.proto"));
     tonic_prost_build::configure()
         .build_server(false)

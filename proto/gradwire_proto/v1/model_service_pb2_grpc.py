@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from gradwire_proto.v1 import model_service_pb2 as gradwire_dot_v1_dot_model__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,8 +27,13 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     def __init__(self, channel):
@@ -59,51 +65,72 @@ class ModelServiceStub:
         self.DeleteModel = channel.unary_unary(
                 '/gradwire.v1.ModelService/DeleteModel',
                 request_serializer=gradwire_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
-                response_deserializer=gradwire_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     def GetModel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Returns a model.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Models, newest first unless order_by says otherwise, a page at a time.
+        """Returns a page of models, newest first by default.
 
-        INVALID_ARGUMENT: page_size, page_token, filter or order_by cannot be understood.
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadModel(self, request, context):
-        """The model as a file, in chunks. The first message says how large it is.
+        """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
+        model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
 
-        INVALID_ARGUMENT: an unknown format.
-        DATA_LOSS: the stored weights do not have their digest any more.
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+        - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Runs the model forward.
+        """Runs a model on inputs and returns its outputs.
 
-        INVALID_ARGUMENT: inputs that are malformed, not finite, not of the model's width, or larger than 32 MiB.
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
+        number of features that the model expects.
+        - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes the model; its job and the job's events stay. A second call is NOT_FOUND.
+        """Deletes a model. Its job and the events of the job are kept.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +162,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
                     request_deserializer=gradwire_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
-                    response_serializer=gradwire_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,8 +173,13 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     @staticmethod
@@ -274,7 +306,7 @@ class ModelService:
             target,
             '/gradwire.v1.ModelService/DeleteModel',
             gradwire_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
-            gradwire_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 Trained models."""
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from gradwire_proto.v1 import model_service_pb2 as _model_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -27,8 +28,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     @_typing.overload
@@ -36,55 +42,101 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.Model]
-    ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
-    """Models, newest first unless order_by says otherwise, a page at a time.
+    """Returns a model.
 
-    INVALID_ARGUMENT: page_size, page_token, filter or order_by cannot be understood.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    """
+    ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
+    """Returns a page of models, newest first by default.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
     """
     DownloadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]
-    """The model as a file, in chunks. The first message says how large it is.
+    """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
+    model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
 
-    INVALID_ARGUMENT: an unknown format.
-    DATA_LOSS: the stored weights do not have their digest any more.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+    - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     Predict: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.PredictRequest, _model_service_pb2.PredictResponse]
-    """Runs the model forward.
+    """Runs a model on inputs and returns its outputs.
 
-    INVALID_ARGUMENT: inputs that are malformed, not finite, not of the model's width, or larger than 32 MiB.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
+      number of features that the model expects.
+    - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
-    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
-    """Deletes the model; its job and the job's events stay. A second call is NOT_FOUND."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]
+    """Deletes a model. Its job and the events of the job are kept.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.Model]  # type: ignore[assignment]
-    ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models, newest first unless order_by says otherwise, a page at a time.
+    """Returns a model.
 
-    INVALID_ARGUMENT: page_size, page_token, filter or order_by cannot be understood.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    """
+    ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Returns a page of models, newest first by default.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
     """
     DownloadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]  # type: ignore[assignment]
-    """The model as a file, in chunks. The first message says how large it is.
+    """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
+    model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
 
-    INVALID_ARGUMENT: an unknown format.
-    DATA_LOSS: the stored weights do not have their digest any more.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+    - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     Predict: _aio.UnaryUnaryMultiCallable[_model_service_pb2.PredictRequest, _model_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """Runs the model forward.
+    """Runs a model on inputs and returns its outputs.
 
-    INVALID_ARGUMENT: inputs that are malformed, not finite, not of the model's width, or larger than 32 MiB.
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
+      number of features that the model expects.
+    - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
-    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Deletes the model; its job and the job's events stay. A second call is NOT_FOUND."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a model. Its job and the events of the job are kept.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff) and, but for
-    ListModels, NOT_FOUND (there is no model of this name).
+    """Finds, downloads, runs and deletes trained models.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     @_abc_1.abstractmethod
@@ -92,7 +144,12 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.Model, _abc.Awaitable[_model_service_pb2.Model]]: ...
+    ) -> _typing.Union[_model_service_pb2.Model, _abc.Awaitable[_model_service_pb2.Model]]:
+        """Returns a model.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -100,9 +157,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
-        """Models, newest first unless order_by says otherwise, a page at a time.
+        """Returns a page of models, newest first by default.
 
-        INVALID_ARGUMENT: page_size, page_token, filter or order_by cannot be understood.
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
         """
 
     @_abc_1.abstractmethod
@@ -111,10 +169,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DownloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_model_service_pb2.DownloadModelResponse], _abc.AsyncIterator[_model_service_pb2.DownloadModelResponse]]:
-        """The model as a file, in chunks. The first message says how large it is.
+        """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
+        model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
 
-        INVALID_ARGUMENT: an unknown format.
-        DATA_LOSS: the stored weights do not have their digest any more.
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+        - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
 
     @_abc_1.abstractmethod
@@ -123,9 +185,13 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.PredictResponse, _abc.Awaitable[_model_service_pb2.PredictResponse]]:
-        """Runs the model forward.
+        """Runs a model on inputs and returns its outputs.
 
-        INVALID_ARGUMENT: inputs that are malformed, not finite, not of the model's width, or larger than 32 MiB.
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
+          number of features that the model expects.
+        - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
 
     @_abc_1.abstractmethod
@@ -133,7 +199,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _model_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
-        """Deletes the model; its job and the job's events stay. A second call is NOT_FOUND."""
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a model. Its job and the events of the job are kept.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

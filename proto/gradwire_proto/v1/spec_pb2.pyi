@@ -99,7 +99,7 @@ class Dataset(_message.Message):
     def __init__(self, inputs: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("model", "loss", "optimizer", "train", "test", "epochs", "batch_size", "shuffle", "seed", "dtype", "device", "evaluate_every", "initial_weights", "epochs_done")
+    __slots__ = ("model", "loss", "optimizer", "train", "test", "epochs", "batch_size", "shuffle", "seed", "dtype", "device", "evaluate_every", "initial_weights")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
@@ -113,7 +113,6 @@ class JobSpec(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_EVERY_FIELD_NUMBER: _ClassVar[int]
     INITIAL_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
-    EPOCHS_DONE_FIELD_NUMBER: _ClassVar[int]
     model: ModelSpec
     loss: Loss
     optimizer: Optimizer
@@ -127,5 +126,4 @@ class JobSpec(_message.Message):
     device: Device
     evaluate_every: int
     initial_weights: _tensor_pb2.TensorRef
-    epochs_done: int
-    def __init__(self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., train: _Optional[_Union[Dataset, _Mapping]] = ..., test: _Optional[_Union[Dataset, _Mapping]] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., seed: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., device: _Optional[_Union[Device, str]] = ..., evaluate_every: _Optional[int] = ..., initial_weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., epochs_done: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., train: _Optional[_Union[Dataset, _Mapping]] = ..., test: _Optional[_Union[Dataset, _Mapping]] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., seed: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., device: _Optional[_Union[Device, str]] = ..., evaluate_every: _Optional[int] = ..., initial_weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ...) -> None: ...

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from gradwire_proto.v1 import training_service_pb2 as gradwire_dot_v1_dot_training__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,9 +27,19 @@ if _version_not_supported:
 
 
 class TrainingServiceStub:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff; a CreateJob with the
-    same request_id) and INTERNAL (a defect of the service, reported with an id that its log has too). Errors carry
-    google.rpc details: BadRequest names each field that is wrong, ErrorInfo (domain "gradwire.dev") a stable reason.
+    """Creates, watches and controls training jobs.
+
+    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
+    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
+    the resource that is exhausted. RetryInfo says when to retry.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
+    retry CreateJob with the same request_id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     def __init__(self, channel):
@@ -75,95 +86,115 @@ class TrainingServiceStub:
         self.DeleteJob = channel.unary_unary(
                 '/gradwire.v1.TrainingService/DeleteJob',
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
-                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.FromString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
 
 
 class TrainingServiceServicer:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff; a CreateJob with the
-    same request_id) and INTERNAL (a defect of the service, reported with an id that its log has too). Errors carry
-    google.rpc details: BadRequest names each field that is wrong, ErrorInfo (domain "gradwire.dev") a stable reason.
+    """Creates, watches and controls training jobs.
+
+    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
+    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
+    the resource that is exhausted. RetryInfo says when to retry.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
+    retry CreateJob with the same request_id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     def CreateJob(self, request, context):
-        """Queues a job. Everything in it is checked first, its data too: a job that was accepted can be trained.
+        """Validates a job and its data, and puts it into the queue. A job that is accepted can be trained.
 
-        INVALID_ARGUMENT: one or more fields are wrong; BadRequest names each by its path, as "job.spec.epochs".
-        ALREADY_EXISTS: there is a job of this name that another request made. ErrorInfo.reason is JOB_EXISTS.
-        FAILED_PRECONDITION: a tensor is not there or not fully uploaded (reason TENSOR_MISSING), the job asks for a GPU and
-        the cluster has none (reason NO_GPU), or resume_from has no weights yet, or those of another network (reason
-        CANNOT_RESUME). PreconditionFailure names the field.
-        NOT_FOUND: there is no job or model of the name in resume_from.
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
+        "job.spec.epochs".
+        - ALREADY_EXISTS (JOB_ALREADY_EXISTS): another request created a job with this name.
+        - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
+        - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
+        (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
+        the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """NOT_FOUND: there is no job of this name.
+        """Returns a job.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Jobs, newest first unless order_by says otherwise, a page at a time.
+        """Returns a page of jobs, newest first by default.
 
-        INVALID_ARGUMENT: page_size, page_token, filter or order_by cannot be understood.
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Replays the job's events after a sequence number and goes on with new ones as they are stored. Ends with OK after the
-        event that ends the job. A watcher that breaks off and calls again with the last sequence number that it has seen
-        misses nothing and sees nothing twice.
+        """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
+        The stream ends with OK after the event that ends the job. A client that loses its connection calls again with the
+        last sequence number that it received; it misses no event and receives none twice.
 
-        NOT_FOUND: there is no job of this name.
-        OUT_OF_RANGE: after_sequence lies beyond the job's last event.
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - OUT_OF_RANGE (SEQUENCE_OUT_OF_RANGE): after_sequence is negative or beyond the last event of the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Sets a job aside: nothing of it runs any more, usually within a second. Epochs that were reported stay. A job that is
-        paused already is returned as it is.
+        """Pauses a job: it stops running, usually within a second, and keeps every epoch that was reported. Pausing a job
+        that is already paused returns it unchanged.
 
-        NOT_FOUND: there is no job of this name.
-        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED).
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - FAILED_PRECONDITION (JOB_ENDED): the job has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Puts a paused job back into the queue. It goes on from its last checkpoint, to the same bits as without the pause.
-        A job that was resumed already is returned as it is.
+        """Puts a paused job back into the queue. It continues from its last checkpoint, with the same bits as without the
+        pause. Resuming a job that was already resumed returns it unchanged.
 
-        NOT_FOUND: there is no job of this name.
-        FAILED_PRECONDITION: the job has ended (reason JOB_ENDED), or was never paused (reason JOB_NOT_PAUSED).
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - FAILED_PRECONDITION: the job has ended (JOB_ENDED), or was never paused (JOB_NOT_PAUSED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Ends a job that has not ended. Epochs that were reported stay. A job that has ended is returned as it is, so a
-        call may be repeated.
+        """Cancels a job. It keeps every epoch that was reported. Cancelling a job that has ended returns it unchanged.
 
-        NOT_FOUND: there is no job of this name.
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that has ended, its events and its checkpoints. The model that it has made stays.
+        """Deletes a job that has ended, with its events and checkpoints. Its model is kept.
 
-        NOT_FOUND: there is no job of this name, unless allow_missing is set.
-        FAILED_PRECONDITION: the job has not ended (reason JOB_NOT_ENDED): cancel it first.
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
+        - FAILED_PRECONDITION (JOB_NOT_ENDED): the job has not ended. Cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,7 +241,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
-                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.SerializeToString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,9 +252,19 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """Every call may fail with UNAUTHENTICATED (wrong or missing token), UNAVAILABLE (retry with backoff; a CreateJob with the
-    same request_id) and INTERNAL (a defect of the service, reported with an id that its log has too). Errors carry
-    google.rpc details: BadRequest names each field that is wrong, ErrorInfo (domain "gradwire.dev") a stable reason.
+    """Creates, watches and controls training jobs.
+
+    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
+    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
+    the resource that is exhausted. RetryInfo says when to retry.
+
+    Every call can fail with:
+    - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
+    retry CreateJob with the same request_id.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
     @staticmethod
@@ -431,7 +472,7 @@ class TrainingService:
             target,
             '/gradwire.v1.TrainingService/DeleteJob',
             gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
-            gradwire_dot_v1_dot_training__service__pb2.DeleteJobResponse.FromString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

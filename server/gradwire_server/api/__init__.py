@@ -1,1 +1,1 @@
-"""One file for each gRPC service: a message in, one call, a message out."""
+"""The gRPC services: authentication, the translation of requests, and the statuses of errors."""

@@ -1,23 +1,28 @@
-"""Pages, filters and orders of the List calls, as Google's AIP-132, AIP-158 and a small part of AIP-160 have them."""
+"""Parses the List calls: pages (AIP-158), filters (a small part of AIP-160) and orders (AIP-132)."""
 
 import base64
 import binascii
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from gradwire_server.errors import invalid_argument
+from gradwire_server.errors import invalid_field
+from gradwire_server.store.paging import Clause, FieldClause, LabelClause, Operator, Page
 
 DEFAULT_PAGE_SIZE = 50
-MOST_PAGE_SIZE = 1000
+MAX_PAGE_SIZE = 1000
+MAX_FILTER_LENGTH = 4096
+_MAX_KEY = 2**63 - 1
 
-_CLAUSE = re.compile(r'\s*(?P<field>\w+)\s*(?P<operator>!=|=|:)\s*(?:"(?P<quoted>[^"]*)"|(?P<word>[^\s"]+))\s*')
+_OPERATORS: dict[str, Operator] = {"=": "=", "!=": "!=", ":": ":"}
+# One clause, or the AND between two. No part can match the same text in two ways, so parsing takes linear time.
+_CLAUSE = re.compile(r'\s*(?P<field>[\w.-]+)\s*(?P<operator>!=|=|:)\s*(?:"(?P<quoted>[^"]*)"|(?P<word>[^\s"]+))')
+_AND = re.compile(r"\s+AND(?=\s)")
 
 
 class ListRequest(Protocol):
-    """What all List requests have."""
+    """The fields that all List requests have."""
 
     page_size: int
     page_token: str
@@ -25,41 +30,26 @@ class ListRequest(Protocol):
     order_by: str
 
 
-@dataclass(frozen=True)
-class Clause:
-    """One condition: field, "=", "!=" or ":" (contains), and the value as the store has it."""
-
-    field: str
-    operator: str
-    value: str | int
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page that is asked for. `after` is the number of the last row of the page before, 0 for the first page."""
-
-    size: int
-    after: int
-    newest_first: bool
-    clauses: tuple[Clause, ...]
-    fingerprint: str
-
-    def token_after(self, number: int) -> str:
-        """Return the token of the page after this row."""
-        return base64.urlsafe_b64encode(f"{number}:{self.fingerprint}".encode()).decode()
-
-
 def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
-    """Understand a List request. `states` are the values of the field `state`; without any there is no such field."""
-    if not 0 <= request.page_size <= MOST_PAGE_SIZE:
-        description = f"must be 1 to {MOST_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}, got {request.page_size}"
-        raise invalid_argument([("page_size", description)])
+    """Return the page that a List request asks for.
+
+    Args:
+        request: A List request.
+        states: The values of the field `state` in filters; empty if the resource has no such field.
+
+    Raises:
+        InvalidFieldsError: A field of the request is invalid.
+    """
+    if request.page_size < 0:
+        raise invalid_field("page_size", f"must be at least 0, got {request.page_size}")
     if request.order_by not in ("", "create_time", "create_time desc"):
-        raise invalid_argument([("order_by", f'must be "create_time desc" or "create_time", got {request.order_by!r}')])
+        raise invalid_field("order_by", f'must be "create_time desc" or "create_time", got {request.order_by[:80]!r}')
+    if len(request.filter) > MAX_FILTER_LENGTH:
+        raise invalid_field("filter", f"must have at most {MAX_FILTER_LENGTH} characters, got {len(request.filter)}")
     fingerprint = hashlib.sha256(f"{request.filter}\n{request.order_by}".encode()).hexdigest()[:8]
     return Page(
-        size=request.page_size or DEFAULT_PAGE_SIZE,
-        after=_parse_token(request.page_token, fingerprint),
+        size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+        after_key=_parse_token(request.page_token, fingerprint),
         newest_first=request.order_by != "create_time",
         clauses=tuple(_parse_filter(request.filter, states)),
         fingerprint=fingerprint,
@@ -70,33 +60,51 @@ def _parse_token(token: str, fingerprint: str) -> int:
     if not token:
         return 0
     try:
-        number, _, seen = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-        if seen == fingerprint:
-            return int(number)
+        key, _, found = base64.urlsafe_b64decode(token[:100].encode()).decode().partition(":")
+        if found == fingerprint and key.isascii() and key.isdecimal() and int(key) <= _MAX_KEY:
+            return int(key)
     except (binascii.Error, ValueError):
         pass
-    raise invalid_argument([("page_token", "is not one that a call with this filter and order_by gave")])
+    raise invalid_field("page_token", "must be the next_page_token of a call with the same filter and order_by")
 
 
 def _parse_filter(text: str, states: Mapping[str, int]) -> list[Clause]:
-    if not text.strip():
-        return []
-    clauses = []
-    for part in re.split(r"\s+AND\s+", text.strip()):
-        match = _CLAUSE.fullmatch(part)
+    clauses: list[Clause] = []
+    text = text.rstrip()
+    position = 0
+    while position < len(text):
+        if clauses:
+            conjunction = _AND.match(text, position)
+            if conjunction is None:
+                raise _unparsable(text[position:])
+            position = conjunction.end()
+        match = _CLAUSE.match(text, position)
         if match is None:
-            raise invalid_argument([("filter", f"cannot understand {part!r}: write field = value, joined by AND")])
+            raise _unparsable(text[position:])
         value = match["word"] if match["quoted"] is None else match["quoted"]
-        clauses.append(_clause(match["field"], match["operator"], value, states))
+        clauses.append(_clause(match["field"], _OPERATORS[match["operator"]], value, states))
+        position = match.end()
     return clauses
 
 
-def _clause(field: str, operator: str, value: str, states: Mapping[str, int]) -> Clause:
+def _unparsable(text: str) -> Exception:
+    return invalid_field(
+        "filter", f"cannot be parsed at {text[:80].strip()!r}. Write conditions such as name = value, joined by AND"
+    )
+
+
+def _clause(field: str, operator: Operator, value: str, states: Mapping[str, int]) -> Clause:
     if field == "name":
-        return Clause(field, operator, re.sub("^(jobs|models)/", "", value))
+        return FieldClause(field, operator, re.sub("^(jobs|models)/", "", value))
+    if field == "labels" and operator == ":":
+        return LabelClause(key=value, operator=operator, value="")
+    if field.startswith("labels.") and operator != ":":
+        return LabelClause(key=field.removeprefix("labels."), operator=operator, value=value)
     if field == "state" and states:
         if value not in states or operator == ":":
-            raise invalid_argument([("filter", f"state takes = or != and one of {', '.join(states)}, got {value!r}")])
-        return Clause(field, operator, states[value])
-    known = "name and state" if states else "name"
-    raise invalid_argument([("filter", f"has no field {field!r}; there is {known}")])
+            raise invalid_field(
+                "filter", f"compares state with {value[:80]!r}. Use = or != and one of {', '.join(states)}"
+            )
+        return FieldClause(field, operator, states[value])
+    known = "name, state, labels and labels.KEY" if states else "name, labels and labels.KEY"
+    raise invalid_field("filter", f"has a condition on {field[:80]!r} with {operator}. Fields are {known}")

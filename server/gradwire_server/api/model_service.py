@@ -1,13 +1,14 @@
-"""ModelService."""
+"""ModelService: finds, downloads, runs and deletes trained models."""
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
+from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
-    DeleteModelResponse,
     DownloadModelRequest,
     DownloadModelResponse,
     FileHeader,
@@ -15,45 +16,61 @@ from gradwire_proto.v1.model_service_pb2 import (
     ListModelsRequest,
     ListModelsResponse,
     Model,
+    ModelView,
     PredictRequest,
     PredictResponse,
 )
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceServicer
+from gradwire_server.api.authentication import current_principal
 from gradwire_server.api.list_requests import parse_page
-from gradwire_server.models.registry import Models
+from gradwire_server.errors import ModelNotFoundError, OffsetOutOfRangeError, invalid_field
+from gradwire_server.models.registry import ModelRegistry
 
 _CHUNK_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
 class ModelService(ModelServiceServicer):
-    """Gives trained models out."""
+    """Gives access to trained models."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    models: ModelRegistry
 
     async def GetModel(self, request: GetModelRequest, context: ServicerContext[object, object]) -> Model:
-        return await self._models.find(request.name)
+        return await self.models.get(current_principal(), request.name)
 
     async def ListModels(
         self, request: ListModelsRequest, context: ServicerContext[object, object]
     ) -> ListModelsResponse:
-        models, token = await self._models.list(parse_page(request, {}))
+        if request.view not in ModelView.values():
+            raise invalid_field("view", f"must be MODEL_VIEW_BASIC or MODEL_VIEW_FULL, got {request.view}")
+        models, token = await self.models.list(current_principal(), parse_page(request, {}))
+        if request.view != ModelView.MODEL_VIEW_FULL:
+            for model in models:
+                model.ClearField("spec")
         return ListModelsResponse(models=models, next_page_token=token)
 
     async def DownloadModel(
         self, request: DownloadModelRequest, context: ServicerContext[object, object]
     ) -> AsyncIterator[DownloadModelResponse]:
-        file = await self._models.file(request.name, request.format)
+        if request.offset < 0:
+            raise invalid_field("offset", f"must be at least 0, got {request.offset}")
+        file = await self.models.export(current_principal(), request.name, request.format)
+        size = len(file.data)
+        if request.offset > size:
+            text = f"offset is {request.offset}, but the file has {size} bytes"
+            raise OffsetOutOfRangeError("offset", text, offset=request.offset, size_bytes=size)
         digest = hashlib.sha256(file.data).hexdigest()
-        yield DownloadModelResponse(header=FileHeader(file_name=file.name, size_bytes=len(file.data), sha256=digest))
-        for start in range(0, len(file.data), _CHUNK_BYTES):
+        yield DownloadModelResponse(header=FileHeader(file_name=file.name, size_bytes=size, sha256=digest))
+        for start in range(request.offset, size, _CHUNK_BYTES):
             yield DownloadModelResponse(chunk=file.data[start : start + _CHUNK_BYTES])
 
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
-        return PredictResponse(outputs=await self._models.predict(request.name, request.inputs))
+        return PredictResponse(outputs=await self.models.predict(current_principal(), request.name, request.inputs))
 
-    async def DeleteModel(
-        self, request: DeleteModelRequest, context: ServicerContext[object, object]
-    ) -> DeleteModelResponse:
-        await self._models.delete(request.name)
-        return DeleteModelResponse()
+    async def DeleteModel(self, request: DeleteModelRequest, context: ServicerContext[object, object]) -> Empty:
+        try:
+            await self.models.delete(current_principal(), request.name)
+        except ModelNotFoundError:
+            if not request.allow_missing:
+                raise
+        return Empty()

@@ -1,45 +1,47 @@
-"""DatasetService."""
+"""TensorService: finds out which tensors are missing, and receives them."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from grpc.aio import ServicerContext
 
 from gradwire_engine.spec.tensors import TensorError, TensorType, tensor_type
-from gradwire_proto.v1.dataset_service_pb2 import (
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.tensor_service_pb2 import (
     FindMissingTensorsRequest,
     FindMissingTensorsResponse,
     MissingTensor,
     UploadTensorRequest,
     UploadTensorResponse,
 )
-from gradwire_proto.v1.dataset_service_pb2_grpc import DatasetServiceServicer
-from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_server.errors import invalid_argument, out_of_range
+from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceServicer
+from gradwire_server.errors import OffsetOutOfRangeError, invalid_field
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.uploads import Uploads
+from gradwire_server.storage.uploads import Upload, Uploads
 
-_MOST_TENSORS = 1000
+_MAX_TENSORS = 1000
+_MAX_CHUNK_BYTES = 4 << 20
 
 Requests = AsyncIterator[UploadTensorRequest]
 
 
-class DatasetService(DatasetServiceServicer):
-    """Takes tensors in."""
+@dataclass(frozen=True)
+class TensorService(TensorServiceServicer):
+    """Receives tensors."""
 
-    def __init__(self, blobs: BlobStore, uploads: Uploads) -> None:
-        self._blobs = blobs
-        self._uploads = uploads
+    blobs: BlobStore
+    uploads: Uploads
 
     async def FindMissingTensors(
         self, request: FindMissingTensorsRequest, context: ServicerContext[object, object]
     ) -> FindMissingTensorsResponse:
-        if len(request.tensors) > _MOST_TENSORS:
-            raise invalid_argument([("tensors", f"has {len(request.tensors)} entries, more than {_MOST_TENSORS}")])
+        if len(request.tensors) > _MAX_TENSORS:
+            raise invalid_field("tensors", f"must have at most {_MAX_TENSORS} entries, got {len(request.tensors)}")
         missing: dict[str, MissingTensor] = {}
         for position, reference in enumerate(request.tensors):
-            _checked(f"tensors[{position}]", reference)
-            if not self._blobs.keep(reference.sha256):
-                received = self._uploads.received_bytes(reference.sha256)
+            _checked_type(f"tensors[{position}]", reference)
+            if not self.blobs.touch(reference.sha256):
+                received = self.uploads.received_bytes(reference.sha256)
                 missing.setdefault(reference.sha256, MissingTensor(tensor=reference, received_bytes=received))
         return FindMissingTensorsResponse(missing=missing.values())
 
@@ -48,26 +50,36 @@ class DatasetService(DatasetServiceServicer):
     ) -> UploadTensorResponse:
         first = await anext(request_iterator, UploadTensorRequest())
         if first.WhichOneof("part") != "header":
-            raise invalid_argument([("header", "must be in the first message")])
+            raise invalid_field("header", "must be in the first message")
         header = first.header
-        size = _checked("header.tensor", header.tensor).size_bytes
+        size = _checked_type("header.tensor", header.tensor).size_bytes
         if not 0 <= header.offset <= size:
-            raise out_of_range("header.offset", f"must be 0..{size}, got {header.offset}")
-        async with self._uploads.receive(header.tensor.sha256, size, header.offset) as upload:
+            received = self.uploads.received_bytes(header.tensor.sha256)
+            text = f"header.offset must be 0 to {size}, got {header.offset}. {received} bytes have arrived"
+            raise OffsetOutOfRangeError("header.offset", text, offset=header.offset, received_bytes=received)
+        async with self.uploads.receive(header.tensor.sha256, size, header.offset) as upload:
             if upload is not None:
-                async for request in request_iterator:
-                    if request.WhichOneof("part") != "chunk":
-                        raise invalid_argument([("chunk", "must be in every message but the first")])
-                    await upload.write(request.chunk)
+                await _receive_chunks(request_iterator, upload)
                 if not await upload.finish():
-                    received = self._uploads.received_bytes(header.tensor.sha256)
-                    description = f"brought the tensor to {received} of {size} bytes: upload the rest from there"
-                    raise invalid_argument([("chunk", description)])
+                    description = (
+                        f"ended after {upload.received_bytes} of {size} bytes. "
+                        f"Upload the rest from offset {upload.received_bytes}"
+                    )
+                    raise invalid_field("chunk", description)
         return UploadTensorResponse(tensor=header.tensor, stored_bytes=size)
 
 
-def _checked(field: str, reference: TensorRef) -> TensorType:
+async def _receive_chunks(requests: Requests, upload: Upload) -> None:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise invalid_field("chunk", "must be in every message after the first")
+        if len(request.chunk) > _MAX_CHUNK_BYTES:
+            raise invalid_field("chunk", f"must have at most {_MAX_CHUNK_BYTES} bytes, got {len(request.chunk)}")
+        await upload.write(request.chunk)
+
+
+def _checked_type(field: str, reference: TensorRef) -> TensorType:
     try:
         return tensor_type(reference)
     except TensorError as error:
-        raise invalid_argument([(field, str(error))]) from error
+        raise invalid_field(field, str(error)) from error

@@ -1,20 +1,22 @@
-"""TrainingService."""
+"""TrainingService: each method translates a request, makes one call, and translates the result."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
 
-import grpc
+from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
-    DeleteJobResponse,
     GetJobRequest,
     Job,
     JobState,
+    JobView,
     ListJobsRequest,
     ListJobsResponse,
     PauseJobRequest,
@@ -23,96 +25,79 @@ from gradwire_proto.v1.training_service_pb2 import (
     WatchJobResponse,
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
+from gradwire_server.api.authentication import current_principal
 from gradwire_server.api.list_requests import parse_page
-from gradwire_server.errors import ServiceError, invalid_argument, unavailable
-from gradwire_server.jobs.admission import Validator
-from gradwire_server.jobs.commands import Jobs
-from gradwire_server.jobs.notifier import Changes
-from gradwire_server.jobs.warm_start import Resumption
-from gradwire_server.storage.checkpoint_store import Checkpoints
-from gradwire_server.store.queries import TERMINAL
+from gradwire_server.errors import JobNotFoundError, invalid_field
+from gradwire_server.jobs.admission import Admission
+from gradwire_server.jobs.commands import JobCommands
+from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_MOST_REQUEST_ID = 128
-# Events in one message of a watch; a watcher that reads slowly is sent no more than it takes.
-_EVENTS_PER_MESSAGE = 1000
+_MAX_REQUEST_ID_LENGTH = 128
 _STATES = {name.removeprefix("JOB_STATE_"): number for name, number in JobState.items() if number}
 
 
+@dataclass(frozen=True)
 class TrainingService(TrainingServiceServicer):
-    """Takes jobs in and tells what becomes of them."""
+    """Creates, watches and controls jobs."""
 
-    def __init__(
-        self,
-        jobs: Jobs,
-        validator: Validator,
-        resumption: Resumption,
-        checkpoints: Checkpoints,
-        changes: Changes,
-    ) -> None:
-        self._jobs = jobs
-        self._resumption = resumption
-        self._checkpoints = checkpoints
-        self._validator = validator
-        self._changes = changes
+    commands: JobCommands
+    queries: JobQueries
+    admission: Admission
+    checkpoints: CheckpointStore
 
     async def CreateJob(self, request: CreateJobRequest, context: ServicerContext[object, object]) -> Job:
+        principal = current_principal()
         if request.job_id and not _JOB_ID.fullmatch(request.job_id):
-            description = "must be 1 to 63 of a-z, 0-9 and '-', beginning with a letter and not ending in '-'"
-            raise invalid_argument([("job_id", f"{description}, got {request.job_id[:80]!r}")])
-        if len(request.request_id) > _MOST_REQUEST_ID:
-            raise invalid_argument([("request_id", f"must be at most {_MOST_REQUEST_ID} characters")])
-        earlier = await self._jobs.find_request(request.request_id) if request.request_id else None
-        if earlier is not None:
-            return earlier
-        spec = request.job.spec
-        if request.resume_from:
-            spec = await self._resumption.spec_from(request.resume_from, spec)
-        valid = await self._validator.check(spec)
-        return await self._jobs.create(valid.spec, valid.classification, request.job_id, request.request_id)
+            description = "must have 1 to 63 of a-z, 0-9 and '-', start with a letter and not end with '-'"
+            raise invalid_field("job_id", f"{description}, got {request.job_id[:80]!r}")
+        if len(request.request_id) > _MAX_REQUEST_ID_LENGTH:
+            raise invalid_field("request_id", f"must have at most {_MAX_REQUEST_ID_LENGTH} characters")
+        if request.request_id:
+            earlier = await self.queries.find_by_request(principal, request.request_id)
+            if earlier is not None:
+                return earlier
+        admitted = await self.admission.admit(principal, request.job)
+        if request.validate_only:
+            return admitted.job
+        return await self.commands.create(principal, admitted, request.job_id, request.request_id)
 
     async def GetJob(self, request: GetJobRequest, context: ServicerContext[object, object]) -> Job:
-        return (await self._jobs.find(request.name)).message
+        return (await self.queries.get(current_principal(), request.name)).job
 
     async def ListJobs(self, request: ListJobsRequest, context: ServicerContext[object, object]) -> ListJobsResponse:
-        jobs, token = await self._jobs.list(parse_page(request, _STATES))
+        if request.view not in JobView.values():
+            raise invalid_field("view", f"must be JOB_VIEW_BASIC or JOB_VIEW_FULL, got {request.view}")
+        jobs, token = await self.queries.list(current_principal(), parse_page(request, _STATES))
+        if request.view != JobView.JOB_VIEW_FULL:
+            for job in jobs:
+                job.ClearField("spec")
         return ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def WatchJob(
         self, request: WatchJobRequest, context: ServicerContext[object, object]
     ) -> AsyncIterator[WatchJobResponse]:
-        job = await self._jobs.check_sequence(request.name, request.after_sequence)
-        seen = request.after_sequence
-        if job.ended and seen == job.message.last_sequence:
-            return
-        while True:
-            signal = self._changes.signal(job.id)
-            events = await self._jobs.events_after(job.id, seen, _EVENTS_PER_MESSAGE)
-            if self._changes.closed:
-                raise unavailable("SHUTTING_DOWN", "the server is going down", retry_seconds=1)
-            if not events:
-                await signal.wait()
-                continue
-            yield WatchJobResponse(events=events)
-            seen = events[-1].sequence
-            if events[-1].state_change.state in TERMINAL:
-                return
+        watch = self.queries.watch(current_principal(), request.name, request.after_sequence)
+        async with aclosing(watch) as batches:
+            async for events in batches:
+                yield WatchJobResponse(events=events)
 
     async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
-        return (await self._jobs.pause(request.name)).message
+        return await self.commands.pause(current_principal(), request.name)
 
     async def ResumeJob(self, request: ResumeJobRequest, context: ServicerContext[object, object]) -> Job:
-        return (await self._jobs.resume(request.name)).message
-
-    async def DeleteJob(self, request: DeleteJobRequest, context: ServicerContext[object, object]) -> DeleteJobResponse:
-        try:
-            number = await self._jobs.delete(request.name)
-        except ServiceError as error:
-            if error.code is grpc.StatusCode.NOT_FOUND and request.allow_missing:
-                return DeleteJobResponse()
-            raise
-        await asyncio.to_thread(self._checkpoints.drop, number)
-        return DeleteJobResponse()
+        return await self.commands.resume(current_principal(), request.name)
 
     async def CancelJob(self, request: CancelJobRequest, context: ServicerContext[object, object]) -> Job:
-        return (await self._jobs.cancel(request.name)).message
+        return await self.commands.cancel(current_principal(), request.name)
+
+    async def DeleteJob(self, request: DeleteJobRequest, context: ServicerContext[object, object]) -> Empty:
+        try:
+            deleted = await self.commands.delete(current_principal(), request.name)
+        except JobNotFoundError:
+            if not request.allow_missing:
+                raise
+        else:
+            await asyncio.to_thread(self.checkpoints.delete_all, deleted.job_key)
+        return Empty()

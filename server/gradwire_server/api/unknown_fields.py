@@ -1,37 +1,78 @@
-"""Fields of a request that this version does not know: a newer client means something by them, so they are refused."""
+"""Refuses requests with fields that this server does not know: a newer client that sets them expects an effect."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+from grpc.aio import ServicerContext
 
-from gradwire_server.errors import invalid_argument
+from gradwire_server.api.interceptor import Interceptor, StreamBehavior, UnaryBehavior
+from gradwire_server.errors import FieldViolation, InvalidFieldsError
+
+# The error names at most this many fields.
+_MAX_NAMED_FIELDS = 10
 
 
 def refuse_unknown_fields(request: Message) -> None:
-    """Raise INVALID_ARGUMENT that names where a request, or a message in it, has fields that are not in its .proto."""
+    """Raise InvalidFieldsError, naming the fields, if the request or a message in it has unknown fields."""
     found = [
-        (
+        FieldViolation(
             path or "(request)",
-            f"has the field number {number}, which this server does not know: it is older than the client",
+            f"has field number {number}, which this server does not know. Use a client of the same version",
         )
-        for path, number in _unknown(request, "")
+        for path, number in islice(_unknown_fields(request, ""), _MAX_NAMED_FIELDS)
     ]
     if found:
-        raise invalid_argument(found)
+        raise InvalidFieldsError(found)
 
 
-def _unknown(message: Message, path: str) -> Iterator[tuple[str, int]]:
-    unknown: Any = UnknownFieldSet(message)  # Its stubs lack the iterator.
+class UnknownFieldsInterceptor(Interceptor):
+    """Checks every request message, including those of client streams."""
+
+    def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
+        """Return a behavior that first checks the request."""
+
+        async def checked(request: Any, context: ServicerContext[Any, Any]) -> Any:
+            return await behavior(_checked(request), context)
+
+        return checked
+
+    def wrap_stream(self, behavior: StreamBehavior) -> StreamBehavior:
+        """Return a behavior that first checks the request."""
+
+        async def checked(request: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async for response in behavior(_checked(request), context):
+                yield response
+
+        return checked
+
+
+def _checked(request: Any) -> Any:
+    """Return the request after the check, or for a stream of requests one that checks each."""
+    if isinstance(request, Message):
+        refuse_unknown_fields(request)
+        return request
+    return _checked_requests(request)
+
+
+async def _checked_requests(requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    async for request in requests:
+        refuse_unknown_fields(request)
+        yield request
+
+
+def _unknown_fields(parent: Message, path: str) -> Iterator[tuple[str, int]]:
+    unknown: Any = UnknownFieldSet(parent)  # Its stubs lack the iterator.
     for field in unknown:
         yield path, field.field_number
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
+    for descriptor, value in parent.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
             continue
         name = f"{path}.{descriptor.name}" if path else descriptor.name
         if descriptor.is_repeated:
             for position, each in enumerate(value):
-                yield from _unknown(each, f"{name}[{position}]")
+                yield from _unknown_fields(each, f"{name}[{position}]")
         else:
-            yield from _unknown(value, name)
+            yield from _unknown_fields(value, name)

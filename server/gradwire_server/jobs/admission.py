@@ -1,93 +1,125 @@
-"""Is this a job that can be trained? The rules are the engine's; here they meet what the server has."""
+"""Admission: checks a job and its data before it is created, so that a job that is accepted can be trained."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gradwire_engine.spec.resolve import references, resolve
+from gradwire_engine.spec.resolve import architecture, references, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
 from gradwire_proto.v1.spec_pb2 import Device, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_server.errors import failed_precondition, invalid_argument
+from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_server.errors import (
+    FieldViolation,
+    InvalidFieldsError,
+    NoGpuError,
+    TensorDamagedError,
+    TensorMissingError,
+)
+from gradwire_server.jobs.labels import check_labels
+from gradwire_server.jobs.warm_start import WarmStart
+from gradwire_server.principal import Principal
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.disk_space import Room
-from gradwire_server.store import queries
+from gradwire_server.storage.disk_space import DiskSpace
+from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
-from gradwire_server.workers.ray_cluster import Runner
 from gradwire_worker.blob_reader import BlobLostError
 
 # The path from CreateJobRequest to the spec.
-_PREFIX = "job.spec."
+_SPEC_PATH = "job.spec."
 
 
 @dataclass(frozen=True)
-class ValidJob:
-    """A spec with nothing left open, all of whose data is here and good."""
+class AdmittedJob:
+    """A job that can be trained: all fields of its spec have values, and all its data is stored and valid.
 
-    spec: JobSpec
+    Attributes:
+        job: The job, without a name.
+        classification: Whether its epochs report accuracy.
+    """
+
+    job: Job
     classification: bool
 
 
-class Validator:
-    """Checks specs against the rules, the blobs and the cluster."""
+@dataclass(frozen=True)
+class Admission:
+    """Checks jobs against the rules of the engine, the stored tensors, the cluster and the free disk space."""
 
-    def __init__(self, database: Database, blobs: BlobStore, runner: Runner, room: Room) -> None:
-        self._database = database
-        self._room = room
-        self._blobs = blobs
-        self._runner = runner
+    database: Database
+    blobs: BlobStore
+    disk_space: DiskSpace
+    warm_start: WarmStart
+    cluster_has_gpu: Callable[[], bool]
 
-    async def check(self, spec: JobSpec) -> ValidJob:
-        """Return the resolved job, or raise INVALID_ARGUMENT, FAILED_PRECONDITION or RESOURCE_EXHAUSTED."""
-        self._room.refuse_new_work()
+    async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
+        """Check a requested job, and return it as it will be created.
+
+        Args:
+            principal: The caller.
+            requested: The job with its spec, labels and start_from; other fields are ignored.
+
+        Raises:
+            InvalidFieldsError: Fields of the job or values of its data are invalid.
+            PreconditionError: A tensor is missing or damaged, the cluster has no GPU, or the job cannot start from the
+                job or model that it names.
+            NotFoundError: The job or model to start from does not exist.
+            DiskFullError: There is no space for new work.
+        """
+        self.disk_space.require_for_new_work()
+        check_labels(requested.labels)
+        job = await self.warm_start.apply(principal, requested)
+        classification = await self._check_spec(job.spec)
+        spec = resolve(job.spec)
+        job.spec.CopyFrom(spec)
+        job.architecture, job.epochs = architecture(spec.model), spec.epochs
+        return AdmittedJob(job, classification)
+
+    async def _check_spec(self, spec: JobSpec) -> bool:
+        """Check a spec and its data. Returns whether its epochs report accuracy."""
         _refuse(check_spec(spec))
-        for field, reference in references(spec).items():
+        tensors = references(spec)
+        for field, reference in tensors.items():
             self._check_stored(field, reference)
-        summaries = {
-            _key(reference): await self._summary(field, reference) for field, reference in references(spec).items()
-        }
+        summaries = {_key(reference): await self._summary(field, reference) for field, reference in tensors.items()}
 
-        def remembered(reference: TensorRef) -> TensorSummary:
+        def summary_of(reference: TensorRef) -> TensorSummary:
             return summaries[_key(reference)]
 
-        _refuse(check_data(spec, remembered))
-        if spec.device == Device.DEVICE_GPU and not self._runner.has_gpu:
-            message = "is DEVICE_GPU, but the cluster has no GPU: use DEVICE_AUTO, or add a node with one"
-            raise failed_precondition("NO_GPU", f"{_PREFIX}device", message)
-        return ValidJob(resolve(spec), is_classification(spec, remembered))
+        _refuse(check_data(spec, summary_of))
+        if spec.device == Device.DEVICE_GPU and not self.cluster_has_gpu():
+            raise NoGpuError(f"{_SPEC_PATH}device")
+        return is_classification(spec, summary_of)
 
     def _check_stored(self, field: str, reference: TensorRef) -> None:
-        if not self._blobs.keep(reference.sha256):
-            raise failed_precondition(
-                "TENSOR_MISSING",
-                f"{_PREFIX}{field}",
-                f"names the tensor {reference.sha256}, which is not here or not fully uploaded: "
-                "send it with DatasetService.UploadTensor",
-            )
-        expected, stored = tensor_type(reference).size_bytes, self._blobs.size(reference.sha256)
+        if not self.blobs.touch(reference.sha256):
+            raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
+        expected, stored = tensor_type(reference).size_bytes, self.blobs.size(reference.sha256)
         if expected != stored:
             description = (
-                f"says {expected} bytes by its dtype and shape, but the tensor {reference.sha256} has {stored}"
+                f"has {expected} bytes according to its dtype and shape, but the stored tensor {reference.sha256} has "
+                f"{stored}"
             )
             _refuse([Violation(field, description)])
 
     async def _summary(self, field: str, reference: TensorRef) -> TensorSummary:
         key = _key(reference)
-        known = await self._database.read(lambda connection: queries.find_summary(connection, key))
-        if known is not None:
-            return known
+        stored = await self.database.read(lambda connection: tensor_queries.find_summary(connection, key))
+        if stored is not None:
+            return stored
         try:
-            found = await asyncio.to_thread(lambda: summarize(self._blobs.load(reference)))
+            summary = await asyncio.to_thread(lambda: summarize(self.blobs.load(reference)))
         except BlobLostError as error:
-            raise failed_precondition("TENSOR_DAMAGED", f"{_PREFIX}{field}", f"cannot be read: {error}") from error
-        await self._database.write(lambda connection: queries.save_summary(connection, key, found))
-        return found
+            raise TensorDamagedError(_SPEC_PATH + field, reference.sha256, str(error)) from error
+        await self.database.write(lambda connection: tensor_queries.save_summary(connection, key, summary))
+        return summary
 
 
-def _refuse(violations: list[Violation]) -> None:
+def _refuse(violations: Sequence[Violation]) -> None:
     if violations:
-        raise invalid_argument([(_PREFIX + violation.field, violation.description) for violation in violations])
+        raise InvalidFieldsError([FieldViolation(_SPEC_PATH + each.field, each.description) for each in violations])
 
 
 def _key(reference: TensorRef) -> str:

@@ -1,6 +1,7 @@
-"""A job's log: what its events are, what they make of the job, and whether two runs of an epoch are one."""
+"""The events of a job: how to make them, and what each changes in the job."""
 
 from gradwire_engine.spec.tensors import tensor_type
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.training_service_pb2 import (
     Checkpoint,
@@ -12,69 +13,90 @@ from gradwire_proto.v1.training_service_pb2 import (
     JobWarning,
     StateChange,
 )
-from gradwire_server.storage.checkpoint_store import KEPT
-from gradwire_server.store.queries import TERMINAL
+from gradwire_server.storage.checkpoint_store import CHECKPOINTS_PER_JOB
+
+TERMINAL_STATES = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED)
 
 
-def change(state: JobState, message: str = "") -> Event:
-    """The job goes into a state."""
-    return Event(state_change=StateChange(state=state, message=message))
+def has_ended(job: Job) -> bool:
+    """Whether the job is in a state that it never leaves."""
+    return job.state in TERMINAL_STATES
 
 
-def failure(reason: str, message: str) -> Event:
-    """The job ends as FAILED."""
-    error = JobError(reason=reason, message=message)
-    return Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, message=message, error=error))
+def state_name(job: Job) -> str:
+    """Return the state for messages, for example "RUNNING"."""
+    return JobState.Name(job.state).removeprefix("JOB_STATE_")
 
 
-def warning(reason: str, message: str) -> Event:
-    """Something that a user should know and that ends nothing."""
-    return Event(warning=JobWarning(reason=reason, message=message))
+def state_change(state: JobState, text: str = "") -> Event:
+    """Return the event that a job entered a state."""
+    return Event(state_change=StateChange(state=state, message=text))
 
 
-def fold(job: Job, event: Event) -> None:
-    """Bring the job's own fields up to its newest event."""
+def failure(reason: JobErrorReason, text: str) -> Event:
+    """Return the event that a job failed."""
+    error = JobError(reason=reason, message=text)
+    return Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, message=text, error=error))
+
+
+def warning(reason: JobWarningReason, text: str) -> Event:
+    """Return the event of a warning."""
+    return Event(warning=JobWarning(reason=reason, message=text))
+
+
+def apply(event: Event, job: Job) -> None:
+    """Update the fields of a job with its newest event."""
     kind = event.WhichOneof("kind")
     job.disk_usage.log_bytes += event.ByteSize()
     if kind == "epoch":
         job.last_epoch.CopyFrom(event.epoch)
     if kind == "checkpoint":
-        kept = KEPT if job.disk_usage.checkpoint_bytes else 1
+        kept = CHECKPOINTS_PER_JOB if job.disk_usage.checkpoint_bytes else 1
         job.disk_usage.checkpoint_bytes = kept * tensor_type(event.checkpoint.weights).size_bytes
-    if kind != "state_change":
-        return
+    if kind == "state_change":
+        _apply_state_change(event, job)
+
+
+def _apply_state_change(event: Event, job: Job) -> None:
     change = event.state_change
     job.state = change.state
     if change.state == JobState.JOB_STATE_STARTING and not job.HasField("start_time"):
         job.start_time.CopyFrom(event.time)
     if change.HasField("execution"):
         job.execution.CopyFrom(change.execution)
-    if change.state in TERMINAL:
+    if change.state in TERMINAL_STATES:
         job.end_time.CopyFrom(event.time)
         job.model = change.model
-        if change.model:  # Its weights are the model's now.
+        if change.model:  # Its weights are a blob of the model now.
             job.disk_usage.checkpoint_bytes = 0
         if change.HasField("error"):
             job.error.CopyFrom(change.error)
 
 
-def difference(stored: Epoch, again: Epoch) -> str:
-    """Return in what an epoch that was run again differs from the one that is stored, "" if in nothing."""
-    if _outcome(stored) == _outcome(again):
+def difference(stored: Epoch, repeated: Epoch) -> str:
+    """Describe how an epoch that ran again differs from the stored one. Empty if the results are the same."""
+    if _result(stored) == _result(repeated):
         return ""
     return (
-        f"epoch {stored.epoch} came out differently when it was run again: its running loss was "
-        f"{stored.running_loss!r}, then {again.running_loss!r}"
+        f"epoch {stored.epoch} had a different result when it ran again: the running loss was "
+        f"{stored.running_loss!r}, then {repeated.running_loss!r}"
     )
 
 
-def _outcome(epoch: Epoch) -> tuple[float, bytes, bytes]:
-    """What must be the same, to the bit, when an epoch is run again: all but its times."""
+def _result(epoch: Epoch) -> tuple[float, bytes, bytes]:
+    """Everything that must be bit-identical when an epoch runs again: all fields except the times."""
     return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
 
 
-def finished_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> Model:
-    """Return the model of a job that has just succeeded; its weights are the last checkpoint's."""
+def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> Model:
+    """Return the model of a job that succeeded.
+
+    Args:
+        job: The job.
+        model_id: The id of the model.
+        checkpoint: The last checkpoint, which has the weights of the model.
+        now: The time in nanoseconds since 1970.
+    """
     model = Model(
         name=f"models/{model_id}",
         job=job.name,
@@ -83,6 +105,8 @@ def finished_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) ->
         train=job.spec.train,
         test=job.spec.test if job.spec.HasField("test") else None,
         last_epoch=job.last_epoch,
+        labels=job.labels,
+        architecture=job.architecture,
     )
     model.create_time.FromNanoseconds(now)
     return model

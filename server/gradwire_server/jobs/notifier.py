@@ -1,51 +1,102 @@
-"""Who is told when a job has changed: those who watch it, and the scheduler. Always after it is stored."""
+"""Publishes changes of jobs to those who wait for them, on this server and on all others."""
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from gradwire_server.store.notifications import Change
+from sqlalchemy import Connection
+
+from gradwire_server.store.notifications import JobChange, Notifications
 
 
-class Listener(Protocol):
-    """The scheduler, as seen from here."""
+class Subscriber(Protocol):
+    """Receives all changes that start or stop something: the scheduler."""
 
-    def react(self, change: Change) -> None:
-        """Start or stop what the change asks for."""
+    def on_change(self, change: JobChange) -> None:
+        """React to a change."""
 
-    def look_at_all(self) -> None:
-        """Do what changes may have asked for that nobody heard."""
+    def on_gap(self) -> None:
+        """Read everything again, because changes may have been missed."""
 
 
-class Changes:
-    """Signals by job. Take the signal first, then read the store, then wait: nothing can fall between."""
+class JobWatch:
+    """Waits for changes of one job. Read the store first, then call `changed`: no change can be missed in between."""
 
     def __init__(self) -> None:
-        self._signals: dict[int, asyncio.Event] = {}
-        # Told of every change that asks for something to start or to stop, while this server schedules.
-        self.scheduler: Listener | None = None
-        # Set when the server goes down: watches then end, and are taken up again at the next server.
+        self._event = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait for a change since the last call, or since the watch began."""
+        await self._event.wait()
+        self._event.clear()
+
+    def notify(self) -> None:
+        """Wake the watcher."""
+        self._event.set()
+
+
+class JobNotifier:
+    """Publish and subscribe for changes of jobs. A change is published only after it is durable."""
+
+    def __init__(self, notifications: Notifications) -> None:
+        self._notifications = notifications
+        self._watches: defaultdict[int, set[JobWatch]] = defaultdict(set)
+        self._subscribers: list[Subscriber] = []
+        # Whether the server is shutting down. Watches end then, and clients continue them on the next server.
         self.closed = False
 
-    def signal(self, job: int) -> asyncio.Event:
-        """Return the event that the job's next change will set."""
-        return self._signals.setdefault(job, asyncio.Event())
+    def listen(self) -> None:
+        """Start to receive the changes of other servers."""
+        loop = asyncio.get_running_loop()
+        self._notifications.listen(
+            on_change=lambda change: loop.call_soon_threadsafe(self.publish, change),
+            on_gap=lambda: loop.call_soon_threadsafe(self.publish_gap),
+        )
 
-    def hear(self, change: Change) -> None:
-        """Wake everyone whom the change concerns; the next to ask for the job's signal get a new one."""
-        signal = self._signals.pop(change.job, None)
-        if signal is not None:
-            signal.set()
-        if self.scheduler is not None and (change.start or change.stop):
-            self.scheduler.react(change)
+    def announce(self, connection: Connection, change: JobChange) -> None:
+        """Send a change to the other servers when the transaction commits. Call `publish` after that."""
+        self._notifications.send(connection, change)
 
-    def look_at_all(self) -> None:
-        """Let everyone look at the store: changes may have gone unheard."""
-        for job in list(self._signals):
-            self.hear(Change(job))
-        if self.scheduler is not None:
-            self.scheduler.look_at_all()
+    def publish(self, change: JobChange) -> None:
+        """Wake everyone on this server whom the change concerns."""
+        for watch in self._watches.get(change.job_key, ()):
+            watch.notify()
+        if change.start or change.stop:
+            for subscriber in self._subscribers:
+                subscriber.on_change(change)
+
+    def publish_gap(self) -> None:
+        """Wake everyone, because changes may have been missed."""
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.notify()
+        for subscriber in self._subscribers:
+            subscriber.on_gap()
 
     def close(self) -> None:
-        """Wake everyone, for the last time."""
+        """Wake everyone for the last time."""
         self.closed = True
-        self.look_at_all()
+        self.publish_gap()
+
+    @contextmanager
+    def watching(self, job_key: int) -> Iterator[JobWatch]:
+        """Watch a job within the context."""
+        watch = JobWatch()
+        self._watches[job_key].add(watch)
+        try:
+            yield watch
+        finally:
+            self._watches[job_key].discard(watch)
+            if not self._watches[job_key]:
+                del self._watches[job_key]
+
+    @contextmanager
+    def subscribed(self, subscriber: Subscriber) -> Iterator[None]:
+        """Deliver changes to a subscriber within the context."""
+        self._subscribers.append(subscriber)
+        try:
+            yield
+        finally:
+            self._subscribers.remove(subscriber)

@@ -1,84 +1,124 @@
-"""resume_from: a new job's spec that begins with the weights of a job or a model that is there."""
+"""Warm starts: a new job that starts from the weights of an earlier job or model."""
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 
-from gradwire_engine.spec.resolve import network, resolve
+from gradwire_engine.spec.resolve import linear_layers, network, resolve
 from gradwire_proto.v1.spec_pb2 import Initialization, JobSpec, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_server.errors import ServiceError, failed_precondition, invalid_argument
-from gradwire_server.jobs.commands import Jobs
-from gradwire_server.models.registry import Models
+from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_server.errors import CannotStartFromError, invalid_field
+from gradwire_server.jobs.events import has_ended, state_name
+from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.models.registry import ModelRegistry
+from gradwire_server.principal import Principal
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.checkpoint_store import Checkpoints
+from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 
-class Resumption:
-    """Finds the weights that a job goes on from."""
+@dataclass(frozen=True)
+class _Start:
+    """Where a job starts: the field that says so, the resource it names, and its model, weights and epochs."""
 
-    def __init__(self, jobs: Jobs, models: Models, checkpoints: Checkpoints, blobs: BlobStore) -> None:
-        self._jobs = jobs
-        self._models = models
-        self._checkpoints = checkpoints
-        self._blobs = blobs
+    field: str
+    source: str
+    metadata: dict[str, str]
+    model: ModelSpec
+    weights: TensorRef
+    initial_epoch: int
 
-    async def spec_from(self, source: str, spec: JobSpec) -> JobSpec:
-        """Return a copy of `spec` that starts from the source, "jobs/{id}" or "models/{id}"."""
-        if source.startswith("models/"):
-            model = await self._models.find(source)
-            return _starting_from(source, spec, model.spec, model.weights, epochs_done=0)
-        if not source.startswith("jobs/"):
-            raise invalid_argument([("resume_from", f"must be jobs/... or models/..., got {source[:80]!r}")])
-        job = await self._jobs.find(source)
-        if not job.ended:
-            message = f"names {source}, which has not ended: pause and resume it, or cancel it first"
-            raise _cannot_resume(message)
-        if job.message.model:
-            model = await self._models.find(job.message.model)
-            return _starting_from(source, spec, model.spec, model.weights, model.last_epoch.epoch)
-        point = await asyncio.to_thread(self._checkpoints.newest, job.id)
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Finds the weights that a job starts from."""
+
+    jobs: JobQueries
+    models: ModelRegistry
+    checkpoints: CheckpointStore
+    blobs: BlobStore
+
+    async def apply(self, principal: Principal, requested: Job) -> Job:
+        """Return a new job with the fields that a client may set, and with the weights that start_from names.
+
+        Raises:
+            NotFoundError: The job or model does not exist.
+            CannotStartFromError: It has no weights yet, or different layers.
+            InvalidFieldsError: The job to continue already has as many epochs as requested.
+        """
+        job = Job(spec=requested.spec, labels=requested.labels)
+        kind = requested.WhichOneof("start_from")
+        if kind == "continue_job":
+            start = await self._continued_job(principal, requested.continue_job)
+            job.continue_job = requested.continue_job
+        elif kind == "initial_model":
+            start = await self._initial_model(principal, requested.initial_model)
+            job.initial_model = requested.initial_model
+        else:
+            return job
+        job.spec.CopyFrom(_starting_from(start, requested.spec))
+        job.initial_epoch = start.initial_epoch
+        return job
+
+    async def _initial_model(self, principal: Principal, model_name: str) -> _Start:
+        model = await self.models.get(principal, model_name)
+        return _Start(
+            "job.initial_model", model_name, {"model": model_name}, model.spec, model.weights, initial_epoch=0
+        )
+
+    async def _continued_job(self, principal: Principal, job_name: str) -> _Start:
+        field = "job.continue_job"
+        record = await self.jobs.get(principal, job_name)
+        spec = record.job.spec
+        if not has_ended(record.job):
+            text = (
+                f"job {job_name!r} has not ended ({state_name(record.job)}). "
+                "Wait for it, or pause and resume it, or cancel it first"
+            )
+            raise CannotStartFromError(field, text, field=field, job=job_name)
+        if record.job.model:
+            model = await self.models.get(principal, record.job.model)
+            return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.last_epoch.epoch)
+        point = await asyncio.to_thread(self.checkpoints.newest, record.job_key)
         if point is None:
-            raise _cannot_resume(f"names {source}, which ended before its first checkpoint: create it anew")
-        digest = hashlib.sha256(point.weights).hexdigest()
-        await asyncio.to_thread(self._blobs.put, digest, point.weights)
-        dtype, size = job.message.spec.dtype, network(job.message.spec.model).size
-        weights = TensorRef(dtype=dtype, shape=[size], sha256=digest)
-        return _starting_from(source, spec, job.message.spec.model, weights, point.epoch)
+            text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
+            raise CannotStartFromError(field, text, field=field, job=job_name)
+        sha256 = hashlib.sha256(point.weights).hexdigest()
+        await asyncio.to_thread(self.blobs.put, sha256, point.weights)
+        weights = TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256)
+        return _Start(field, job_name, {"job": job_name}, spec.model, weights, point.epoch)
 
 
-def _starting_from(source: str, spec: JobSpec, model: ModelSpec, weights: TensorRef, epochs_done: int) -> JobSpec:
-    new = JobSpec()
-    new.CopyFrom(spec)
-    new.model.CopyFrom(_resolved_model(spec))
-    given = _widths(new.model)
-    if given != _widths(model):
-        raise _cannot_resume(f"names {source}, whose layers are {_widths(model)}; those of this job are {given}")
-    if 0 < new.epochs <= epochs_done:
-        description = f"is {new.epochs}, but {source} has {epochs_done} epochs behind it: ask for more in total"
-        raise invalid_argument([("job.spec.epochs", description)])
-    new.dtype = new.dtype or weights.dtype
-    for layer in new.model.layers:
-        if layer.WhichOneof("kind") == "linear":
-            layer.linear.initialization = Initialization.INITIALIZATION_GIVEN
-    new.initial_weights.CopyFrom(weights)
-    new.epochs_done = epochs_done
-    return new
+def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
+    spec = JobSpec()
+    spec.CopyFrom(requested)
+    spec.model.CopyFrom(_resolved_model(requested))
+    if _widths(spec.model) != _widths(start.model):
+        text = (
+            f"{start.source} has layers of the widths {_widths(start.model)}, but this job has {_widths(spec.model)}. "
+            "Use the same layers"
+        )
+        raise CannotStartFromError(start.field, text, field=start.field, **start.metadata)
+    if 0 < spec.epochs <= start.initial_epoch:
+        description = (
+            f"is {spec.epochs}, but {start.source} already has {start.initial_epoch} epochs. "
+            "Set the total number of epochs, including those"
+        )
+        raise invalid_field("job.spec.epochs", description)
+    spec.dtype = spec.dtype or start.weights.dtype
+    for layer in linear_layers(spec.model):
+        layer.linear.initialization = Initialization.INITIALIZATION_GIVEN
+    spec.initial_weights.CopyFrom(start.weights)
+    return spec
 
 
 def _resolved_model(spec: JobSpec) -> ModelSpec:
-    """The model with all widths, or as it is where the spec is wrong; validation then says how."""
+    """The model with all widths. If the data is malformed, the model as it is: admission refuses the job later."""
     return resolve(spec).model if len(spec.train.inputs.shape) == 2 else spec.model
 
 
 def _widths(model: ModelSpec) -> str:
-    parts = []
-    for layer in model.layers:
-        if layer.WhichOneof("kind") == "linear":
-            parts.append(f"{layer.linear.in_features}-{layer.linear.out_features}")
-        else:
-            parts.append("relu")
-    return " ".join(parts)
-
-
-def _cannot_resume(message: str) -> ServiceError:
-    return failed_precondition("CANNOT_RESUME", "resume_from", message)
+    return " ".join(
+        f"{layer.linear.in_features}-{layer.linear.out_features}" if layer.HasField("linear") else "relu"
+        for layer in model.layers
+    )

@@ -1,4 +1,4 @@
-"""Models as files that other programs read: safetensors and ONNX."""
+"""Exports models as files for other programs: safetensors and ONNX."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import Model
 
-# Old enough for every runtime that is in use, new enough for what is written here.
+# The oldest versions that support what is written here, so that old runtimes can read the files.
 _ONNX_OPSET = 17
 _ONNX_IR = 8
 
@@ -26,28 +26,29 @@ class ModelFile:
 
 
 def safetensors_file(model: Model, weights: Array) -> ModelFile:
-    """Write "<layer>.W" and "<layer>.b"; the metadata holds the spec, so that the file stands alone."""
+    """Return tensors "<layer>.W" and "<layer>.b" as a file. Its metadata has the spec, so that it is self-contained."""
     spec = MessageToJson(model.spec, indent=None, preserving_proto_field_name=True)
-    metadata = {"gradwire.model_spec": spec, "gradwire.model": model.name, "format": "gradwire"}
+    # One entry: safetensors writes several in random order, and an interrupted download needs the same bytes again.
+    metadata = {"gradwire.model_spec": spec}
     tensors = unpacked_weights(weights, model.spec, network(model.spec))
     return ModelFile(f"{_stem(model)}.safetensors", save(tensors, metadata=metadata))
 
 
 def onnx_file(model: Model, weights: Array) -> ModelFile:
-    """Write Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs)."""
+    """Return Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs) as a file."""
     net = network(model.spec)
     parts = unpacked_weights(weights, model.spec, net)
     element = helper.np_dtype_to_tensor_dtype(weights.dtype)
     nodes = []
-    flowing = "inputs"
+    current = "inputs"
     for position, layer in enumerate(model.spec.layers):
         result = "outputs" if position == len(model.spec.layers) - 1 else f"{layer.name}.output"
-        if layer.WhichOneof("kind") == "linear":
-            arguments = [flowing, f"{layer.name}.W", f"{layer.name}.b"]
+        if layer.HasField("linear"):
+            arguments = [current, f"{layer.name}.W", f"{layer.name}.b"]
             nodes.append(helper.make_node("Gemm", arguments, [result], name=layer.name, transB=1))
         else:
-            nodes.append(helper.make_node("Relu", [flowing], [result], name=layer.name))
-        flowing = result
+            nodes.append(helper.make_node("Relu", [current], [result], name=layer.name))
+        current = result
     graph = helper.make_graph(
         nodes,
         _stem(model),

@@ -1,4 +1,4 @@
-"""Trained models: found, listed, deleted, run forward, and written as files."""
+"""The registry of trained models: finds, lists, runs, exports and deletes them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,61 +12,81 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import TensorError, from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor
-from gradwire_server.api.list_requests import Page
-from gradwire_server.errors import data_loss, invalid_argument, not_found
+from gradwire_server.errors import ModelNotFoundError, WeightsDamagedError, invalid_field
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
+from gradwire_server.principal import Principal
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.store import queries
+from gradwire_server.store import model_queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.paging import Page
 from gradwire_worker.blob_reader import BlobLostError
 
-# What Predict takes in one call.
-MOST_PREDICT_BYTES = 32 << 20
+# The maximum size of the inputs of one Predict call.
+MAX_PREDICT_BYTES = 32 << 20
+
+_EXPORTERS = {
+    ModelFormat.MODEL_FORMAT_UNSPECIFIED: safetensors_file,
+    ModelFormat.MODEL_FORMAT_SAFETENSORS: safetensors_file,
+    ModelFormat.MODEL_FORMAT_ONNX: onnx_file,
+}
 
 
-class Models:
-    """Reads models from the store and their weights from the blobs."""
+class ModelRegistry:
+    """Reads models from the database and their weights from the blob store."""
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
 
-    async def find(self, name: str) -> Model:
-        """Return the model of that name, "models/{model_id}"; NOT_FOUND where there is none."""
-        model = await self._database.read(
-            lambda connection: queries.find_model(connection, name.removeprefix("models/"))
-        )
-        if model is None or not name.startswith("models/"):
-            raise not_found(name)
+    async def get(self, _principal: Principal, model_name: str) -> Model:
+        """Return a model by its name, "models/{model_id}", or raise ModelNotFoundError."""
+        model_id = model_name.removeprefix("models/")
+        model = await self._database.read(lambda connection: model_queries.find_model(connection, model_id))
+        if model is None or not model_name.startswith("models/"):
+            raise ModelNotFoundError(model_name)
         return model
 
-    async def list(self, page: Page) -> tuple[Sequence[Model], str]:
-        """Return a page of models, and the token of the next."""
-        return await self._database.read(lambda connection: queries.list_models(connection, page))
+    async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Model], str]:
+        """Return a page of models, and the token of the next page."""
+        return await self._database.read(lambda connection: model_queries.list_models(connection, page))
 
-    async def delete(self, name: str) -> None:
-        """Delete a model."""
-        await self.find(name)
-        await self._database.write(lambda connection: queries.delete_model(connection, name.removeprefix("models/")))
+    async def delete(self, principal: Principal, model_name: str) -> None:
+        """Delete a model, or raise ModelNotFoundError."""
+        await self.get(principal, model_name)
+        model_id = model_name.removeprefix("models/")
+        await self._database.write(lambda connection: model_queries.delete_model(connection, model_id))
 
-    async def predict(self, name: str, inputs: Tensor) -> Tensor:
-        """Run the model forward on inputs of shape (rows, features)."""
-        model = await self.find(name)
+    async def predict(self, principal: Principal, model_name: str, inputs: Tensor) -> Tensor:
+        """Run a model forward.
+
+        Args:
+            principal: The caller.
+            model_name: The model.
+            inputs: Shape (rows, features).
+
+        Returns:
+            The outputs of the last layer, shape (rows, outputs).
+
+        Raises:
+            InvalidFieldsError: The inputs do not fit the model, are not finite, or are too large.
+            WeightsDamagedError: The stored weights cannot be read.
+        """
+        model = await self.get(principal, model_name)
         array = _checked_inputs(model, inputs)
         return await asyncio.to_thread(self._predict, model, array)
 
-    async def file(self, name: str, format_: ModelFormat) -> ModelFile:
-        """Return the model as a file in that format."""
-        model = await self.find(name)
-        makers = {
-            ModelFormat.MODEL_FORMAT_UNSPECIFIED: safetensors_file,
-            ModelFormat.MODEL_FORMAT_SAFETENSORS: safetensors_file,
-            ModelFormat.MODEL_FORMAT_ONNX: onnx_file,
-        }
-        if format_ not in makers:
-            names = ", ".join(ModelFormat.Name(known) for known in makers)
-            raise invalid_argument([("format", f"{format_} is none of {names}")])
-        return await asyncio.to_thread(lambda: makers[format_](model, self._weights(model)))
+    async def export(self, principal: Principal, model_name: str, format_: ModelFormat) -> ModelFile:
+        """Return a model as a file.
+
+        Raises:
+            InvalidFieldsError: The format is unknown.
+            WeightsDamagedError: The stored weights cannot be read.
+        """
+        model = await self.get(principal, model_name)
+        if format_ not in _EXPORTERS:
+            names = ", ".join(ModelFormat.Name(known) for known in _EXPORTERS)
+            raise invalid_field("format", f"must be one of {names}, got {format_}")
+        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights(model)))
 
     def _predict(self, model: Model, inputs: Array) -> Tensor:
         weights = self._weights(model)
@@ -77,20 +97,20 @@ class Models:
         try:
             return self._blobs.load(model.weights)
         except BlobLostError as error:
-            raise data_loss(f"the weights of {model.name} cannot be read: {error}") from error
+            raise WeightsDamagedError(model.name, str(error)) from error
 
 
 def _checked_inputs(model: Model, inputs: Tensor) -> Array:
-    if len(inputs.data) > MOST_PREDICT_BYTES:
-        description = f"has {len(inputs.data)} bytes, more than {MOST_PREDICT_BYTES}: send the rows in several calls"
-        raise invalid_argument([("inputs", description)])
+    if len(inputs.data) > MAX_PREDICT_BYTES:
+        description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
+        raise invalid_field("inputs", description)
     try:
         array = from_tensor(inputs)
     except TensorError as error:
-        raise invalid_argument([("inputs", str(error))]) from error
+        raise invalid_field("inputs", str(error)) from error
     features = network(model.spec).in_features
     if array.ndim != 2 or array.shape[1] != features:
-        raise invalid_argument([("inputs", f"must have shape (rows, {features}), got {array.shape}")])
+        raise invalid_field("inputs", f"must have shape (rows, {features}), got {array.shape}")
     if not np.all(np.isfinite(array)):
-        raise invalid_argument([("inputs", "must be finite, but hold NaN or an infinity")])
+        raise invalid_field("inputs", "must be finite, but contains NaN or an infinity")
     return array

@@ -1,185 +1,224 @@
-"""One attempt of a job: from a free worker to the attempt's last event."""
+"""One attempt of a job: from a free worker to the last event of the attempt."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Coroutine
+from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
+from typing import Any
 
 from gradwire_engine.spec.resolve import references
-from gradwire_server.errors import DISK_FULL
-from gradwire_server.jobs import events as joblog
-from gradwire_server.jobs.commands import MOST_WORKERS_LOST, AttemptOverError, Jobs
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_server.errors import UnavailableError
+from gradwire_server.jobs.attempt_records import MAX_WORKERS_LOST, AttemptOverError, AttemptRecords
+from gradwire_server.jobs.events import has_ended, state_name, warning
 from gradwire_server.scheduling.lease import LeaseLostError
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.checkpoint_store import Checkpoints
-from gradwire_server.storage.disk_space import Room
-from gradwire_server.store.queries import JobRow
-from gradwire_server.workers.ray_cluster import Pool, Runner, Worker, WorkerLostError
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.disk_space import DiskSpace, wait_for_space
+from gradwire_server.store.job_queries import JobRecord
+from gradwire_server.workers.handle import DeviceKind, WorkerHandle, WorkerLostError
+from gradwire_server.workers.pool import WorkerPool
 from gradwire_worker.messages import Assignment, Report
 
 _log = logging.getLogger(__name__)
 
-# How long a poll waits for something to report before it is asked again.
+# How long a poll waits for a report.
 _POLL_SECONDS = 20.0
-# A job whose worker died once goes on at once; after that it waits a second, then twice as long each time.
-_MOST_BACKOFF_SECONDS = 30.0
+# A job that lost its worker once continues immediately. After that it waits for a second, then twice as long each time.
+_MAX_BACKOFF_SECONDS = 30.0
 
 
-class _Fate(Enum):
+class WorkerFate(Enum):
     """What becomes of a worker after an attempt."""
 
+    # It is healthy and waits for the next attempt.
     RELEASE = auto()
+    # It is dead or cannot be trusted, and is killed.
     DISCARD = auto()
-    # It works on, for the next server.
+    # It continues, and the next server that schedules takes it over.
     LEAVE = auto()
 
 
-@dataclass
-class _Returned:
-    """The worker's fate, until it is known otherwise."""
-
-    fate: _Fate = _Fate.DISCARD
-
-
 class Attempts:
-    """Runs attempts on workers and stores what they report, as long as this server schedules."""
+    """Runs attempts on workers and stores what they report, while this server schedules."""
 
-    def __init__(self, jobs: Jobs, runner: Runner, blobs: BlobStore, checkpoints: Checkpoints, room: Room) -> None:
-        self._jobs = jobs
-        self._room = room
-        self._runner = runner
+    def __init__(
+        self,
+        records: AttemptRecords,
+        pool: WorkerPool,
+        blobs: BlobStore,
+        checkpoints: CheckpointStore,
+        disk_space: DiskSpace,
+    ) -> None:
+        self._records = records
+        self._pool = pool
         self._blobs = blobs
         self._checkpoints = checkpoints
-        self._when_over: _Fate | None = None
+        self._disk_space = disk_space
+        # What becomes of all workers, when this server stops scheduling.
+        self._final_fate: WorkerFate | None = None
 
     def end(self, *, leave_workers: bool) -> None:
-        """Say, before they are cancelled, that attempts end because this server's scheduling does.
+        """Declare that attempts are cancelled from now on because this server stops scheduling.
 
-        leave_workers: let the workers go on, for the next server.
+        Args:
+            leave_workers: Whether workers continue for the next server.
         """
-        self._when_over = _Fate.LEAVE if leave_workers else _Fate.DISCARD
+        self._final_fate = WorkerFate.LEAVE if leave_workers else WorkerFate.DISCARD
 
-    async def run(self, queued: JobRow, pool: Pool) -> None:
-        """Run the next attempt of a queued job to its end, whatever that is. Cancelling this stops the worker."""
+    async def run(self, queued: JobRecord, device: DeviceKind) -> None:
+        """Run the next attempt of a queued job to its end, whatever that is. Cancel this to stop the attempt.
+
+        Raises:
+            WorkerLostError: No worker can be created.
+        """
         if queued.workers_lost > 1:
-            await asyncio.sleep(min(_MOST_BACKOFF_SECONDS, 2.0 ** (queued.workers_lost - 2)))
-        worker = await self._runner.acquire(pool)
-        with self._returning(worker) as returned:
-            returned.fate = _Fate.RELEASE  # The worker has not seen the job yet.
-            starting = asyncio.ensure_future(self._jobs.start_attempt(queued.id))
-            try:
-                row = await asyncio.shield(starting)
-            except AttemptOverError:
-                return  # The job was stopped while it waited.
-            except asyncio.CancelledError:
-                with suppress(AttemptOverError):
-                    await self._jobs.requeue(queued.id, (await starting).message.attempt)
-                raise
-            returned.fate = _Fate.DISCARD
-            returned.fate = await self._guard(worker, row, self._start_and_follow)
+            await asyncio.sleep(min(_MAX_BACKOFF_SECONDS, 2.0 ** (queued.workers_lost - 2)))
+        worker = await self._pool.acquire(device)
+        await self._finish(worker, queued, self._start_and_follow(worker, queued))
 
-    async def take_over(self, row: JobRow, worker: Worker) -> None:
-        """Go on with an attempt that another server has started, from the last report that it has stored."""
-        with self._returning(worker) as returned:
-            returned.fate = await self._guard(worker, row, self._follow)
+    async def take_over(self, record: JobRecord, worker: WorkerHandle) -> None:
+        """Follow an attempt that another server started, after the last report that is stored."""
+        await self._finish(worker, record, self._follow_to_end(worker, record, self._follow(worker, record)))
 
-    @contextmanager
-    def _returning(self, worker: Worker) -> Iterator[_Returned]:
-        """Give the worker back at the end, if it is healthy; or leave it to the server that has the lease now."""
-        returned = _Returned()
+    async def _finish(self, worker: WorkerHandle, record: JobRecord, attempt: Coroutine[Any, Any, WorkerFate]) -> None:
+        """Wait for the end of an attempt, and do with the worker what it says."""
+        fate = WorkerFate.DISCARD
         try:
-            yield returned
+            fate = await attempt
         except LeaseLostError:
-            returned.fate = _Fate.LEAVE
+            fate = WorkerFate.LEAVE
+        except UnavailableError as error:
+            _log.error("cannot record the attempt of %s, which starts again later: %s", record.job.name, error)
         finally:
-            match self._when_over or returned.fate:
-                case _Fate.RELEASE:
-                    self._runner.release(worker)
-                case _Fate.DISCARD:
-                    self._runner.discard(worker)
+            match self._final_fate or fate:
+                case WorkerFate.RELEASE:
+                    self._pool.release(worker)
+                case WorkerFate.DISCARD:
+                    self._pool.discard(worker)
 
-    async def _start_and_follow(self, worker: Worker, row: JobRow) -> None:
-        spec = row.message.spec
-        resume = await asyncio.to_thread(self._checkpoints.newest, row.id)
-        assignment = Assignment(
-            row.message.name, row.message.attempt, spec.SerializeToString(), row.classification, self._blobs.url, resume
-        )
-        await self._runner.start(worker, assignment, list(references(spec).values()))
-        await self._follow(worker, row)
-
-    async def _guard(self, worker: Worker, row: JobRow, follow: Callable[[Worker, JobRow], Awaitable[None]]) -> _Fate:
-        """Follow an attempt to its end, whatever that is; what to do with the worker then."""
-        job, attempt = row.message.name, row.message.attempt
+    async def _start_and_follow(self, worker: WorkerHandle, queued: JobRecord) -> WorkerFate:
+        """Start the next attempt of a queued job and follow it to its end."""
+        starting = asyncio.ensure_future(wait_for_space(lambda _waited: self._records.start_attempt(queued.job_key)))
         try:
-            await follow(worker, row)
-        except WorkerLostError as error:
-            _log.warning("%s lost its worker in attempt %d: %s", job, attempt, error)
-            # Only where it will be read: asking for it takes time, in which the job could go on.
-            last_words = await self._runner.last_words(worker) if row.workers_lost + 1 == MOST_WORKERS_LOST else ""
-            with suppress(AttemptOverError):
-                await self._jobs.worker_lost(row.id, attempt, str(error), last_words)
-            return _Fate.DISCARD
+            record = await asyncio.shield(starting)
         except AttemptOverError:
-            return await self._stop(worker, row)
+            return WorkerFate.RELEASE  # The job was stopped while it waited.
         except asyncio.CancelledError:
-            if self._when_over is not None:
-                raise
-            fate = await self._stop(worker, row)
             with suppress(AttemptOverError):
-                # A request to stop may come late, after one to go on.
-                await self._jobs.requeue(row.id, attempt)
-            return fate
-        except LeaseLostError:
-            raise
-        except Exception as error:
-            # The last line of defence: whatever it is, the job must end and say so.
-            _log.exception("attempt %d of %s broke off", attempt, job)
-            message = f"the server failed while it followed the job: {type(error).__name__}: {error}"
-            await self._jobs.fail(row.id, attempt, "SERVER_ERROR", message)
-            return _Fate.DISCARD
-        return _Fate.RELEASE
+                attempt = (await starting).job.attempt
+                await wait_for_space(lambda _waited: self._records.requeue(queued.job_key, attempt))
+            return WorkerFate.RELEASE  # The worker never saw the job.
+        _log.info("%s: attempt %d starts on worker %s", record.job.name, record.job.attempt, worker.name)
+        return await self._follow_to_end(worker, record, self._assign_and_follow(worker, record))
 
-    async def _follow(self, worker: Worker, row: JobRow) -> None:
-        job, attempt = row.message.name, row.message.attempt
-        acknowledged = row.reported
+    async def _follow_to_end(
+        self, worker: WorkerHandle, record: JobRecord, follow: Coroutine[Any, Any, None]
+    ) -> WorkerFate:
+        """Wait for the end of an attempt and record it, whatever it is. Returns what becomes of the worker."""
+        try:
+            await follow
+        except WorkerLostError as error:
+            await self._record_lost_worker(worker, record, error)
+            return WorkerFate.DISCARD
+        except AttemptOverError:
+            return await self._stop(worker, record)
+        except asyncio.CancelledError:
+            if self._final_fate is not None:
+                return self._final_fate
+            return await self._stop_and_requeue(worker, record)
+        except (LeaseLostError, UnavailableError):
+            raise
+        except Exception as error:  # The last resort: the job must end and say why.
+            _log.exception("attempt %d of %s failed in the server", record.job.attempt, record.job.name)
+            text = f"the server failed while it followed the job: {type(error).__name__}: {error}"
+            await self._record_failure(record, text)
+            return WorkerFate.DISCARD
+        return WorkerFate.RELEASE
+
+    async def _assign_and_follow(self, worker: WorkerHandle, record: JobRecord) -> None:
+        job = record.job
+        assignment = Assignment(
+            job=job.name,
+            attempt=job.attempt,
+            spec=job.spec.SerializeToString(),
+            initial_epoch=job.initial_epoch,
+            classification=record.classification,
+            blobs=self._blobs.url,
+            resume=await asyncio.to_thread(self._checkpoints.newest, record.job_key),
+        )
+        await worker.start(assignment, list(references(job.spec).values()), self._blobs)
+        await self._follow(worker, record)
+
+    async def _follow(self, worker: WorkerHandle, record: JobRecord) -> None:
+        """Poll the worker and store its reports until the job has ended. Reports are acknowledged after that."""
+        job, acknowledged = record.job, record.last_report
         ended = False
         while not ended:
-            reports = await self._runner.poll(worker, job, attempt, acknowledged, _POLL_SECONDS)
+            reports = await worker.poll(job.name, job.attempt, acknowledged, _POLL_SECONDS)
             if reports:
-                ended = await self._room.for_running_work(partial(self._store, row, reports))
+                ended = await wait_for_space(partial(self._store, record, reports))
                 acknowledged = reports[-1].sequence
             else:
-                # Whoever wanted it to stop may have gone unheard.
-                await self._jobs.check_attempt(row.id, attempt)
+                # The request to stop the attempt may have been missed.
+                await self._records.check_current(record.job_key, job.attempt)
 
-    async def _store(self, row: JobRow, reports: list[Report], waited: float) -> bool:
-        """Store reports, their weights first; whether the job has ended with them.
+    async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
+        """Store reports, their weights first. Returns whether the job has ended.
 
-        waited: the seconds for which there was no room for them.
+        Args:
+            record: The job.
+            reports: What its worker reported.
+            waited: How long the reports have waited for disk space, in seconds.
         """
-        events = [report.message() for report in reports]
+        self._disk_space.require_for_running_work()
+        events = [report.to_event() for report in reports]
         for event, report in zip(events, reports, strict=True):
             if report.weights is None:
                 continue
-            if event.checkpoint.epoch == row.message.spec.epochs:
+            if event.checkpoint.epoch == record.job.spec.epochs:
                 await asyncio.to_thread(self._blobs.put, event.checkpoint.weights.sha256, report.weights)
             else:
-                await asyncio.to_thread(self._checkpoints.save, row.id, event.checkpoint, report.weights)
+                await asyncio.to_thread(self._checkpoints.save, record.job_key, event.checkpoint, report.weights)
         if waited:
-            message = f"the server's disk was full: nothing could be stored for {waited:.0f} s"
-            events.insert(0, joblog.warning(DISK_FULL, message))
-        stored = await self._jobs.record(row.id, row.message.attempt, events, reports[-1].sequence)
-        if stored.message.model:
-            await asyncio.to_thread(self._checkpoints.drop, row.id)
-        return stored.ended
+            text = f"the disk of the server was full. The job waited for {waited:.0f} s"
+            events.insert(0, warning(JobWarningReason.JOB_WARNING_REASON_DISK_FULL, text))
+        stored = await self._records.record_reports(
+            record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
+        )
+        if stored.job.model:
+            await asyncio.to_thread(self._checkpoints.delete_all, record.job_key)
+        if has_ended(stored.job):
+            _log.info("%s: %s", stored.job.name, state_name(stored.job))
+        return has_ended(stored.job)
 
-    async def _stop(self, worker: Worker, row: JobRow) -> _Fate:
+    async def _record_lost_worker(self, worker: WorkerHandle, record: JobRecord, error: WorkerLostError) -> None:
+        _log.warning("%s lost its worker in attempt %d: %s", record.job.name, record.job.attempt, error)
+        # Read the log only if it will be shown, because the job waits meanwhile.
+        log = await worker.log_tail() if record.workers_lost + 1 == MAX_WORKERS_LOST else ""
+        with suppress(AttemptOverError):
+            await wait_for_space(
+                lambda _waited: self._records.worker_lost(record.job_key, record.job.attempt, str(error), log)
+            )
+
+    async def _record_failure(self, record: JobRecord, text: str) -> None:
+        reason = JobErrorReason.JOB_ERROR_REASON_SERVER_ERROR
+        with suppress(AttemptOverError):
+            await wait_for_space(lambda _waited: self._records.fail(record.job_key, record.job.attempt, reason, text))
+
+    async def _stop_and_requeue(self, worker: WorkerHandle, record: JobRecord) -> WorkerFate:
+        """Stop an attempt on request. If the job was resumed in the meantime, it is still active: put it back."""
+        fate = await self._stop(worker, record)
+        with suppress(AttemptOverError):
+            await wait_for_space(lambda _waited: self._records.requeue(record.job_key, record.job.attempt))
+        return fate
+
+    async def _stop(self, worker: WorkerHandle, record: JobRecord) -> WorkerFate:
         try:
-            await self._runner.stop(worker, row.message.name, row.message.attempt)
+            await worker.stop(record.job.name, record.job.attempt)
         except (WorkerLostError, TimeoutError) as error:
-            _log.warning("%s did not stop: %s", worker.name, error)
-            return _Fate.DISCARD
-        return _Fate.RELEASE
+            _log.warning("killing worker %s, which did not stop: %s", worker.name, error)
+            return WorkerFate.DISCARD
+        return WorkerFate.RELEASE

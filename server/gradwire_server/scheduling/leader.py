@@ -1,100 +1,99 @@
-"""Who leads, schedules: the server that holds the lease. One that gets it goes on with what the one before has left."""
+"""Leadership: the server that holds the lease schedules, and continues the work of the last holder."""
 
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from gradwire_server.errors import ServiceError
-from gradwire_server.jobs.commands import Jobs
-from gradwire_server.jobs.notifier import Changes
+from gradwire_server.errors import DomainError
+from gradwire_server.jobs.attempt_records import AttemptRecords
+from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.lease import Lease, LeaseLostError
 from gradwire_server.scheduling.loop import Scheduler
-from gradwire_server.storage.garbage_collector import Collector
-from gradwire_server.workers.ray_cluster import Runner, WorkerLostError
+from gradwire_server.storage.disk_space import wait_for_space
+from gradwire_server.storage.garbage_collector import GarbageCollector
+from gradwire_server.workers.handle import WorkerLostError
+from gradwire_server.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
-# How long a server waits that could not take over, because the database is away for instance.
+# How long a server waits after it failed to lead, for example because the database does not respond.
 _RETRY_SECONDS = 1.0
 
 
+@dataclass(frozen=True)
 class Leader:
-    """Waits for the lease, schedules while it is held, and waits again."""
+    """Waits for the lease, schedules while this server holds it, and waits again.
 
-    def __init__(
-        self,
-        lease: Lease,
-        jobs: Jobs,
-        runner: Runner,
-        changes: Changes,
-        collector: Collector,
-        make_attempts: Callable[[], Attempts],
-    ) -> None:
-        self._lease = lease
-        self._jobs = jobs
-        self._runner = runner
-        self._changes = changes
-        self._collector = collector
-        self._make_attempts = make_attempts
-        # Set once jobs that are submitted here will run: elsewhere, or here, where workers are warm then.
-        self.ready = asyncio.Event()
+    Attributes:
+        leave_workers: Whether workers continue for the next server when this one stops scheduling.
+        new_attempts: Creates the object that runs attempts, for each time that this server leads.
+        ready: Set as soon as submitted jobs will run: another server schedules, or this one does and has a warm worker.
+    """
+
+    lease: Lease
+    records: AttemptRecords
+    pool: WorkerPool
+    notifier: JobNotifier
+    garbage_collector: GarbageCollector
+    leave_workers: bool
+    new_attempts: Callable[[], Attempts]
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Lead whenever nobody else does, until cancelled; then hand over."""
+        """Lead whenever no other server does, until cancelled."""
         while True:
             try:
-                await self._wait_for_turn()
+                await self._wait_for_lease()
                 await self._lead()
             except* LeaseLostError as lost:
-                _log.warning("this server does not schedule any more: %s", lost.exceptions[0])
-            except* ServiceError as away:
-                _log.warning("this server cannot schedule: %s", away.exceptions[0])
+                _log.warning("this server no longer schedules: %s", lost.exceptions[0])
+            except* DomainError as failed:
+                _log.warning("this server cannot schedule: %s", failed.exceptions[0])
                 await asyncio.sleep(_RETRY_SECONDS)
             finally:
-                await self._lease.give_back()
+                await self.lease.release()
 
-    async def _wait_for_turn(self) -> None:
-        if not await self._lease.try_take():
-            _log.info("%s schedules; this server serves, and waits for its turn", await self._lease.holder())
+    async def _wait_for_lease(self) -> None:
+        if not await self.lease.try_acquire():
+            _log.info("%s schedules. This server answers calls and waits for the lease", await self.lease.holder())
             self.ready.set()
-            await self._lease.take()
+            await self.lease.acquire()
 
     async def _lead(self) -> None:
-        attempts = self._make_attempts()
-        scheduler = Scheduler(self._jobs, self._runner, attempts)
-        leave_workers = self._runner.outlives_server
+        attempts = self.new_attempts()
+        scheduler = Scheduler(self.records, self.pool, attempts)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._lease.keep())
+                tasks.create_task(self.lease.keep_renewing())
                 await self._take_over(scheduler)
-                await self._runner.warm_up()
-                self._changes.scheduler = scheduler
-                self.ready.set()
-                tasks.create_task(self._runner.tend())
-                tasks.create_task(self._collector.run())
-                tasks.create_task(scheduler.run())
+                await self.pool.warm_up()
+                with self.notifier.subscribed(scheduler):
+                    self.ready.set()
+                    tasks.create_task(self.pool.keep_alive())
+                    tasks.create_task(self.garbage_collector.run())
+                    await scheduler.run()
         finally:
-            self._changes.scheduler = None
-            attempts.end(leave_workers=leave_workers)
+            attempts.end(leave_workers=self.leave_workers)
             await scheduler.close()
-            self._runner.forget()
+            self.pool.forget()
 
     async def _take_over(self, scheduler: Scheduler) -> None:
-        """Follow the attempts whose workers live; other ones begin anew."""
-        workers = await self._runner.find_running()
+        """Follow the attempts whose workers still run, and put the other active jobs back into the queue."""
+        workers = await self.pool.adopt_workers()
         followed = set()
-        for row in await self._jobs.unfinished():
-            worker = workers.pop((row.message.name, row.message.attempt), None)
+        for record in await self.records.active():
+            worker = workers.pop((record.job.name, record.job.attempt), None)
             if worker is not None:
-                _log.info("%s goes on in attempt %d", row.message.name, row.message.attempt)
-                scheduler.take_over(row, worker)
-                followed.add(row.id)
-        for (job, attempt), worker in workers.items():
-            # The job was cancelled or paused, or its end was stored just before the earlier server went.
+                _log.info("%s continues in attempt %d", record.job.name, record.job.attempt)
+                scheduler.take_over(record, worker)
+                followed.add(record.job_key)
+        for (job_name, attempt), worker in workers.items():
+            # The job was cancelled or paused, or it ended just before the earlier server did.
             try:
-                await self._runner.stop(worker, job, attempt)
-                self._runner.release(worker)
+                await worker.stop(job_name, attempt)
+                self.pool.release(worker)
             except (WorkerLostError, TimeoutError):
-                self._runner.discard(worker)
-        await self._jobs.requeue_unfinished(but=followed)
+                self.pool.discard(worker)
+        await wait_for_space(lambda _waited: self.records.requeue_active(except_keys=followed))

@@ -1,4 +1,4 @@
-"""Bytes by digest: tensors and weights in a folder, or in an object store by fsspec. The server alone writes them."""
+"""Blobs: bytes stored under their SHA-256 digest, in a folder or an object store. Only the server writes them."""
 
 import hashlib
 import os
@@ -7,28 +7,28 @@ import tempfile
 import time
 from pathlib import Path, PurePosixPath
 
-from gradwire_server.storage.disk_space import refusing_when_full
+from gradwire_server.storage.disk_space import disk_full_errors
 from gradwire_worker.blob_reader import BlobReader
 
-# A blob that every store has, by which a worker tells whether it reaches the store.
+# A blob that every store has. A worker reads it to find out whether it can reach the store.
 _PROBE = b"gradwire blob store"
-# The file that holds the store's mark.
+# The file with the mark of the store.
 _MARK = "mark"
-# What nothing names is kept this long after it was last wanted: its job may still come.
-KEPT_SECONDS = 86_400.0
+# Unreferenced blobs are kept this long after their last use, because the job that needs them may still be created.
+RETENTION_SECONDS = 86_400.0
 
 
 class BlobStore(BlobReader):
-    """A reader that also writes: to a file in `staging` first, so that a blob appears whole or not at all.
+    """A reader that also writes: first to a file in `staging`, so that a blob appears complete or not at all.
 
-    For a store that is a folder, the staging area is in it, because a file can only be moved within a file system. It
-    is this server's alone, though others may write to the same store.
+    If the store is a folder, the staging area is inside it, because a rename is atomic only within a file system. Each
+    server has its own staging area.
     """
 
     def __init__(self, url: str, scratch: Path) -> None:
         super().__init__(url, cache=scratch / "cache")
         server = hashlib.sha256(f"{platform.node()}:{scratch.resolve()}".encode()).hexdigest()[:12]
-        # Of all servers; the one below is this server's.
+        # The staging areas of all servers.
         self._staging_root = Path(self.root, "staging") if self.is_local else scratch / "staging"
         self.staging = self._staging_root / server
         self.staging.mkdir(parents=True, exist_ok=True)
@@ -37,29 +37,29 @@ class BlobStore(BlobReader):
 
     @property
     def mark(self) -> str | None:
-        """The text by which the database knows its blob store, if it lies here."""
+        """The mark that connects this store to its database, or None in a new store."""
         path = f"{self.root}/{_MARK}"
         return str(self.fs.cat_file(path).decode()) if self.fs.exists(path) else None
 
     def set_mark(self, mark: str) -> None:
-        """Make this the blob store of the database with that mark."""
+        """Connect this store to the database with that mark."""
         self.write(f"{self.root}/{_MARK}", mark.encode())
 
     def put(self, sha256: str, data: bytes | memoryview) -> None:
-        """Store bytes whose digest is known to be right."""
+        """Store bytes whose digest was verified."""
         if not self.has(sha256):
             self.write(self.blob_path(sha256), data)
 
     def adopt(self, sha256: str, staged: Path) -> None:
-        """Move a file, complete, synced and of that digest, into the store."""
+        """Move a complete, synced and verified file into the store."""
         self._move(staged, self.blob_path(sha256))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Write a file in the store's file system: durable, and whole or not at all."""
+        """Write a file durably and atomically to the file system of the store."""
         with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
             staged = Path(file.name)
             try:
-                with refusing_when_full():
+                with disk_full_errors():
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -68,11 +68,11 @@ class BlobStore(BlobReader):
                 staged.unlink(missing_ok=True)
                 raise
 
-    def keep(self, sha256: str) -> bool:
-        """Say that a blob is wanted: it is then there for a day at least, named or not; False if it is not there."""
+    def touch(self, sha256: str) -> bool:
+        """Mark a blob as used, so that it is kept for at least another day. Returns whether it exists."""
         path = self.blob_path(sha256)
         try:
-            if self._age(path) > KEPT_SECONDS / 2:
+            if self._age(path) > RETENTION_SECONDS / 2:
                 if self.is_local:
                     os.utime(path)
                 else:
@@ -81,14 +81,14 @@ class BlobStore(BlobReader):
             return False
         return True
 
-    def old_files(self) -> list[str]:
-        """Return the files of the store and its staging area that nobody has written or wanted for a day."""
+    def unused_files(self) -> list[str]:
+        """Return the files of the store and the staging areas that were not written or used for a day."""
         staged = [str(path) for path in self._staged_files()]
-        return [path for path in {*self.fs.find(self.root), *staged} if self._is_old(path)]
+        return [path for path in {*self.fs.find(self.root), *staged} if self._is_unused(path)]
 
-    def delete_if_old(self, path: str) -> bool:
-        """Delete a file, unless it has been wanted meanwhile."""
-        if not self._is_old(path):
+    def delete_if_unused(self, path: str) -> bool:
+        """Delete a file unless it was used in the meantime. Returns whether it was deleted."""
+        if not self._is_unused(path):
             return False
         if self.is_staged(path):
             Path(path).unlink()
@@ -97,20 +97,20 @@ class BlobStore(BlobReader):
         return True
 
     def is_staged(self, path: str) -> bool:
-        """Whether the file is one that was not finished."""
+        """Whether the file is in a staging area, and so was never completed."""
         return Path(path).is_relative_to(self._staging_root)
 
     def is_blob(self, path: str) -> bool:
-        """Whether the file is a tensor or weights, and none that the store itself needs."""
+        """Whether the file is a blob that a client or a job stored."""
         sha256 = PurePosixPath(path).name
         return path == self.blob_path(sha256) and sha256 != self.probe
 
     def _staged_files(self) -> list[Path]:
         return [path for path in self._staging_root.rglob("*") if path.is_file()]
 
-    def _is_old(self, path: str) -> bool:
+    def _is_unused(self, path: str) -> bool:
         try:
-            return self._age(path) > KEPT_SECONDS
+            return self._age(path) > RETENTION_SECONDS
         except FileNotFoundError:
             return False
 
@@ -120,7 +120,7 @@ class BlobStore(BlobReader):
         return time.time() - self.fs.modified(path).timestamp()
 
     def _move(self, staged: Path, path: str) -> None:
-        with refusing_when_full():
+        with disk_full_errors():
             if not self.is_local:
                 self.fs.put_file(str(staged), path)
                 staged.unlink()
@@ -132,7 +132,7 @@ class BlobStore(BlobReader):
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder durable."""
+    """Make renames in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

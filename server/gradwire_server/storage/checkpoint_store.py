@@ -1,4 +1,4 @@
-"""Checkpoints of jobs that have not succeeded: where an attempt begins that follows another one."""
+"""Checkpoints of jobs that have not succeeded: where the next attempt of a job starts."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -7,45 +7,45 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_worker.messages import ResumePoint
 
-# The newest, and the one before in case the newest is damaged.
-KEPT = 2
+# The newest checkpoint, and the one before it in case the newest is damaged.
+CHECKPOINTS_PER_JOB = 2
 
 
-class Checkpoints:
-    """A folder for each job in the blob store; a file's name is its epoch and the digest of its bytes."""
+class CheckpointStore:
+    """A folder for each job in the blob store. The name of a file is its epoch and the digest of its bytes."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
 
-    def save(self, job: int, checkpoint: Checkpoint, weights: bytes) -> None:
-        """Keep the weights after an epoch, and drop what is older than needed."""
-        self._blobs.write(f"{self._folder(job)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}", weights)
-        for path in self._files(job)[KEPT:]:
+    def save(self, job_key: int, checkpoint: Checkpoint, weights: bytes) -> None:
+        """Store the weights after an epoch, and delete older checkpoints that are no longer needed."""
+        self._blobs.write(f"{self._folder(job_key)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}", weights)
+        for path in self._files(job_key)[CHECKPOINTS_PER_JOB:]:
             self._blobs.fs.rm_file(path)
 
-    def newest(self, job: int) -> ResumePoint | None:
-        """Return the newest checkpoint whose bytes have their digest, or None."""
-        for path in self._files(job):
+    def newest(self, job_key: int) -> ResumePoint | None:
+        """Return the newest checkpoint whose bytes match their digest, or None."""
+        for path in self._files(job_key):
             epoch, _, sha256 = PurePosixPath(path).name.partition("-")
             weights = self._blobs.fs.cat_file(path)
             if hashlib.sha256(weights).hexdigest() == sha256:
                 return ResumePoint(int(epoch), weights)
         return None
 
-    def drop(self, job: int) -> None:
-        """Delete all of a job's checkpoints."""
-        if self._blobs.fs.exists(self._folder(job)):
-            self._blobs.fs.rm(self._folder(job), recursive=True)
+    def delete_all(self, job_key: int) -> None:
+        """Delete all checkpoints of a job."""
+        if self._blobs.fs.exists(self._folder(job_key)):
+            self._blobs.fs.rm(self._folder(job_key), recursive=True)
 
-    def job_of(self, path: str) -> int | None:
-        """Return the number of the job whose checkpoint the file is, or None."""
+    def job_key_of(self, path: str) -> int | None:
+        """Return the key of the job that a checkpoint file belongs to, or None if the file is no checkpoint."""
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 
-    def _folder(self, job: int) -> str:
-        return f"{self._blobs.root}/checkpoints/{job}"
+    def _folder(self, job_key: int) -> str:
+        return f"{self._blobs.root}/checkpoints/{job_key}"
 
-    def _files(self, job: int) -> list[str]:
-        """Newest first."""
-        folder = self._folder(job)
+    def _files(self, job_key: int) -> list[str]:
+        """The files of a job, newest first."""
+        folder = self._folder(job_key)
         return sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []

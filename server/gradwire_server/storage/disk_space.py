@@ -1,6 +1,6 @@
-"""Room on the server's disk: before there is none left, new work is refused, and running work waits.
+"""Disk space: before a disk is full, new work is refused and running jobs wait.
 
-What is kept free is for that which makes room: ending and deleting jobs.
+The reserve lets jobs end and be deleted when the disk is full.
 """
 
 import asyncio
@@ -13,72 +13,73 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from gradwire_server.errors import DISK_FULL, ServiceError, disk_full
+from gradwire_server.errors import DiskFullError
 
 _log = logging.getLogger(__name__)
 
-# Running work waits when a disk has less than this left, or this share of it; new work needs twice as much.
-_RESERVED_BYTES = 64 << 20
-_RESERVED_SHARE = 0.05
-# How often work that waits looks whether there is room.
-_LOOK_SECONDS = 1.0
+# Running jobs wait when less than this is free, in bytes or as a share of the disk, whichever is smaller. New work
+# requires twice as much.
+_RESERVE_BYTES = 64 << 20
+_RESERVE_SHARE = 0.05
+# How often waiting work checks for free space.
+_CHECK_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
-class Room:
-    """The room on the disks that hold some folders."""
+class DiskSpace:
+    """The free space of the disks that hold some folders."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
 
-    def refuse_new_work(self, more_bytes: int = 0) -> None:
-        """RESOURCE_EXHAUSTED unless there is room for new work, of so many bytes."""
-        self._need(2, more_bytes)
+    def require_for_new_work(self, size: int = 0) -> None:
+        """Check that there is space for new work.
 
-    async def for_running_work(self, write: Callable[[float], Awaitable[T]]) -> T:
-        """Write something for a job that runs, as soon as there is room; `write` is given the seconds of the wait."""
+        Args:
+            size: How much the work will write, in bytes.
 
-        async def write_if_there_is_room(waited: float) -> T:
-            self._need(1)
-            return await write(waited)
+        Raises:
+            DiskFullError: There is not enough space.
+        """
+        self._require(2, size)
 
-        return await when_there_is_room(write_if_there_is_room)
+    def require_for_running_work(self) -> None:
+        """Raise DiskFullError unless there is space for what running jobs write."""
+        self._require(1, 0)
 
-    def _need(self, reserves: int, more_bytes: int = 0) -> None:
+    def _require(self, reserves: int, size: int) -> None:
         for folder in self._folders:
             disk = os.statvfs(folder)
-            free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-            if free < reserves * min(_RESERVED_BYTES, int(size * _RESERVED_SHARE)) + more_bytes:
-                raise _full(f"the server's disk has only {free >> 20} MiB left")
+            free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+            if free < reserves * min(_RESERVE_BYTES, int(total * _RESERVE_SHARE)) + size:
+                raise DiskFullError(f"the disk of the server has only {free >> 20} MiB left")
 
 
-async def when_there_is_room(write: Callable[[float], Awaitable[T]]) -> T:
-    """Try a write until the disk is not full any more; it is given the seconds that it has waited."""
+async def wait_for_space(write: Callable[[float], Awaitable[T]]) -> T:
+    """Call `write` until it does not raise DiskFullError, and return its result.
+
+    Args:
+        write: Receives the time in seconds that it has waited so far.
+    """
     began = time.monotonic()
     waited = 0.0
     while True:
         try:
             return await write(waited)
-        except ServiceError as error:
-            if error.reason != DISK_FULL:
-                raise
+        except DiskFullError as error:
             if not waited:
-                _log.warning("running jobs wait for room: %s", error)
-        await asyncio.sleep(_LOOK_SECONDS)
+                _log.warning("running jobs wait for disk space: %s", error)
+        await asyncio.sleep(_CHECK_SECONDS)
         waited = time.monotonic() - began
 
 
 @contextmanager
-def refusing_when_full() -> Iterator[None]:
-    """Turn a full disk into the error that clients understand."""
+def disk_full_errors() -> Iterator[None]:
+    """Turn the operating system's error for a full disk into a DiskFullError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full("the server's disk is full") from error
+            raise DiskFullError("the disk of the server is full") from error
         raise
-
-
-def _full(what: str) -> ServiceError:
-    return disk_full(f"{what}: make room there, or try again later")

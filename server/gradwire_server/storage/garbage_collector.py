@@ -1,4 +1,4 @@
-"""Collects what nothing needs any more: blobs that no job or model names, broken-off uploads, forgotten checkpoints."""
+"""Deletes what nothing references: unused blobs, interrupted uploads, and checkpoints of deleted jobs."""
 
 import asyncio
 import logging
@@ -6,49 +6,49 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.checkpoint_store import Checkpoints
-from gradwire_server.store import queries
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.store import job_queries, tensor_queries
 from gradwire_server.store.database import Database
 
 _log = logging.getLogger(__name__)
 
-_SWEEP_SECONDS = 3600.0
+_INTERVAL_SECONDS = 3600.0
 
 
-class Collector:
-    """Sweeps the blob store now and then. Only the server that schedules does so."""
+class GarbageCollector:
+    """Collects garbage in the blob store. Runs only on the server that schedules."""
 
-    def __init__(self, database: Database, blobs: BlobStore, checkpoints: Checkpoints) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore) -> None:
         self._database = database
         self._blobs = blobs
         self._checkpoints = checkpoints
 
     async def run(self) -> NoReturn:
-        """Sweep until cancelled."""
+        """Collect once an hour until cancelled."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_INTERVAL_SECONDS)
             try:
-                await self.sweep()
-            except Exception:  # Whatever the blob store's library raises: the next sweep may do better.
-                _log.exception("the blob store was not swept")
+                await self.collect()
+            except Exception:  # Whatever the file system's library raises, the next run may succeed.
+                _log.exception("cannot collect garbage in the blob store")
 
-    async def sweep(self) -> int:
-        """Delete what is not needed and was not touched for a day; return how many files that were."""
-        # First the files, then what names them: what is uploaded in between is not looked at.
-        paths = await asyncio.to_thread(self._blobs.old_files)
-        named = await self._database.read(queries.named_tensors)
-        numbers = await self._database.read(queries.job_numbers)
-        unneeded = [path for path in paths if self._is_unneeded(path, named, numbers)]
-        deleted = await asyncio.to_thread(lambda: sum(map(self._blobs.delete_if_old, unneeded)))
+    async def collect(self) -> int:
+        """Delete unreferenced files that were not used for a day, and return their number."""
+        # List the files before the references: a file that is uploaded in between is not considered.
+        paths = await asyncio.to_thread(self._blobs.unused_files)
+        referenced = await self._database.read(tensor_queries.referenced_tensors)
+        job_keys = await self._database.read(job_queries.job_keys)
+        garbage = [path for path in paths if self._is_garbage(path, referenced, job_keys)]
+        deleted = await asyncio.to_thread(lambda: sum(map(self._blobs.delete_if_unused, garbage)))
         if deleted:
-            _log.info("%d files that nothing needs were deleted", deleted)
+            _log.info("deleted %d unreferenced files", deleted)
         return deleted
 
-    def _is_unneeded(self, path: str, named: set[str], numbers: set[int]) -> bool:
-        """Whether a file of that age is of no use: anything but a blob that is named, or a checkpoint of a job."""
-        job = self._checkpoints.job_of(path)
-        if job is not None:
-            return job not in numbers
+    def _is_garbage(self, path: str, referenced: set[str], job_keys: set[int]) -> bool:
+        """Whether an unused file is neither a referenced blob nor a checkpoint of a job."""
+        job_key = self._checkpoints.job_key_of(path)
+        if job_key is not None:
+            return job_key not in job_keys
         if self._blobs.is_staged(path):
             return True
-        return self._blobs.is_blob(path) and PurePosixPath(path).name not in named
+        return self._blobs.is_blob(path) and PurePosixPath(path).name not in referenced

@@ -1,4 +1,4 @@
-"""Uploads under way: chunks go to a file, hashed as they come, and a file that is whole and right becomes a blob."""
+"""Uploads in progress: chunks are hashed and written as they arrive, and a complete file becomes a blob."""
 
 import asyncio
 import hashlib
@@ -8,43 +8,56 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gradwire_server.errors import ServiceError, data_loss, invalid_argument, out_of_range
+from gradwire_server.errors import DigestMismatchError, DiskFullError, OffsetOutOfRangeError, invalid_field
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.storage.disk_space import Room, refusing_when_full
+from gradwire_server.storage.disk_space import DiskSpace, disk_full_errors
 
 _READ_BYTES = 1 << 22
 
 
 class Uploads:
-    """What has arrived of each digest. Two uploads of the same digest take turns."""
+    """The received part of each tensor that is being uploaded. Uploads of the same tensor run one after another."""
 
-    def __init__(self, blobs: BlobStore, folder: Path, room: Room) -> None:
+    def __init__(self, blobs: BlobStore, folder: Path, disk_space: DiskSpace) -> None:
         self._blobs = blobs
-        self._room = room
+        self._disk_space = disk_space
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._locks: dict[str, asyncio.Lock] = {}
 
     def received_bytes(self, sha256: str) -> int:
-        """How much of an upload that has not ended has arrived."""
+        """Return how many bytes of an incomplete upload have arrived."""
         part = self._part(sha256)
         return part.stat().st_size if part.exists() else 0
 
     @asynccontextmanager
     async def receive(self, sha256: str, size: int, offset: int) -> AsyncIterator["Upload | None"]:
-        """Go on with an upload at `offset`, which must be what has arrived; None if the blob is there already."""
+        """Start or continue an upload. Yields None if the blob is already stored.
+
+        Args:
+            sha256: The digest of the tensor.
+            size: The size of the tensor, in bytes.
+            offset: Where the upload continues, in bytes: 0, or the number of received bytes.
+
+        Raises:
+            OffsetOutOfRangeError: The offset is neither.
+            DiskFullError: There is not enough space for the rest.
+        """
         lock = self._locks.setdefault(sha256, asyncio.Lock())
         try:
             async with lock:
-                if self._blobs.keep(sha256):
+                if self._blobs.touch(sha256):
                     yield None
                     return
                 received = self.received_bytes(sha256)
                 if offset not in (0, received):
-                    raise out_of_range(
-                        "header.offset", f"is {offset}, but {received} bytes have arrived: go on from there"
+                    raise OffsetOutOfRangeError(
+                        "header.offset",
+                        f"header.offset is {offset}, but {received} bytes have arrived. Continue at {received}",
+                        offset=offset,
+                        received_bytes=received,
                     )
-                self._room.refuse_new_work(size - offset)
+                self._disk_space.require_for_new_work(size - offset)
                 upload = Upload(self._blobs, self._part(sha256), sha256, size)
                 await asyncio.to_thread(upload.open, offset)
                 try:
@@ -60,7 +73,7 @@ class Uploads:
 
 
 class Upload:
-    """One tensor that is arriving. Hashing and writing run beside the network: one chunk behind it, never more."""
+    """One tensor that is arriving. A chunk is hashed and written while the next one is received, at most one behind."""
 
     def __init__(self, blobs: BlobStore, part: Path, sha256: str, size: int) -> None:
         self._blobs = blobs
@@ -72,8 +85,13 @@ class Upload:
         self._file: BinaryIO | None = None
         self._pending: asyncio.Future[None] | None = None
 
+    @property
+    def received_bytes(self) -> int:
+        """The number of bytes that have arrived, including those before the offset."""
+        return self._received
+
     def open(self, offset: int) -> None:
-        """Open the file at `offset`, and hash what is there before it. Blocks."""
+        """Open the file at `offset`, and hash the bytes before it. Blocks."""
         self._file = self._part.open("r+b" if self._part.exists() else "w+b")
         self._file.truncate(offset)
         while block := self._file.read(_READ_BYTES):
@@ -81,34 +99,40 @@ class Upload:
         self._received = offset
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next chunk."""
+        """Append a chunk.
+
+        Raises:
+            InvalidFieldsError: The chunk goes beyond the size of the tensor.
+            DiskFullError: The disk is full. The received bytes are deleted.
+        """
         if self._received + len(chunk) > self._size:
-            raise invalid_argument([("chunk", f"brings more than the {self._size} bytes that the tensor has")])
+            raise invalid_field("chunk", f"goes beyond the {self._size} bytes of the tensor")
         self._received += len(chunk)
-        await self._settle()
+        await self._wait_for_pending()
         self._pending = asyncio.get_running_loop().run_in_executor(None, self._store, chunk)
 
     async def finish(self) -> bool:
-        """Make the tensor a blob if all of it has arrived; whether it has. DATA_LOSS if the digest is another."""
-        await self._settle()
+        """Make the tensor a blob if all of it has arrived. Returns whether it has.
+
+        Raises:
+            DigestMismatchError: The bytes do not have the digest of the tensor. They are deleted.
+        """
+        await self._wait_for_pending()
         if self._received < self._size:
             return False
         if self._digest.hexdigest() != self._sha256:
             await asyncio.to_thread(self._part.unlink)
-            raise data_loss(
-                f"the bytes that arrived have the digest {self._digest.hexdigest()}, not {self._sha256}; "
-                "they were thrown away: upload them again from offset 0"
-            )
-        await asyncio.to_thread(self._adopt)
+            raise DigestMismatchError(self._sha256, self._digest.hexdigest())
+        await asyncio.to_thread(self._make_blob)
         return True
 
     async def close(self) -> None:
-        """Close the file; what has arrived stays."""
-        await self._settle()
+        """Close the file. What has arrived is kept."""
+        await self._wait_for_pending()
         if self._file is not None:
             self._file.close()
 
-    async def _settle(self) -> None:
+    async def _wait_for_pending(self) -> None:
         pending, self._pending = self._pending, None
         if pending is not None:
             await pending
@@ -116,16 +140,16 @@ class Upload:
     def _store(self, chunk: bytes) -> None:
         assert self._file is not None
         try:
-            with refusing_when_full():
+            with disk_full_errors():
                 self._file.write(chunk)
-        except ServiceError:
-            self._file.truncate(0)  # What has arrived is part of what fills the disk.
+        except DiskFullError:
+            self._file.truncate(0)  # The received bytes are part of what fills the disk.
             raise
         self._digest.update(chunk)
 
-    def _adopt(self) -> None:
+    def _make_blob(self) -> None:
         assert self._file is not None
-        with refusing_when_full():
+        with disk_full_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
         self._blobs.adopt(self._sha256, self._part)

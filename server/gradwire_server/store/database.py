@@ -1,7 +1,7 @@
-"""The database behind an asyncio server: one writer thread that groups commits, and a few readers.
+"""The database of an asyncio server: one writer thread that groups commits, and a few reader threads.
 
-Work is a function of a connection. A write's result is given back only after its transaction is durable. Several
-servers can share a Postgres; a SQLite file belongs to one.
+Work is a function of a connection. The result of a write is returned only after its transaction is durable. Several
+servers can share a Postgres; a SQLite file belongs to one server.
 """
 
 import asyncio
@@ -17,10 +17,17 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
-from gradwire_server.errors import ServiceError, disk_full, unavailable
-from gradwire_server.store.dialects import StoreError, describe, is_away, is_conflict, is_full, open_engine
+from gradwire_server.errors import DiskFullError, StoreUnavailableError
+from gradwire_server.store.dialects import (
+    StoreError,
+    describe,
+    is_conflict,
+    is_disk_full,
+    is_unavailable,
+    open_engine,
+)
 from gradwire_server.store.migrate import migrate
-from gradwire_server.store.notifications import News
+from gradwire_server.store.notifications import Notifications
 
 _log = logging.getLogger(__name__)
 
@@ -29,21 +36,28 @@ T = TypeVar("T")
 _Write = tuple[Callable[[Connection], Any], Future[Any]]
 _Outcome = tuple[Future[Any], Any, BaseException | None]
 
-# How long writes wait for a database that is away, and how often they try.
-_MOST_AWAY_SECONDS = 60.0
+# How long writes wait for a database that does not respond, and how often they try.
+_MAX_UNAVAILABLE_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
-# Writes that wait while a commit is under way go into the next one together, at most this many.
-_MOST_PER_COMMIT = 256
-_READERS = 4
-# How often work is tried that another server's came between; two servers that insert the same need two.
-_MOST_TRIES = 5
+# Writes that arrive during a commit go into the next one together, up to this many.
+_MAX_WRITES_PER_COMMIT = 256
+_READER_THREADS = 4
+# How often work that conflicts with that of another server is tried. Two servers that insert the same row need two.
+_MAX_TRIES = 5
 
 
 class Database:
-    """The store in a SQLite file or in Postgres; brings its tables to what this version knows."""
+    """A SQLite file or a Postgres database. Opening it migrates its tables to the version of this server."""
 
     def __init__(self, location: Path | str) -> None:
-        """Open a file, or a URL as postgresql://user:password@host/database; StoreError says what is wrong with it."""
+        """Open the database.
+
+        Args:
+            location: The path of a SQLite file, or a URL such as postgresql://user:password@host/database.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
         self.shared = isinstance(location, str)
         self._engine = open_engine(location)
         name = describe(location)
@@ -52,26 +66,35 @@ class Database:
             migrate(self._connection, name)
         except DatabaseError as error:
             self._engine.dispose()
-            raise StoreError(f"{name} cannot be used as the store: {error.orig}. It is left as it is") from error
-        self.news = News(self._engine)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
+            raise StoreError(f"{name} cannot be used as the store: {error.orig}. It was not changed") from error
+        self.notifications = Notifications(self._engine)
+        self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="store-read")
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction of its own, and return its result once it is durable."""
+        """Run `work` in a savepoint of a transaction and return its result when the transaction is durable.
+
+        Raises:
+            StoreUnavailableError: The database did not respond for a minute.
+            DiskFullError: The disk of the database is full.
+        """
         done: Future[T] = Future()
         self._writes.put((work, done))
         return await asyncio.wrap_future(done)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on a snapshot of what is durable."""
+        """Run `work` on a snapshot of what is durable.
+
+        Raises:
+            StoreUnavailableError: The database does not respond.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     def close(self) -> None:
-        """Finish the writes that were asked for, and close the file."""
-        self.news.close()
+        """Finish pending writes and close the database."""
+        self.notifications.close()
         self._writes.put(None)
         self._writer.join()
         self._readers.shutdown()
@@ -83,16 +106,16 @@ class Database:
             with self._engine.connect() as connection:
                 return work(connection)
         except DBAPIError as error:
-            if is_away(error):
-                raise _away() from error
+            if is_unavailable(error):
+                raise StoreUnavailableError from error
             raise
 
     def _run_in_one_transaction(self, batch: list[_Write]) -> list[_Outcome]:
-        """Run the batch; where the database went away, wait for it and run it again.
+        """Run the batch, and run it again if the connection to the database is lost.
 
-        It may have been committed just before that. Work looks at what is stored, so doing it twice changes nothing.
+        The batch may have been committed just before that. Work reads what is stored, so repeating it is safe.
         """
-        deadline = time.monotonic() + _MOST_AWAY_SECONDS
+        deadline = time.monotonic() + _MAX_UNAVAILABLE_SECONDS
         tries = 0
         while True:
             try:
@@ -101,18 +124,18 @@ class Database:
                 return self._try_transaction(batch)
             except DBAPIError as error:
                 tries += 1
-                if is_conflict(error) and tries < _MOST_TRIES:
+                if is_conflict(error) and tries < _MAX_TRIES:
                     continue
-                if is_full(error):
-                    raise disk_full("the disk of the server's database is full") from error
+                if is_disk_full(error):
+                    raise DiskFullError("the disk of the database is full") from error
                 if not self._connection.closed:
                     self._connection.invalidate()
                     self._connection.close()
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 if time.monotonic() > deadline:
-                    raise _away() from error
-                _log.warning("the database is away: %s", error.orig)
+                    raise StoreUnavailableError from error
+                _log.warning("the database does not respond: %s", error.orig)
                 time.sleep(_RETRY_SECONDS)
 
     def _try_transaction(self, batch: list[_Write]) -> list[_Outcome]:
@@ -122,15 +145,15 @@ class Database:
                 try:
                     outcomes.append((done, self._run(work), None))
                 except Exception as error:
-                    # These end the whole transaction, not the work that met them.
-                    if is_away(error) or is_full(error):
+                    # These fail the whole transaction, not only this work.
+                    if is_unavailable(error) or is_disk_full(error):
                         raise
                     outcomes.append((done, None, error))
         return outcomes
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        """Run work in a savepoint, again if another server has just inserted what it wants to insert."""
-        for _ in range(_MOST_TRIES):
+        """Run work in a savepoint, and again if another server inserted the same row at the same time."""
+        for _ in range(_MAX_TRIES):
             try:
                 with self._connection.begin_nested():
                     return work(self._connection)
@@ -145,7 +168,7 @@ class Database:
             item = self._writes.get()
             while item is not None:
                 batch.append(item)
-                if len(batch) == _MOST_PER_COMMIT or self._writes.empty():
+                if len(batch) == _MAX_WRITES_PER_COMMIT or self._writes.empty():
                     break
                 item = self._writes.get()
             open_ = item is not None
@@ -164,7 +187,3 @@ class Database:
                 done.set_result(result)
             else:
                 done.set_exception(failure)
-
-
-def _away() -> ServiceError:
-    return unavailable("STORE_AWAY", "the database does not answer", retry_seconds=1)

@@ -1,4 +1,4 @@
-"""The two kinds of database that hold the store: a SQLite file, and Postgres by URL. What differs between them."""
+"""What differs between the two databases that can be the store: a SQLite file, and Postgres by URL."""
 
 import os
 import platform
@@ -10,41 +10,41 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
-# What Postgres calls it when it has no room, and when two transactions wait for each other or came between each other.
+# SQLSTATEs of Postgres: the disk is full; transactions conflict or deadlock.
 _DISK_FULL = "53100"
-_RUN_AGAIN = ("40001", "40P01")
-# A server that does not hear from Postgres for these seconds, on a line that has silently died, connects anew.
+_CONFLICTS = ("40001", "40P01")
+# TCP keepalive in seconds: a connection that is silently lost is noticed and replaced.
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 
-# What this process is called in the database: who holds the lease, and in Postgres' list of connections.
+# The name of this process as the holder of the lease, and in the list of connections of Postgres.
 SERVER_NAME = f"gradwire server {platform.node()} {os.getpid()}"
 
 
 class StoreError(RuntimeError):
-    """The database is not one that this server can use."""
+    """This server cannot use the database."""
 
 
 def open_engine(location: Path | str) -> Engine:
-    """Return an engine for a file, or for a URL as postgresql://user:password@host/database."""
+    """Return an engine for a SQLite file, or for a URL such as postgresql://user:password@host/database."""
     return _sqlite(location) if isinstance(location, Path) else _postgres(location)
 
 
 def describe(location: Path | str) -> str:
-    """Return what to call a database in a message: a URL without its password."""
+    """Return the name of a database for messages: a path, or a URL without its password."""
     return str(location) if isinstance(location, Path) else make_url(location).render_as_string(hide_password=True)
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether Postgres did not answer, or broke the connection off: nothing is wrong with what was asked."""
-    if not isinstance(error, DBAPIError) or is_full(error) or is_conflict(error):
+def is_unavailable(error: BaseException) -> bool:
+    """Whether Postgres did not respond or closed the connection, so that the statement can be retried."""
+    if not isinstance(error, DBAPIError) or is_disk_full(error) or is_conflict(error):
         return False
     return error.connection_invalidated or (
         isinstance(error, OperationalError) and type(error.orig).__module__.startswith("psycopg")
     )
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether the database has no room on its disk."""
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk of the database is full."""
     if not isinstance(error, DBAPIError):
         return False
     sqlite_code = getattr(error.orig, "sqlite_errorcode", 0)
@@ -52,8 +52,8 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether another server's transaction came between: the same may be tried again at once."""
-    return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _RUN_AGAIN)
+    """Whether the transaction conflicts with that of another server, so that it can be retried immediately."""
+    return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _CONFLICTS)
 
 
 def _sqlstate(error: DBAPIError) -> str:
@@ -65,7 +65,7 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
-        # Transactions begin where SQLAlchemy says, not where the driver guesses; savepoints need that.
+        # SQLAlchemy begins transactions, not the driver; savepoints need that.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
             connection.execute(f"PRAGMA {pragma}")
@@ -81,9 +81,13 @@ def _postgres(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StoreError("--store must be a URL, as postgresql://user:password@host/database") from error
+        raise StoreError(
+            "--store (GRADWIRE_STORE) must be a URL such as postgresql://user:password@host/database"
+        ) from error
     if parsed.get_backend_name() != "postgresql":
-        raise StoreError(f"--store must be a postgresql:// URL, got one that begins with {parsed.drivername}://")
+        raise StoreError(
+            f"--store (GRADWIRE_STORE) must be a postgresql:// URL, got one that starts with {parsed.drivername}://"
+        )
     return create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,

@@ -1,4 +1,4 @@
-"""Brings a database to the tables that this version of the server knows; refuses one of a later version."""
+"""Migrates a database to the tables of this version of the server. Refuses a database of a later version."""
 
 import logging
 import zlib
@@ -13,14 +13,14 @@ from gradwire_server.store.dialects import StoreError
 
 _log = logging.getLogger(__name__)
 
-# Servers that start together take turns.
+# The advisory lock in Postgres that servers which start together take one after another.
 _LOCK = zlib.crc32(b"gradwire migration")
-# The last step that stores have behind them which still count their changes in a table of their own.
+# The revision of databases from before Alembic, which keep it in a table named `schema`.
 _BEFORE_ALEMBIC = "1"
 
 
 def alembic_config(connection: Connection) -> Config:
-    """Return what Alembic's commands need to know to work on this connection."""
+    """Return the configuration for Alembic's commands on this connection."""
     config = Config()
     config.set_main_option("script_location", "gradwire_server:store/migrations")
     config.attributes["connection"] = connection
@@ -28,9 +28,14 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def migrate(connection: Connection, name: str) -> None:
-    """Take the database through the steps that it lacks, all or none; StoreError if a later version has written it.
+    """Apply the missing revisions, all or none.
 
-    name: what to call the database in a message.
+    Args:
+        connection: A connection outside of a transaction.
+        name: The name of the database for messages.
+
+    Raises:
+        StoreError: A later version of gradwire wrote the database.
     """
     config = alembic_config(connection)
     newest = ScriptDirectory.from_config(config).get_current_head()
@@ -47,9 +52,9 @@ def migrate(connection: Connection, name: str) -> None:
                 command.stamp(config, _BEFORE_ALEMBIC)
         if found is not None and int(found) > int(newest or 0):
             raise StoreError(
-                f"{name} was written by a newer gradwire (schema {found}, this one knows {newest}): "
-                "run that version, or choose another place"
+                f"{name} was written by a newer version of gradwire (schema {found}, this version supports {newest}). "
+                "Run that version, or use another --store or --data"
             )
         if found is not None:
-            _log.info("%s goes from schema %s to %s", name, found, newest)
+            _log.info("migrating %s from schema %s to %s", name, found, newest)
         command.upgrade(config, "head")

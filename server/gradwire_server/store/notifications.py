@@ -1,4 +1,4 @@
-"""What servers on one Postgres tell each other: which job has changed. A SQLite file has one server and needs none."""
+"""Notifications between servers that share a Postgres. A SQLite file has one server and needs none."""
 
 import logging
 import secrets
@@ -13,61 +13,74 @@ from sqlalchemy.exc import DBAPIError
 _log = logging.getLogger(__name__)
 
 _CHANNEL = "gradwire"
-# How long the listener waits before it looks whether it should end, and before it tries to connect again.
-_LOOK_SECONDS = 0.5
+# How long the listener waits before it checks whether to stop, and before it reconnects.
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Change:
-    """A job has changed: there are new events, and the scheduler may have to `start` or to `stop` something."""
+class JobChange:
+    """A change of a job that was stored.
 
-    job: int
+    Attributes:
+        job_key: The job, which has new events.
+        start: Whether the scheduler may have something to start.
+        stop: Whether the scheduler must stop the running attempt of the job.
+    """
+
+    job_key: int
     start: bool = False
     stop: bool = False
 
 
-class News:
-    """Sends and hears changes by NOTIFY and LISTEN. What this server has sent itself, it does not hear."""
+class Notifications:
+    """Sends and receives job changes by NOTIFY and LISTEN. A server does not receive what it sent itself."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._own = secrets.token_hex(4)
+        self._sender = secrets.token_hex(4)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def send(self, connection: Connection, change: Change) -> None:
-        """Tell the other servers, as soon as the transaction is durable."""
+    def send(self, connection: Connection, change: JobChange) -> None:
+        """Notify the other servers when the transaction of the connection commits."""
         if connection.dialect.name == "postgresql":
-            payload = f"{self._own} {change.job} {change.start:d} {change.stop:d}"
+            payload = f"{self._sender} {change.job_key} {change.start:d} {change.stop:d}"
             connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": _CHANNEL, "payload": payload})
 
-    def listen(self, hear: Callable[[Change], object], missed: Callable[[], object]) -> None:
-        """Call `hear` for each change, from a thread of its own; `missed` whenever some may have gone unheard."""
+    def listen(self, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
+        """Start to receive.
+
+        Args:
+            on_change: Called for each change, on a thread of the listener.
+            on_gap: Called on that thread after each connect, as changes before it may have been missed.
+        """
         if self._engine.dialect.name == "postgresql":
-            self._thread = threading.Thread(target=self._listen, args=(hear, missed), name="store-news", daemon=True)
+            self._thread = threading.Thread(
+                target=self._listen, args=(on_change, on_gap), name="store-notifications", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop to receive."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _listen(self, hear: Callable[[Change], object], missed: Callable[[], object]) -> None:
+    def _listen(self, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
         while not self._closing.is_set():
             try:
                 with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                     connection.execute(text(f"LISTEN {_CHANNEL}"))
-                    missed()
+                    on_gap()
                     driver: Any = connection.connection.driver_connection
                     while not self._closing.is_set():
-                        for notification in driver.notifies(timeout=_LOOK_SECONDS):
-                            self._pass_on(notification.payload, hear)
+                        for notification in driver.notifies(timeout=_POLL_SECONDS):
+                            self._deliver(notification.payload, on_change)
             except (DBAPIError, self._engine.dialect.loaded_dbapi.Error) as error:
-                _log.warning("no news from the database: %s", error)
-                self._closing.wait(_LOOK_SECONDS)
+                _log.warning("cannot receive notifications from the database: %s", error)
+                self._closing.wait(_POLL_SECONDS)
 
-    def _pass_on(self, payload: str, hear: Callable[[Change], object]) -> None:
-        sender, job, start, stop = payload.split(" ")
-        if sender != self._own:
-            hear(Change(int(job), start == "1", stop == "1"))
+    def _deliver(self, payload: str, on_change: Callable[[JobChange], object]) -> None:
+        sender, job_key, start, stop = payload.split(" ")
+        if sender != self._sender:
+            on_change(JobChange(int(job_key), start == "1", stop == "1"))

@@ -1,6 +1,6 @@
-"""The tables. A row holds the message itself, and beside it the columns that are searched by.
+"""The tables. A row holds a serialized protobuf message, and in columns what is searched or updated without it.
 
-A change here needs a step in `migrations`; a test holds the two against each other.
+A change here needs a revision in `migrations`; a test compares the two.
 """
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
@@ -10,15 +10,16 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    # In order of arrival.
+    # The job key: jobs in order of arrival.
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("job_id", String(63), nullable=False, unique=True),
     Column("request_id", String(128), unique=True),
     Column("state", Integer, nullable=False, index=True),
-    # What the scheduler and the workers need beside the message.
+    # Whether epochs report accuracy.
     Column("classification", Integer, nullable=False),
+    # Workers that died one after another without a new epoch in between.
     Column("workers_lost", Integer, nullable=False, default=0),
-    # The last report of the running attempt's worker that is stored; a server that comes back asks for those after it.
+    # The sequence number of the last stored report of the current attempt. A server that takes over continues after it.
     Column("reported", BigInteger, nullable=False, default=0),
     # A gradwire.v1.Job.
     Column("message", LargeBinary, nullable=False),
@@ -30,14 +31,14 @@ events = Table(
     metadata,
     Column("job", Integer, ForeignKey("jobs.id"), primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
-    # The name of the kind in Event.kind, and for an epoch or a checkpoint its number.
+    # The name of the kind in Event.kind, and for an epoch or a checkpoint the number of the epoch.
     Column("kind", String(16), nullable=False),
     Column("epoch", Integer),
     # A gradwire.v1.Event.
     Column("message", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
-# No epoch of a job is ever there twice.
+# A job has at most one event for each epoch.
 _is_epoch = events.c.kind == "epoch"
 Index(
     "one_event_per_epoch",
@@ -58,7 +59,22 @@ models = Table(
     sqlite_autoincrement=True,
 )
 
-# What validation has found out about the elements of a tensor; see gradwire_engine.spec.summary.
+
+def _labels(name: str, owners: Table) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("owner", Integer, ForeignKey(owners.c.id), primary_key=True),
+        Column("key", String(63), primary_key=True),
+        Column("value", String(63), nullable=False),
+        Index(f"{name}_by_key_and_value", "key", "value"),
+    )
+
+
+job_labels = _labels("job_labels", jobs)
+model_labels = _labels("model_labels", models)
+
+# Facts about the elements of a tensor that validation computed; see gradwire_engine.spec.summary.
 summaries = Table(
     "summaries",
     metadata,
@@ -67,16 +83,16 @@ summaries = Table(
     Column("summary", String, nullable=False),
 )
 
-# One row: the server that schedules.
+# One row: the lease of the server that schedules.
 lease = Table(
     "lease",
     metadata,
-    # Grows by one with each server that takes the lease: what was written under an older one is refused.
+    # The fencing token. It increases with each new holder; writes with an older token are refused.
     Column("token", BigInteger, nullable=False),
     Column("holder", String, nullable=False),
-    # Seconds since 1970 by the database's clock; 0: nobody holds it.
+    # Seconds since 1970 by the clock of the database. 0: nobody holds the lease.
     Column("expires", Float(53), nullable=False),
 )
 
-# One row, or none yet: the mark that lies in the blob store to which this database belongs.
+# At most one row: the mark of the blob store that belongs to this database. The store has the same mark.
 blob_store = Table("blob_store", metadata, Column("mark", String, nullable=False))

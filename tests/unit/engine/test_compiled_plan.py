@@ -163,7 +163,7 @@ def test_each_plan_can_continue_from_the_weights_of_the_other():
     for first, second in ((compiled, ReferencePlan), (ReferencePlan, compiled)):
         half, _ = run(first(problem, weights_for(network)), config(epochs=2), data)
         plan = second(problem, half)
-        list(train(plan, config(epochs=4), data, epochs_done=2))
+        list(train(plan, config(epochs=4), data, initial_epoch=2))
         np.testing.assert_allclose(plan.weights(), whole, rtol=1e-10, atol=1e-10)
 
 

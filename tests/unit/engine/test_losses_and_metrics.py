@@ -36,6 +36,12 @@ def test_an_error_says_which_targets_do_not_fit(loss, targets, message):
         loss.forward(np.ones((2, 3)), targets)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
+def test_with_one_output_1d_targets_of_any_type_are_regression_targets(dtype):
+    predictions = np.array([[1.0], [200.0]])
+    assert MSE().forward(predictions, np.array([3, 200], dtype)) == pytest.approx(2.0)
+
+
 def test_accuracy_accepts_class_indices_and_one_hot_rows():
     logits = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 4.0]])
     assert accuracy(logits, np.array([0, 1, 0])) == pytest.approx(2 / 3)

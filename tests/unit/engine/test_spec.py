@@ -189,6 +189,7 @@ def test_inputs_that_are_not_finite_are_named_with_their_row(bad):
         (np.eye(3)[Y], "mean_squared_error", 3, True),
         (np.eye(3)[Y] * 0.5, "mean_squared_error", 3, False),
         (X[:, 0], "mean_squared_error", 1, False),
+        (Y, "mean_squared_error", 1, False),
     ],
 )
 def test_classification_is_distinguished_from_regression(targets, loss, outputs, expected):

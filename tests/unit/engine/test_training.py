@@ -48,7 +48,7 @@ def test_a_job_that_continues_after_any_epoch_gives_the_same_bits(done):
     first = plan()
     list(train(first, config(epochs=done), examples()))
     second = plan(first.weights())
-    assert outcomes(train(second, config(), examples(), epochs_done=done)) == expected[done:]
+    assert outcomes(train(second, config(), examples(), initial_epoch=done)) == expected[done:]
     assert second.weights().tobytes() == whole.weights().tobytes()
 
 

@@ -1,4 +1,4 @@
-"""Writes in groups, and what is durable when."""
+"""Grouped writes, and when they are durable."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ def count(connection):
     return connection.scalar(select(func.count()).select_from(summaries))
 
 
-def test_a_result_comes_back_after_its_commit(database, tmp_path):
+def test_the_result_of_a_write_is_returned_after_its_commit(database, tmp_path):
     async def scenario():
         for number in range(20):
             await database.write(add(f"key-{number}"))
@@ -32,7 +32,7 @@ def test_a_result_comes_back_after_its_commit(database, tmp_path):
     asyncio.run(scenario())
 
 
-def test_one_bad_write_in_a_group_leaves_the_others_alone(database):
+def test_a_write_that_fails_does_not_affect_the_others_in_its_group(database):
     async def scenario():
         return await asyncio.gather(*(database.write(add(key)) for key in ("a", "b", "a", "c")), return_exceptions=True)
 
@@ -46,7 +46,7 @@ def test_one_bad_write_in_a_group_leaves_the_others_alone(database):
     assert asyncio.run(database.read(count)) == 3
 
 
-def test_what_was_written_is_there_after_the_file_is_opened_again(tmp_path):
+def test_a_file_that_is_opened_again_has_what_was_written(tmp_path):
     first = Database(tmp_path / "x.db")
     asyncio.run(first.write(add("kept")))
     first.close()

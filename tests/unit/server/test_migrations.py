@@ -1,4 +1,4 @@
-"""The steps that bring a database to today's tables."""
+"""The revisions that migrate a database to the tables of this version."""
 
 import asyncio
 import sqlite3
@@ -19,13 +19,13 @@ def differences(connection):
     return compare_metadata(MigrationContext.configure(connection), metadata)
 
 
-def test_the_steps_lead_to_the_tables(tmp_path):
+def test_the_revisions_create_the_tables(tmp_path):
     with open_engine(tmp_path / "db").connect() as connection:
         migrate(connection, "db")
         assert differences(connection) == []
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
         connection.rollback()
-        migrate(connection, "db")  # Again: nothing to do.
+        migrate(connection, "db")  # Already migrated.
 
 
 def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
@@ -41,10 +41,10 @@ def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
         assert connection.execute(text("SELECT id, job_id FROM jobs")).all() == [(7, "old")]
 
 
-def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path):
+def test_a_revision_that_fails_changes_nothing(tmp_path):
     path = tmp_path / "db"
     with sqlite3.connect(path) as connection:
-        # In the way of the second step.
+        # Conflicts with the second revision.
         connection.execute("CREATE TABLE blob_store (something TEXT)")
     for _ in range(2):
         with pytest.raises(StoreError, match="cannot be used as the store: table blob_store already exists"):
@@ -53,7 +53,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(tmp_path):
         assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["blob_store"]
 
 
-def test_a_fresh_store_can_be_written_at_once(tmp_path):
+def test_a_new_store_can_be_written(tmp_path):
     database = Database(tmp_path / "db")
     assert asyncio.run(database.write(lambda connection: connection.scalar(text("SELECT token FROM lease")))) == 0
     database.close()

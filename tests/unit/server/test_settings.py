@@ -1,4 +1,4 @@
-"""What a server may be set to, and where its token comes from."""
+"""The rules for settings, and where the token comes from."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_loopback_needs_no_token(host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_elsewhere_a_token_or_insecure_is_needed(host):
+def test_other_addresses_need_a_token_or_insecure(host):
     with pytest.raises(SettingsError, match="refusing to listen"):
         Settings(host=host)
     Settings(host=host, token="secret")
@@ -19,19 +19,19 @@ def test_elsewhere_a_token_or_insecure_is_needed(host):
 
 
 @pytest.mark.parametrize("changes", [{"port": -1}, {"port": 70000}, {"cpus_per_job": 0}, {"token": "tab\there"}])
-def test_settings_that_cannot_work_are_refused(changes):
+def test_invalid_settings_are_refused(changes):
     with pytest.raises(SettingsError):
         Settings(**changes)
 
 
-def test_a_token_is_made_where_there_is_none_and_then_stays(tmp_path):
+def test_a_token_is_created_once_and_then_kept(tmp_path):
     file = tmp_path / "folder" / "token"
     made = read_token(None, file, make=True)
     assert made == read_token(None, file, make=True) == file.read_text().strip()
     assert read_token("given", file, make=True) == "given"
 
 
-def test_a_token_comes_from_one_place(tmp_path):
+def test_a_token_comes_from_either_the_variable_or_the_file(tmp_path):
     file = tmp_path / "token"
     file.write_text("secret\n")
     assert read_token(None, file) == "secret"

@@ -15,6 +15,7 @@ from gradwire_engine.spec.prepare import starting_weights
 from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
+from gradwire_proto.v1.errors_pb2 import JobErrorReason
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
@@ -32,7 +33,7 @@ def sequences(reports):
     return [report.sequence for report in reports]
 
 
-def test_reports_stay_until_they_are_acknowledged():
+def test_reports_are_kept_until_they_are_acknowledged():
     outbox = Outbox()
     for number in range(3):
         outbox.add(event(number))
@@ -50,7 +51,7 @@ def test_a_poll_waits_for_the_next_report():
     thread.join()
 
 
-def test_epochs_that_follow_each_other_fast_are_gathered_and_all_else_goes_out_at_once(monkeypatch):
+def test_fast_epochs_are_gathered_and_other_reports_are_sent_immediately(monkeypatch):
     monkeypatch.setattr("gradwire_worker.outbox._GATHER_SECONDS", 3600)
     outbox = Outbox()
     epoch, other = Event(epoch=Epoch(epoch=1)), Event(checkpoint=Checkpoint(epoch=1))
@@ -71,14 +72,14 @@ def test_epochs_that_follow_each_other_fast_are_gathered_and_all_else_goes_out_a
         assert len(taken.result(60)) == 1000
 
 
-def test_packed_reports_are_what_they_were():
+def test_packed_reports_are_unpacked_unchanged():
     reports = [Report(7, b"one"), Report(8, b"two", b"weights"), Report(9, b"three")]
     assert unpack(pack(reports)) == reports
     assert unpack(pack([])) == []
 
 
-def test_training_waits_while_too_much_is_unacknowledged(monkeypatch):
-    monkeypatch.setattr("gradwire_worker.outbox._MOST_WAITING", 2)
+def test_training_waits_while_too_many_reports_are_unacknowledged(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_UNACKNOWLEDGED", 2)
     outbox = Outbox()
     outbox.add(event(1))
     outbox.add(event(2))
@@ -89,15 +90,15 @@ def test_training_waits_while_too_much_is_unacknowledged(monkeypatch):
     thread.join()
 
 
-def test_a_closed_outbox_lets_nobody_wait(monkeypatch):
-    monkeypatch.setattr("gradwire_worker.outbox._MOST_WAITING", 0)
+def test_training_does_not_wait_for_a_closed_outbox(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_UNACKNOWLEDGED", 0)
     outbox = Outbox()
     outbox.close()
     outbox.add(event(1))
 
 
-def test_a_poll_is_bounded_in_bytes(monkeypatch):
-    monkeypatch.setattr("gradwire_worker.outbox._MOST_BYTES_PER_POLL", 100)
+def test_a_poll_returns_a_bounded_number_of_bytes(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_BYTES_PER_POLL", 100)
     outbox = Outbox()
     for number in range(3):
         outbox.add(event(number), weights=b"x" * 80)
@@ -105,20 +106,20 @@ def test_a_poll_is_bounded_in_bytes(monkeypatch):
     assert sequences(outbox.take(1, timeout=0)) == [2]
 
 
-def test_checkpoints_are_bounded_by_cost_and_by_loss():
+def test_the_interval_of_checkpoints_depends_on_their_cost():
     now = 0.0
     policy = CheckpointPolicy(clock=lambda: now)
-    assert not policy.due()
+    assert not policy.is_due()
     now = 1.0
-    assert policy.due()
-    policy.taken(seconds=0.1)  # 2 % of the time: the next one is due after 5 s
+    assert policy.is_due()
+    policy.record(seconds=0.1)  # 2 % of the time: the next one is due after 5 s
     now = 5.9
-    assert not policy.due()
+    assert not policy.is_due()
     now = 6.0
-    assert policy.due()
-    policy.taken(seconds=100)  # however dear: after 30 s
+    assert policy.is_due()
+    policy.record(seconds=100)  # however dear: after 30 s
     now = 36.0
-    assert policy.due()
+    assert policy.is_due()
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def store(tmp_path):
     return put
 
 
-def test_a_local_blob_is_mapped(store):
+def test_a_local_blob_is_memory_mapped(store):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     loaded = BlobReader(store.url).load(store(array))
     assert isinstance(loaded, np.memmap)
@@ -144,7 +145,7 @@ def test_a_local_blob_is_mapped(store):
         loaded[0, 0] = 1
 
 
-def test_a_distant_blob_is_fetched_once_and_mapped(tmp_path):
+def test_a_remote_blob_is_fetched_once_and_memory_mapped(tmp_path):
     array = np.arange(6, dtype=np.int64)
     reference = tensor_ref(array)
     memory = fsspec.filesystem("memory")
@@ -155,7 +156,7 @@ def test_a_distant_blob_is_fetched_once_and_mapped(tmp_path):
     assert np.array_equal(reader.load(reference), array)
 
 
-def test_missing_short_and_damaged_blobs_are_named(store):
+def test_an_error_names_a_missing_short_or_damaged_blob(store):
     reference = store(np.arange(4, dtype=np.int64))
     path = store.path / reference.sha256[:2] / reference.sha256
     path.write_bytes(b"x" * 32)
@@ -185,30 +186,30 @@ def make_spec(store, epochs=3, learning_rate=0.1):
 
 
 def assignment(store, spec, attempt=1, resume=None):
-    return Assignment("jobs/a", attempt, spec.SerializeToString(), True, store.url, resume)
+    return Assignment("jobs/a", attempt, spec.SerializeToString(), 0, True, store.url, resume)
 
 
 def run_to_end(trainer, attempt=1):
     reports, ended = [], False
     while not ended:
         reports += unpack(trainer.poll("jobs/a", attempt, reports[-1].sequence if reports else 0, 30))
-        ended = reports[-1].message().state_change.state > JobState.JOB_STATE_RUNNING
+        ended = reports[-1].to_event().state_change.state > JobState.JOB_STATE_RUNNING
     return reports
 
 
-def test_a_trainer_reports_running_epochs_weights_and_success(store):
+def test_a_trainer_reports_its_start_epochs_weights_and_success(store):
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store)))
     reports = run_to_end(trainer)
-    kinds = [report.message().WhichOneof("kind") for report in reports]
+    kinds = [report.to_event().WhichOneof("kind") for report in reports]
     assert kinds == ["state_change", "epoch", "epoch", "epoch", "checkpoint", "state_change"]
-    assert [report.message().epoch.epoch for report in reports[1:4]] == [1, 2, 3]
+    assert [report.to_event().epoch.epoch for report in reports[1:4]] == [1, 2, 3]
     weights = reports[4]
-    assert hashlib.sha256(weights.weights).hexdigest() == weights.message().checkpoint.weights.sha256
-    assert reports[0].message().state_change.execution.plan
+    assert hashlib.sha256(weights.weights).hexdigest() == weights.to_event().checkpoint.weights.sha256
+    assert reports[0].to_event().state_change.execution.plan
 
 
-def test_a_trainer_goes_on_from_a_checkpoint_to_the_same_bits(store):
+def test_a_trainer_continues_from_a_checkpoint_to_the_same_bits(store):
     spec = make_spec(store)
     whole, first, second = Trainer(), Trainer(), Trainer()
     whole.start(assignment(store, spec))
@@ -216,47 +217,47 @@ def test_a_trainer_goes_on_from_a_checkpoint_to_the_same_bits(store):
     short = make_spec(store, epochs=2)
     first.start(assignment(store, short))
     halfway = run_to_end(first)[-2]
-    second.start(assignment(store, spec, 2, ResumePoint(halfway.message().checkpoint.epoch, halfway.weights)))
+    second.start(assignment(store, spec, 2, ResumePoint(halfway.to_event().checkpoint.epoch, halfway.weights)))
     resumed = run_to_end(second, attempt=2)
-    assert resumed[1].message().epoch.running_loss == expected[3].message().epoch.running_loss
+    assert resumed[1].to_event().epoch.running_loss == expected[3].to_event().epoch.running_loss
     assert resumed[-2].weights == expected[-2].weights
 
 
-def test_a_trainer_uses_the_tensors_that_it_is_handed(store, tmp_path):
+def test_a_trainer_uses_tensors_that_it_receives_with_the_assignment(store, tmp_path):
     spec = make_spec(store)
     reader = BlobReader(store.url)
     tensors = {ref.sha256: np.array(reader.load(ref)) for ref in (spec.train.inputs, spec.train.targets)}
-    elsewhere = Assignment("jobs/a", 1, spec.SerializeToString(), True, (tmp_path / "nowhere").as_uri())
+    elsewhere = Assignment("jobs/a", 1, spec.SerializeToString(), 0, True, (tmp_path / "nowhere").as_uri())
     trainer = Trainer()
     assert not trainer.can_read(elsewhere.blobs, "0" * 64)
     trainer.start(elsewhere, tensors)
-    assert run_to_end(trainer)[-1].message().state_change.state == JobState.JOB_STATE_SUCCEEDED
+    assert run_to_end(trainer)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
 
 
-def test_a_loss_that_explodes_ends_as_failed_with_what_to_try(store):
+def test_a_loss_that_diverges_fails_the_job_with_advice(store):
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store, epochs=50, learning_rate=1e30)))
-    last = run_to_end(trainer)[-1].message().state_change
+    last = run_to_end(trainer)[-1].to_event().state_change
     assert last.state == JobState.JOB_STATE_FAILED
-    assert last.error.reason == "LOSS_NOT_FINITE"
+    assert last.error.reason == JobErrorReason.JOB_ERROR_REASON_LOSS_NOT_FINITE
     assert "lr=1e+30" in last.error.message
 
 
-def test_data_that_is_gone_ends_as_failed(store):
+def test_missing_data_fails_the_job(store):
     spec = make_spec(store)
     sha256 = spec.train.inputs.sha256
     (store.path / sha256[:2] / sha256).unlink()
     trainer = Trainer()
     trainer.start(assignment(store, spec))
-    assert run_to_end(trainer)[-1].message().state_change.error.reason == "DATA_LOST"
+    assert run_to_end(trainer)[-1].to_event().state_change.error.reason == JobErrorReason.JOB_ERROR_REASON_DATA_LOST
 
 
-def test_a_worker_that_nobody_calls_ends_itself():
+def test_a_worker_that_no_server_calls_ends_itself():
     script = "import time; from gradwire_worker.trainer import Trainer; Trainer(0.5); time.sleep(3600)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode == 0
 
 
-def test_a_stopped_attempt_reports_nothing_more_and_an_old_attempt_is_refused(store):
+def test_a_stopped_attempt_reports_nothing_more_and_another_attempt_is_refused(store):
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store, epochs=10**6)))
     trainer.poll("jobs/a", 1, 0, 30)
@@ -264,10 +265,10 @@ def test_a_stopped_attempt_reports_nothing_more_and_an_old_attempt_is_refused(st
     trainer.start(assignment(store, make_spec(store), attempt=2))
     with pytest.raises(StaleAttemptError, match="attempt 1"):
         trainer.poll("jobs/a", 1, 0, 0)
-    assert run_to_end(trainer, attempt=2)[-1].message().state_change.state == JobState.JOB_STATE_SUCCEEDED
+    assert run_to_end(trainer, attempt=2)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
 
 
-def test_weights_are_those_of_the_networks_layout(store):
+def test_weights_have_the_layout_of_the_network(store):
     spec = make_spec(store)
     trainer = Trainer()
     trainer.start(assignment(store, spec))

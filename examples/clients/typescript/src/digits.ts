@@ -1,258 +1,216 @@
 /**
- * Trains a network on a gradwire server, and knows nothing of it but the .proto files: node dist/digits.js FOLDER JOB
+ * Trains a network on a gradwire server and checks on the way that the server keeps its protocol:
+ * node dist/digits.js FOLDER JOB
  *
- * FOLDER holds inputs.bin (bytes, 64 for each picture) and targets.bin (a byte for each). GRADWIRE_ADDRESS,
- * GRADWIRE_TOKEN and GRADWIRE_CA (a file of certificates; turns TLS on) say where the server is.
+ * FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
+ * GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+ *
+ * The code that other programs need is in client.ts.
  */
-import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { join } from "node:path";
 
 import * as grpc from "@grpc/grpc-js";
-import * as loader from "@grpc/proto-loader";
-import protobuf from "protobufjs";
 
-import type { Dataset } from "./gen/gradwire/v1/Dataset.js";
-import type { DownloadModelResponse__Output } from "./gen/gradwire/v1/DownloadModelResponse.js";
-import type { FindMissingTensorsResponse__Output } from "./gen/gradwire/v1/FindMissingTensorsResponse.js";
-import type { Job__Output } from "./gen/gradwire/v1/Job.js";
+import { Client, describe, details, reference, type Details } from "./client.js";
+import type { CreateJobRequest } from "./gen/gradwire/v1/CreateJobRequest.js";
 import type { JobSpec } from "./gen/gradwire/v1/JobSpec.js";
-import type { Model__Output } from "./gen/gradwire/v1/Model.js";
-import type { PredictResponse__Output } from "./gen/gradwire/v1/PredictResponse.js";
-import type { TensorRef } from "./gen/gradwire/v1/TensorRef.js";
-import type { UploadTensorResponse__Output } from "./gen/gradwire/v1/UploadTensorResponse.js";
-import type { WatchJobResponse__Output } from "./gen/gradwire/v1/WatchJobResponse.js";
-import type { ProtoGrpcType as Datasets } from "./gen/dataset_service.js";
-import type { ProtoGrpcType as Models } from "./gen/model_service.js";
-import type { ProtoGrpcType as Training } from "./gen/training_service.js";
 
 const FEATURES = 64;
-const CHUNK_BYTES = 16 << 10;
 const EPOCHS = 20;
 
-const here = dirname(fileURLToPath(import.meta.url));
-const protos = [join(here, "../../../../proto"), join(here, "../node_modules/google-proto-files")];
-
-function load<T>(file: string): T {
-  const options = { includeDirs: protos, keepCase: true, longs: String, enums: String, defaults: true, arrays: true, oneofs: true };
-  return grpc.loadPackageDefinition(loader.loadSync(`gradwire/v1/${file}.proto`, options)) as unknown as T;
+const [folder, jobId] = process.argv.slice(2);
+if (!folder || !jobId) {
+  console.error("usage: digits FOLDER JOB");
+  process.exit(2);
 }
-
 const address = process.env.GRADWIRE_ADDRESS ?? "localhost:50051";
 const token = process.env.GRADWIRE_TOKEN;
-const ca = process.env.GRADWIRE_CA;
-const credentials = ca ? grpc.credentials.createSsl(readFileSync(ca)) : grpc.credentials.createInsecure();
-const training = new (load<Training>("training_service").gradwire.v1.TrainingService)(address, credentials);
-const datasets = new (load<Datasets>("dataset_service").gradwire.v1.DatasetService)(address, credentials);
-const models = new (load<Models>("model_service").gradwire.v1.ModelService)(address, credentials);
+const caFile = process.env.GRADWIRE_CA;
 
-function withToken(value: string | undefined): grpc.Metadata {
-  const metadata = new grpc.Metadata();
-  if (value) metadata.set("authorization", `Bearer ${value}`);
-  return metadata;
-}
-const metadata = withToken(token);
+const client = new Client(address, token, caFile);
+const inputs = readFileSync(join(folder, "inputs.bin"));
+const targets = readFileSync(join(folder, "targets.bin"));
+const dataset = {
+  inputs: reference(inputs, [targets.length, FEATURES]),
+  targets: reference(targets, [targets.length]),
+};
+let job = "";
+let model = "";
+let file: Buffer;
 
-/** Make a unary call and wait for its answer. */
-function call<Request, Response>(
-  method: (request: Request, metadata: grpc.Metadata, done: (error: grpc.ServiceError | null, value?: Response) => void) => unknown,
-  request: Request,
-  using = metadata,
-): Promise<Response> {
-  return new Promise((resolve, reject) =>
-    method(request, using, (error, value) => (error ? reject(error) : resolve(value as Response))),
-  );
-}
+const spec: JobSpec = {
+  model: {
+    layers: [
+      { name: "fc1", linear: { out_features: 32 } },
+      { name: "relu1", relu: {} },
+      { name: "fc2", linear: { out_features: 10 } },
+    ],
+  },
+  loss: { cross_entropy: {} },
+  optimizer: { sgd: { learning_rate: 0.005 } },
+  train: dataset,
+  epochs: EPOCHS,
+  batch_size: 16,
+  shuffle: true,
+  seed: 7,
+  device: "DEVICE_CPU",
+};
+
+/** The request_id makes it safe to repeat this request. */
+const request: CreateJobRequest = {
+  job: { spec, labels: { example: "digits", client: jobId } },
+  job_id: jobId,
+  request_id: `request-${jobId}`,
+};
 
 function expect(holds: boolean, otherwise: string): void {
   if (!holds) throw new Error(otherwise);
 }
 
-function passed(check: string): void {
-  console.log(`ok ${check}`);
+/** Checks that a call fails with a code and a reason, prints the error, and returns its details. */
+async function expectError(call: Promise<unknown>, code: grpc.status, reason: string): Promise<Details> {
+  const error: grpc.ServiceError = await call.then(
+    () => Promise.reject(new Error("a call succeeded that must fail")),
+    (error) => error,
+  );
+  console.log(describe(error));
+  const found = details(error);
+  expect(error.code === code && found.reason === reason, `expected ${grpc.status[code]} ${reason}`);
+  return found;
 }
 
-function reference(data: Buffer, shape: number[]): TensorRef {
-  return { dtype: "DATA_TYPE_UINT8", shape, sha256: createHash("sha256").update(data).digest("hex") };
-}
+const checks: Record<string, () => Promise<void>> = {
+  connect: () => client.connected(10_000),
 
-/** Sends what the server does not have yet, each tensor from where an earlier upload broke off. */
-async function upload(contents: [TensorRef, Buffer][]): Promise<void> {
-  const request = { tensors: contents.map(([tensor]) => tensor) };
-  const find = () => call<typeof request, FindMissingTensorsResponse__Output>(datasets.findMissingTensors.bind(datasets), request);
-  for (const missing of (await find()).missing) {
-    const data = contents.find(([tensor]) => tensor.sha256 === missing.tensor!.sha256)![1];
-    await new Promise<UploadTensorResponse__Output>((resolve, reject) => {
-      const stream = datasets.uploadTensor(metadata, (error, value) => (error ? reject(error) : resolve(value!)));
-      stream.write({ header: { tensor: missing.tensor, offset: missing.received_bytes } });
-      for (let start = Number(missing.received_bytes); start < data.length; start += CHUNK_BYTES) {
-        stream.write({ chunk: data.subarray(start, start + CHUNK_BYTES) });
-      }
-      stream.end();
-    });
-  }
-  expect((await find()).missing.length === 0, "tensors are missing after their upload");
-  passed("upload");
-}
+  async unauthenticated() {
+    if (!token) return;
+    const stranger = new Client(address, "not the token", caFile);
+    await expectError(stranger.getJob({ name: "jobs/any" }), grpc.status.UNAUTHENTICATED, "INVALID_TOKEN");
+    stranger.close();
+  },
 
-function spec(train: Dataset): JobSpec {
-  return {
-    model: {
-      layers: [
-        { name: "fc1", linear: { out_features: 32 } },
-        { name: "relu1", relu: {} },
-        { name: "fc2", linear: { out_features: 10 } },
-      ],
-    },
-    loss: { cross_entropy: {} },
-    optimizer: { sgd: { learning_rate: 0.005 } },
-    train,
-    epochs: EPOCHS,
-    batch_size: 16,
-    shuffle: true,
-    seed: 7,
-    device: "DEVICE_CPU",
-  };
-}
+  async "not-found"() {
+    await expectError(client.getJob({ name: "jobs/nobody" }), grpc.status.NOT_FOUND, "JOB_NOT_FOUND");
+  },
 
-/** Sends the same request twice, as after a lost answer: it makes one job. */
-async function create(train: Dataset, job: string): Promise<Job__Output> {
-  const request = { job: { spec: spec(train) }, job_id: job, request_id: `request-${job}` };
-  const [first, second] = [
-    await call<typeof request, Job__Output>(training.createJob.bind(training), request),
-    await call<typeof request, Job__Output>(training.createJob.bind(training), request),
-  ];
-  expect(first.name === second.name, "the same request made another job");
-  passed("create");
-  return first;
-}
+  async "bad-request"() {
+    const wrong = { job: { spec: { ...spec, batch_size: 0 } } };
+    const { fields } = await expectError(client.createJob(wrong), grpc.status.INVALID_ARGUMENT, "INVALID_FIELDS");
+    expect(fields.join() === "job.spec.batch_size", `the server refused the fields ${fields}`);
+  },
 
-/** Follows the job to its end, breaks off after its first epoch, and goes on where it was. */
-async function watch(name: string): Promise<void> {
-  let sequence = 0;
-  let epochs = 0;
-  let state = "";
-  const follow = async (most: number): Promise<void> => {
-    const stream = training.watchJob({ name, after_sequence: sequence }, metadata);
-    for await (const response of stream as AsyncIterable<WatchJobResponse__Output>) {
-      for (const event of response.events) {
-        expect(Number(event.sequence) === sequence + 1, `event ${event.sequence} came after event ${sequence}`);
+  async "error-metadata"() {
+    const missing = client.getModel({ name: "models/nobody" });
+    const { metadata } = await expectError(missing, grpc.status.NOT_FOUND, "MODEL_NOT_FOUND");
+    expect(metadata.model === "models/nobody", "the metadata does not name the model");
+    const unknown = Buffer.from(`a tensor of ${jobId}`);
+    const header = { tensor: reference(unknown, [unknown.length]), offset: 5 };
+    const sent = client.send(header, unknown.subarray(5));
+    const refused = await expectError(sent, grpc.status.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    expect(refused.metadata.offset === "5", "the metadata does not have the offset");
+    expect(refused.metadata.received_bytes === "0", "the metadata does not have the number of received bytes");
+  },
+
+  async upload() {
+    // The server has the data if another client uploaded it. It does not have this tensor.
+    const own = Buffer.concat([inputs, Buffer.from(jobId)]);
+    const tensors = [dataset.inputs, dataset.targets, reference(own, [own.length])];
+    await client.upload([[tensors[0], inputs], [tensors[1], targets], [tensors[2], own]]);
+    const { missing } = await client.findMissingTensors({ tensors });
+    expect(missing.length === 0, "tensors are missing after their upload");
+  },
+
+  async "validate-only"() {
+    const validated = await client.createJob({ ...request, validate_only: true });
+    expect(validated.name === "", `the job has the name ${validated.name}`);
+    expect(validated.spec!.model!.layers[0].linear!.in_features === "64", "the widths are not filled in");
+    await expectError(client.getJob({ name: `jobs/${jobId}` }), grpc.status.NOT_FOUND, "JOB_NOT_FOUND");
+  },
+
+  /** Sends the same request twice, as a client does that lost the response. */
+  async create() {
+    job = (await client.createJob(request)).name;
+    const again = (await client.createJob(request)).name;
+    expect(job === again, `the same request created ${job} and ${again}`);
+  },
+
+  async "labels-filter"() {
+    const filter = (name: string) => `labels.example = "digits" AND labels.client = "${name}"`;
+    const { jobs } = await client.listJobs({ filter: filter(jobId) });
+    expect(jobs.length === 1 && jobs[0].name === job, `the filter found ${jobs.map((each) => each.name)}`);
+    expect(!jobs[0].spec && jobs[0].architecture === "64-32-10", "the list does not have the basic view");
+    expect((await client.listJobs({ filter: filter("nobody") })).jobs.length === 0, "the filter found another job");
+  },
+
+  /** Follows the job to its end. Stops after the first epoch and continues with the next event. */
+  async watch() {
+    let sequence = 0;
+    let epoch = 0;
+    let state = "";
+    for (const last of [1, EPOCHS + 1]) {
+      for await (const event of client.watch(job, String(sequence))) {
+        expect(event.sequence === String(sequence + 1), `event ${event.sequence} came after event ${sequence}`);
         sequence += 1;
         if (event.state_change) state = event.state_change.state;
         if (event.epoch) {
-          epochs += 1;
-          expect(event.epoch.epoch === epochs, `epoch ${event.epoch.epoch} came as number ${epochs}`);
+          epoch += 1;
+          expect(event.epoch.epoch === epoch, `epoch ${event.epoch.epoch} came as number ${epoch}`);
           const { loss, accuracy } = event.epoch.train!;
-          console.log(`epoch ${epochs}: loss ${Number(loss).toFixed(4)}, accuracy ${Number(accuracy).toFixed(4)}`);
+          console.log(`epoch ${epoch}: loss ${Number(loss).toFixed(4)}, accuracy ${Number(accuracy).toFixed(4)}`);
         }
+        if (epoch === last) break;
       }
-      if (epochs >= most) return; // Leaving the loop cancels the stream.
     }
-  };
-  await follow(1).catch((error) => {
-    if (error.code !== grpc.status.CANCELLED) throw error;
-  });
-  await follow(Infinity);
-  expect(epochs === EPOCHS && state === "JOB_STATE_SUCCEEDED", `the job ended as ${state} after ${epochs} epochs`);
-  passed("watch");
-}
+    expect(epoch === EPOCHS && state === "JOB_STATE_SUCCEEDED", `the job is ${state} after ${epoch} epochs`);
+  },
 
-async function download(name: string): Promise<void> {
-  const digest = createHash("sha256");
-  let expected = "";
-  const stream = models.downloadModel({ name }, metadata);
-  for await (const response of stream as AsyncIterable<DownloadModelResponse__Output>) {
-    if (response.header) expected = response.header.sha256;
-    if (response.chunk) digest.update(response.chunk);
-  }
-  expect(digest.digest("hex") === expected, "the downloaded file does not have its digest");
-  passed("download");
-}
+  async download() {
+    model = (await client.getJob({ name: job })).model;
+    file = await client.download(model);
+  },
 
-async function predict(name: string, inputs: Buffer, targets: Buffer): Promise<void> {
-  const request = { name, inputs: { dtype: "DATA_TYPE_UINT8" as const, shape: [targets.length, FEATURES], data: inputs } };
-  const { outputs } = await call<typeof request, PredictResponse__Output>(models.predict.bind(models), request);
-  const logits = new DataView(outputs!.data.buffer, outputs!.data.byteOffset, outputs!.data.byteLength);
-  const classes = outputs!.data.byteLength / 4 / targets.length;
-  let right = 0;
-  targets.forEach((target, row) => {
-    const values = Array.from({ length: classes }, (_, column) => logits.getFloat32(4 * (row * classes + column), true));
-    if (values.indexOf(Math.max(...values)) === target) right += 1;
-  });
-  expect(right / targets.length > 0.9, `only ${right} of ${targets.length} predictions are right`);
-  passed("predict");
-}
+  /** Continues a download of which the first half has arrived. */
+  async "download-from-offset"() {
+    await client.download(model, file.subarray(0, file.length / 2));
+    const beyond = client.download(model, Buffer.concat([file, Buffer.alloc(1)]));
+    const { metadata } = await expectError(beyond, grpc.status.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    expect(metadata.size_bytes === String(file.length), "the metadata does not have the size of the file");
+  },
 
-/** The details of an error: each is a google.rpc message in an Any. */
-function details(error: grpc.ServiceError): Record<string, any>[] {
-  const root = new protobuf.Root();
-  root.resolvePath = (_, file) => (file.startsWith("/") ? file : join(protos[1], file.replace(/^.*google\//, "google/")));
-  root.loadSync(["google/rpc/status.proto", "google/rpc/error_details.proto"].map((file) => join(protos[1], file)));
-  const [bytes] = error.metadata.get("grpc-status-details-bin");
-  const status = root.lookupType("google.rpc.Status").decode(bytes as Buffer) as any;
-  return status.details.map((any: any) => root.lookupType(any.type_url.split("/")[1]).decode(any.value));
-}
+  async predict() {
+    const tensor = { dtype: "DATA_TYPE_UINT8" as const, shape: [targets.length, FEATURES], data: inputs };
+    const { data } = (await client.predict({ name: model, inputs: tensor })).outputs!;
+    const logits = new DataView(data.buffer, data.byteOffset, data.byteLength);
+    const classes = data.byteLength / 4 / targets.length;
+    let right = 0;
+    targets.forEach((target, row) => {
+      const logit = (column: number) => logits.getFloat32(4 * (row * classes + column), true);
+      const outputs = Array.from({ length: classes }, (_, column) => logit(column));
+      if (outputs.indexOf(Math.max(...outputs)) === target) right += 1;
+    });
+    expect(right / targets.length > 0.9, `only ${right} of ${targets.length} predictions are right`);
+    console.log(`weights ${(await client.getModel({ name: model })).weights!.sha256}`);
+  },
 
-async function failure(attempt: Promise<unknown>): Promise<grpc.ServiceError> {
+  /** Deletes the job and its model twice, as a client does that lost the response. */
+  async delete() {
+    for (let count = 0; count < 2; count += 1) {
+      await client.deleteJob({ name: job, allow_missing: true });
+      await client.deleteModel({ name: model, allow_missing: true });
+    }
+    await expectError(client.deleteJob({ name: job }), grpc.status.NOT_FOUND, "JOB_NOT_FOUND");
+  },
+};
+
+for (const [name, check] of Object.entries(checks)) {
   try {
-    await attempt;
+    await check();
   } catch (error) {
-    return error as grpc.ServiceError;
+    const isStatus = typeof (error as grpc.ServiceError).code === "number";
+    console.error(`${name}:`, isStatus ? describe(error as grpc.ServiceError) : error);
+    process.exit(1);
   }
-  throw new Error("a call that must fail did not");
+  console.log(`ok ${name}`);
 }
-
-/** Makes three mistakes and reads what the server says of each. */
-async function checkErrors(): Promise<void> {
-  const get = (name: string, using = metadata) => call(training.getJob.bind(training), { name }, using);
-  if (token) {
-    const error = await failure(get("jobs/any", withToken("not the token")));
-    expect(error.code === grpc.status.UNAUTHENTICATED, `expected UNAUTHENTICATED, got ${error}`);
-  }
-  passed("unauthenticated");
-
-  const missing = await failure(get("jobs/nobody"));
-  const reason = details(missing).find((detail) => "reason" in detail)?.reason;
-  expect(missing.code === grpc.status.NOT_FOUND && reason === "NOT_FOUND", `expected NOT_FOUND, got ${missing}`);
-  passed("not-found");
-
-  const one = Buffer.from([0]);
-  const wrong = { ...spec({ inputs: reference(one, [1, 1]), targets: reference(one, [1]) }), batch_size: 0 };
-  const refused = await failure(call(training.createJob.bind(training), { job: { spec: wrong } }));
-  const fields = details(refused).flatMap((detail) => (detail.fieldViolations ?? []).map((each: any) => each.field));
-  expect(
-    refused.code === grpc.status.INVALID_ARGUMENT && fields.join() === "job.spec.batch_size",
-    `expected job.spec.batch_size to be refused, got ${refused} for ${fields}`,
-  );
-  passed("bad-request");
-}
-
-async function main(folder: string, job: string): Promise<void> {
-  await promisify(training.waitForReady.bind(training))(Date.now() + 10_000);
-  passed("connect");
-  await checkErrors();
-  const inputs = readFileSync(join(folder, "inputs.bin"));
-  const targets = readFileSync(join(folder, "targets.bin"));
-  const train = { inputs: reference(inputs, [targets.length, FEATURES]), targets: reference(targets, [targets.length]) };
-  await upload([[train.inputs, inputs], [train.targets, targets]]);
-  const created = await create(train, job);
-  await watch(created.name);
-  const finished = await call<{ name: string }, Job__Output>(training.getJob.bind(training), { name: created.name });
-  await download(finished.model);
-  await predict(finished.model, inputs, targets);
-  const model = await call<{ name: string }, Model__Output>(models.getModel.bind(models), { name: finished.model });
-  console.log(`weights ${model.weights!.sha256}`);
-  for (const client of [training, datasets, models]) client.close();
-}
-
-const [folder, job] = process.argv.slice(2);
-if (!folder || !job) {
-  console.error("usage: digits FOLDER JOB");
-  process.exit(2);
-}
-main(folder, job).catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+client.close();

@@ -1,4 +1,4 @@
-"""Run by Alembic: takes the database of the connection that it is given through the steps, in one transaction."""
+"""Run by Alembic: applies revisions to the database of the configured connection, in one transaction."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from gradwire_server.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite's tables can be changed in a transaction too, as this store opens them.
+    # SQLite changes tables in a transaction too, because the store begins transactions itself.
     transactional_ddl=True,
 )
 with context.begin_transaction():

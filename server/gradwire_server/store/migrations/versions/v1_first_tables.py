@@ -1,4 +1,4 @@
-"""Jobs, their events, models, and what is known of tensors."""
+"""Jobs, their events, models, and summaries of tensors."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "jobs",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),

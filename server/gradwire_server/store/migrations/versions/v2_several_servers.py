@@ -1,4 +1,4 @@
-"""The lease under which one of several servers schedules, and the mark of the blob store that they share."""
+"""The lease of the server that schedules, and the mark of the blob store."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables, and drop the one that counted changes before Alembic did."""
+    """Create the tables, and drop the one that held the revision before Alembic."""
     op.create_table(
         "lease",
         sa.Column("token", sa.BigInteger, nullable=False),

@@ -1,90 +1,77 @@
 package dev.gradwire.example;
 
-import com.google.protobuf.Any;
 import com.google.protobuf.ByteString;
-import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.protobuf.Message;
-import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import dev.gradwire.v1.CreateJobRequest;
 import dev.gradwire.v1.CrossEntropy;
 import dev.gradwire.v1.DataType;
 import dev.gradwire.v1.Dataset;
-import dev.gradwire.v1.DatasetServiceGrpc;
 import dev.gradwire.v1.Device;
-import dev.gradwire.v1.DownloadModelRequest;
 import dev.gradwire.v1.Event;
-import dev.gradwire.v1.FindMissingTensorsRequest;
-import dev.gradwire.v1.GetJobRequest;
-import dev.gradwire.v1.GetModelRequest;
 import dev.gradwire.v1.Job;
 import dev.gradwire.v1.JobSpec;
 import dev.gradwire.v1.JobState;
 import dev.gradwire.v1.Layer;
 import dev.gradwire.v1.Linear;
+import dev.gradwire.v1.ListJobsRequest;
 import dev.gradwire.v1.Loss;
-import dev.gradwire.v1.MissingTensor;
-import dev.gradwire.v1.ModelServiceGrpc;
 import dev.gradwire.v1.ModelSpec;
 import dev.gradwire.v1.Optimizer;
-import dev.gradwire.v1.PredictRequest;
 import dev.gradwire.v1.Relu;
 import dev.gradwire.v1.Sgd;
 import dev.gradwire.v1.Tensor;
-import dev.gradwire.v1.TensorRef;
-import dev.gradwire.v1.TrainingServiceGrpc;
-import dev.gradwire.v1.UploadHeader;
-import dev.gradwire.v1.UploadTensorRequest;
-import dev.gradwire.v1.UploadTensorResponse;
-import dev.gradwire.v1.WatchJobRequest;
-import io.grpc.Channel;
-import io.grpc.ClientInterceptor;
-import io.grpc.Context;
-import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
-import io.grpc.ManagedChannel;
-import io.grpc.Metadata;
 import io.grpc.Status;
-import io.grpc.StatusRuntimeException;
-import io.grpc.TlsChannelCredentials;
+import io.grpc.StatusException;
 import io.grpc.health.v1.HealthCheckRequest;
 import io.grpc.health.v1.HealthCheckResponse.ServingStatus;
 import io.grpc.health.v1.HealthGrpc;
-import io.grpc.protobuf.StatusProto;
-import io.grpc.stub.MetadataUtils;
-import io.grpc.stub.StreamObserver;
-import java.io.File;
 import java.nio.ByteOrder;
 import java.nio.FloatBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.MessageDigest;
-import java.util.ArrayList;
-import java.util.HexFormat;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.concurrent.CompletableFuture;
 
 /**
- * Trains a network on a gradwire server, and knows nothing of it but the .proto files.
+ * Trains a network on a gradwire server and checks on the way that the server keeps its protocol.
  *
- * <p>Arguments: FOLDER JOB. FOLDER holds inputs.bin (bytes, 64 for each picture) and targets.bin (a byte for each).
- * GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA (a file of certificates; turns TLS on) say where the server is.
+ * <p>Arguments: FOLDER JOB. FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each).
+ * GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the
+ * server is. The code that other programs need is in {@link Client}.
  */
 public final class Digits {
   private static final int FEATURES = 64;
-  private static final int CHUNK_BYTES = 16 << 10;
   private static final int EPOCHS = 20;
-  private static final String TOKEN = System.getenv().getOrDefault("GRADWIRE_TOKEN", "");
+  private static final String ADDRESS = environment("GRADWIRE_ADDRESS", "localhost:50051");
+  private static final String TOKEN = environment("GRADWIRE_TOKEN", "");
+  private static final String CA_FILE = environment("GRADWIRE_CA", "");
 
-  private final Channel channel;
-  private final TrainingServiceGrpc.TrainingServiceBlockingStub training;
-  private final ModelServiceGrpc.ModelServiceBlockingStub models;
+  private final Client client;
+  private final byte[] inputs;
+  private final byte[] targets;
+  private final Dataset dataset;
+  private final String jobId;
+  private String job;
+  private String model;
+  private byte[] file;
 
-  private Digits(Channel channel) {
-    this.channel = channel;
-    this.training = TrainingServiceGrpc.newBlockingStub(channel).withInterceptors(token(TOKEN));
-    this.models = ModelServiceGrpc.newBlockingStub(channel).withInterceptors(token(TOKEN));
+  private Digits(Client client, Path folder, String jobId) throws Exception {
+    this.client = client;
+    this.jobId = jobId;
+    inputs = Files.readAllBytes(folder.resolve("inputs.bin"));
+    targets = Files.readAllBytes(folder.resolve("targets.bin"));
+    dataset =
+        Dataset.newBuilder()
+            .setInputs(Client.reference(inputs, targets.length, FEATURES))
+            .setTargets(Client.reference(targets, targets.length))
+            .build();
+  }
+
+  /** A check; it fails by throwing. */
+  private interface Check {
+    void run() throws Exception;
   }
 
   public static void main(String[] arguments) throws Exception {
@@ -92,101 +79,83 @@ public final class Digits {
       System.err.println("usage: digits FOLDER JOB");
       System.exit(2);
     }
-    String certificates = System.getenv().getOrDefault("GRADWIRE_CA", "");
-    ManagedChannel channel =
-        Grpc.newChannelBuilder(
-                System.getenv().getOrDefault("GRADWIRE_ADDRESS", "localhost:50051"),
-                certificates.isEmpty()
-                    ? InsecureChannelCredentials.create()
-                    : TlsChannelCredentials.newBuilder().trustManager(new File(certificates)).build())
-            .build();
-    try {
-      new Digits(channel).run(Path.of(arguments[0]), arguments[1]);
-    } finally {
-      channel.shutdownNow();
-    }
-  }
-
-  private void run(Path folder, String jobId) throws Exception {
-    var health = HealthGrpc.newBlockingStub(channel).check(HealthCheckRequest.getDefaultInstance());
-    expect(health.getStatus() == ServingStatus.SERVING, "the server is not ready: " + health);
-    passed("connect");
-    checkErrors();
-    byte[] inputs = Files.readAllBytes(folder.resolve("inputs.bin"));
-    byte[] targets = Files.readAllBytes(folder.resolve("targets.bin"));
-    Dataset dataset =
-        Dataset.newBuilder()
-            .setInputs(reference(inputs, targets.length, FEATURES))
-            .setTargets(reference(targets, targets.length))
-            .build();
-    upload(Map.of(dataset.getInputs(), inputs, dataset.getTargets(), targets));
-    Job created = create(dataset, jobId);
-    watch(created.getName());
-    String model = training.getJob(GetJobRequest.newBuilder().setName(created.getName()).build()).getModel();
-    download(model);
-    predict(model, inputs, targets);
-    var weights = models.getModel(GetModelRequest.newBuilder().setName(model).build()).getWeights();
-    System.out.println("weights " + weights.getSha256());
-  }
-
-  private static ClientInterceptor token(String token) {
-    Metadata headers = new Metadata();
-    if (!token.isEmpty()) {
-      headers.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
-    }
-    return MetadataUtils.newAttachHeadersInterceptor(headers);
-  }
-
-  private static String digest(byte[] data) throws Exception {
-    return HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(data));
-  }
-
-  private static TensorRef reference(byte[] data, long... shape) throws Exception {
-    var reference = TensorRef.newBuilder().setDtype(DataType.DATA_TYPE_UINT8).setSha256(digest(data));
-    for (long size : shape) {
-      reference.addShape(size);
-    }
-    return reference.build();
-  }
-
-  /** Sends what the server does not have yet, each tensor from where an earlier upload broke off. */
-  private void upload(Map<TensorRef, byte[]> contents) throws Exception {
-    var datasets = DatasetServiceGrpc.newBlockingStub(channel).withInterceptors(token(TOKEN));
-    var streaming = DatasetServiceGrpc.newStub(channel).withInterceptors(token(TOKEN));
-    var request = FindMissingTensorsRequest.newBuilder().addAllTensors(contents.keySet()).build();
-    for (MissingTensor missing : datasets.findMissingTensors(request).getMissingList()) {
-      var answer = new CompletableFuture<UploadTensorResponse>();
-      StreamObserver<UploadTensorRequest> stream =
-          streaming.uploadTensor(
-              new StreamObserver<>() {
-                @Override
-                public void onNext(UploadTensorResponse response) {
-                  answer.complete(response);
-                }
-
-                @Override
-                public void onError(Throwable error) {
-                  answer.completeExceptionally(error);
-                }
-
-                @Override
-                public void onCompleted() {}
-              });
-      var header = UploadHeader.newBuilder().setTensor(missing.getTensor()).setOffset(missing.getReceivedBytes());
-      stream.onNext(UploadTensorRequest.newBuilder().setHeader(header).build());
-      byte[] data = contents.get(missing.getTensor());
-      for (int start = (int) missing.getReceivedBytes(); start < data.length; start += CHUNK_BYTES) {
-        var chunk = ByteString.copyFrom(data, start, Math.min(CHUNK_BYTES, data.length - start));
-        stream.onNext(UploadTensorRequest.newBuilder().setChunk(chunk).build());
+    try (var client = new Client(ADDRESS, TOKEN, CA_FILE)) {
+      for (var check : new Digits(client, Path.of(arguments[0]), arguments[1]).checks().entrySet()) {
+        check.getValue().run();
+        System.out.println("ok " + check.getKey());
       }
-      stream.onCompleted();
-      answer.get();
+    } catch (StatusException error) {
+      System.err.println(Client.describe(error));
+      System.exit(1);
     }
-    expect(datasets.findMissingTensors(request).getMissingCount() == 0, "tensors are missing after their upload");
-    passed("upload");
   }
 
-  private static JobSpec spec(Dataset dataset) {
+  private Map<String, Check> checks() {
+    var checks = new LinkedHashMap<String, Check>();
+    checks.put("connect", this::connect);
+    checks.put("unauthenticated", this::unauthenticated);
+    checks.put("not-found", this::notFound);
+    checks.put("bad-request", this::badRequest);
+    checks.put("error-metadata", this::errorMetadata);
+    checks.put("upload", this::upload);
+    checks.put("validate-only", this::validateOnly);
+    checks.put("create", this::create);
+    checks.put("labels-filter", this::labelsFilter);
+    checks.put("watch", this::watch);
+    checks.put("download", this::download);
+    checks.put("download-from-offset", this::downloadFromOffset);
+    checks.put("predict", this::predict);
+    checks.put("delete", this::delete);
+    return checks;
+  }
+
+  private void connect() throws Exception {
+    var health = HealthGrpc.newBlockingV2Stub(client.channel).check(HealthCheckRequest.getDefaultInstance());
+    require(health.getStatus() == ServingStatus.SERVING, "the server is not ready: " + health);
+  }
+
+  private void unauthenticated() throws Exception {
+    if (!TOKEN.isEmpty()) {
+      try (var stranger = new Client(ADDRESS, "not the token", CA_FILE)) {
+        requireError(() -> stranger.getJob("jobs/any"), Status.Code.UNAUTHENTICATED, "INVALID_TOKEN");
+      }
+    }
+  }
+
+  private void notFound() throws Exception {
+    requireError(() -> client.getJob("jobs/nobody"), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
+  }
+
+  private void badRequest() throws Exception {
+    var wrong = Job.newBuilder().setSpec(spec().toBuilder().setBatchSize(0));
+    var request = CreateJobRequest.newBuilder().setJob(wrong).build();
+    var error =
+        requireError(() -> client.createJob(request), Status.Code.INVALID_ARGUMENT, "INVALID_FIELDS");
+    var fields = Client.fields(error);
+    require(fields.equals(List.of("job.spec.batch_size")), "the server refused the fields " + fields);
+  }
+
+  private void errorMetadata() throws Exception {
+    var missing = requireError(() -> client.getModel("models/nobody"), Status.Code.NOT_FOUND, "MODEL_NOT_FOUND");
+    requireMetadata(missing, "model", "models/nobody");
+    byte[] unknown = ("a tensor of " + jobId).getBytes();
+    var reference = Client.reference(unknown, unknown.length);
+    var refused =
+        requireError(() -> client.send(reference, unknown, 5), Status.Code.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    requireMetadata(refused, "offset", "5");
+    requireMetadata(refused, "received_bytes", "0");
+  }
+
+  private void upload() throws Exception {
+    // The server has the data if another client uploaded it. It does not have this tensor.
+    byte[] own = ByteString.copyFrom(inputs).concat(ByteString.copyFromUtf8(jobId)).toByteArray();
+    var contents =
+        Map.of(dataset.getInputs(), inputs, dataset.getTargets(), targets, Client.reference(own, own.length), own);
+    client.upload(contents);
+    require(client.findMissingTensors(contents.keySet()).isEmpty(), "tensors are missing after their upload");
+  }
+
+  private JobSpec spec() {
     return JobSpec.newBuilder()
         .setModel(
             ModelSpec.newBuilder()
@@ -204,88 +173,105 @@ public final class Digits {
         .build();
   }
 
-  /** Sends the same request twice, as after a lost answer: it makes one job. */
-  private Job create(Dataset dataset, String jobId) {
-    var request =
-        CreateJobRequest.newBuilder()
-            .setJob(Job.newBuilder().setSpec(spec(dataset)))
-            .setJobId(jobId)
-            .setRequestId("request-" + jobId)
-            .build();
-    Job first = training.createJob(request);
-    Job second = training.createJob(request);
-    expect(first.getName().equals(second.getName()), "the same request made another job");
-    passed("create");
-    return first;
+  /** Returns the request that creates the job. Its request_id makes it safe to repeat. */
+  private CreateJobRequest request() {
+    var labels = Map.of("example", "digits", "client", jobId);
+    return CreateJobRequest.newBuilder()
+        .setJob(Job.newBuilder().setSpec(spec()).putAllLabels(labels))
+        .setJobId(jobId)
+        .setRequestId("request-" + jobId)
+        .build();
+  }
+
+  private void validateOnly() throws Exception {
+    Job validated = client.createJob(request().toBuilder().setValidateOnly(true).build());
+    require(validated.getName().isEmpty(), "the job has the name " + validated.getName());
+    long width = validated.getSpec().getModel().getLayers(0).getLinear().getInFeatures();
+    require(width == FEATURES, "the first layer has " + width + " inputs");
+    requireError(() -> client.getJob("jobs/" + jobId), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
+  }
+
+  /** Sends the same request twice, as a client does that lost the response. */
+  private void create() throws Exception {
+    job = client.createJob(request()).getName();
+    String again = client.createJob(request()).getName();
+    require(job.equals(again), "the same request created " + job + " and " + again);
+  }
+
+  private void labelsFilter() throws Exception {
+    var found = jobsOf(jobId);
+    require(found.size() == 1 && found.get(0).getName().equals(job), "the filter found " + found);
+    var listed = found.get(0);
+    require(!listed.hasSpec() && listed.getArchitecture().equals("64-32-10"), "the view is not basic: " + listed);
+    require(jobsOf("nobody").isEmpty(), "the filter found another job");
+  }
+
+  private List<Job> jobsOf(String label) throws Exception {
+    String filter = "labels.example = \"digits\" AND labels.client = \"" + label + "\"";
+    return client.listJobs(ListJobsRequest.newBuilder().setFilter(filter).build()).getJobsList();
   }
 
   /** What a watcher has seen of a job. */
-  private static final class Seen {
-    long sequence;
-    int epochs;
-    JobState state = JobState.JOB_STATE_UNSPECIFIED;
+  private static final class Progress {
+    private long sequence;
+    private int epoch;
+    private JobState state = JobState.JOB_STATE_UNSPECIFIED;
 
-    void take(Event event) {
-      expect(event.getSequence() == sequence + 1, "event " + event.getSequence() + " came after event " + sequence);
+    void add(Event event) {
+      require(event.getSequence() == sequence + 1, "event " + event.getSequence() + " came after event " + sequence);
       sequence = event.getSequence();
       if (event.hasStateChange()) {
         state = event.getStateChange().getState();
       }
       if (event.hasEpoch()) {
-        epochs++;
-        var epoch = event.getEpoch();
-        expect(epoch.getEpoch() == epochs, "epoch " + epoch.getEpoch() + " came as number " + epochs);
-        var train = epoch.getTrain();
-        System.out.printf("epoch %d: loss %.4f, accuracy %.4f%n", epochs, train.getLoss(), train.getAccuracy());
+        epoch++;
+        require(event.getEpoch().getEpoch() == epoch, "epoch " + epoch + " is out of order");
+        var train = event.getEpoch().getTrain();
+        System.out.printf("epoch %d: loss %.4f, accuracy %.4f%n", epoch, train.getLoss(), train.getAccuracy());
       }
     }
   }
 
-  /** Follows the job to its end, breaks off after its first epoch, and goes on where it was. */
-  private void watch(String name) {
-    var seen = new Seen();
-    for (int most : new int[] {1, Integer.MAX_VALUE}) {
-      var request = WatchJobRequest.newBuilder().setName(name).setAfterSequence(seen.sequence).build();
-      try (var connection = Context.current().withCancellation()) { // Closing it cancels the stream.
-        connection.run(
-            () -> {
-              var responses = training.watchJob(request);
-              while (seen.epochs < most && responses.hasNext()) {
-                responses.next().getEventsList().forEach(seen::take);
-              }
-            });
-      }
+  /** Follows the job to its end. Stops after the first epoch and continues with the next event. */
+  private void watch() throws Exception {
+    var progress = new Progress();
+    for (int last : new int[] {1, EPOCHS + 1}) {
+      client.watch(
+          job,
+          progress.sequence,
+          event -> {
+            progress.add(event);
+            return progress.epoch != last;
+          });
     }
-    expect(
-        seen.epochs == EPOCHS && seen.state == JobState.JOB_STATE_SUCCEEDED,
-        "the job ended as " + seen.state + " after " + seen.epochs + " epochs");
-    passed("watch");
+    require(
+        progress.epoch == EPOCHS && progress.state == JobState.JOB_STATE_SUCCEEDED,
+        "the job is " + progress.state + " after " + progress.epoch + " epochs");
   }
 
-  private void download(String name) throws Exception {
-    ByteString file = ByteString.EMPTY;
-    String expected = "";
-    var responses = models.downloadModel(DownloadModelRequest.newBuilder().setName(name).build());
-    while (responses.hasNext()) {
-      var response = responses.next();
-      if (response.hasHeader()) {
-        expected = response.getHeader().getSha256();
-      } else {
-        file = file.concat(response.getChunk());
-      }
-    }
-    expect(digest(file.toByteArray()).equals(expected), "the downloaded file does not have its digest");
-    passed("download");
+  private void download() throws Exception {
+    model = client.getJob(job).getModel();
+    file = client.download(model, new byte[0]);
   }
 
-  private void predict(String name, byte[] inputs, byte[] targets) {
+  /** Continues a download of which the first half has arrived. */
+  private void downloadFromOffset() throws Exception {
+    client.download(model, Arrays.copyOf(file, file.length / 2));
+    byte[] longer = Arrays.copyOf(file, file.length + 1);
+    var error =
+        requireError(() -> client.download(model, longer), Status.Code.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE");
+    requireMetadata(error, "size_bytes", String.valueOf(file.length));
+  }
+
+  private void predict() throws Exception {
     var tensor =
         Tensor.newBuilder()
             .setDtype(DataType.DATA_TYPE_UINT8)
             .addShape(targets.length)
             .addShape(FEATURES)
-            .setData(ByteString.copyFrom(inputs));
-    var outputs = models.predict(PredictRequest.newBuilder().setName(name).setInputs(tensor).build()).getOutputs();
+            .setData(ByteString.copyFrom(inputs))
+            .build();
+    var outputs = client.predict(model, tensor);
     FloatBuffer logits = outputs.getData().asReadOnlyByteBuffer().order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer();
     int classes = logits.remaining() / targets.length;
     int right = 0;
@@ -298,68 +284,46 @@ public final class Digits {
       }
       right += best == targets[row] ? 1 : 0;
     }
-    expect(right > 0.9 * targets.length, "only " + right + " of " + targets.length + " predictions are right");
-    passed("predict");
+    require(right > 0.9 * targets.length, "only " + right + " of " + targets.length + " predictions are right");
+    System.out.println("weights " + client.getModel(model).getWeights().getSha256());
   }
 
-  /** Makes three mistakes and reads what the server says of each. */
-  private void checkErrors() throws Exception {
-    var any = GetJobRequest.newBuilder().setName("jobs/nobody").build();
-    if (!TOKEN.isEmpty()) {
-      var stranger = TrainingServiceGrpc.newBlockingStub(channel).withInterceptors(token("not the token"));
-      expectCode(failure(() -> stranger.getJob(any)), Status.Code.UNAUTHENTICATED);
+  /** Deletes the job and its model twice, as a client does that lost the response. */
+  private void delete() throws Exception {
+    for (int count = 0; count < 2; count++) {
+      client.deleteJob(job, true);
+      client.deleteModel(model, true);
     }
-    passed("unauthenticated");
-
-    var missing = failure(() -> training.getJob(any));
-    expectCode(missing, Status.Code.NOT_FOUND);
-    expect(details(missing, ErrorInfo.class).get(0).getReason().equals("NOT_FOUND"), "the reason is another");
-    passed("not-found");
-
-    byte[] one = {0};
-    var tiny = Dataset.newBuilder().setInputs(reference(one, 1, 1)).setTargets(reference(one, 1)).build();
-    var wrong = Job.newBuilder().setSpec(spec(tiny).toBuilder().setBatchSize(0));
-    var refused = failure(() -> training.createJob(CreateJobRequest.newBuilder().setJob(wrong).build()));
-    expectCode(refused, Status.Code.INVALID_ARGUMENT);
-    var violations = details(refused, BadRequest.class).get(0).getFieldViolationsList();
-    expect(
-        violations.size() == 1 && violations.get(0).getField().equals("job.spec.batch_size"),
-        "expected job.spec.batch_size to be refused, got " + violations);
-    passed("bad-request");
+    requireError(() -> client.deleteJob(job, false), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  private static StatusRuntimeException failure(Runnable attempt) {
+  /** Checks that a call fails with a code and a reason, prints the error, and returns it. */
+  private static StatusException requireError(Check call, Status.Code code, String reason) throws Exception {
     try {
-      attempt.run();
-    } catch (StatusRuntimeException error) {
+      call.run();
+    } catch (StatusException error) {
+      String description = Client.describe(error);
+      System.out.println(description);
+      boolean expected = error.getStatus().getCode() == code && Client.errorInfo(error).getReason().equals(reason);
+      require(expected, "expected " + code + " " + reason + ", got " + description);
       return error;
     }
-    throw new IllegalStateException("a call that must fail did not");
+    throw new IllegalStateException("a call succeeded that must fail");
   }
 
-  /** The details of an error that are of one kind. */
-  private static <T extends Message> List<T> details(StatusRuntimeException error, Class<T> kind)
-      throws InvalidProtocolBufferException {
-    List<T> found = new ArrayList<>();
-    for (Any detail : StatusProto.fromThrowable(error).getDetailsList()) {
-      if (detail.is(kind)) {
-        found.add(detail.unpack(kind));
-      }
-    }
-    return found;
+  private static void requireMetadata(StatusException error, String key, String expected) {
+    ErrorInfo info = Client.errorInfo(error);
+    String value = info.getMetadataOrDefault(key, "missing");
+    require(value.equals(expected), "the metadata has the " + key + " " + value + " instead of " + expected);
   }
 
-  private static void expectCode(StatusRuntimeException error, Status.Code code) {
-    expect(error.getStatus().getCode() == code, "expected " + code + ", got " + error.getStatus());
-  }
-
-  private static void expect(boolean holds, String otherwise) {
+  private static void require(boolean holds, String otherwise) {
     if (!holds) {
       throw new IllegalStateException(otherwise);
     }
   }
 
-  private static void passed(String check) {
-    System.out.println("ok " + check);
+  private static String environment(String name, String otherwise) {
+    return System.getenv().getOrDefault(name, otherwise);
   }
 }

@@ -1,9 +1,9 @@
-"""Which jobs start next, as pure policy."""
+"""Which jobs start next."""
 
-from gradwire_server.scheduling.loop import next_jobs
+from gradwire_server.scheduling.policy import next_jobs
 
 
-def test_jobs_start_in_order_of_arrival_as_far_as_there_is_room():
+def test_jobs_start_in_order_of_arrival_while_workers_are_free():
     queued = [("a", "cpu"), ("b", "cpu"), ("c", "gpu"), ("d", "cpu"), ("e", "gpu")]
     assert next_jobs(queued, {"cpu": 2, "gpu": 1}) == [("a", "cpu"), ("b", "cpu"), ("c", "gpu")]
     assert next_jobs(queued, {"cpu": 0, "gpu": 2}) == [("c", "gpu"), ("e", "gpu")]

@@ -1,0 +1,109 @@
+"""How to reach a server: its address, token and TLS, from arguments or the environment."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from gradwire._exceptions import InvalidArgumentError
+
+# "host:port", "[::1]:port", or a scheme of gRPC.
+_ADDRESS = re.compile(r"(?:[^:/\s]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}|(?:unix|unix-abstract|dns|ipv4|ipv6):.+")
+
+
+def resolve_address(at: str | None) -> str | None:
+    """Return the address to use: what was given, else GRADWIRE_ADDRESS, else None."""
+    return at or os.environ.get("GRADWIRE_ADDRESS") or None
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach a server beside its address; what is None comes from the environment.
+
+    Attributes:
+        token: The token of the server. Default: GRADWIRE_TOKEN, or the content of the file GRADWIRE_TOKEN_FILE.
+        tls: True to trust the certificate authorities of the system, or a file of certificates (PEM) to trust.
+            Default: GRADWIRE_TLS, "1" or a file.
+        insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
+    """
+
+    token: str | None = None
+    tls: bool | str | Path | None = None
+    insecure: bool | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Return what a channel needs for TLS, or None without TLS."""
+        tls = os.environ.get("GRADWIRE_TLS", "") if self.tls is None else self.tls
+        if isinstance(tls, bool) or tls in ("", "0", "1"):
+            return grpc.ssl_channel_credentials() if tls in (True, "1") else None
+        try:
+            return grpc.ssl_channel_credentials(Path(tls).read_bytes())
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"tls: cannot read {tls}: {error.strerror}. Pass True or a file of certificates (PEM)."
+            ) from None
+
+    def metadata(self, address: str, encrypted: bool) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of each call, which has the token if there is one.
+
+        Raises:
+            InvalidArgumentError: The token would travel to another machine without TLS.
+        """
+        token = self.token or _token_from_environment()
+        if not token:
+            return ()
+        insecure = _is_on(os.environ.get("GRADWIRE_INSECURE", "")) if self.insecure is None else self.insecure
+        if not (encrypted or insecure or _is_this_machine(address)):
+            raise InvalidArgumentError(
+                f"refusing to send the token to {address} without TLS. Use tls=True or tls=CA_FILE (GRADWIRE_TLS), "
+                "or insecure=True (GRADWIRE_INSECURE=1) if the network on the way is safe."
+            )
+        return (("authorization", f"Bearer {token}"),)
+
+
+def checked_address(address: str | None) -> str:
+    """Return the address to use, as `resolve_address`.
+
+    Raises:
+        InvalidArgumentError: There is no address, or it is not of the form host:port.
+    """
+    resolved = resolve_address(address)
+    if resolved is None:
+        raise InvalidArgumentError(
+            'no server address. Pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS.'
+        )
+    if not _ADDRESS.fullmatch(resolved):
+        host = re.sub(r"^\w+://", "", resolved).partition("/")[0]
+        example = host if _ADDRESS.fullmatch(host) else f"{host.partition(':')[0] or 'localhost'}:50051"
+        raise InvalidArgumentError(
+            f"the address {resolved!r} is not of the form host:port. Use for example {example!r}."
+        )
+    return resolved
+
+
+def _token_from_environment() -> str:
+    token, file = os.environ.get("GRADWIRE_TOKEN", ""), os.environ.get("GRADWIRE_TOKEN_FILE", "")
+    if token or not file:
+        return token
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise InvalidArgumentError(f"cannot read GRADWIRE_TOKEN_FILE {file}: {error.strerror}") from None
+
+
+def _is_on(variable: str) -> bool:
+    return variable.lower() in ("1", "true", "yes", "on")
+
+
+def _is_this_machine(address: str) -> bool:
+    from ipaddress import ip_address  # noqa: PLC0415  (needed only with a token)
+
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]") or address
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

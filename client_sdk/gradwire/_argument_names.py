@@ -1,0 +1,71 @@
+"""The fields of requests by the names that they have in the Python call."""
+
+import re
+from collections.abc import Sequence
+
+from gradwire._exceptions import FieldViolation, InvalidArgumentError
+
+SPEC = "job.spec."
+
+# Where the argument has another name than the last part of the field's path.
+_ARGUMENTS = {
+    "job.spec.train.inputs": "train inputs",
+    "job.spec.train.targets": "train targets",
+    "job.spec.test.inputs": "test inputs",
+    "job.spec.test.targets": "test targets",
+    "job.spec.model": "model",
+    "job.spec.model.layers": "model",
+    "job.spec.initial_weights": "weights of the model",
+    "job.spec.optimizer.sgd": "optimizer",
+    "job.spec.optimizer.sgd.learning_rate": "lr",
+    "job.spec.loss.cross_entropy": "loss",
+    "job.spec.loss.mean_squared_error": "loss",
+    "job.continue_job": "resume_from",
+    "job_id": "name",
+    "inputs": "X",
+    "page_size": "limit",
+    "after_sequence": "after",
+}
+_LAYER = re.compile(r"job\.spec\.model\.layers\[(\d+)\](?:\.linear|\.relu)?(?:\.(\w+))?")
+_SPEC_PATH = re.compile(r"\bjob\.(?:spec|labels|continue_job|initial_model)\b(?:\.\w+|\[\w+\])*")
+_SET_PATH = re.compile(r"(?<![\w.])(train|test)\.(inputs|targets)\b")
+
+
+def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
+    """Return the name of a field in the Python call.
+
+    Args:
+        field: The path in the request, for example "job.spec.optimizer.sgd.learning_rate".
+        layer_names: The names of the model's layers, first to last, if they are known.
+
+    Returns:
+        For example "lr", "train targets" or "in_features of layer 'fc1'". A field that is no argument keeps its path.
+    """
+    if field in _ARGUMENTS:
+        return _ARGUMENTS[field]
+    layer = _LAYER.fullmatch(field)
+    if layer:
+        position = int(layer[1])
+        name = f"layer {layer_names[position]!r}" if position < len(layer_names) else f"layer {position}"
+        return f"{layer[2]} of {name}" if layer[2] else name
+    return field.removeprefix(SPEC).removeprefix("job.")
+
+
+def in_terms_of_the_call(text: str, layer_names: Sequence[str] = ()) -> str:
+    """Return a message of the engine or the service with the names of arguments in place of the paths of fields."""
+    text = _SPEC_PATH.sub(lambda match: argument_of(match[0], layer_names), text)
+    return _SET_PATH.sub(r"\1 \2", text)
+
+
+def invalid(violations: Sequence[FieldViolation], layer_names: Sequence[str] = ()) -> InvalidArgumentError:
+    """Return the error for fields that are wrong, whether the SDK or the service found them."""
+    message = "; ".join(
+        f"{argument_of(each.field, layer_names)}: {in_terms_of_the_call(each.description, layer_names)}"
+        for each in violations
+    )
+    return InvalidArgumentError(message, violations, reason="INVALID_FIELDS")
+
+
+def invalid_argument(name: str, description: str, prefix: str = SPEC) -> InvalidArgumentError:
+    """Return the error for one argument of `fit` or `jobs.submit` that is wrong."""
+    return invalid([FieldViolation(prefix + name, description)])

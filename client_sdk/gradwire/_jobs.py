@@ -1,0 +1,249 @@
+"""client.jobs: submit, find and delete jobs. AsyncJobs implements it; Jobs is the blocking form."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from gradwire._argument_names import invalid_argument
+from gradwire._blocking import Portal, blocking, blocking_as
+from gradwire._exceptions import InvalidArgumentError
+from gradwire._info import JobInfo, ModelInfo
+from gradwire._job import AsyncJob, Job
+from gradwire._names import job_resource, model_resource
+from gradwire._options import TrainingOptions
+from gradwire._paging import collect
+from gradwire._transport import Transport
+from gradwire._types import Dataset, Device, DType
+from gradwire._uploads import UploadProgress, upload
+from gradwire_engine.losses import Loss
+from gradwire_engine.module import Module
+from gradwire_engine.optim import SGD
+from gradwire_engine.spec.resolve import references
+from gradwire_proto.v1.training_service_pb2 import (
+    CreateJobRequest,
+    DeleteJobRequest,
+    GetJobRequest,
+    ListJobsRequest,
+    ListJobsResponse,
+)
+from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
+
+# Inside the classes, `list` is a method.
+AsyncJobList: TypeAlias = list[AsyncJob]
+
+
+class AsyncJobs:
+    """The jobs on a server, as `client.jobs`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def submit(
+        self,
+        model: Module,
+        train: Dataset,
+        *,
+        loss: Loss,
+        optimizer: SGD,
+        test: Dataset | None = None,
+        validation_split: float | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        shuffle: bool = True,
+        seed: int | None = 0,
+        dtype: DType | None = None,
+        device: Device = "auto",
+        evaluate_every: int = 1,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        resume_from: str | Job | AsyncJob | JobInfo | None = None,
+        initial_model: str | ModelInfo | None = None,
+        on_upload_progress: UploadProgress | None = None,
+    ) -> AsyncJob:
+        """Submit a job. Data that the server does not have is uploaded first.
+
+        Args:
+            model: A stack of Linear and ReLU layers. The job starts from its weights; layers without weights are drawn
+                from `seed`. `job.result()` puts the trained weights into it.
+            train: A pair (inputs, targets). Inputs have shape (rows, features). Targets are class indices (rows,),
+                one-hot rows or regression targets (rows, outputs), or numbers (rows,) for a model with one output.
+            loss: MSE() or CrossEntropy().
+            optimizer: An SGD of the model.
+            test: A pair like `train`, evaluated with it after an epoch.
+            validation_split: Use this fraction of the rows, the last ones before shuffling, as the test set.
+            epochs: The number of passes over the training set. With resume_from, the total including that job's.
+            batch_size: The number of rows in a step.
+            shuffle: Whether to draw a new order of the rows for every epoch.
+            seed: Orders the rows and draws the weights of deferred layers; None draws a seed.
+            dtype: "float32" or "float64". Default: that of the model's weights.
+            device: "auto", "cpu" or "gpu".
+            evaluate_every: Evaluate after every n-th epoch and after the last one.
+            name: The job's name: 1 to 63 characters of a-z, 0-9 and "-". By default the server chooses one.
+            labels: Key-value pairs for finding the job, for example {"team": "vision"}.
+            resume_from: A job that has ended, or its name. The new job continues after its last epoch, or after its
+                last checkpoint if it failed or was cancelled. The weights of `model` are ignored.
+            initial_model: A trained model on the server, or its name. The job starts at epoch 1 from its weights. The
+                weights of `model` are ignored.
+            on_upload_progress: Called with (sent_bytes, total_bytes) after each uploaded chunk.
+
+        Returns:
+            A handle on the job.
+
+        Raises:
+            InvalidArgumentError: An argument is wrong.
+            TraceError: forward() does something that a stack of Linear and ReLU layers cannot express.
+            AlreadyExistsError: Another job has this name.
+            NotFoundError: The job or model to start from does not exist.
+            FailedPreconditionError: The job or model to start from does not fit, or the cluster has no GPU.
+            UnavailableError: No server answers.
+        """
+        options = TrainingOptions(
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            dtype=dtype,
+            device=device,
+            evaluate_every=evaluate_every,
+            validation_split=validation_split,
+        )
+        return await self._submit(
+            model,
+            train,
+            test,
+            options,
+            name=name,
+            labels=labels,
+            resume_from=resume_from,
+            initial_model=initial_model,
+            on_upload_progress=on_upload_progress,
+        )
+
+    async def _submit(
+        self,
+        model: Module,
+        train: Dataset,
+        test: Dataset | None,
+        options: TrainingOptions,
+        *,
+        name: str | None,
+        labels: Mapping[str, str] | None,
+        resume_from: str | Job | AsyncJob | JobInfo | None,
+        initial_model: str | ModelInfo | None,
+        on_upload_progress: UploadProgress | None,
+    ) -> AsyncJob:
+        from gradwire._job_request import make_job_request  # noqa: PLC0415  (slow to import)
+
+        message = JobMessage(labels=_checked_labels(labels))
+        _start_from(message, resume_from, initial_model)
+        if name is not None and not isinstance(name, str):
+            raise invalid_argument("name", f"must be a string, got {name!r}", "")
+        prepared = await asyncio.to_thread(make_job_request, model, train, test, options)
+        message.spec.CopyFrom(prepared.spec)
+        await upload(self._transport, list(references(prepared.spec).values()), prepared.tensors, on_upload_progress)
+        request = CreateJobRequest(job=message, job_id=name or "", request_id=f"sdk-{secrets.token_hex(16)}")
+        created = await self._transport.call(self._transport.training.CreateJob, request)
+        return AsyncJob(self._transport, created, prepared.traced)
+
+    async def get(self, name: str) -> AsyncJob:
+        """Return a handle on a job.
+
+        Args:
+            name: The job's name, for example "digits".
+
+        Raises:
+            NotFoundError: No job has this name.
+        """
+        request = GetJobRequest(name=job_resource(name))
+        return AsyncJob(self._transport, await self._transport.call(self._transport.training.GetJob, request))
+
+    async def list(self, filter: str | None = None, limit: int | None = None) -> AsyncJobList:  # noqa: A002
+        """Return jobs, newest first.
+
+        Args:
+            filter: Conditions joined by AND, for example 'state = RUNNING', 'name : "digits"' (contains),
+                'labels.team = "vision"' or 'labels : team' (has the label). None for all jobs.
+            limit: The maximum number of jobs; None for no limit.
+
+        Raises:
+            InvalidArgumentError: The filter is invalid.
+        """
+        method = self._transport.training.ListJobs
+        messages = await collect(self._transport, method, ListJobsRequest(filter=filter or ""), _jobs_of, limit)
+        return [AsyncJob(self._transport, message) for message in messages]
+
+    async def delete(self, name: str) -> None:
+        """Delete a job that has ended, and its events. Its model is kept.
+
+        Args:
+            name: The job's name. Deleting a job that does not exist does nothing.
+
+        Raises:
+            FailedPreconditionError: The job has not ended.
+        """
+        request = DeleteJobRequest(name=job_resource(name), allow_missing=True)
+        await self._transport.call(self._transport.training.DeleteJob, request)
+
+
+def _jobs_of(response: ListJobsResponse) -> Iterable[JobMessage]:
+    return response.jobs
+
+
+def _blocking_jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
+    return [Job(job, portal) for job in jobs]
+
+
+class Jobs:
+    """The jobs on a server, as `client.jobs`."""
+
+    def __init__(self, jobs: AsyncJobs, portal: Portal) -> None:
+        self._async = jobs
+        self._portal = portal
+
+    submit = blocking_as(AsyncJobs.submit, Job)
+    _submit = blocking_as(AsyncJobs._submit, Job)
+    get = blocking_as(AsyncJobs.get, Job)
+    list = blocking_as(AsyncJobs.list, _blocking_jobs)
+    delete = blocking(AsyncJobs.delete)
+
+
+def _checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    labels = dict(labels or {})
+    for key, value in labels.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise invalid_argument("labels", f"must have strings as keys and values, got {key!r}: {value!r}", "job.")
+    return labels
+
+
+def _start_from(
+    message: JobMessage, resume_from: str | Job | AsyncJob | JobInfo | None, initial_model: str | ModelInfo | None
+) -> None:
+    """Set what a job starts from."""
+    if resume_from is not None and initial_model is not None:
+        raise InvalidArgumentError(
+            "resume_from and initial_model cannot be used together. resume_from continues a job; initial_model starts "
+            "at epoch 1 from the weights of a model."
+        )
+    if resume_from is not None:
+        name = resume_from if isinstance(resume_from, str) else getattr(resume_from, "name", None)
+        if not isinstance(name, str) or isinstance(resume_from, ModelInfo) or name.startswith("models/"):
+            raise invalid_argument(
+                "continue_job",
+                f"must be a job or the name of one, got {resume_from!r}. To start from a model, use initial_model=...",
+                "job.",
+            )
+        message.continue_job = job_resource(name)
+    if initial_model is not None:
+        name = initial_model.name if isinstance(initial_model, ModelInfo) else initial_model
+        if not isinstance(name, str) or name.startswith("jobs/"):
+            raise invalid_argument(
+                "initial_model",
+                f"must be the name of a model, got {initial_model!r}. To continue a job, use resume_from=...",
+                "job.",
+            )
+        message.initial_model = model_resource(name)

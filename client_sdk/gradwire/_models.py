@@ -1,0 +1,159 @@
+"""client.models: find, download, run and delete models. AsyncModels implements it; Models is the blocking form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradwire._arrays import to_array
+from gradwire._blocking import Portal, blocking
+from gradwire._exceptions import InvalidArgumentError
+from gradwire._info import ModelInfo, model_info
+from gradwire._model_files import download_file, fetch_model
+from gradwire._names import model_resource
+from gradwire._paging import collect
+from gradwire._transport import Transport
+from gradwire._types import ModelFormat
+from gradwire_engine.backend import Array
+from gradwire_engine.module import Module
+from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.tensors import from_tensor, to_tensor
+from gradwire_proto.v1.model_service_pb2 import (
+    DeleteModelRequest,
+    GetModelRequest,
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
+    PredictRequest,
+)
+
+# The rows of one Predict call have at most about this many bytes.
+_PREDICT_BYTES = 8 << 20
+
+# Inside the classes, `list` is a method.
+ModelInfoList: TypeAlias = list[ModelInfo]
+
+
+class AsyncModels:
+    """The trained models on a server, as `client.models`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def get(self, name: str) -> ModelInfo:
+        """Return the description of a model.
+
+        Args:
+            name: The model's name, which is that of the job that trained it.
+
+        Raises:
+            NotFoundError: No model has this name.
+        """
+        request = GetModelRequest(name=model_resource(name))
+        return model_info(await self._transport.call(self._transport.models.GetModel, request))
+
+    async def list(self, filter: str | None = None, limit: int | None = None) -> ModelInfoList:  # noqa: A002
+        """Return models, newest first.
+
+        Args:
+            filter: Conditions joined by AND, for example 'name : "digits"' (contains) or 'labels.team = "vision"'.
+                None for all models.
+            limit: The maximum number of models; None for no limit.
+
+        Raises:
+            InvalidArgumentError: The filter is invalid.
+        """
+        method = self._transport.models.ListModels
+        messages = await collect(self._transport, method, ListModelsRequest(filter=filter or ""), _models_of, limit)
+        return [model_info(message) for message in messages]
+
+    async def load(self, name: str) -> Module:
+        """Return a model as a Module that is rebuilt from its spec.
+
+        Args:
+            name: The model's name.
+
+        Raises:
+            NotFoundError: No model has this name.
+        """
+        message, weights = await fetch_model(self._transport, model_resource(name))
+        return build(message.spec, weights)
+
+    async def predict(self, name: str, X: ArrayLike) -> Array:
+        """Run a model on the server.
+
+        Args:
+            name: The model's name.
+            X: Inputs of shape (rows, features).
+
+        Returns:
+            The outputs of the last layer, of shape (rows, outputs). For a classifier these are the logits.
+
+        Raises:
+            NotFoundError: No model has this name.
+            InvalidArgumentError: The inputs do not fit the model, or are not finite.
+        """
+        array = to_array(X, "inputs")
+        if array.ndim != 2:
+            raise InvalidArgumentError(f"X: must have shape (rows, features), got {array.shape}")
+        rows = max(1, _PREDICT_BYTES // (array.itemsize * array.shape[1]))
+        outputs = []
+        for start in range(0, len(array), rows):
+            request = PredictRequest(name=model_resource(name), inputs=to_tensor(array[start : start + rows]))
+            response = await self._transport.call(self._transport.models.Predict, request)
+            outputs.append(from_tensor(response.outputs))
+        return np.concatenate(outputs)
+
+    async def download(
+        self,
+        name: str,
+        path: str | Path = ".",
+        format: ModelFormat | None = None,  # noqa: A002
+    ) -> Path:
+        """Download a model as a file. A download that is interrupted continues where it was.
+
+        Args:
+            name: The model's name.
+            path: The file, or a folder in which the file gets the name of the model.
+            format: "safetensors" or "onnx". Default: that of the suffix of the file, or "safetensors" in a folder.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            NotFoundError: No model has this name.
+            FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
+        """
+        return await download_file(self._transport, model_resource(name), path, format)
+
+    async def delete(self, name: str) -> None:
+        """Delete a model. Its job and the events of the job are kept.
+
+        Args:
+            name: The model's name. Deleting a model that does not exist does nothing.
+        """
+        request = DeleteModelRequest(name=model_resource(name), allow_missing=True)
+        await self._transport.call(self._transport.models.DeleteModel, request)
+
+
+def _models_of(response: ListModelsResponse) -> Iterable[Model]:
+    return response.models
+
+
+class Models:
+    """The trained models on a server, as `client.models`."""
+
+    def __init__(self, models: AsyncModels, portal: Portal) -> None:
+        self._async = models
+        self._portal = portal
+
+    get = blocking(AsyncModels.get)
+    list = blocking(AsyncModels.list)
+    load = blocking(AsyncModels.load)
+    predict = blocking(AsyncModels.predict)
+    download = blocking(AsyncModels.download)
+    delete = blocking(AsyncModels.delete)

@@ -1,0 +1,19 @@
+"""Names of jobs and models, as users give them and as the service takes them."""
+
+from gradwire._exceptions import InvalidArgumentError
+
+
+def job_resource(name: str) -> str:
+    """Return "jobs/{job_id}" for "digits" or "jobs/digits"."""
+    return _resource("jobs", name)
+
+
+def model_resource(name: str) -> str:
+    """Return "models/{model_id}" for "digits" or "models/digits"."""
+    return _resource("models", name)
+
+
+def _resource(collection: str, name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"name: must be a string, got {name!r}")
+    return name if name.startswith(f"{collection}/") else f"{collection}/{name}"

@@ -1,0 +1,93 @@
+"""TrainingOptions: how to train, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import get_args
+
+import numpy as np
+
+from gradwire._argument_names import SPEC, invalid
+from gradwire._exceptions import FieldViolation
+from gradwire._types import Device, DType
+from gradwire_engine.losses import MSE, CrossEntropy, Loss
+from gradwire_engine.optim import SGD
+
+_MAX_INT32 = 2**31 - 1
+_MAX_UINT64 = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train: the keyword arguments that `fit` and `client.jobs.submit` share.
+
+    Attributes:
+        loss: MSE() or CrossEntropy().
+        optimizer: An SGD of the model.
+        epochs: The number of passes over the training set. For a job that continues another one, the total including
+            the epochs of that job.
+        batch_size: The number of rows in a step. A shorter last batch is trained on too.
+        shuffle: Whether to draw a new order of the rows for every epoch.
+        seed: Orders the rows and draws the weights of deferred layers. None draws a seed; the history reports it.
+        dtype: The type of weights and arithmetic. Default: that of the model's weights, or "float32".
+        device: "auto" uses a GPU if one is available.
+        evaluate_every: Evaluate after every n-th epoch and after the last one.
+        validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.
+            As with Keras's validation_split, these are the last rows, taken before shuffling.
+
+    Raises:
+        InvalidArgumentError: An option is out of range or has the wrong type.
+    """
+
+    loss: Loss
+    optimizer: SGD
+    epochs: int = 10
+    batch_size: int = 64
+    shuffle: bool = True
+    seed: int | None = 0
+    dtype: DType | None = None
+    device: Device = "auto"
+    evaluate_every: int = 1
+    validation_split: float | None = None
+
+    def __post_init__(self) -> None:
+        found = [
+            *_unless(isinstance(self.loss, MSE | CrossEntropy), "loss", "be MSE() or CrossEntropy()", self.loss),
+            *_unless(isinstance(self.optimizer, SGD), "optimizer", "be SGD(model, lr=...)", self.optimizer),
+            *_unless_whole("epochs", self.epochs, 1, _MAX_INT32),
+            *_unless_whole("batch_size", self.batch_size, 1, _MAX_INT32),
+            *_unless_whole("seed", 0 if self.seed is None else self.seed, 0, _MAX_UINT64),
+            *_unless(self.dtype is None or _is_float(self.dtype), "dtype", f"be {_names(DType)}", self.dtype),
+            *_unless(self.device in get_args(Device), "device", f"be {_names(Device)}", self.device),
+            *_unless_whole("evaluate_every", self.evaluate_every, 1, _MAX_INT32),
+        ]
+        split = self.validation_split
+        if split is not None and not (isinstance(split, Real) and 0 < split < 1):
+            description = f"must be a number between 0 and 1, for example 0.2, got {split!r}"
+            found.append(FieldViolation("validation_split", description))
+        if found:
+            raise invalid(found)
+
+
+def _names(literal: object) -> str:
+    return " or ".join(f'"{name}"' for name in get_args(literal))
+
+
+def _unless(holds: bool, field: str, what: str, got: object) -> list[FieldViolation]:
+    return [] if holds else [FieldViolation(SPEC + field, f"must {what}, got {got!r}")]
+
+
+def _unless_whole(field: str, value: object, smallest: int, largest: int) -> list[FieldViolation]:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return _unless(False, field, "be a whole number", value)
+    if value < smallest:
+        return _unless(False, field, f"be at least {smallest}", value)
+    return _unless(bool(value <= largest), field, f"be at most {largest}", value)
+
+
+def _is_float(dtype: object) -> bool:
+    try:
+        return np.dtype(dtype) in (np.float32, np.float64)  # type: ignore[call-overload]
+    except TypeError:
+        return False

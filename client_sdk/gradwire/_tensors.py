@@ -1,0 +1,77 @@
+"""client.tensors: upload arrays before the jobs that use them. AsyncTensors implements it; Tensors blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradwire._arrays import to_array
+from gradwire._blocking import Portal, blocking
+from gradwire._info import TensorInfo
+from gradwire._transport import Transport
+from gradwire._types import DType
+from gradwire._uploads import UploadProgress, find_missing, upload
+from gradwire_engine.spec.tensors import data_type, numpy_dtype, tensor_ref
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+
+
+class AsyncTensors:
+    """The arrays on a server, as `client.tensors`, stored by the digest of their elements.
+
+    `client.jobs.submit` uploads what is missing, so this is for uploading data early, for example once for many jobs.
+    An array that no job and no model uses is deleted about a day after its last use.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def upload(
+        self, array: ArrayLike, *, dtype: DType = "float32", on_upload_progress: UploadProgress | None = None
+    ) -> TensorInfo:
+        """Upload an array, unless the server has it.
+
+        Args:
+            array: The inputs or the targets of a data set.
+            dtype: The type to which floats are converted: the dtype of the jobs that will use the array.
+            on_upload_progress: Called with (sent_bytes, total_bytes) after each uploaded chunk.
+
+        Returns:
+            The stored array.
+        """
+        converted = to_array(array, "array", np.dtype(dtype))
+        reference = await asyncio.to_thread(tensor_ref, converted)
+        await upload(self._transport, [reference], {reference.sha256: converted}, on_upload_progress)
+        return _info(reference)
+
+    async def missing(self, tensors: Sequence[TensorInfo]) -> list[TensorInfo]:
+        """Return which arrays the server does not have, or has only in part.
+
+        Args:
+            tensors: Arrays that were uploaded once.
+        """
+        references = [
+            TensorRef(dtype=data_type(np.dtype(each.dtype)), shape=each.shape, sha256=each.sha256) for each in tensors
+        ]
+        return [_info(each.tensor) for each in await find_missing(self._transport, references)]
+
+
+class Tensors:
+    """The arrays on a server, as `client.tensors`, stored by the digest of their elements.
+
+    `client.jobs.submit` uploads what is missing, so this is for uploading data early, for example once for many jobs.
+    An array that no job and no model uses is deleted about a day after its last use.
+    """
+
+    def __init__(self, tensors: AsyncTensors, portal: Portal) -> None:
+        self._async = tensors
+        self._portal = portal
+
+    upload = blocking(AsyncTensors.upload)
+    missing = blocking(AsyncTensors.missing)
+
+
+def _info(reference: TensorRef) -> TensorInfo:
+    return TensorInfo(reference.sha256, str(numpy_dtype(reference.dtype)), tuple(reference.shape))

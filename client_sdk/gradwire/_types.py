@@ -1,0 +1,15 @@
+"""The closed sets of strings in the public API, and the type of a data set."""
+
+from typing import Literal, TypeAlias
+
+from numpy.typing import ArrayLike
+
+DType = Literal["float32", "float64"]
+Device = Literal["auto", "cpu", "gpu"]
+ModelFormat = Literal["safetensors", "onnx"]
+# UNKNOWN and unknown stand for what a newer server says and this version of the SDK does not know.
+JobState = Literal["QUEUED", "STARTING", "RUNNING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED", "UNKNOWN"]
+EventKind = Literal["state_change", "epoch", "checkpoint", "warning", "unknown"]
+
+# Inputs and targets with the same number of rows: arrays, nested lists, pandas objects or torch CPU tensors.
+Dataset: TypeAlias = tuple[ArrayLike, ArrayLike]

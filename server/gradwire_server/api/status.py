@@ -1,0 +1,92 @@
+"""Domain exceptions as gRPC statuses with google.rpc details. No other file knows the status codes."""
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from gradwire_proto.v1.errors_pb2 import ErrorReason
+from gradwire_server.errors import (
+    DataLossError,
+    DiskFullError,
+    DomainError,
+    InvalidFieldsError,
+    InvalidTokenError,
+    JobAlreadyExistsError,
+    NotFoundError,
+    OutOfRangeError,
+    PreconditionError,
+    UnavailableError,
+)
+
+DOMAIN = "gradwire.dev"
+_REASON_PREFIX = "ERROR_REASON_"
+
+_CODES: dict[type[DomainError], grpc.StatusCode] = {
+    InvalidFieldsError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    JobAlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
+    DataLossError: grpc.StatusCode.DATA_LOSS,
+    DiskFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    InvalidTokenError: grpc.StatusCode.UNAUTHENTICATED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def status_of(error: DomainError) -> tuple[grpc.StatusCode, Status]:
+    """Return the code of an error, and the status with its details."""
+    code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+    return code, _status(code, str(error), _error_info(error.reason, error.metadata), *_details(error))
+
+
+def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
+    """Return the status for a defect of the service. The log has the cause under `error_id`."""
+    code = grpc.StatusCode.INTERNAL
+    text = f"the service failed. Its log has the cause under the id {error_id}"
+    return code, _status(code, text, _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"error_id": error_id}))
+
+
+def _details(error: DomainError) -> list[Message]:
+    text = str(error)
+    match error:
+        case InvalidFieldsError():
+            violations = [
+                BadRequest.FieldViolation(field=each.field, description=each.description) for each in error.violations
+            ]
+            return [BadRequest(field_violations=violations)]
+        case OutOfRangeError():
+            return [BadRequest(field_violations=[BadRequest.FieldViolation(field=error.field, description=text)])]
+        case PreconditionError():
+            violation = PreconditionFailure.Violation(
+                type=_reason_name(error.reason), subject=error.field, description=text
+            )
+            return [PreconditionFailure(violations=[violation])]
+        case DiskFullError():
+            quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="disk", description=text)])
+            return [quota, _retry_info(error.retry_seconds)]
+        case UnavailableError():
+            return [_retry_info(error.retry_seconds)]
+    return []
+
+
+def _status(code: grpc.StatusCode, text: str, *details: Message) -> Status:
+    number, _ = code.value
+    status = Status(code=number, message=text)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _error_info(reason: ErrorReason, metadata: dict[str, str]) -> ErrorInfo:
+    return ErrorInfo(reason=_reason_name(reason), domain=DOMAIN, metadata=metadata)
+
+
+def _reason_name(reason: ErrorReason) -> str:
+    return ErrorReason.Name(reason).removeprefix(_REASON_PREFIX)
+
+
+def _retry_info(seconds: int) -> RetryInfo:
+    return RetryInfo(retry_delay=Duration(seconds=seconds))

@@ -1,0 +1,173 @@
+"""What the server that holds the lease records about attempts: their start, their reports and their end."""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+
+from sqlalchemy import Connection
+
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.training_service_pb2 import Event, JobState
+from gradwire_server.jobs.event_log import EventLog
+from gradwire_server.jobs.events import difference, failure, state_change, warning
+from gradwire_server.store import job_queries
+from gradwire_server.store.job_queries import JobRecord
+
+_log = logging.getLogger(__name__)
+
+# A job fails when this many of its workers die in a row without a new epoch: the job itself may kill them.
+MAX_WORKERS_LOST = 3
+
+_ACTIVE_STATES = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
+
+
+class AttemptOverError(RuntimeError):
+    """The attempt is no longer the current one of its job, or the job is not active. Its worker is refused."""
+
+
+class AttemptRecords:
+    """Records attempts. Each write checks the lease in its own transaction and is refused if another server has it."""
+
+    def __init__(self, log: EventLog, check_lease: Callable[[Connection], None]) -> None:
+        """`check_lease` raises an exception in a transaction of a server that does not hold the lease."""
+        self._log = log
+        self._check_lease = check_lease
+
+    async def queued(self, limit: int) -> Sequence[JobRecord]:
+        """Return queued jobs in order of arrival."""
+        states = (JobState.JOB_STATE_QUEUED,)
+        return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, states, limit))
+
+    async def active(self) -> Sequence[JobRecord]:
+        """Return the jobs whose attempt has started and not ended."""
+        return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, _ACTIVE_STATES))
+
+    async def start_attempt(self, job_key: int) -> JobRecord:
+        """Start the next attempt of a job. Raises AttemptOverError if the job is no longer queued."""
+
+        def work(connection: Connection) -> JobRecord:
+            record = job_queries.lock_job(connection, job_key)
+            if record is None or record.job.state != JobState.JOB_STATE_QUEUED:
+                raise AttemptOverError(f"job {job_key} is not queued")
+            record.job.attempt += 1
+            record.last_report = 0
+            self._log.append(connection, record, [state_change(JobState.JOB_STATE_STARTING)])
+            return record
+
+        return await self._write(work)
+
+    async def record_reports(self, job_key: int, attempt: int, new: Sequence[Event], last_report: int) -> JobRecord:
+        """Store the events of an attempt that its worker reported.
+
+        Args:
+            job_key: The job.
+            attempt: The number of the attempt.
+            new: The events, in order.
+            last_report: The sequence number of the last report that they come from. Reports up to it are never stored
+                again; a server that takes over continues after it.
+
+        Raises:
+            AttemptOverError: The attempt is over. Nothing was stored.
+        """
+
+        def work(connection: Connection) -> JobRecord:
+            record = _lock_current(connection, job_key, attempt)
+            if last_report <= record.last_report:
+                return record  # They were stored just before the connection to the database was lost.
+            record.last_report = last_report
+            unseen = [event for each in new for event in _without_repeated_epochs(connection, record, each)]
+            if any(event.HasField("epoch") for event in unseen):
+                record.workers_lost = 0
+            self._log.append(connection, record, unseen)
+            return record
+
+        return await self._write(work)
+
+    async def worker_lost(self, job_key: int, attempt: int, cause: str, worker_log: str) -> JobRecord:
+        """Put a job back into the queue after its worker died, or fail it if that happened too often.
+
+        Args:
+            job_key: The job.
+            attempt: The number of the attempt.
+            cause: Why the worker counts as lost.
+            worker_log: The end of the worker's log, for the message of a job that fails.
+        """
+
+        def work(connection: Connection) -> JobRecord:
+            record = _lock_current(connection, job_key, attempt)
+            record.workers_lost += 1
+            if record.workers_lost < MAX_WORKERS_LOST:
+                lost = warning(JobWarningReason.JOB_WARNING_REASON_WORKER_LOST, cause)
+                self._log.append(connection, record, [lost, state_change(JobState.JOB_STATE_QUEUED)])
+                return record
+            text = f"{record.workers_lost} workers died in a row without a new epoch of this job. The last one: {cause}"
+            if worker_log:
+                text += f"\nIts log ends with:\n{worker_log}"
+            self._log.append(connection, record, [failure(JobErrorReason.JOB_ERROR_REASON_WORKER_LOST, text)])
+            return record
+
+        return await self._write(work)
+
+    async def fail(self, job_key: int, attempt: int, reason: JobErrorReason, text: str) -> JobRecord:
+        """End an attempt and its job with an error that the server found."""
+        return await self._append_to_current(job_key, attempt, [failure(reason, text)])
+
+    async def requeue(self, job_key: int, attempt: int) -> JobRecord:
+        """Put a job back into the queue whose attempt was interrupted, although nobody asked to stop it."""
+        interrupted = state_change(JobState.JOB_STATE_QUEUED, "the attempt was interrupted")
+        return await self._append_to_current(job_key, attempt, [interrupted])
+
+    async def requeue_active(self, except_keys: Collection[int]) -> None:
+        """Put active jobs back into the queue. They continue from their last checkpoint in a new attempt.
+
+        Args:
+            except_keys: The jobs whose worker still runs.
+        """
+        for record in await self.active():
+            if record.job_key in except_keys:
+                continue
+            restarted = warning(JobWarningReason.JOB_WARNING_REASON_SERVER_RESTARTED, "the server restarted")
+            with suppress(AttemptOverError):  # The job was paused or cancelled in the meantime.
+                queued = state_change(JobState.JOB_STATE_QUEUED)
+                await self._append_to_current(record.job_key, record.job.attempt, [restarted, queued])
+                _log.info("%s continues in a new attempt", record.job.name)
+
+    async def check_current(self, job_key: int, attempt: int) -> None:
+        """Raise AttemptOverError unless this is the current attempt of an active job."""
+        record = await self._log.read(lambda connection: job_queries.find_job_by_key(connection, job_key))
+        _check_current(record, job_key, attempt)
+
+    async def _append_to_current(self, job_key: int, attempt: int, new: Sequence[Event]) -> JobRecord:
+        def work(connection: Connection) -> JobRecord:
+            record = _lock_current(connection, job_key, attempt)
+            self._log.append(connection, record, new)
+            return record
+
+        return await self._write(work)
+
+    async def _write(self, work: Callable[[Connection], JobRecord]) -> JobRecord:
+        def fenced(connection: Connection) -> JobRecord:
+            self._check_lease(connection)
+            return work(connection)
+
+        return await self._log.write(fenced)
+
+
+def _lock_current(connection: Connection, job_key: int, attempt: int) -> JobRecord:
+    """Return the job of an attempt for a change. Raises AttemptOverError if the attempt is over."""
+    return _check_current(job_queries.lock_job(connection, job_key), job_key, attempt)
+
+
+def _check_current(record: JobRecord | None, job_key: int, attempt: int) -> JobRecord:
+    if record is None or record.job.attempt != attempt or record.job.state not in _ACTIVE_STATES:
+        raise AttemptOverError(f"attempt {attempt} of job {job_key} is over")
+    return record
+
+
+def _without_repeated_epochs(connection: Connection, record: JobRecord, event: Event) -> list[Event]:
+    """Return the event, unless it is an epoch that an earlier attempt reported; then a warning if it differs."""
+    if event.WhichOneof("kind") != "epoch" or event.epoch.epoch > record.job.last_epoch.epoch:
+        return [event]
+    stored = job_queries.epoch_event(connection, record.job_key, event.epoch.epoch).epoch
+    text = difference(stored, event.epoch)
+    return [warning(JobWarningReason.JOB_WARNING_REASON_NOT_DETERMINISTIC, text)] if text else []

@@ -1,0 +1,81 @@
+"""What clients can ask about jobs."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+from sqlalchemy import Connection
+
+from gradwire_proto.v1.training_service_pb2 import Event, Job
+from gradwire_server.errors import JobNotFoundError, SequenceOutOfRangeError, ShuttingDownError
+from gradwire_server.jobs.events import TERMINAL_STATES, has_ended
+from gradwire_server.jobs.notifier import JobNotifier
+from gradwire_server.principal import Principal
+from gradwire_server.store import job_queries
+from gradwire_server.store.database import Database
+from gradwire_server.store.job_queries import JobRecord
+from gradwire_server.store.paging import Page
+
+# A watch reads this many events at a time, so that a client that reads slowly costs little memory.
+_MAX_EVENTS_PER_READ = 1000
+
+
+class JobQueries:
+    """Reads jobs and watches their logs. Any server answers."""
+
+    def __init__(self, database: Database, notifier: JobNotifier) -> None:
+        self._database = database
+        self._notifier = notifier
+
+    async def get(self, _principal: Principal, job_name: str) -> JobRecord:
+        """Return a job by its name, "jobs/{job_id}", or raise JobNotFoundError."""
+        job_id = job_name.removeprefix("jobs/")
+        record = await self._database.read(lambda connection: job_queries.find_job(connection, job_id))
+        if record is None or not job_name.startswith("jobs/"):
+            raise JobNotFoundError(job_name)
+        return record
+
+    async def find_by_request(self, _principal: Principal, request_id: str) -> Job | None:
+        """Return the job that an earlier request with this id created, or None."""
+        record = await self._database.read(lambda connection: job_queries.find_job_by_request(connection, request_id))
+        return None if record is None else record.job
+
+    async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Job], str]:
+        """Return a page of jobs, and the token of the next page."""
+        return await self._database.read(lambda connection: job_queries.list_jobs(connection, page))
+
+    async def watch(
+        self, principal: Principal, job_name: str, after_sequence: int
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events of a job after a sequence number, as they are stored, up to the one that ends the job.
+
+        Raises:
+            JobNotFoundError: The job does not exist, or was deleted while it was watched.
+            SequenceOutOfRangeError: The job has no event with this number.
+            ShuttingDownError: The server is shutting down. Continue on the next one.
+        """
+        record = await self.get(principal, job_name)
+        last_sequence = record.job.last_sequence
+        if not 0 <= after_sequence <= last_sequence:
+            raise SequenceOutOfRangeError(job_name, after_sequence, last_sequence)
+        if has_ended(record.job) and after_sequence == last_sequence:
+            return
+        with self._notifier.watching(record.job_key) as watch:
+            while True:
+                new = await self._events_after(record, after_sequence)
+                if self._notifier.closed:
+                    raise ShuttingDownError
+                if not new:
+                    await watch.changed()
+                    continue
+                yield new
+                after_sequence = new[-1].sequence
+                if new[-1].state_change.state in TERMINAL_STATES:
+                    return
+
+    async def _events_after(self, record: JobRecord, sequence: int) -> Sequence[Event]:
+        def work(connection: Connection) -> Sequence[Event]:
+            new = job_queries.events_after(connection, record.job_key, sequence, _MAX_EVENTS_PER_READ)
+            if not new and not job_queries.job_exists(connection, record.job_key):
+                raise JobNotFoundError(record.job.name)
+            return new
+
+        return await self._database.read(work)

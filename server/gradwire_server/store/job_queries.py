@@ -1,0 +1,168 @@
+"""Queries for jobs and their events: functions of a connection, each one or two statements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import delete as delete_from
+
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
+from gradwire_server.store.paging import Page, PagedTable, rows_of_page
+from gradwire_server.store.tables import events, job_labels, jobs
+
+_PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels)
+
+
+@dataclass
+class JobRecord:
+    """A job as it is stored.
+
+    Attributes:
+        job_key: The integer key of the job. Keys increase in order of arrival.
+        job_id: The id of the job; its name is "jobs/{job_id}".
+        classification: Whether its epochs report accuracy.
+        workers_lost: How many workers died one after another without a new epoch in between.
+        last_report: The sequence number of the last stored report of the current attempt.
+        job: The job as clients see it.
+    """
+
+    job_key: int
+    job_id: str
+    classification: bool
+    workers_lost: int
+    last_report: int
+    job: Job
+
+
+def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
+    """Add a job with its labels."""
+    values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
+    result = connection.execute(insert(jobs).values(**values, workers_lost=0, message=job.SerializeToString()))
+    assert result.inserted_primary_key is not None
+    job_key = result.inserted_primary_key[0]
+    labels = [{"owner": job_key, "key": key, "value": value} for key, value in job.labels.items()]
+    if labels:
+        connection.execute(insert(job_labels), labels)
+    return JobRecord(job_key, job_id, classification, 0, 0, job)
+
+
+def save_job(connection: Connection, record: JobRecord) -> None:
+    """Store the changes of a job."""
+    values = {"state": record.job.state, "workers_lost": record.workers_lost, "reported": record.last_report}
+    connection.execute(
+        update(jobs).where(jobs.c.id == record.job_key).values(**values, message=record.job.SerializeToString())
+    )
+
+
+def delete_job(connection: Connection, job_key: int) -> None:
+    """Delete a job, its labels and its events."""
+    connection.execute(delete_from(events).where(events.c.job == job_key))
+    connection.execute(delete_from(job_labels).where(job_labels.c.owner == job_key))
+    connection.execute(delete_from(jobs).where(jobs.c.id == job_key))
+
+
+def find_job(connection: Connection, job_id: str) -> JobRecord | None:
+    """Return the job with an id, or None."""
+    return _one_job(connection, select(jobs).where(jobs.c.job_id == job_id))
+
+
+def find_job_by_key(connection: Connection, job_key: int) -> JobRecord | None:
+    """Return the job with a key, or None."""
+    return _one_job(connection, select(jobs).where(jobs.c.id == job_key))
+
+
+def find_job_by_request(connection: Connection, request_id: str) -> JobRecord | None:
+    """Return the job that the request with this id created, or None."""
+    return _one_job(connection, select(jobs).where(jobs.c.request_id == request_id)) if request_id else None
+
+
+def job_exists(connection: Connection, job_key: int) -> bool:
+    """Whether a job with this key exists."""
+    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key)) is not None
+
+
+def lock_job(connection: Connection, job_key: int) -> JobRecord | None:
+    """Return a job to change it, or None if it was deleted. Other servers wait until the transaction ends."""
+    return _one_job(connection, select(jobs).where(jobs.c.id == job_key).with_for_update())
+
+
+def jobs_in_states(connection: Connection, states: Sequence[JobState], limit: int | None = None) -> list[JobRecord]:
+    """Return the jobs in any of the states, in order of arrival."""
+    query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id).limit(limit)
+    return [_job_record(row) for row in connection.execute(query)]
+
+
+def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
+    """Return a page of jobs, and the token of the next page."""
+    rows, token = rows_of_page(connection, _PAGED, page)
+    return [Job.FromString(row.message) for row in rows], token
+
+
+def was_paused(connection: Connection, job_key: int) -> bool:
+    """Whether a job was ever paused."""
+    changes = select(events.c.message).where(events.c.job == job_key, events.c.kind == "state_change")
+    return any(
+        Event.FromString(serialized).state_change.state == JobState.JOB_STATE_PAUSED
+        for serialized in connection.scalars(changes)
+    )
+
+
+def insert_events(connection: Connection, job_key: int, new: Sequence[Event]) -> None:
+    """Append events that have their sequence numbers."""
+    if new:
+        connection.execute(insert(events), [_event_values(job_key, event) for event in new])
+
+
+def events_after(connection: Connection, job_key: int, sequence: int, limit: int) -> list[Event]:
+    """Return the next events of a job after a sequence number."""
+    query = (
+        select(events.c.message)
+        .where(events.c.job == job_key, events.c.sequence > sequence)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+    return [Event.FromString(serialized) for serialized in connection.scalars(query)]
+
+
+def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
+    """Return the event of an epoch that is stored."""
+    query = select(events.c.message).where(events.c.job == job_key, events.c.kind == "epoch", events.c.epoch == epoch)
+    return Event.FromString(connection.scalars(query).one())
+
+
+def last_checkpoint(connection: Connection, job_key: int) -> Checkpoint:
+    """Return the newest checkpoint of a job that has one."""
+    query = (
+        select(events.c.message)
+        .where(events.c.job == job_key, events.c.kind == "checkpoint")
+        .order_by(events.c.sequence.desc())
+        .limit(1)
+    )
+    return Event.FromString(connection.scalars(query).one()).checkpoint
+
+
+def job_keys(connection: Connection) -> set[int]:
+    """Return the keys of all jobs."""
+    return set(connection.scalars(select(jobs.c.id)))
+
+
+def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobRecord | None:
+    row = connection.execute(query).first()
+    return None if row is None else _job_record(row)
+
+
+def _job_record(row: Row[*tuple[object, ...]]) -> JobRecord:
+    job = Job.FromString(row.message)
+    return JobRecord(row.id, row.job_id, bool(row.classification), row.workers_lost, row.reported, job)
+
+
+def _event_values(job_key: int, event: Event) -> dict[str, object]:
+    kind = event.WhichOneof("kind")
+    epoch = getattr(event, kind).epoch if kind in ("epoch", "checkpoint") else None
+    return {
+        "job": job_key,
+        "sequence": event.sequence,
+        "kind": kind,
+        "epoch": epoch,
+        "message": event.SerializeToString(),
+    }

@@ -1,0 +1,42 @@
+"""Queries for models: functions of a connection, each one or two statements."""
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy import delete as delete_from
+
+from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_server.store.paging import Page, PagedTable, rows_of_page
+from gradwire_server.store.tables import model_labels, models
+
+_PAGED = PagedTable(models, {"name": models.c.model_id}, model_labels)
+
+
+def insert_model(connection: Connection, model_id: str, model: Model) -> None:
+    """Add a model with its labels."""
+    result = connection.execute(insert(models).values(model_id=model_id, message=model.SerializeToString()))
+    assert result.inserted_primary_key is not None
+    model_key = result.inserted_primary_key[0]
+    labels = [{"owner": model_key, "key": key, "value": value} for key, value in model.labels.items()]
+    if labels:
+        connection.execute(insert(model_labels), labels)
+
+
+def find_model(connection: Connection, model_id: str) -> Model | None:
+    """Return the model with an id, or None."""
+    serialized = connection.scalars(select(models.c.message).where(models.c.model_id == model_id)).first()
+    return None if serialized is None else Model.FromString(serialized)
+
+
+def list_models(connection: Connection, page: Page) -> tuple[list[Model], str]:
+    """Return a page of models, and the token of the next page."""
+    rows, token = rows_of_page(connection, _PAGED, page)
+    return [Model.FromString(row.message) for row in rows], token
+
+
+def delete_model(connection: Connection, model_id: str) -> bool:
+    """Delete a model and its labels. Returns whether it existed."""
+    model_key = connection.scalar(select(models.c.id).where(models.c.model_id == model_id))
+    if model_key is None:
+        return False
+    connection.execute(delete_from(model_labels).where(model_labels.c.owner == model_key))
+    connection.execute(delete_from(models).where(models.c.id == model_key))
+    return True

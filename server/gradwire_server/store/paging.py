@@ -1,0 +1,98 @@
+"""Pages of a list: what a List call asks for, as the store understands it, and the rows of one page."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select
+
+Operator = Literal["=", "!=", ":"]
+
+
+@dataclass(frozen=True)
+class FieldClause:
+    """A condition on a column. The operator ":" means that the value is contained in that of the column."""
+
+    field: str
+    operator: Operator
+    value: str | int
+
+
+@dataclass(frozen=True)
+class LabelClause:
+    """A condition on a label. The operator ":" means that the key is set; the value is not used then."""
+
+    key: str
+    operator: Operator
+    value: str
+
+
+Clause = FieldClause | LabelClause
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a list.
+
+    Attributes:
+        size: The maximum number of rows.
+        after_key: The key of the last row of the previous page, 0 for the first page.
+        newest_first: Whether rows are in descending order of their keys.
+        clauses: Conditions that all must hold.
+        fingerprint: Identifies the filter and the order; part of the page token, which is only valid with them.
+    """
+
+    size: int
+    after_key: int
+    newest_first: bool
+    clauses: tuple[Clause, ...]
+    fingerprint: str
+
+    def token_after(self, key: int) -> str:
+        """Return the token of the page that follows the row with this key."""
+        return base64.urlsafe_b64encode(f"{key}:{self.fingerprint}".encode()).decode()
+
+
+@dataclass(frozen=True)
+class PagedTable:
+    """A table that can be listed.
+
+    Attributes:
+        table: The rows, with their keys in the column `id`.
+        fields: The columns that a FieldClause can name.
+        labels: The labels of the rows, in the columns `owner`, `key` and `value`.
+    """
+
+    table: Table
+    fields: Mapping[str, Column[object]]
+    labels: Table
+
+
+def rows_of_page(
+    connection: Connection, paged: PagedTable, page: Page
+) -> tuple[Sequence[Row[*tuple[object, ...]]], str]:
+    """Return the rows of a page, and the token of the next page, empty if this is the last."""
+    key = paged.table.c.id
+    query = select(paged.table).order_by(key.desc() if page.newest_first else key).limit(page.size + 1)
+    if page.after_key:
+        query = query.where(key < page.after_key if page.newest_first else key > page.after_key)
+    for clause in page.clauses:
+        query = query.where(_condition(paged, clause))
+    rows = connection.execute(query).all()
+    token = page.token_after(rows[page.size - 1].id) if len(rows) > page.size else ""
+    return rows[: page.size], token
+
+
+def _condition(paged: PagedTable, clause: Clause) -> ColumnElement[bool]:
+    if isinstance(clause, LabelClause):
+        labels = paged.labels.c
+        has_label = select(labels.owner).where(labels.owner == paged.table.c.id, labels.key == clause.key)
+        if clause.operator == ":":
+            return has_label.exists()
+        has_value = has_label.where(labels.value == clause.value).exists()
+        return has_value if clause.operator == "=" else ~has_value
+    column = paged.fields[clause.field]
+    if clause.operator == ":":
+        return column.contains(clause.value, autoescape=True)
+    return column == clause.value if clause.operator == "=" else column != clause.value

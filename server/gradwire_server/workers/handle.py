@@ -1,0 +1,126 @@
+"""A handle on one worker, and the calls to it.
+
+Calls to an actor fail when its process or node dies. Calls to Ray itself, such as looking up or killing an actor, run
+in threads: if the cluster is lost, they never return.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_worker.log_tail import last_lines
+from gradwire_worker.messages import Assignment, Report, unpack
+
+# How long a worker may take to stop an attempt before it is killed.
+_STOP_SECONDS = 10
+# How long an idle worker may take to answer before it counts as dead.
+PING_SECONDS = 5
+
+DeviceKind = Literal["cpu", "gpu"]
+
+
+class WorkerLostError(RuntimeError):
+    """The process of a worker, its node or the cluster is lost, or a call to it failed."""
+
+
+@dataclass(eq=False)
+class WorkerHandle:
+    """A warm actor.
+
+    Attributes:
+        name: The name of the actor.
+        device: Whether it has a GPU.
+        actor: Ray's handle.
+        reads_blobs: Whether it can read the blob store. If not, tensors are sent through Ray's object store.
+        log: Its node, and the path of its log there.
+    """
+
+    name: str
+    device: DeviceKind
+    actor: Any = field(repr=False)
+    reads_blobs: bool
+    log: tuple[str, str]
+
+    @classmethod
+    async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
+        """Return a handle on an actor, after asking it what the server must know."""
+        reads_blobs = await call_actor(actor.can_read.remote(blobs.url, blobs.probe))
+        return cls(name, device, actor, reads_blobs, await call_actor(actor.own_log.remote()))
+
+    async def start(self, assignment: Assignment, references: list[TensorRef], blobs: BlobStore) -> None:
+        """Start an attempt. Raises WorkerLostError."""
+        tensors = None
+        if not self.reads_blobs:
+            # Ray's object store sends each tensor to a node once, and workers map it there.
+            arrays = await asyncio.to_thread(lambda: {ref.sha256: blobs.load(ref) for ref in references})
+            tensors = ray.put(arrays)
+        await call_actor(self.actor.start.remote(assignment, tensors))
+
+    async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
+        """Return the reports of an attempt after a sequence number. This acknowledges all up to that number.
+
+        Args:
+            job_name: The job.
+            attempt: The number of the attempt.
+            after: The sequence number of the last report that is stored.
+            timeout: How long to wait for a report, in seconds.
+        """
+        return unpack(await call_actor(self.actor.poll.remote(job_name, attempt, after, timeout)))
+
+    async def stop(self, job_name: str, attempt: int) -> None:
+        """Stop an attempt. Raises WorkerLostError, or TimeoutError after some seconds."""
+        async with asyncio.timeout(_STOP_SECONDS):
+            await call_actor(self.actor.stop.remote(job_name, attempt))
+
+    async def is_alive(self) -> bool:
+        """Whether the worker answers."""
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await call_actor(self.actor.ping.remote())
+        except (WorkerLostError, TimeoutError):
+            return False
+        return True
+
+    async def log_tail(self) -> str:
+        """Return the end of the worker's log, also if its process is dead. Empty if its node is lost too."""
+        node, path = self.log
+        on_node = NodeAffinitySchedulingStrategy(node, soft=False)
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                read = ray.remote(last_lines).options(num_cpus=0, scheduling_strategy=on_node, max_retries=0)
+                lines: str = await call_actor(read.remote(path))
+        except (WorkerLostError, TimeoutError):
+            return ""
+        return lines
+
+
+async def call_actor(reference: Any) -> Any:
+    """Wait for the result of a call to an actor. Raises WorkerLostError if it failed."""
+    try:
+        return await reference
+    except RayError as error:
+        raise WorkerLostError(_first_line(error)) from error
+
+
+def kill_actor(name: str) -> None:
+    """Kill an actor, if it exists. Blocks."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(name))
+
+
+def ping_actor(name: str) -> None:
+    """Tell an actor, if it exists, that it is still needed. Blocks."""
+    with suppress(ValueError):
+        ray.get_actor(name).ping.remote()
+
+
+def _first_line(error: RayError) -> str:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0]}"

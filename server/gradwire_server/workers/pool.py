@@ -1,0 +1,221 @@
+"""The pool of warm workers: creates as many as fit into the cluster, and lends each to one attempt at a time."""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Coroutine
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import ray
+from ray.exceptions import RayError
+
+from gradwire_proto.v1.spec_pb2 import Device
+from gradwire_server.settings import Settings
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.workers.handle import (
+    PING_SECONDS,
+    DeviceKind,
+    WorkerHandle,
+    WorkerLostError,
+    call_actor,
+    kill_actor,
+    ping_actor,
+)
+from gradwire_server.workers.ray_cluster import RayCluster
+from gradwire_worker.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+# start, poll and stop can run at the same time.
+_MAX_CONCURRENT_CALLS = 8
+# A worker that no server calls for this long ends itself. Servers ping ten times as often.
+_ABANDONED_SECONDS = 900.0
+
+
+class WorkerPool:
+    """Warm workers, idle or lent. Only the server that schedules uses its pool."""
+
+    def __init__(self, settings: Settings, cluster: RayCluster, blobs: BlobStore) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._blobs = blobs
+        # Workers that wait for an attempt. An error stands for a worker that could not be created.
+        self._idle: dict[DeviceKind, asyncio.Queue[WorkerHandle | WorkerLostError]] = {
+            "cpu": asyncio.Queue(),
+            "gpu": asyncio.Queue(),
+        }
+        # Workers that exist or are being created, and those that are lent or waited for.
+        self._existing: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
+        self._lent: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
+        self._background: set[asyncio.Task[None]] = set()
+        # The names of all workers of this server: idle, lent or being created.
+        self._names: set[str] = set()
+        self._created = 0
+        # The name of a worker contains the store that it works for, so that a server finds those of an earlier server,
+        # and the version of its code, because workers of other versions are replaced.
+        self._store_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
+        self._name_prefix = f"{self._store_prefix}{version('gradwire')}-"
+
+    def device_for(self, device: Device) -> DeviceKind:
+        """Return the kind of worker for a job; DEVICE_AUTO is a GPU if the cluster has one."""
+        if device == Device.DEVICE_CPU or not self._cluster.has_gpu:
+            return "cpu"
+        return "gpu"
+
+    def free(self, device: DeviceKind) -> int:
+        """Return how many more workers of a kind can be lent now."""
+        return max(0, self._cluster.capacity(device) - self._lent[device])
+
+    async def warm_up(self) -> None:
+        """Create one worker of each kind that the cluster has capacity for."""
+        devices: tuple[DeviceKind, DeviceKind] = ("cpu", "gpu")
+        for device in devices:
+            if self.free(device):
+                self.release(await self.acquire(device))
+
+    async def acquire(self, device: DeviceKind) -> WorkerHandle:
+        """Lend an idle worker, or a new one. The caller must `release` or `discard` it.
+
+        Raises:
+            WorkerLostError: A worker cannot be created.
+        """
+        self._lent[device] += 1
+        self._create_missing(device)
+        try:
+            while True:
+                worker = await self._idle[device].get()
+                if isinstance(worker, WorkerLostError):
+                    raise worker
+                try:
+                    if await worker.is_alive():
+                        return worker
+                except asyncio.CancelledError:
+                    self._idle[device].put_nowait(worker)
+                    raise
+                self._names.discard(worker.name)
+                self._existing[device] -= 1
+                self._create_missing(device)
+        except BaseException:
+            self._lent[device] -= 1
+            raise
+
+    def release(self, worker: WorkerHandle) -> None:
+        """Take back a healthy worker."""
+        self._lent[worker.device] -= 1
+        self._idle[worker.device].put_nowait(worker)
+
+    def discard(self, worker: WorkerHandle) -> None:
+        """Kill a lent worker that is not healthy."""
+        self._run(asyncio.to_thread(kill_actor, worker.name))
+        self._names.discard(worker.name)
+        self._lent[worker.device] -= 1
+        self._existing[worker.device] -= 1
+        self._create_missing(worker.device)
+
+    async def adopt_workers(self) -> dict[tuple[str, int], WorkerHandle]:
+        """Take over the workers of an earlier server, and return those that run an attempt, by job name and attempt.
+
+        The returned workers are lent, as by `acquire`. Workers that run nothing become idle. Workers that do not answer
+        or have another version are killed.
+        """
+        running: dict[tuple[str, int], WorkerHandle] = {}
+        for name in await asyncio.to_thread(ray.util.list_named_actors):
+            if not name.startswith(self._store_prefix):
+                continue
+            try:
+                worker, attempt = await self._adopt(name)
+            except (WorkerLostError, TimeoutError, ValueError) as error:  # ValueError: it has just ended.
+                _log.warning("killing worker %s of an earlier server: %s", name, error)
+                await asyncio.to_thread(kill_actor, name)
+                continue
+            self._names.add(name)
+            self._existing[worker.device] += 1
+            self._lent[worker.device] += 1
+            if attempt is None or attempt in running:
+                self.release(worker)
+            else:
+                running[attempt] = worker
+        return running
+
+    def forget(self) -> None:
+        """Give up all workers, because another server schedules now. It adopts those that outlive this server."""
+        for task in self._background:
+            task.cancel()
+        if not self._cluster.outlives_server:
+            for name in self._names:
+                self._run(asyncio.to_thread(kill_actor, name))
+        self._names.clear()
+        for device in self._idle:
+            self._idle[device] = asyncio.Queue()
+            self._existing[device] = self._lent[device] = 0
+
+    async def keep_alive(self) -> NoReturn:
+        """Ping the workers of this server, and kill workers of this store that no server uses, until cancelled."""
+        while True:
+            await asyncio.sleep(_ABANDONED_SECONDS / 10)
+            try:
+                for name in await asyncio.to_thread(ray.util.list_named_actors):
+                    if name in self._names:
+                        await asyncio.to_thread(ping_actor, name)
+                    elif name.startswith(self._store_prefix):
+                        _log.warning("killing worker %s, which no server uses", name)
+                        await asyncio.to_thread(kill_actor, name)
+            except RayError as error:
+                _log.warning("cannot ping workers: %s", error)
+
+    async def _adopt(self, name: str) -> tuple[WorkerHandle, tuple[str, int] | None]:
+        """Return a worker of an earlier server, and the attempt that it runs."""
+        if not name.startswith(self._name_prefix):
+            raise WorkerLostError("it has another version")
+        actor = await asyncio.to_thread(ray.get_actor, name)
+        async with asyncio.timeout(PING_SECONDS):
+            attempt = await call_actor(actor.running.remote())
+            device: DeviceKind = "gpu" if name.endswith("-gpu") else "cpu"
+            return await WorkerHandle.connect(name, device, actor, self._blobs), attempt
+
+    def _create_missing(self, device: DeviceKind) -> None:
+        """Start to create workers for those who wait, as far as there is capacity."""
+        while self._existing[device] < min(self._lent[device], self._cluster.capacity(device)):
+            self._existing[device] += 1
+            self._run(self._create(device))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work in the background."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _create(self, device: DeviceKind) -> None:
+        self._created += 1
+        name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._created}-{device}"
+        self._names.add(name)
+        try:
+            create = ray.remote(Trainer).options(
+                name=name,
+                lifetime="detached",
+                num_cpus=self._settings.cpus_per_job,
+                num_gpus=self._settings.gpus_per_job if device == "gpu" else 0,
+                max_concurrency=_MAX_CONCURRENT_CALLS,
+                runtime_env={"env_vars": self._environment(device)},
+            )
+            actor = await asyncio.to_thread(create.remote, _ABANDONED_SECONDS)
+            worker = await WorkerHandle.connect(name, device, actor, self._blobs)
+        except (WorkerLostError, RayError) as error:
+            self._names.discard(name)
+            self._existing[device] -= 1
+            self._idle[device].put_nowait(WorkerLostError(f"cannot start a worker: {error}"))
+            return
+        how = "" if worker.reads_blobs else ", data through Ray's object store"
+        _log.info("worker %s is ready (%s%s)", name, device, how)
+        self._idle[device].put_nowait(worker)
+
+    def _environment(self, device: DeviceKind) -> dict[str, str]:
+        threads = str(max(1, int(self._settings.cpus_per_job)))
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        variables["GRADWIRE_PLAN"] = self._settings.plan
+        variables["GRADWIRE_TF32"] = "1" if self._settings.tf32 else ""
+        if device == "cpu":
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        return variables

@@ -1,0 +1,105 @@
+"""A server that answers each call as a test has set it."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from gradwire_proto.v1 import model_service_pb2_grpc, tensor_service_pb2_grpc, training_service_pb2_grpc
+
+
+def status(
+    code: grpc.StatusCode,
+    message: str = "",
+    *,
+    reason: str | None = None,
+    metadata: dict[str, str] | None = None,
+    violations: dict[str, str] | None = None,
+    retry_after: float | None = None,
+) -> Status:
+    """A status with the details that the service would send."""
+    details: list[Any] = []
+    if reason:
+        details.append(ErrorInfo(domain="gradwire.dev", reason=reason, metadata=metadata))
+    if violations:
+        fields = [BadRequest.FieldViolation(field=name, description=text) for name, text in violations.items()]
+        details.append(BadRequest(field_violations=fields))
+    if retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(1000 * retry_after))
+        details.append(RetryInfo(retry_delay=delay))
+    made = Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        made.details.append(packed)
+    return made
+
+
+def rpc_error(made: Status) -> grpc.aio.AioRpcError:
+    """The error that gRPC raises in a client for a status."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == made.code)
+    trailing = grpc.aio.Metadata(("grpc-status-details-bin", made.SerializeToString()))
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, made.message)
+
+
+class ScriptedServer:
+    """Answers each call by the function that a test has set under the name of the method."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        # The handlers look the methods up when they are called, so that a test can set them later.
+        for add in (
+            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
+            model_service_pb2_grpc.add_ModelServiceServicer_to_server,
+            tensor_service_pb2_grpc.add_TensorServiceServicer_to_server,
+        ):
+            add(_Late(self), self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._server.stop(None)
+
+    def answer(self, method: str, function: Callable[[Any], Any]) -> None:
+        """Answer a method with a function of the request, which returns a response, or a status to fail with.
+
+        For a method with a stream of responses, the function yields them.
+        """
+
+        def unary(request: Any, context: grpc.ServicerContext) -> Any:
+            self.requests.append(request)
+            answer = function(request)
+            if isinstance(answer, Status):
+                context.abort_with_status(rpc_status.to_status(answer))
+            return answer
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            self.requests.append(request)
+            for answer in function(request):
+                if isinstance(answer, Status):
+                    context.abort_with_status(rpc_status.to_status(answer))
+                yield answer
+
+        setattr(self, method, stream if method in ("WatchJob", "DownloadModel") else unary)
+
+
+class _Late:
+    """Passes each call to what the test has set by then."""
+
+    def __init__(self, server: "ScriptedServer") -> None:
+        self._server = server
+
+    def __getattr__(self, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            return getattr(self._server, method)(request, context)
+
+        return call

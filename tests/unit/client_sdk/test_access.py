@@ -1,0 +1,75 @@
+"""Addresses, tokens and TLS of a client, before it connects."""
+
+import pytest
+
+import gradwire as gw
+from gradwire._access import Access, checked_address
+from gradwire._transport import Transport
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_the_environment(monkeypatch):
+    for variable in ("GRADWIRE_ADDRESS", "GRADWIRE_TOKEN", "GRADWIRE_TOKEN_FILE", "GRADWIRE_TLS", "GRADWIRE_INSECURE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_a_client_without_an_address_says_what_to_set():
+    with pytest.raises(gw.InvalidArgumentError, match="GRADWIRE_ADDRESS"):
+        gw.Client()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:50051", "127.0.0.1:1", "[::1]:50051", "host-1.example.org:443", "unix:/run/x.sock", "dns:///host:1"],
+)
+def test_addresses_of_grpc_are_accepted(address):
+    assert checked_address(address) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "example"),
+    [
+        ("localhost", "localhost:50051"),
+        ("http://localhost:50051", "localhost:50051"),
+        ("https://example.org/path", "example.org:50051"),
+        ("host:port", "host:50051"),
+        ("a b:1", "a b:50051"),
+    ],
+)
+def test_other_addresses_are_refused_at_once_with_an_example(address, example):
+    with pytest.raises(gw.InvalidArgumentError, match=f"not of the form host:port. Use for example '{example}'"):
+        gw.Client(address)
+
+
+@pytest.mark.parametrize("address", ["example.org:50051", "192.0.2.1:50051", "[2001:db8::1]:50051"])
+def test_a_token_does_not_travel_to_another_machine_without_tls(address):
+    with pytest.raises(gw.InvalidArgumentError, match=r"refusing to send the token .* without TLS"):
+        Transport(address, Access(token="secret"))
+    Transport(address, Access(token="secret", insecure=True))
+    Transport(address, Access(token="secret", tls=True))
+    Transport(address, Access())
+
+
+@pytest.mark.parametrize("address", ["localhost:50051", "127.0.0.1:50051", "[::1]:50051", "unix:/run/gradwire.sock"])
+def test_a_token_needs_no_tls_on_this_machine(address):
+    Transport(address, Access(token="secret"))
+
+
+def test_missing_certificates_are_named():
+    with pytest.raises(gw.InvalidArgumentError, match=r"tls: cannot read /nowhere/ca\.pem: No such file"):
+        gw.Client("localhost:1", tls="/nowhere/ca.pem")
+
+
+def test_the_token_comes_from_a_file_too(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("GRADWIRE_TOKEN_FILE", str(tmp_path / "token"))
+    assert Access().metadata("localhost:1", encrypted=False) == (("authorization", "Bearer secret"),)
+    monkeypatch.setenv("GRADWIRE_TOKEN_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(gw.InvalidArgumentError, match="cannot read GRADWIRE_TOKEN_FILE"):
+        gw.Client("localhost:1")
+
+
+@pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"max_retries": -1}])
+def test_limits_that_make_no_sense_are_refused(limits):
+    with pytest.raises(gw.InvalidArgumentError, match=r"timeout: |max_retries: "):
+        gw.Client("localhost:1", **limits)

@@ -1,0 +1,67 @@
+"""What users have, as arrays: lists, pandas objects, torch tensors, NumPy arrays of any number type."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from small import X
+
+import gradwire as gw
+from gradwire._arrays import to_array
+
+FLOAT32 = np.dtype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        X.tolist(),
+        pd.DataFrame(X),
+        X.astype(np.float64),
+        np.asfortranarray(X),
+        X[::1],
+        X.astype(np.float16),
+    ],
+)
+def test_anything_that_numpy_can_view_is_accepted(value):
+    assert np.allclose(to_array(value, "x", FLOAT32), X, atol=1e-3)
+
+
+def test_tensors_of_torch_are_detached_first():
+    class Tensor:
+        def detach(self):
+            return X
+
+    assert to_array(Tensor(), "x", FLOAT32) is X
+
+
+def test_numbers_keep_their_kind():
+    assert to_array([True, False], "y", FLOAT32).dtype == np.uint8
+    assert to_array(np.array([1, 2], np.uint64), "y", FLOAT32).dtype == np.int64
+    assert to_array(np.array([1, 2], np.uint8), "y", FLOAT32).dtype == np.uint8
+    assert to_array(pd.Series([0, 1]), "y", FLOAT32).dtype == np.int64
+
+
+def test_frames_with_columns_of_several_kinds_are_numbers():
+    cities = pd.get_dummies(pd.DataFrame({"size": [1.5, 2.5], "city": ["Oslo", "Bonn"]}))
+    assert to_array(cities, "x", FLOAT32).tolist() == [[1.5, 0, 1], [2.5, 1, 0]]
+    nullable = pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": pd.array([True, False], "boolean"), "c": [0.5, 1.5]})
+    assert to_array(nullable, "x", FLOAT32).tolist() == [[1, 1, 0.5], [2, 0, 1.5]]
+    assert to_array(pd.Series([1, 2], dtype="Int64"), "y", FLOAT32).tolist() == [1, 2]
+
+
+def test_missing_values_become_nan_which_validation_reports():
+    assert (
+        np.isnan(to_array(pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [1.0, 2.0]}), "x", FLOAT32)).sum() == 1
+    )
+
+
+def test_a_column_of_text_is_named():
+    with pytest.raises(gw.InvalidArgumentError, match="column 'city' has values that are not numbers"):
+        to_array(pd.DataFrame({"size": [1.5, 2.5], "city": ["Oslo", "Bonn"]}), "x")
+
+
+def test_masked_values_are_refused():
+    masked = np.ma.masked_array(X, mask=X > 0.9)
+    with pytest.raises(gw.InvalidArgumentError, match="has masked values"):
+        to_array(masked, "x")
+    assert to_array(np.ma.masked_array(X), "x").shape == X.shape

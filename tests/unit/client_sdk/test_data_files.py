@@ -1,0 +1,91 @@
+"""Data files of the command line."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+from small import X, Y
+
+from gradwire import FileError
+from gradwire.cli.data_files import read_data, read_inputs
+
+
+def test_npz_safetensors_and_csv_files_are_read(tmp_path):
+    np.savez(tmp_path / "d.npz", x_train=X.reshape(30, 2, 2), y_train=Y, x_test=X, y_test=Y)
+    save_file({"x_train": X, "y_train": Y}, str(tmp_path / "d.safetensors"))
+    pd.DataFrame(X, columns=list("abcd")).assign(label=Y).to_csv(tmp_path / "d.csv", index=False)
+    npz, tensors, table = (
+        read_data(tmp_path / name, target)
+        for name, target in (("d.npz", None), ("d.safetensors", None), ("d.csv", "label"))
+    )
+    assert npz.train[0].shape == (30, 4)
+    assert npz.test[1].shape == (30,)
+    assert tensors.test is None
+    assert np.allclose(table.train[0], X)
+    assert np.array_equal(table.train[1], Y)
+    assert table.train[1].dtype == np.int64
+
+
+def test_inputs_are_read_from_every_format(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", x=X)
+    save_file({"x_test": X}, str(tmp_path / "x.safetensors"))
+    for name in ("x.npy", "x.npz", "x.safetensors"):
+        assert np.array_equal(read_inputs(tmp_path / name), X)
+
+
+def test_a_first_line_of_numbers_is_data(tmp_path):
+    (tmp_path / "d.csv").write_text("1,2\n3,4\n")
+    assert read_inputs(tmp_path / "d.csv").tolist() == [[1, 2], [3, 4]]
+    (tmp_path / "d.csv").write_text("a,b\n3,4\n")
+    assert read_inputs(tmp_path / "d.csv").tolist() == [[3, 4]]
+
+
+def test_a_byte_order_mark_and_empty_lines_are_ignored(tmp_path):
+    (tmp_path / "d.csv").write_bytes(b"\xef\xbb\xbfa,label\n1,2\n\n3,4\n")
+    assert read_data(tmp_path / "d.csv", "a").train[1].tolist() == [1, 3]
+
+
+def test_the_column_of_the_targets_can_be_left_out_of_inputs(tmp_path):
+    (tmp_path / "d.csv").write_text("a,label,b\n1,0,2\n3,1,4\n")
+    assert read_inputs(tmp_path / "d.csv", ["label"]).tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(FileError, match="--drop must name a column"):
+        read_inputs(tmp_path / "d.csv", ["class"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "target", "message"),
+    [
+        ("d.csv", "a,b\n1,2\n3,x\n", "b", "line 3, column b: 'x' is not a number"),
+        ("d.csv", "a,b\n1,2\n3\n", "b", "line 3: has 1 cells"),
+        ("d.csv", "a,b\n1,2\n", "c", "must name a column .* one of a, b; got 'c'"),
+        ("d.csv", "a,b\n1,2\n", None, "none was given"),
+        ("d.csv", "1,2\n3,4\n", "1", "has no header"),
+        ("d.csv", "", "a", "is empty"),
+        ("d.csv", "a,b\n", "b", "has no rows"),
+        ("d.npz", "junk", None, "cannot read"),
+        ("d.npz", "junk", "b", "--target is for .csv"),
+        ("d.safetensors", "junk", None, "cannot read"),
+        ("d.txt", "", None, "must end in"),
+    ],
+)
+def test_data_files_that_cannot_be_used_say_why(tmp_path, name, content, target, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FileError, match=message):
+        read_data(tmp_path / name, target)
+
+
+def test_arrays_that_are_missing_are_named(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X)
+    with pytest.raises(FileError, match=r"has no array x_train\. It has x\."):
+        read_data(tmp_path / "d.npz", None)
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y, x_test=X)
+    with pytest.raises(FileError, match="both x_test and y_test, or neither"):
+        read_data(tmp_path / "d.npz", None)
+
+
+def test_python_objects_are_never_loaded(tmp_path):
+    np.savez(tmp_path / "evil.npz", x_train=np.array([{"a": 1}], dtype=object), y_train=Y)
+    with pytest.raises(FileError, match="contains Python objects") as caught:
+        read_data(tmp_path / "evil.npz", None)
+    assert "allow_pickle" not in str(caught.value)

@@ -1,0 +1,71 @@
+"""History: a sequence of epochs, as columns, a table and a picture."""
+
+import sys
+
+import pandas as pd
+import pytest
+from small import X, Y, fit, stack
+
+import gradwire as gw
+
+
+def test_a_history_is_a_sequence_of_its_epochs():
+    history = fit()
+    assert len(history) == 3
+    assert history[0] is history.epochs[0]
+    assert history[-1] is history.epochs[-1]
+    assert list(history) == history.epochs
+
+
+def test_its_repr_is_short_and_says_how_good_the_model_is():
+    history = fit(test=(X, Y))
+    assert repr(history) == f"History(3 epochs, test accuracy {history[-1].test.accuracy:.4g})"
+    assert repr(fit(epochs=1)).startswith("History(1 epoch, train accuracy 0.")
+    assert "train R2" in repr(fit(stack(4, 1), (X, X[:, 0]), loss=gw.MSE()))
+    assert repr(gw.History()) == "History(no epochs)"
+
+
+def test_to_dict_returns_columns_of_equal_length():
+    history = fit(test=(X, Y), epochs=5, evaluate_every=2)
+    columns = history.to_dict()
+    assert list(columns)[:3] == ["epoch", "running_loss", "train_loss"]
+    assert {len(column) for column in columns.values()} == {5}
+    assert columns["epoch"] == [1, 2, 3, 4, 5]
+    assert columns["test_accuracy"] == [
+        None,
+        history[1].test.accuracy,
+        None,
+        history[3].test.accuracy,
+        history[4].test.accuracy,
+    ]
+    assert "train_r2" not in columns
+    assert "test_loss" not in fit().to_dict()
+
+
+def test_to_pandas_returns_one_row_for_each_epoch():
+    frame = fit(epochs=4, evaluate_every=2).to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    assert frame["train_loss"].isna().tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("module", "method"), [("pandas", "to_pandas"), ("matplotlib.figure", "plot")])
+def test_a_missing_library_is_named_with_its_installation(monkeypatch, module, method):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="pip install"):
+        getattr(fit(), method)()
+
+
+def test_plot_returns_a_figure_and_saves_it_on_request(tmp_path):
+    history = fit(test=(X, Y))
+    figure = history.plot()
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["train", "test"]
+    history.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    history.plot(tmp_path / "curve.svg")
+    assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+
+
+def test_nothing_to_plot_is_an_error():
+    with pytest.raises(ValueError, match="no epoch was evaluated"):
+        gw.History().plot()

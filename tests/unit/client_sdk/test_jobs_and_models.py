@@ -1,0 +1,395 @@
+"""client.jobs, client.models and job handles against a server whose answers are given."""
+
+import asyncio
+import hashlib
+from itertools import islice
+
+import numpy as np
+import pytest
+from google.protobuf.empty_pb2 import Empty
+from grpc import StatusCode as Code
+from scripted_server import status
+from small import X, Y, stack
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, FileError, InvalidArgumentError
+from gradwire._model_files import save
+from gradwire_engine.spec.tensors import wire_bytes
+from gradwire_engine.spec.tracing import trace
+from gradwire_proto.v1.model_service_pb2 import DownloadModelResponse, FileHeader, ListModelsResponse, Model
+from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse
+from gradwire_proto.v1.training_service_pb2 import (
+    Event,
+    Job,
+    ListJobsResponse,
+    WatchJobResponse,
+)
+
+QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = 1, 3, 5, 6, 7
+
+
+def state_event(sequence, state, **more):
+    return Event(sequence=sequence, state_change={"state": state, **more})
+
+
+def epoch_event(sequence, epoch, loss=1.0):
+    return Event(sequence=sequence, epoch={"epoch": epoch, "running_loss": loss, "train": {"loss": loss}})
+
+
+# Three epochs with a checkpoint among them.
+LOG = [
+    state_event(1, QUEUED),
+    state_event(2, RUNNING),
+    epoch_event(3, 1),
+    epoch_event(4, 2),
+    Event(sequence=5, checkpoint={"epoch": 2}),
+    epoch_event(6, 3),
+]
+
+
+@pytest.fixture
+def client(scripted):
+    with gw.Client(scripted.address, max_retries=0) as connected:
+        yield connected
+
+
+def serve_job(scripted, last, **fields):
+    """Serve a job "x" with three epochs that ends with an event."""
+    log = [*LOG, last]
+    job = Job(
+        name="jobs/x", state=last.state_change.state, epochs=3, architecture="4-3", last_sequence=len(log),
+        last_epoch=LOG[-1].epoch, **fields,
+    )  # fmt: skip
+    scripted.answer("GetJob", lambda request: job)
+
+    def watch(request):
+        events = log[request.after_sequence :]
+        yield from [WatchJobResponse(events=events)] if events else []
+
+    scripted.answer("WatchJob", watch)
+    return job
+
+
+def watches(scripted):
+    return [request.after_sequence for request in scripted.requests if hasattr(request, "after_sequence")]
+
+
+def test_absent_values_are_none(scripted, client):
+    scripted.answer("GetJob", lambda request: Job(name="jobs/x", state=QUEUED, epochs=3, architecture="4-3"))
+    info = client.jobs.get("x").info
+    for absent in (info.model, info.error, info.error_reason, info.plan, info.last_epoch, info.started, info.ended):
+        assert absent is None
+    assert (info.epochs_done, info.labels) == (0, {})
+
+
+def test_reprs_name_the_object_and_its_progress(scripted, client):
+    job = serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"), model="models/x")
+    handle = client.jobs.get("x")
+    assert repr(handle) == "Job('x', SUCCEEDED, epoch 3/3)"
+    assert repr(handle._async) == "AsyncJob('x', SUCCEEDED, epoch 3/3)"
+    assert repr(handle.info) == "JobInfo('x', SUCCEEDED, epoch 3/3)"
+    model = Model(name="models/x", architecture="4-3", weights={"shape": [15]}, last_epoch=job.last_epoch)
+    scripted.answer("GetModel", lambda request: model)
+    assert repr(client.models.get("x")) == "ModelInfo('x', 4-3, 15 parameters, train loss 1)"
+
+
+def test_states_and_kinds_of_a_newer_server_are_unknown(scripted, client):
+    scripted.answer("GetJob", lambda request: Job(name="jobs/x", state=99))
+    assert client.jobs.get("x").status == "UNKNOWN"
+
+
+def test_a_list_has_what_the_basic_view_has_and_reads_all_pages(scripted, client):
+    jobs = [Job(name=f"jobs/{number}", epochs=3, architecture="4-3", labels={"team": "a"}) for number in range(3)]
+
+    def page(request):
+        start = int(request.page_token or 0)
+        following = str(start + 2) if start + 2 < len(jobs) else ""
+        return ListJobsResponse(jobs=jobs[start : start + 2], next_page_token=following)
+
+    scripted.answer("ListJobs", page)
+    found = client.jobs.list()
+    assert [job.name for job in found] == ["0", "1", "2"]
+    assert (found[0].info.architecture, found[0].info.epochs, found[0].info.labels) == ("4-3", 3, {"team": "a"})
+    assert scripted.requests[0].filter == ""
+    scripted.answer("ListModels", lambda request: ListModelsResponse())
+    assert client.models.list("labels : team", limit=7) == []
+    assert (scripted.requests[-1].filter, scripted.requests[-1].page_size) == ("labels : team", 7)
+
+
+def test_a_limit_below_one_is_refused(client):
+    with pytest.raises(InvalidArgumentError, match="limit: must be at least 1"):
+        client.jobs.list(limit=0)
+
+
+def test_deleting_does_not_mind_what_does_not_exist(scripted, client):
+    scripted.answer("DeleteJob", lambda request: Empty())
+    scripted.answer("DeleteModel", lambda request: Empty())
+    client.jobs.delete("x")
+    client.models.delete("x")
+    assert [(request.name, request.allow_missing) for request in scripted.requests] == [
+        ("jobs/x", True),
+        ("models/x", True),
+    ]
+
+
+@pytest.mark.parametrize(("after", "start"), [(0, 0), (1, 1), (2, 2), (3, 3), (10**6, 7)])
+def test_epochs_after_one_start_the_log_near_it(scripted, client, after, start):
+    serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
+    assert [epoch.epoch for epoch in client.jobs.get("x").epochs(after=after)] == [1, 2, 3][after:]
+    assert watches(scripted) == [start]
+
+
+def test_epochs_of_a_job_that_continues_another_start_near_too(scripted, client):
+    log = [
+        state_event(1, QUEUED),
+        *(epoch_event(number, 98 + number) for number in range(2, 12)),
+        state_event(12, FAILED),
+    ]
+    scripted.answer("GetJob", lambda request: Job(name="jobs/x", epochs=109, initial_epoch=99, last_sequence=12))
+    scripted.answer("WatchJob", lambda request: iter([WatchJobResponse(events=log[request.after_sequence :])]))
+    assert [epoch.epoch for epoch in client.jobs.get("x").epochs(after=105)] == [106, 107, 108, 109]
+    assert watches(scripted) == [6]
+
+
+def test_a_watch_that_breaks_continues_after_the_last_event(scripted, client):
+    serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
+    log = [*LOG, state_event(7, SUCCEEDED)]
+
+    def broken(request):
+        yield WatchJobResponse(events=log[request.after_sequence : request.after_sequence + 2])
+        yield status(Code.UNAVAILABLE, "shutting down", reason="SHUTTING_DOWN", retry_after=0.01)
+
+    scripted.answer("WatchJob", broken)
+    assert [event.sequence for event in client.jobs.get("x").events()] == [1, 2, 3, 4, 5, 6, 7]
+    assert watches(scripted) == [0, 2, 4, 6]
+
+
+def test_a_failed_job_raises_its_reason_and_the_history_until_then(scripted, client):
+    error = {"reason": 1, "message": "the loss is not finite"}
+    serve_job(scripted, state_event(7, FAILED, error=error), error=error, spec={"seed": 5})
+    job = client.jobs.get("x")
+    with pytest.raises(gw.JobFailedError, match="job 'x' failed: the loss is not finite") as caught:
+        job.result()
+    assert (caught.value.job, caught.value.reason) == ("x", "LOSS_NOT_FINITE")
+    assert [epoch.epoch for epoch in caught.value.history] == [1, 2, 3]
+    assert caught.value.history.seed == 5
+    assert (job.info.error, job.info.error_reason) == ("the loss is not finite", "LOSS_NOT_FINITE")
+    assert [event.reason for event in job.events() if event.reason] == ["LOSS_NOT_FINITE"]
+
+
+def test_a_cancelled_job_raises_the_history_until_then(scripted, client):
+    serve_job(scripted, state_event(7, CANCELLED))
+    with pytest.raises(gw.JobCancelledError, match="after 3 of 3 epochs") as caught:
+        client.jobs.get("x").result()
+    assert caught.value.job == "x"
+    assert len(caught.value.history) == 3
+
+
+def test_waiting_ends_after_the_timeout_and_the_job_continues(scripted, client):
+    scripted.answer("GetJob", lambda request: Job(name="jobs/x", state=RUNNING, epochs=3))
+
+    def endless(request):
+        yield WatchJobResponse(events=LOG[:3])
+        yield from iter(lambda: status(Code.UNAVAILABLE, "", reason="SHUTTING_DOWN", retry_after=30), None)
+
+    scripted.answer("WatchJob", endless)
+    job = client.jobs.get("x")
+    for wait in (job.result, job.wait):
+        with pytest.raises(TimeoutError, match=r"job 'x' has not ended after 0\.2 s\. It continues\.") as caught:
+            wait(timeout=0.2)
+        assert isinstance(caught.value, gw.DeadlineExceededError)
+
+
+def test_wait_returns_the_job_however_it_ended(scripted, client):
+    serve_job(scripted, state_event(7, FAILED), error={"message": "why"})
+    assert client.jobs.get("x").wait().state == "FAILED"
+    assert watches(scripted) == []
+
+
+class ModelServer:
+    """Serves one model as a file, whose stream breaks after each so many bytes."""
+
+    def __init__(self, scripted, tmp_path, break_after=10**9):
+        self.model = stack(4, 3)
+        self.data = save(self.model, tmp_path / "served.safetensors").read_bytes()
+        self.offsets = []
+        self._break_after = break_after
+        traced = trace(self.model)
+        weights = traced.given_weights()
+        digest = hashlib.sha256(wire_bytes(weights)).hexdigest()
+        message = Model(name="models/x", spec=traced.spec, weights={"shape": weights.shape, "sha256": digest})
+        scripted.answer("GetModel", lambda request: message)
+        scripted.answer("DownloadModel", self.download)
+
+    def download(self, request):
+        self.offsets.append(request.offset)
+        digest = hashlib.sha256(self.data).hexdigest()
+        yield DownloadModelResponse(header=FileHeader(file_name="x", size_bytes=len(self.data), sha256=digest))
+        end = request.offset + self._break_after
+        for start in range(request.offset, min(end, len(self.data)), 100):
+            yield DownloadModelResponse(chunk=self.data[start : min(start + 100, end)])
+        if end < len(self.data):
+            yield status(Code.UNAVAILABLE, "shutting down", reason="SHUTTING_DOWN", retry_after=0.01)
+
+
+def test_a_download_continues_where_it_broke(scripted, tmp_path):
+    served = ModelServer(scripted, tmp_path, break_after=150)
+    with gw.Client(scripted.address, max_retries=1) as client:
+        path = client.models.download("x", tmp_path / "got.safetensors")
+        assert np.array_equal(client.models.load("x")(X), served.model(X))
+    assert path.read_bytes() == served.data
+    assert served.offsets[:3] == [0, 150, 300]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_download_that_fails_leaves_no_file(scripted, client, tmp_path):
+    ModelServer(scripted, tmp_path, break_after=150)
+    with pytest.raises(gw.UnavailableError):
+        client.models.download("x", tmp_path / "got.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["served.safetensors"]
+
+
+def test_damaged_downloads_are_refused(scripted, client, tmp_path):
+    served = ModelServer(scripted, tmp_path)
+
+    def damaged(request):
+        header, *chunks = list(served.download(request))
+        yield header
+        yield from chunks[:-1]
+
+    scripted.answer("DownloadModel", damaged)
+    with pytest.raises(gw.DataLossError, match="arrived damaged"):
+        client.models.download("x", tmp_path / "got.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "format_", "message"),
+    [
+        ("m.pt", None, r"must end in \.safetensors or \.onnx, or pass format="),
+        ("m.onnx", "safetensors", "the suffix does not match"),
+        ("nowhere/m.onnx", None, "the folder .* does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_download(client, tmp_path, name, format_, message):
+    with pytest.raises(FileError, match=message):
+        client.models.download("x", tmp_path / name, format=format_)
+
+
+@pytest.mark.parametrize(
+    ("path", "format_", "sent", "written"),
+    [
+        ("", None, 1, "x.safetensors"),
+        ("", "onnx", 2, "x.onnx"),
+        ("m.onnx", None, 2, "m.onnx"),
+        ("m.safetensors", None, 1, "m.safetensors"),
+        ("m.bin", "onnx", 2, "m.bin"),
+    ],
+)
+def test_the_format_comes_from_the_suffix(scripted, client, tmp_path, path, format_, sent, written):
+    ModelServer(scripted, tmp_path)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert client.models.download("x", folder / path, format=format_) == folder / written
+    assert [request.format for request in scripted.requests] == [sent]
+
+
+def submit(client, **changes):
+    model = stack(4, 3)
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model), "epochs": 3}
+    return client.jobs.submit(model, (X, Y), **(arguments | changes))
+
+
+@pytest.fixture
+def accepting(scripted):
+    scripted.answer("FindMissingTensors", lambda request: FindMissingTensorsResponse())
+    scripted.answer("CreateJob", lambda request: Job(name="jobs/x", state=QUEUED, epochs=3))
+    return scripted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        ({"resume_from": "first"}, "continue_job", "jobs/first"),
+        ({"resume_from": "jobs/first"}, "continue_job", "jobs/first"),
+        ({"initial_model": "first"}, "initial_model", "models/first"),
+        ({"initial_model": "models/first"}, "initial_model", "models/first"),
+        ({}, None, None),
+    ],
+)
+def test_a_job_starts_from_what_is_asked_for(accepting, client, arguments, field, value):
+    submit(client, **arguments)
+    job = accepting.requests[-1].job
+    assert job.WhichOneof("start_from") == field
+    assert field is None or getattr(job, field) == value
+
+
+def test_a_job_continues_from_the_handle_of_another(accepting, client):
+    first = submit(client)
+    submit(client, resume_from=first)
+    assert accepting.requests[-1].job.continue_job == "jobs/x"
+    submit(client, resume_from=first.info)
+    assert accepting.requests[-1].job.continue_job == "jobs/x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resume_from": "a", "initial_model": "b"}, "cannot be used together"),
+        ({"resume_from": "models/a"}, "resume_from: must be a job .* use initial_model="),
+        ({"initial_model": "jobs/a"}, "initial_model: must be the name of a model.* use resume_from="),
+        ({"resume_from": 5}, "resume_from: must be a job or the name of one, got 5"),
+        ({"name": 5}, "name: must be a string, got 5"),
+        ({"labels": {"team": 5}}, "labels: must have strings as keys and values, got 'team': 5"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(scripted, client, arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        submit(client, **arguments)
+    assert scripted.requests == []
+
+
+def test_name_and_labels_are_sent(accepting, client):
+    submit(client, name="digits", labels={"team": "vision"}, seed=None)
+    request = accepting.requests[-1]
+    assert request.job_id == "digits"
+    assert dict(request.job.labels) == {"team": "vision"}
+    assert request.job.spec.seed > 0
+
+
+def test_a_tensor_that_is_there_is_not_sent(scripted, client):
+    scripted.answer("FindMissingTensors", lambda request: FindMissingTensorsResponse())
+    info = client.tensors.upload(X.astype(np.float64))
+    assert (info.dtype, info.shape) == ("float32", (30, 4))
+    assert client.tensors.missing([info]) == []
+    scripted.answer(
+        "FindMissingTensors", lambda request: FindMissingTensorsResponse(missing=[{"tensor": request.tensors[0]}])
+    )
+    assert client.tensors.missing([info]) == [info]
+
+
+def test_the_async_client_has_the_same_namespaces(accepting):
+    serve_job(accepting, state_event(7, FAILED), error={"message": "why"})
+
+    async def scenario():
+        async with gw.AsyncClient(accepting.address, max_retries=0) as client:
+            model = stack(4, 3)
+            job = await client.jobs.submit(model, (X, Y), loss=CrossEntropy(), optimizer=SGD(model))
+            seen = [epoch.epoch async for epoch in job.epochs()]
+            info = await job.wait()
+            return seen, info.state
+
+    assert asyncio.run(scenario()) == ([1, 2, 3], "FAILED")
+
+
+def test_fit_reads_the_log_once(accepting):
+    serve_job(accepting, state_event(7, FAILED), error={"message": "why"})
+    model = stack(4, 3)
+    with pytest.raises(gw.JobFailedError) as caught:
+        gw.fit(model, (X, Y), loss=CrossEntropy(), optimizer=SGD(model), at=accepting.address)
+    assert len(caught.value.history) == 3
+    assert watches(accepting) == [0]
+
+
+def test_a_stream_can_be_left_early(scripted, client):
+    serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
+    assert [epoch.epoch for epoch in islice(client.jobs.get("x").epochs(), 2)] == [1, 2]

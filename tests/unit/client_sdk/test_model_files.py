@@ -1,0 +1,63 @@
+"""gw.save and gw.load_model."""
+
+import os
+
+import numpy as np
+import pytest
+from small import X, stack
+
+import gradwire as gw
+from gradwire import FileError, Linear, ReLU, Sequential
+
+
+def test_a_model_survives_its_file(tmp_path):
+    model = Sequential(fc1=Linear(4, 5), relu=ReLU(), fc2=Linear(5, 3))
+    loaded = gw.load_model(gw.save(model, tmp_path / "m.safetensors"))
+    assert [name for name, _ in loaded.named_modules()] == ["fc1", "relu", "fc2"]
+    assert np.array_equal(loaded(X), model(X))
+
+
+def test_a_file_has_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = gw.save(stack(4, 3), tmp_path / "m.safetensors")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.onnx", "m", "m.safetensors.bak"])
+def test_other_suffixes_than_safetensors_are_refused(tmp_path, name):
+    with pytest.raises(FileError, match=r"a model is saved as \.safetensors.*models\.download"):
+        gw.save(stack(4, 3), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"the folder .*nowhere does not exist. Create it first"):
+        gw.save(stack(4, 3), tmp_path / "nowhere" / "m.safetensors")
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "junk.safetensors")
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "absent.safetensors")
+
+
+def test_a_model_with_damaged_metadata_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": X}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(FileError, match="is not a gradwire model"):
+        gw.load_model(tmp_path / "other.safetensors")
+    for spec in ("{", '{"layers": [{"name": "fc1", "linear": {"out_features": "3"}}]}'):
+        save_file({"a": X}, str(tmp_path / "damaged.safetensors"), metadata={"gradwire.model_spec": spec})
+        with pytest.raises(FileError, match="is damaged"):
+            gw.load_model(tmp_path / "damaged.safetensors")
+
+
+def test_a_model_without_weights_is_refused(tmp_path):
+    with pytest.raises(gw.InvalidArgumentError, match="has no weights yet"):
+        gw.save(Sequential(Linear(3)), tmp_path / "m.safetensors")

@@ -1,0 +1,226 @@
+"""What becomes of the job and of the worker when an attempt ends, on a worker that a test controls."""
+
+import asyncio
+import hashlib
+
+import pytest
+from server_parts import open_jobs
+
+from gradwire_proto.v1.errors_pb2 import JobWarningReason
+from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState, StateChange
+from gradwire_server.errors import DiskFullError, StoreUnavailableError
+from gradwire_server.principal import OPERATOR
+from gradwire_server.scheduling.attempt import Attempts
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.storage import disk_space as disk_space_module
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.disk_space import DiskSpace
+from gradwire_server.workers.handle import WorkerLostError
+from gradwire_worker.messages import Report
+
+WEIGHTS = b"12345678"
+FINAL = Checkpoint(
+    epoch=2, weights=TensorRef(dtype=DataType.DATA_TYPE_FLOAT32, shape=[2], sha256=hashlib.sha256(WEIGHTS).hexdigest())
+)
+WHOLE_JOB = [
+    (Event(state_change=StateChange(state=JobState.JOB_STATE_RUNNING)), None),
+    (Event(epoch=Epoch(epoch=1)), None),
+    (Event(epoch=Epoch(epoch=2)), None),
+    (Event(checkpoint=FINAL), WEIGHTS),
+    (Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED)), None),
+]
+
+
+class Worker:
+    """A worker that reports `events` at once, and then waits, or raises `error`."""
+
+    name, device = "worker", "cpu"
+
+    def __init__(self, events=(), error=None):
+        self.reports = [
+            Report(number, event.SerializeToString(), weights) for number, (event, weights) in enumerate(events, 1)
+        ]
+        self.error = error
+        self.assignment = None
+        self.stopped = None
+        self.polled = asyncio.Event()
+
+    async def start(self, assignment, _references, _blobs):
+        self.assignment = assignment
+
+    async def poll(self, _job_name, _attempt, after, _timeout):
+        self.polled.set()
+        if self.reports[after:]:
+            return self.reports[after:]
+        if self.error:
+            raise self.error
+        return await asyncio.Future()
+
+    async def stop(self, job_name, attempt):
+        self.stopped = (job_name, attempt)
+
+    async def log_tail(self):
+        return "the end of its log"
+
+
+class Pool:
+    """Lends one worker, and remembers what became of it."""
+
+    def __init__(self, worker):
+        self.worker = worker
+        self.fate = None
+
+    async def acquire(self, _device):
+        return self.worker
+
+    def release(self, _worker):
+        self.fate = "released"
+
+    def discard(self, _worker):
+        self.fate = "discarded"
+
+
+class Scene:
+    """A queued job, and an attempt to run it on a worker."""
+
+    def __init__(self, database, folder, worker):
+        self.lease = Lease(database)
+        self.jobs = open_jobs(database, self.lease)
+        self.worker, self.pool = worker, Pool(worker)
+        self.blobs = BlobStore((folder / "blobs").as_uri(), folder / "scratch")
+        checkpoints = CheckpointStore(self.blobs)
+        self.attempts = Attempts(self.jobs.records, self.pool, self.blobs, checkpoints, DiskSpace(folder))
+
+    async def run(self):
+        assert await self.lease.try_acquire()
+        await self.jobs.create("a", spec=JobSpec(epochs=2))
+        (queued,) = await self.jobs.records.queued(1)
+        await self.attempts.run(queued, "cpu")
+
+    async def job(self):
+        return (await self.jobs.queries.get(OPERATOR, "jobs/a")).job
+
+
+@pytest.fixture
+def scene(database, tmp_path):
+    return lambda *arguments, **named: Scene(database, tmp_path, Worker(*arguments, **named))
+
+
+def test_a_job_that_succeeds_has_a_model_and_its_worker_is_released(scene):
+    async def scenario():
+        it = scene(WHOLE_JOB)
+        await it.run()
+        job = await it.job()
+        assert (job.state, job.model, job.last_epoch.epoch) == (JobState.JOB_STATE_SUCCEEDED, "models/a", 2)
+        assert it.blobs.has(FINAL.weights.sha256)
+        assert (it.worker.assignment.job, it.worker.assignment.attempt) == ("jobs/a", 1)
+        assert it.pool.fate == "released"
+
+    asyncio.run(scenario())
+
+
+def test_a_job_whose_worker_is_lost_is_queued_again_and_the_worker_is_discarded(scene):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2], error=WorkerLostError("killed"))
+        await it.run()
+        job = await it.job()
+        assert (job.state, job.last_epoch.epoch) == (JobState.JOB_STATE_QUEUED, 1)
+        assert it.pool.fate == "discarded"
+
+    asyncio.run(scenario())
+
+
+def test_an_unexpected_error_fails_the_job_and_its_worker_is_discarded(scene):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2], error=RuntimeError("a defect"))
+        await it.run()
+        job = await it.job()
+        assert (job.state, job.error.message.endswith("RuntimeError: a defect")) == (JobState.JOB_STATE_FAILED, True)
+        assert it.pool.fate == "discarded"
+
+    asyncio.run(scenario())
+
+
+def test_an_unavailable_store_does_not_fail_the_job(scene):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2], error=StoreUnavailableError())
+        await it.run()
+        assert (await it.job()).state == JobState.JOB_STATE_RUNNING, "the next round puts it back into the queue"
+        assert it.pool.fate == "discarded"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [("cancel", JobState.JOB_STATE_CANCELLED), ("pause", JobState.JOB_STATE_PAUSED)]
+)
+def test_a_command_that_stops_a_job_stops_its_worker_which_is_released(scene, command, state):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2])
+        running = asyncio.create_task(it.run())
+        await it.worker.polled.wait()
+        await getattr(it.jobs.commands, command)(OPERATOR, "jobs/a")
+        running.cancel()
+        await running
+        assert (await it.job()).state == state
+        assert it.worker.stopped == ("jobs/a", 1)
+        assert it.pool.fate == "released"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("leave_workers", "fate"), [(True, None), (False, "discarded")])
+def test_a_server_that_stops_scheduling_leaves_workers_that_outlive_it_and_discards_the_others(
+    scene, leave_workers, fate
+):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2])
+        running = asyncio.create_task(it.run())
+        await it.worker.polled.wait()
+        it.attempts.end(leave_workers=leave_workers)
+        running.cancel()
+        await running
+        assert it.worker.stopped is None
+        assert it.pool.fate == fate
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_lost_the_lease_leaves_the_worker_to_the_next(scene, database):
+    async def scenario():
+        database.shared = True
+        it = scene([])
+        running = asyncio.create_task(it.run())
+        await it.worker.polled.wait()
+        await it.lease.release()
+        assert await Lease(database).try_acquire()
+        running.cancel()
+        await running
+        assert it.pool.fate is None
+
+    asyncio.run(scenario())
+
+
+def test_a_job_waits_while_the_disk_is_full_and_its_log_says_so(scene, monkeypatch):
+    async def scenario():
+        monkeypatch.setattr(disk_space_module, "_CHECK_SECONDS", 0.01)
+        it = scene(WHOLE_JOB)
+        checks = iter([DiskFullError("full"), DiskFullError("full"), None])
+
+        def require():
+            error = next(checks)
+            if error:
+                raise error
+
+        monkeypatch.setattr(it.attempts._disk_space, "require_for_running_work", require)
+        await it.run()
+        events = await anext(it.jobs.queries.watch(OPERATOR, "jobs/a", 0))
+        warnings = [event.warning for event in events if event.HasField("warning")]
+        assert [each.reason for each in warnings] == [JobWarningReason.JOB_WARNING_REASON_DISK_FULL]
+        assert "The job waited for" in warnings[0].message
+        assert (await it.job()).state == JobState.JOB_STATE_SUCCEEDED
+
+    asyncio.run(scenario())

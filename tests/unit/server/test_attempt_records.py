@@ -1,0 +1,169 @@
+"""What attempts leave in the job and in its log."""
+
+import asyncio
+
+import pytest
+from server_parts import NOW
+
+from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState, Metrics, StateChange
+from gradwire_server.jobs.attempt_records import AttemptOverError
+from gradwire_server.jobs.events import has_ended
+from gradwire_server.principal import OPERATOR
+
+
+def epoch_event(number, loss=0.5, seconds=1.0):
+    return Event(epoch=Epoch(epoch=number, running_loss=loss, train=Metrics(loss=loss), train_seconds=seconds))
+
+
+def state_event(state):
+    return Event(state_change=StateChange(state=state))
+
+
+CHECKPOINT = Event(checkpoint=Checkpoint(epoch=3, weights=TensorRef(dtype=1, shape=[2], sha256="0" * 64)))
+
+
+async def log(jobs, job_id="a"):
+    """The events of a job, each as "kind detail"."""
+    last = (await jobs.queries.get(OPERATOR, f"jobs/{job_id}")).job.last_sequence
+    events = []
+    watch = jobs.queries.watch(OPERATOR, f"jobs/{job_id}", 0)
+    while len(events) < last:
+        events += await anext(watch)
+    await watch.aclose()
+    assert [event.sequence for event in events] == list(range(1, last + 1))
+    return [detail(event) for event in events]
+
+
+def detail(event):
+    match event.WhichOneof("kind"):
+        case "epoch":
+            return f"epoch {event.epoch.epoch}"
+        case "warning":
+            return JobWarningReason.Name(event.warning.reason).removeprefix("JOB_WARNING_REASON_")
+        case "state_change":
+            return JobState.Name(event.state_change.state).removeprefix("JOB_STATE_")
+        case kind:
+            return kind
+
+
+def test_a_job_that_succeeds_gets_its_model_with_its_labels(jobs):
+    async def scenario():
+        await jobs.create("a", labels={"team": "vision"}, architecture="2-1")
+        record = await jobs.records.start_attempt(1)
+        await jobs.records.record_reports(
+            record.job_key, 1, [state_event(JobState.JOB_STATE_RUNNING), epoch_event(1)], 2
+        )
+        reports = [epoch_event(2), epoch_event(3), CHECKPOINT, state_event(JobState.JOB_STATE_SUCCEEDED)]
+        done = (await jobs.records.record_reports(record.job_key, 1, reports, 6)).job
+        assert has_ended(done)
+        assert (done.model, done.last_epoch.epoch, done.last_sequence) == ("models/a", 3, 8)
+        assert done.end_time.seconds == NOW
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_is_over_is_refused_and_stores_nothing(jobs):
+    async def scenario():
+        record = await jobs.start()
+        await jobs.records.worker_lost(record.job_key, 1, "gone", "")
+        await jobs.records.start_attempt(record.job_key)
+        with pytest.raises(AttemptOverError):
+            await jobs.records.record_reports(record.job_key, 1, [epoch_event(1)], 1)
+        await jobs.records.record_reports(record.job_key, 2, [epoch_event(1)], 1)
+        assert await log(jobs) == ["QUEUED", "STARTING", "WORKER_LOST", "QUEUED", "STARTING", "epoch 1"]
+
+    asyncio.run(scenario())
+
+
+def test_an_epoch_that_runs_again_is_stored_once_and_a_different_result_is_a_warning(jobs):
+    async def scenario():
+        record = await jobs.start()
+        await jobs.records.record_reports(record.job_key, 1, [epoch_event(1), epoch_event(2)], 2)
+        again = [epoch_event(1, seconds=9.0), epoch_event(2, loss=0.25), epoch_event(3)]
+        await jobs.records.record_reports(record.job_key, 1, again, 5)
+        assert (await log(jobs))[2:] == ["epoch 1", "epoch 2", "NOT_DETERMINISTIC", "epoch 3"]
+
+    asyncio.run(scenario())
+
+
+def test_reports_that_are_already_stored_are_not_stored_again(jobs):
+    async def scenario():
+        record = await jobs.start()
+        for _ in range(2):  # As after a crash between the commit and the acknowledgement.
+            reports = [state_event(JobState.JOB_STATE_RUNNING), CHECKPOINT]
+            await jobs.records.record_reports(record.job_key, 1, reports, 2)
+        assert (await log(jobs))[2:] == ["RUNNING", "checkpoint"]
+
+    asyncio.run(scenario())
+
+
+def test_the_worker_of_a_cancelled_job_is_refused(jobs):
+    async def scenario():
+        record = await jobs.start()
+        await jobs.records.check_current(record.job_key, 1)
+        await jobs.commands.cancel(OPERATOR, "jobs/a")
+        with pytest.raises(AttemptOverError):
+            await jobs.records.record_reports(record.job_key, 1, [epoch_event(1)], 1)
+        with pytest.raises(AttemptOverError):
+            await jobs.records.check_current(record.job_key, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_job_whose_workers_die_in_a_row_fails_and_shows_the_log_of_the_last(jobs):
+    async def scenario():
+        record = await jobs.start()
+        for attempt in (1, 2, 3):
+            record = await jobs.records.worker_lost(record.job_key, attempt, "killed", "last words")
+            if not has_ended(record.job):
+                await jobs.records.start_attempt(record.job_key)
+        assert record.job.state == JobState.JOB_STATE_FAILED
+        assert record.job.error.reason == JobErrorReason.JOB_ERROR_REASON_WORKER_LOST
+        assert "Its log ends with:\nlast words" in record.job.error.message
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_progresses_between_lost_workers_does_not_fail(jobs):
+    async def scenario():
+        record = await jobs.start()
+        for attempt in range(1, 7):
+            if attempt % 2:
+                await jobs.records.record_reports(record.job_key, attempt, [epoch_event(attempt)], 1)
+            record = await jobs.records.worker_lost(record.job_key, attempt, "killed", "")
+            assert not has_ended(record.job)
+            await jobs.records.start_attempt(record.job_key)
+
+    asyncio.run(scenario())
+
+
+def test_the_disk_usage_of_a_job_counts_its_events_and_at_most_two_checkpoints(jobs):
+    async def scenario():
+        record = await jobs.start()
+        before = (await jobs.queries.get(OPERATOR, "jobs/a")).job.disk_usage.log_bytes
+        sizes = []
+        for epoch in (1, 2, 3):
+            point = Event(checkpoint=Checkpoint(epoch=epoch, weights=CHECKPOINT.checkpoint.weights))
+            record = await jobs.records.record_reports(record.job_key, 1, [epoch_event(epoch), point], 2 * epoch)
+            sizes.append(record.job.disk_usage.checkpoint_bytes)
+        assert sizes == [8, 16, 16]  # Two float32 in each.
+        assert record.job.disk_usage.log_bytes > before
+        done = [state_event(JobState.JOB_STATE_SUCCEEDED)]
+        record = await jobs.records.record_reports(record.job_key, 1, done, 7)
+        assert record.job.disk_usage.checkpoint_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_starts_puts_active_jobs_back_into_the_queue_in_order(jobs):
+    async def scenario():
+        for job_id in ("a", "b", "c", "d"):
+            await jobs.start(job_id)
+        await jobs.commands.cancel(OPERATOR, "jobs/b")
+        await jobs.records.requeue_active(except_keys=[4])
+        assert [record.job_id for record in await jobs.records.queued(10)] == ["a", "c"]
+        assert (await log(jobs))[-2:] == ["SERVER_RESTARTED", "QUEUED"]
+
+    asyncio.run(scenario())

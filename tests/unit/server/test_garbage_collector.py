@@ -1,0 +1,70 @@
+"""Unreferenced files are deleted a day after their last use; all others are kept."""
+
+import asyncio
+import hashlib
+import os
+import time
+
+import pytest
+from server_parts import open_jobs
+
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.storage.blob_store import RETENTION_SECONDS, BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.garbage_collector import GarbageCollector
+from gradwire_server.store.database import Database
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A blob store with files of each kind, all unused for more than a day, and its garbage collector."""
+    database = Database(tmp_path / "gradwire.db")
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    blobs.set_mark("mark")
+    checkpoints = CheckpointStore(blobs)
+    lease = Lease(database)
+    asyncio.run(lease.try_acquire())
+    names = ("inputs", "targets", "unreferenced", "used again")
+    for name in names:
+        blobs.put(digest(name), name.encode())
+    data = Dataset(inputs=TensorRef(sha256=digest("inputs")), targets=TensorRef(sha256=digest("targets")))
+    asyncio.run(open_jobs(database, lease).create("a", spec=JobSpec(train=data)))
+    for job in (1, 2):  # There is no second job.
+        checkpoints.save(job, Checkpoint(epoch=1, weights=TensorRef(sha256=digest("weights"))), b"weights")
+    (blobs.staging / "interrupted.part").write_bytes(b"half")
+    for path in (tmp_path / "blobs").rglob("*"):
+        os.utime(path, (0, time.time() - RETENTION_SECONDS - 10))
+    (blobs.staging / "in-progress.part").write_bytes(b"half")
+    yield blobs, GarbageCollector(database, blobs, checkpoints), checkpoints
+    database.close()
+
+
+def test_only_unreferenced_files_are_deleted(store):
+    blobs, collector, checkpoints = store
+    assert blobs.touch(digest("used again"))
+    assert not blobs.touch(digest("never there"))
+    assert asyncio.run(collector.collect()) == 3
+    assert not blobs.has(digest("unreferenced"))
+    assert all(blobs.has(digest(name)) for name in ("inputs", "targets", "used again"))
+    assert blobs.has(blobs.probe)
+    assert blobs.mark == "mark"
+    assert checkpoints.newest(1) is not None
+    assert checkpoints.newest(2) is None
+    assert [path.name for path in blobs.staging.iterdir()] == ["in-progress.part"]
+    assert asyncio.run(collector.collect()) == 0
+
+
+def test_a_blob_that_is_used_during_a_collection_is_kept(store):
+    blobs, _, _ = store
+    path = blobs.blob_path(digest("unreferenced"))
+    assert path in blobs.unused_files()
+    blobs.touch(digest("unreferenced"))
+    assert not blobs.delete_if_unused(path)
+    assert blobs.has(digest("unreferenced"))

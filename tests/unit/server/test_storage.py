@@ -1,0 +1,135 @@
+"""Blobs, uploads, checkpoints and disk space."""
+
+import asyncio
+import hashlib
+import os
+
+import pytest
+
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint
+from gradwire_server.errors import (
+    DigestMismatchError,
+    DiskFullError,
+    InvalidFieldsError,
+    OffsetOutOfRangeError,
+)
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.disk_space import DiskSpace, disk_full_errors, wait_for_space
+from gradwire_server.storage.uploads import Uploads
+
+DATA = bytes(range(256)) * 40
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture(params=["file", "memory"])
+def blobs(request, tmp_path):
+    url = (tmp_path / "blobs").as_uri() if request.param == "file" else f"memory://{tmp_path.name}"
+    return BlobStore(url, tmp_path / "staging")
+
+
+def send(uploads, data, offset=0):
+    async def scenario():
+        async with uploads.receive(SHA, len(DATA), offset) as upload:
+            if upload is None:
+                return "already stored"
+            for start in range(0, len(data), 1000):
+                await upload.write(data[start : start + 1000])
+            return await upload.finish()
+
+    return asyncio.run(scenario())
+
+
+def test_an_upload_becomes_a_blob_when_it_is_complete(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+    assert send(uploads, DATA) is True
+    assert blobs.size(SHA) == len(DATA)
+    assert send(uploads, DATA) == "already stored"
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_an_interrupted_upload_continues_where_it_stopped(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+    assert send(uploads, DATA[:3000]) is False
+    assert uploads.received_bytes(SHA) == 3000
+    with pytest.raises(OffsetOutOfRangeError, match="3000 bytes have arrived") as caught:
+        send(uploads, DATA[2000:], offset=2000)
+    assert caught.value.metadata == {"offset": "2000", "received_bytes": "3000"}
+    assert send(uploads, DATA[3000:], offset=3000) is True
+    assert blobs.has(SHA)
+
+
+def test_an_interrupted_upload_can_start_again_at_offset_0(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+    send(uploads, DATA[:3000])
+    assert send(uploads, DATA, offset=0) is True
+
+
+def test_an_upload_with_another_digest_is_deleted(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+    with pytest.raises(DigestMismatchError, match="have the digest"):
+        send(uploads, DATA[::-1])
+    assert uploads.received_bytes(SHA) == 0
+    assert not blobs.has(SHA)
+
+
+def test_an_upload_that_is_too_long_is_refused(blobs, tmp_path):
+    with pytest.raises(InvalidFieldsError, match="goes beyond"):
+        send(Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path)), DATA + b"!")
+    assert not blobs.has(SHA)
+
+
+def test_uploads_of_the_same_tensor_run_one_after_another(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+
+    async def one():
+        async with uploads.receive(SHA, len(DATA), 0) as upload:
+            if upload is None:
+                return "already stored"
+            await upload.write(DATA)
+            return await upload.finish()
+
+    async def scenario():
+        return await asyncio.gather(one(), one())
+
+    assert asyncio.run(scenario()) == [True, "already stored"]
+
+
+def test_the_errno_of_a_full_disk_becomes_a_disk_full_error():
+    with pytest.raises(DiskFullError, match="disk of the server is full"), disk_full_errors():
+        raise OSError(28, os.strerror(28))
+
+
+def checkpoint(epoch, data):
+    return Checkpoint(epoch=epoch, weights=TensorRef(sha256=hashlib.sha256(data).hexdigest()))
+
+
+def test_the_newest_intact_checkpoint_is_used_and_old_ones_are_deleted(blobs):
+    checkpoints = CheckpointStore(blobs)
+    assert checkpoints.newest(1) is None
+    for epoch in (1, 5, 12):
+        data = b"weights %d" % epoch
+        checkpoints.save(1, checkpoint(epoch, data), data)
+    files = sorted(blobs.fs.ls(f"{blobs.root}/checkpoints/1", detail=False))
+    assert len(files) == 2
+    assert checkpoints.newest(1).epoch == 12
+    blobs.fs.pipe_file(files[-1], b"damaged")
+    assert checkpoints.newest(1).weights == b"weights 5"
+    checkpoints.delete_all(1)
+    assert checkpoints.newest(1) is None
+
+
+def test_a_write_waits_for_disk_space_and_learns_how_long_it_waited(monkeypatch):
+    monkeypatch.setattr("gradwire_server.storage.disk_space._CHECK_SECONDS", 0.01)
+    waits = []
+
+    async def write(waited):
+        waits.append(waited)
+        if len(waits) < 3:
+            raise DiskFullError("the disk is full")
+        return "written"
+
+    assert asyncio.run(wait_for_space(write)) == "written"
+    assert waits[0] == 0
+    assert 0.01 <= waits[1] < waits[2]

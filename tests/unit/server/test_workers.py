@@ -1,0 +1,54 @@
+"""What the worker pool and the cluster do without Ray."""
+
+import asyncio
+import queue
+
+import pytest
+
+from gradwire_server.settings import Settings
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.workers import pool as pool_module
+from gradwire_server.workers import ray_cluster
+from gradwire_server.workers.pool import WorkerPool
+from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    return RayCluster(Settings(data=tmp_path))
+
+
+def test_workers_that_no_server_uses_are_killed_and_the_others_are_pinged(tmp_path, cluster, monkeypatch):
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    pool = WorkerPool(Settings(data=tmp_path), cluster, blobs)
+    mine, left, other = f"{pool._name_prefix}mine-cpu", f"{pool._store_prefix}0.0.1-left-cpu", "trainer-other"
+    pool._names.add(mine)
+    done = queue.SimpleQueue()
+    monkeypatch.setattr(pool_module, "_ABANDONED_SECONDS", 0.1)
+    monkeypatch.setattr(pool_module.ray.util, "list_named_actors", lambda: [mine, left, other])
+    monkeypatch.setattr(pool_module, "kill_actor", lambda name: done.put(("killed", name)))
+    monkeypatch.setattr(pool_module, "ping_actor", lambda name: done.put(("pinged", name)))
+
+    async def scenario():
+        keeping = asyncio.create_task(pool.keep_alive())
+        seen = [await asyncio.to_thread(done.get) for _ in range(4)]
+        keeping.cancel()
+        assert seen == [("pinged", mine), ("killed", left)] * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_whose_head_fails_three_checks_in_a_row_is_lost(cluster, monkeypatch):
+    answers = iter([True, False, False, True, False, False, False])
+    monkeypatch.setattr(ray_cluster, "_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "measure", lambda: None)
+    cluster._head = "127.0.0.1:1"
+
+    def try_connect(_address):
+        if not next(answers):
+            raise ConnectionRefusedError
+
+    monkeypatch.setattr(ray_cluster, "_try_connect", try_connect)
+    with pytest.raises(ClusterLostError, match=r"the head of Ray at 127\.0\.0\.1:1 is lost"):
+        asyncio.run(cluster.watch())
+    assert next(answers, "no more") == "no more"
