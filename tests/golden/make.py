@@ -144,12 +144,11 @@ def _fill(message: Message, field: FieldDescriptor) -> None:
 
 
 def _fill_inner(message: Message) -> None:
-    """Set the fields of a message in a message, but not those that are messages themselves."""
+    """Set the fields of a message in a message. The message of another package, a time for example, stays empty."""
     message.SetInParent()
     if message.DESCRIPTOR.file in FILES:
         for field in message.DESCRIPTOR.fields:
-            if field.message_type is None:
-                _fill(message, field)
+            _fill(message, field)
 
 
 def _value(field: FieldDescriptor) -> Any:
