@@ -3,7 +3,7 @@
 DomainError
 ├── InvalidFieldsError             fields of the request are wrong
 ├── NotFoundError                  JobNotFoundError, ModelNotFoundError
-├── JobAlreadyExistsError
+├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
@@ -84,7 +84,11 @@ class ModelNotFoundError(NotFoundError):
         super().__init__(f"model {model_name!r} does not exist", model=model_name)
 
 
-class JobAlreadyExistsError(DomainError):
+class AlreadyExistsError(DomainError):
+    """The name of a new job is taken."""
+
+
+class JobAlreadyExistsError(AlreadyExistsError):
     """Another job has this name."""
 
     reason = ErrorReason.ERROR_REASON_JOB_ALREADY_EXISTS
@@ -92,6 +96,19 @@ class JobAlreadyExistsError(DomainError):
     def __init__(self, job_name: str) -> None:
         text = f"job {job_name!r} already exists. Choose another name, or leave it empty to get a new one"
         super().__init__(text, job=job_name)
+
+
+class ModelAlreadyExistsError(AlreadyExistsError):
+    """The model of a deleted job has this name."""
+
+    reason = ErrorReason.ERROR_REASON_MODEL_ALREADY_EXISTS
+
+    def __init__(self, model_name: str) -> None:
+        text = (
+            f"model {model_name!r} of a deleted job already exists, and a model gets the name of its job. "
+            "Choose another name, or delete the model"
+        )
+        super().__init__(text, model=model_name)
 
 
 class PreconditionError(DomainError):

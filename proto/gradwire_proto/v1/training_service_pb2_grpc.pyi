@@ -53,7 +53,8 @@ class TrainingServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
       "job.spec.epochs".
-    - ALREADY_EXISTS (JOB_ALREADY_EXISTS): another request created a job with this name.
+    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
+      has this name (MODEL_ALREADY_EXISTS).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
       (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -134,7 +135,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
       "job.spec.epochs".
-    - ALREADY_EXISTS (JOB_ALREADY_EXISTS): another request created a job with this name.
+    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
+      has this name (MODEL_ALREADY_EXISTS).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
       (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -218,7 +220,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
           "job.spec.epochs".
-        - ALREADY_EXISTS (JOB_ALREADY_EXISTS): another request created a job with this name.
+        - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
+          has this name (MODEL_ALREADY_EXISTS).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
         - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
           (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from

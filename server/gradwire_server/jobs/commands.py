@@ -11,13 +11,14 @@ from gradwire_server.errors import (
     JobNotEndedError,
     JobNotFoundError,
     JobNotPausedError,
+    ModelAlreadyExistsError,
 )
 from gradwire_server.jobs.admission import AdmittedJob
 from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.events import has_ended, state_change, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.principal import Principal
-from gradwire_server.store import job_queries
+from gradwire_server.store import job_queries, model_queries
 from gradwire_server.store.job_queries import JobRecord
 
 
@@ -37,7 +38,7 @@ class JobCommands:
             request_id: Identifies the request; empty if it is not repeated.
 
         Raises:
-            JobAlreadyExistsError: Another request created a job with this id.
+            AlreadyExistsError: A job of another request, or the model of a deleted job, has this id.
         """
 
         def work(connection: Connection) -> JobRecord:
@@ -47,6 +48,8 @@ class JobCommands:
             chosen = job_id or f"job-{secrets.token_hex(5)}"
             if job_queries.find_job(connection, chosen) is not None:
                 raise JobAlreadyExistsError(f"jobs/{chosen}")
+            if model_queries.find_model(connection, chosen) is not None:
+                raise ModelAlreadyExistsError(f"models/{chosen}")
             job = Job()
             job.CopyFrom(admitted.job)
             job.name = f"jobs/{chosen}"
