@@ -37,7 +37,7 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> Histo
     weights = None
     try:
         for epoch in train(plan, job.config, job.train_set, job.test_set):
-            weights = plan.weights().copy()
+            weights = plan.weights()
             history.epochs.append(epoch)
             on_epoch(epoch)
     except LossNotFiniteError as error:

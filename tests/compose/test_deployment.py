@@ -110,7 +110,7 @@ def long_job():
     def submit(client, name):
         gw.seed(0)
         model = Sequential(Linear(784, 128), ReLU(), Linear(128, 10))
-        return client.submit(
+        return client.jobs.submit(
             model, (X, y), loss=CrossEntropy(), optimizer=SGD(model), epochs=150, batch_size=32, name=name
         )
 
@@ -123,12 +123,12 @@ def undisturbed(deployment, long_job):
     with deployment.client() as client:
         job = long_job(client, "undisturbed")
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 151))
-        return client.model_info("undisturbed").weights_sha256
+        return client.models.get("undisturbed").weights_sha256
 
 
 def test_the_digits_are_trained_from_outside_through_the_published_port(deployment, digits, model):
     with deployment.client() as client:
-        job = client.submit(
+        job = client.jobs.submit(
             model,
             digits.train,
             test=digits.test,
@@ -140,12 +140,12 @@ def test_the_digits_are_trained_from_outside_through_the_published_port(deployme
         history = job.result()
         assert history.plan.name == "compiled"
         assert history.epochs[-1].test.accuracy > 0.85
-        assert client.predict("outside", digits.test[0]).shape == (360, 10)
+        assert client.models.predict("outside", digits.test[0]).shape == (360, 10)
 
 
 def test_without_the_token_nobody_comes_in(deployment):
     with gw.Client(deployment.address, token="wrong") as client, pytest.raises(gw.UnauthenticatedError):
-        client.jobs()
+        client.jobs.list()
 
 
 def test_the_demo_trains_on_the_deployment(deployment):
@@ -176,7 +176,7 @@ def test_a_worker_and_then_the_server_are_killed_and_no_epoch_is_lost(deployment
         assert seen == list(range(1, 151))
         assert job.refresh().state == "SUCCEEDED"
         assert job.info.attempt >= 2
-        assert client.model_info("disturbed").weights_sha256 == undisturbed
+        assert client.models.get("disturbed").weights_sha256 == undisturbed
 
 
 def test_workers_can_be_scaled(deployment, long_job):
@@ -196,10 +196,10 @@ def test_what_was_stored_is_there_after_down_and_up(deployment, digits, undistur
     deployment.up()
     assert deployment.token == token
     with deployment.client() as client:
-        assert {"outside", "undisturbed", "disturbed"} <= {job.name for job in client.jobs()}
-        assert [epoch.epoch for epoch in client.job("disturbed").epochs()] == list(range(1, 151))
-        assert client.model_info("undisturbed").weights_sha256 == undisturbed
-        assert client.predict("outside", digits.test[0]).shape == (360, 10)
+        assert {"outside", "undisturbed", "disturbed"} <= {job.name for job in client.jobs.list()}
+        assert [epoch.epoch for epoch in client.jobs.get("disturbed").epochs()] == list(range(1, 151))
+        assert client.models.get("undisturbed").weights_sha256 == undisturbed
+        assert client.models.predict("outside", digits.test[0]).shape == (360, 10)
 
 
 def test_a_certificate_turns_tls_on(deployment, tmp_path_factory):
@@ -215,9 +215,9 @@ def test_a_certificate_turns_tls_on(deployment, tmp_path_factory):
     deployment.wait_until_ready()
     with gw.Client(deployment.address, token=deployment.token, tls=cert) as client:
         assert client.health() == "SERVING"
-        assert client.job("outside").info.state == "SUCCEEDED"
+        assert client.jobs.get("outside").info.state == "SUCCEEDED"
     with gw.Client(deployment.address, token=deployment.token) as client, pytest.raises(gw.UnavailableError):
-        client.jobs()
+        client.jobs.list()
     deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server")
     deployment.wait_until_ready()
 

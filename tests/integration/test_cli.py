@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import long_job
 import numpy as np
 import pytest
 
@@ -83,6 +84,17 @@ def test_jobs_are_listed_shown_and_watched(server, trained):
     assert len(run("jobs", "watch", trained, "--json", *at).splitlines()) == 3
     assert "SUCCEEDED" in run("jobs", "watch", trained, "--events", *at)
     assert "is SUCCEEDED" in run("jobs", "cancel", trained, *at)
+
+
+def test_watching_a_paused_job_says_that_it_is_paused(server, client):
+    job = long_job.submit(client, "paused-while-watched", epochs=10**6)
+    next(job.epochs())
+    job.pause()
+    command = [GRADWIRE, "jobs", "watch", job.name, "--at", server.address]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as watching:
+        assert "is paused. To resume it: gradwire jobs resume paused-while-watched" in watching.stderr.readline()
+        job.cancel()
+        assert watching.wait(60) == 1
 
 
 def test_jobs_and_models_are_found_by_their_labels(server, trained):

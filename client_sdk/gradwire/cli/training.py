@@ -41,7 +41,9 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     scale: Annotated[float, typer.Option(help="Multiply the inputs by this, for example 0.00392157 for bytes.")] = 1.0,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     name: Annotated[str | None, typer.Option(help="The job's name. By default the server chooses one.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A label of the job, as key=value. Can be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label of the job. Can be repeated.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the model to this .safetensors file.")
     ] = None,
