@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint format proto bench faults conformance images compose-test clean
+.PHONY: help demo test lint docs format proto bench faults conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -17,10 +17,11 @@ demo: $(VENV)/.demo ## train a small network on real digits through a server of 
 test: $(VENV)/.dev ## run every test
 	@$(BIN)/python -m pytest
 
-lint: $(VENV)/.dev ## ruff, mypy, and buf where there is node
+lint: $(VENV)/.dev ## ruff, mypy, the documentation site, and buf where there is node
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	@$(BIN)/python docs/build.py
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-proto; \
 	 else echo "buf was left out: it needs npm (apt-get install npm)"; fi
 
@@ -30,6 +31,9 @@ lint-proto: $(BUF)
 	@if git rev-parse -q --verify main:proto/buf.yaml >/dev/null; then \
 	 echo "$(BUF) breaking proto against main"; $(BUF) breaking proto --against '.git#branch=main,subdir=proto'; \
 	 else echo "buf breaking was left out: there is no branch main to compare with"; fi
+
+docs: $(VENV)/.docs ## build the documentation site into site/; a warning is an error
+	@$(BIN)/python docs/build.py
 
 format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix
@@ -61,10 +65,10 @@ compose-test: $(VENV)/.dev ## run the deployment for real: train, kill container
 	@$(BIN)/python -m pytest tests/compose --run-compose
 
 clean: ## remove what the targets have made
-	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage demo-output
 
 # One environment; each mark says which extras are in it.
-$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	@echo "installing gradwire[$*] into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
