@@ -1,8 +1,8 @@
-"""Runs the benchmarks named on the command line, or all: python -m benchmarks [service] [events] [mapped] [engine]."""
+"""Runs the benchmarks named on the command line, or all of them: python -m benchmarks service events."""
 
 import sys
 
-from benchmarks import events, mapped, service
+from benchmarks import events, mapped, service, structure
 from gradwire.cli.bench.command import bench
 
 
@@ -11,7 +11,13 @@ def _engine() -> None:
     bench(task=None, threads=None, rounds=5, only="", plot=None, gpu=False, as_json=False)
 
 
-BENCHMARKS = {"service": service.main, "events": events.main, "mapped": mapped.main, "engine": _engine}
+BENCHMARKS = {
+    "service": service.main,
+    "events": events.main,
+    "mapped": mapped.main,
+    "engine": _engine,
+    "structure": structure.main,
+}
 
 
 def main() -> None:

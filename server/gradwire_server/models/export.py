@@ -28,7 +28,7 @@ class ModelFile:
 def safetensors_file(model: Model, weights: Array) -> ModelFile:
     """Return tensors "<layer>.W" and "<layer>.b" as a file. Its metadata has the spec, so that it is self-contained."""
     spec = MessageToJson(model.spec, indent=None, preserving_proto_field_name=True)
-    # One entry only: safetensors writes several in random order, but an interrupted download needs the same bytes again.
+    # One entry: safetensors writes several in random order, and an interrupted download needs the same bytes again.
     metadata = {"gradwire.model_spec": spec}
     tensors = unpacked_weights(weights, model.spec, network(model.spec))
     return ModelFile(f"{_stem(model)}.safetensors", save(tensors, metadata=metadata))
