@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint docs format proto bench faults conformance images compose-test clean
+.PHONY: help demo test lint docs coverage format proto dist bench gpu faults conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -52,6 +52,10 @@ faults: $(VENV)/.dev ## kill servers, workers and connections at random, and che
 
 conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held against the Python SDK
 	@$(BIN)/python tests/conformance/run.py
+dist: $(VENV)/.dev ## build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
 
 # docker, or podman with podman-compose: whichever is there.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
