@@ -33,6 +33,18 @@ lint-proto: $(BUF)
 	 else echo "buf breaking was left out: there is no branch main to compare with"; fi
 
 docs: $(VENV)/.docs ## build the documentation site into site/; a warning is an error
+COVERAGE := $(BIN)/python -m coverage
+PACKAGES := proto/gradwire_proto engine/gradwire_engine worker/gradwire_worker server/gradwire_server client_sdk/gradwire
+TESTS ?= tests
+coverage: $(VENV)/.dev ## run every test, print the coverage of each package, and write htmlcov/
+	@$(COVERAGE) erase
+	@$(COVERAGE) run -m pytest $(TESTS); failed=$$?; \
+	 $(COVERAGE) combine --quiet && $(COVERAGE) html --quiet || exit 1; \
+	 for package in $(PACKAGES); do \
+	   printf '%-24s%4s %%\n' $$package "$$($(COVERAGE) report --include="$$package/*" --format=total)"; \
+	 done; \
+	 echo "The report is in htmlcov/index.html."; exit $$failed
+
 	@$(BIN)/python docs/build.py
 
 format: $(VENV)/.dev ## format the code
