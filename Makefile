@@ -59,6 +59,9 @@ bench: $(VENV)/.bench ## print every figure of the service, and the engine besid
 
 FAULTS ?= 500
 SEED ?= 0
+gpu: ## test and benchmark the CUDA plan on this machine's GPU, with the Python that is installed here
+	@PYTHONPATH=proto:engine:worker:server:client_sdk $(PYTHON) -m benchmarks.gpu
+
 faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing was lost
 	@$(BIN)/python tests/faults/run.py --faults $(FAULTS) --seed $(SEED)
 
