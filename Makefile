@@ -23,16 +23,16 @@ lint: $(VENV)/.dev ## ruff, mypy, the documentation site, and buf where there is
 	$(BIN)/mypy
 	@$(BIN)/python docs/build.py
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-proto; \
-	 else echo "buf was left out: it needs npm (apt-get install npm)"; fi
+	 else echo "The .proto files were not checked: buf needs npm (apt-get install npm)."; fi
 
 .PHONY: lint-proto
 lint-proto: $(BUF)
 	$(BUF) lint proto
-	@if git rev-parse -q --verify main:proto/buf.yaml >/dev/null; then \
-	 echo "$(BUF) breaking proto against main"; $(BUF) breaking proto --against '.git#branch=main,subdir=proto'; \
-	 else echo "buf breaking was left out: there is no branch main to compare with"; fi
+	$(BUF) breaking proto --against proto/gradwire.v1.binpb
 
 docs: $(VENV)/.docs ## build the documentation site into site/; a warning is an error
+	@$(BIN)/python docs/build.py
+
 COVERAGE := $(BIN)/python -m coverage
 PACKAGES := proto/gradwire_proto engine/gradwire_engine worker/gradwire_worker server/gradwire_server client_sdk/gradwire
 TESTS ?= tests
@@ -45,8 +45,6 @@ coverage: $(VENV)/.dev ## run every test, print the coverage of each package, an
 	 done; \
 	 echo "The report is in htmlcov/index.html."; exit $$failed
 
-	@$(BIN)/python docs/build.py
-
 format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -54,23 +52,23 @@ format: $(VENV)/.dev ## format the code
 proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
 	PATH="$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
+dist: $(VENV)/.dev ## build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
 bench: $(VENV)/.bench ## print every figure of the service, and the engine beside its peers
 	@$(BIN)/python -m benchmarks
 
-FAULTS ?= 500
-SEED ?= 0
 gpu: ## test and benchmark the CUDA plan on this machine's GPU, with the Python that is installed here
 	@PYTHONPATH=proto:engine:worker:server:client_sdk $(PYTHON) -m benchmarks.gpu
 
+FAULTS ?= 500
+SEED ?= 0
 faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing was lost
 	@$(BIN)/python tests/faults/run.py --faults $(FAULTS) --seed $(SEED)
 
 conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held against the Python SDK
 	@$(BIN)/python tests/conformance/run.py
-dist: $(VENV)/.dev ## build the wheel and the source distribution into dist/
-	@rm -rf dist
-	@$(BIN)/python -m build --no-isolation
-
 
 # docker, or podman with podman-compose: whichever is there.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
