@@ -3,7 +3,7 @@
 DomainError
 ├── InvalidFieldsError             fields of the request are wrong
 ├── NotFoundError                  JobNotFoundError, ModelNotFoundError
-├── JobAlreadyExistsError
+├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
@@ -52,14 +52,14 @@ class InvalidFieldsError(DomainError):
 
     reason = ErrorReason.ERROR_REASON_INVALID_FIELDS
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        super().__init__("; ".join(f"{each.field} {each.description}" for each in violations))
+    def __init__(self, violations: Sequence[FieldViolation], **metadata: object) -> None:
+        super().__init__("; ".join(f"{each.field} {each.description}" for each in violations), **metadata)
         self.violations = tuple(violations)
 
 
-def invalid_field(field: str, description: str) -> InvalidFieldsError:
+def invalid_field(field: str, description: str, **metadata: object) -> InvalidFieldsError:
     """Return the error for one wrong field."""
-    return InvalidFieldsError([FieldViolation(field, description)])
+    return InvalidFieldsError([FieldViolation(field, description)], **metadata)
 
 
 class NotFoundError(DomainError):
@@ -84,7 +84,11 @@ class ModelNotFoundError(NotFoundError):
         super().__init__(f"model {model_name!r} does not exist", model=model_name)
 
 
-class JobAlreadyExistsError(DomainError):
+class AlreadyExistsError(DomainError):
+    """The name or the request id of a new job is taken."""
+
+
+class JobAlreadyExistsError(AlreadyExistsError):
     """Another job has this name."""
 
     reason = ErrorReason.ERROR_REASON_JOB_ALREADY_EXISTS
@@ -92,6 +96,33 @@ class JobAlreadyExistsError(DomainError):
     def __init__(self, job_name: str) -> None:
         text = f"job {job_name!r} already exists. Choose another name, or leave it empty to get a new one"
         super().__init__(text, job=job_name)
+
+
+class ModelAlreadyExistsError(AlreadyExistsError):
+    """The model of a deleted job has this name."""
+
+    reason = ErrorReason.ERROR_REASON_MODEL_ALREADY_EXISTS
+
+    def __init__(self, model_name: str) -> None:
+        text = (
+            f"model {model_name!r} of a deleted job already exists, and a model gets the name of its job. "
+            "Choose another name, or delete the model"
+        )
+        super().__init__(text, model=model_name)
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """A different request was made with this request id."""
+
+    reason = ErrorReason.ERROR_REASON_REQUEST_ID_REUSED
+
+    def __init__(self, job_name: str, fields: Sequence[str]) -> None:
+        names = ", ".join(fields)
+        text = (
+            f"request_id was already used for job {job_name!r}, and this request differs from that one in {names}. "
+            "Use a new request_id for a new job"
+        )
+        super().__init__(text, job=job_name, fields=",".join(fields))
 
 
 class PreconditionError(DomainError):

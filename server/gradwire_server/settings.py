@@ -49,6 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.plan and self.plan not in PLANS:
             raise SettingsError(f"--plan (GRADWIRE_PLAN) must be one of {', '.join(PLANS)}, got {self.plan!r}")
+        if "::" in str(self.data.resolve()):
+            raise SettingsError(f"--data (GRADWIRE_DATA) must not contain '::', got {self.data}. Choose another folder")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"--port (GRADWIRE_PORT) must be 0 to 65535, got {self.port}")
         if self.cpus_per_job <= 0 or self.gpus_per_job <= 0:
@@ -90,7 +92,8 @@ class Settings:
     @property
     def blobs_url(self) -> str:
         """The URL of the store for tensors, checkpoints and the weights of models."""
-        return self.blobs or (self.data.resolve() / "blobs").as_uri()
+        # Not as_uri: fsspec does not decode what that encodes, for example a space.
+        return self.blobs or f"file://{self.data.resolve() / 'blobs'}"
 
 
 def read_token(token: str | None, token_file: Path | None, *, make: bool = False) -> str | None:

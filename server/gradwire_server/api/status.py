@@ -8,12 +8,12 @@ from google.rpc.status_pb2 import Status
 
 from gradwire_proto.v1.errors_pb2 import ErrorReason
 from gradwire_server.errors import (
+    AlreadyExistsError,
     DataLossError,
     DiskFullError,
     DomainError,
     InvalidFieldsError,
     InvalidTokenError,
-    JobAlreadyExistsError,
     NotFoundError,
     OutOfRangeError,
     PreconditionError,
@@ -26,7 +26,7 @@ _REASON_PREFIX = "ERROR_REASON_"
 _CODES: dict[type[DomainError], grpc.StatusCode] = {
     InvalidFieldsError: grpc.StatusCode.INVALID_ARGUMENT,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
-    JobAlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     DataLossError: grpc.StatusCode.DATA_LOSS,

@@ -31,6 +31,7 @@ from gradwire_server.errors import JobNotFoundError, invalid_field
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -57,11 +58,18 @@ class TrainingService(TrainingServiceServicer):
         if request.request_id:
             earlier = await self.queries.find_by_request(principal, request.request_id)
             if earlier is not None:
+                check_repeated(request.job, request.job_id, earlier)
                 return earlier
         admitted = await self.admission.admit(principal, request.job)
         if request.validate_only:
-            return admitted.job
+            return await self._validated(admitted.job, request.job_id)
         return await self.commands.create(principal, admitted, request.job_id, request.request_id)
+
+    async def _validated(self, job: Job, job_id: str) -> Job:
+        if job_id:
+            await self.commands.check_free(current_principal(), job_id)
+            job.name = f"jobs/{job_id}"
+        return job
 
     async def GetJob(self, request: GetJobRequest, context: ServicerContext[object, object]) -> Job:
         return (await self.queries.get(current_principal(), request.name)).job

@@ -6,8 +6,10 @@ import pytest
 from server_parts import NOW
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState, Metrics, StateChange
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
+from gradwire_server.errors import ModelAlreadyExistsError
 from gradwire_server.jobs.attempt_records import AttemptOverError
 from gradwire_server.jobs.events import has_ended
 from gradwire_server.principal import OPERATOR
@@ -60,6 +62,19 @@ def test_a_job_that_succeeds_gets_its_model_with_its_labels(jobs):
         assert has_ended(done)
         assert (done.model, done.last_epoch.epoch, done.last_sequence) == ("models/a", 3, 8)
         assert done.end_time.seconds == NOW
+
+    asyncio.run(scenario())
+
+
+def test_a_new_job_cannot_take_the_name_of_the_model_of_a_deleted_job(jobs):
+    async def scenario():
+        record = await jobs.start()
+        reports = [epoch_event(3), CHECKPOINT, state_event(JobState.JOB_STATE_SUCCEEDED)]
+        await jobs.records.record_reports(record.job_key, 1, reports, 3)
+        await jobs.commands.delete(OPERATOR, "jobs/a")
+        with pytest.raises(ModelAlreadyExistsError, match="delete the model") as caught:
+            await jobs.create("a")
+        assert caught.value.metadata == {"model": "models/a"}
 
     asyncio.run(scenario())
 

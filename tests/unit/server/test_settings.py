@@ -1,8 +1,12 @@
 """The rules for settings, and where the token comes from."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from gradwire_server.settings import Settings, SettingsError, read_token
+from gradwire_server.storage.blob_store import BlobStore
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.9"])
@@ -18,10 +22,22 @@ def test_other_addresses_need_a_token_or_insecure(host):
     Settings(host=host, insecure=True)
 
 
-@pytest.mark.parametrize("changes", [{"port": -1}, {"port": 70000}, {"cpus_per_job": 0}, {"token": "tab\there"}])
+@pytest.mark.parametrize(
+    "changes", [{"port": -1}, {"port": 70000}, {"cpus_per_job": 0}, {"data": Path("a::b")}, {"token": "tab\there"}]
+)
 def test_invalid_settings_are_refused(changes):
     with pytest.raises(SettingsError):
         Settings(**changes)
+
+
+@pytest.mark.parametrize("name", ["data", "my data", "dätä", "#1", "100%20", "a?b", "[x]*"])
+def test_a_data_folder_can_have_any_name_and_be_copied(tmp_path, name):
+    settings = Settings(data=tmp_path / name)
+    BlobStore(settings.blobs_url, settings.data / "scratch").set_mark("mark")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    shutil.copytree(tmp_path / name, tmp_path / "copy")
+    copied = Settings(data=tmp_path / "copy")
+    assert BlobStore(copied.blobs_url, copied.data / "scratch").mark == "mark"
 
 
 def test_a_token_is_created_once_and_then_kept(tmp_path):

@@ -13,6 +13,13 @@ CASES = [
     (errors.JobNotFoundError("jobs/x"), "NOT_FOUND", [], {"job": "jobs/x"}),
     (errors.ModelNotFoundError("models/x"), "NOT_FOUND", [], {"model": "models/x"}),
     (errors.JobAlreadyExistsError("jobs/x"), "ALREADY_EXISTS", [], {"job": "jobs/x"}),
+    (errors.ModelAlreadyExistsError("models/x"), "ALREADY_EXISTS", [], {"model": "models/x"}),
+    (
+        errors.RequestIdReusedError("jobs/x", ["job_id", "job.labels"]),
+        "ALREADY_EXISTS",
+        [],
+        {"job": "jobs/x", "fields": "job_id,job.labels"},
+    ),
     (
         errors.TensorMissingError("f", "00"),
         "FAILED_PRECONDITION",
