@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint format proto bench faults conformance images compose-test clean
+.PHONY: help demo test lint docs coverage format proto dist bench gpu faults conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -17,19 +17,33 @@ demo: $(VENV)/.demo ## train a small network on real digits through a server of 
 test: $(VENV)/.dev ## run every test
 	@$(BIN)/python -m pytest
 
-lint: $(VENV)/.dev ## ruff, mypy, and buf where there is node
+lint: $(VENV)/.dev ## ruff, mypy, the documentation site, and buf where there is node
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	@$(BIN)/python docs/build.py
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-proto; \
-	 else echo "buf was left out: it needs npm (apt-get install npm)"; fi
+	 else echo "The .proto files were not checked: buf needs npm (apt-get install npm)."; fi
 
 .PHONY: lint-proto
 lint-proto: $(BUF)
 	$(BUF) lint proto
-	@if git rev-parse -q --verify main:proto/buf.yaml >/dev/null; then \
-	 echo "$(BUF) breaking proto against main"; $(BUF) breaking proto --against '.git#branch=main,subdir=proto'; \
-	 else echo "buf breaking was left out: there is no branch main to compare with"; fi
+	$(BUF) breaking proto --against proto/gradwire.v1.binpb
+
+docs: $(VENV)/.docs ## build the documentation site into site/; a warning is an error
+	@$(BIN)/python docs/build.py
+
+COVERAGE := $(BIN)/python -m coverage
+PACKAGES := proto/gradwire_proto engine/gradwire_engine worker/gradwire_worker server/gradwire_server client_sdk/gradwire
+TESTS ?= tests
+coverage: $(VENV)/.dev ## run every test, print the coverage of each package, and write htmlcov/
+	@$(COVERAGE) erase
+	@$(COVERAGE) run -m pytest $(TESTS); failed=$$?; \
+	 $(COVERAGE) combine --quiet && $(COVERAGE) html --quiet || exit 1; \
+	 for package in $(PACKAGES); do \
+	   printf '%-24s%4s %%\n' $$package "$$($(COVERAGE) report --include="$$package/*" --format=total)"; \
+	 done; \
+	 echo "The report is in htmlcov/index.html."; exit $$failed
 
 format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix
@@ -38,8 +52,15 @@ format: $(VENV)/.dev ## format the code
 proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
 	PATH="$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
+dist: $(VENV)/.dev ## build the wheel and the source distribution into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+
 bench: $(VENV)/.bench ## print every figure of the service, and the engine beside its peers
 	@$(BIN)/python -m benchmarks
+
+gpu: ## test and benchmark the CUDA plan on this machine's GPU, with the Python that is installed here
+	@PYTHONPATH=proto:engine:worker:server:client_sdk $(PYTHON) -m benchmarks.gpu
 
 FAULTS ?= 500
 SEED ?= 0
@@ -61,10 +82,10 @@ compose-test: $(VENV)/.dev ## run the deployment for real: train, kill container
 	@$(BIN)/python -m pytest tests/compose --run-compose
 
 clean: ## remove what the targets have made
-	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-output
+	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage demo-output
 
 # One environment; each mark says which extras are in it.
-$(VENV)/.demo $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	@echo "installing gradwire[$*] into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
