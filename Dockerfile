@@ -1,15 +1,15 @@
 # The images of gradwire: server, worker, worker-cuda, demo. `make images` builds them and prints their sizes.
 #   docker build --target server -t gradwire-server .
-# The base can be pinned further: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+# To pin the base image: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 
-# ---- what is built, with pip, and left behind ---------------------------------------------------------------------
+# ---- build stages: with pip, not part of the images ---------------------------------------------------------------
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv --without-pip /opt/gradwire
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# The dependencies first: their layer stays when only our own code changes.
+# Install the dependencies first, so that their layer is reused when only gradwire's code changes.
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = project['optional-dependencies']; \
 print('\n'.join(project['dependencies'] + [each for name in ('server', 'fast') for each in extras[name] \
@@ -29,7 +29,7 @@ RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '
 FROM build AS build-demo
 RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '/src[demo]'
 
-# ---- what runs: no pip, no compiler, no root ----------------------------------------------------------------------
+# ---- images: no pip, no compiler, no root -------------------------------------------------------------------------
 FROM ${BASE} AS runtime
 RUN rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /usr/local/bin/pip* /usr/bin/pip* \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gradwire \

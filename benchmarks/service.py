@@ -92,14 +92,14 @@ def _upload(server: gw.LocalServer) -> None:
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
-    def own_memory() -> int:
+    def unshared_memory() -> int:
         memory = process.memory_info()
         return memory.rss - memory.shared
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.01):
-            peak = max(peak, own_memory())
+            peak = max(peak, unshared_memory())
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
@@ -111,7 +111,7 @@ def _upload(server: gw.LocalServer) -> None:
         await transport.close()
         return array.nbytes / 1e6 / seconds
 
-    before = own_memory()
+    before = unshared_memory()
     watcher = threading.Thread(target=watch)
     watcher.start()
     rates, bare_rates = [], []
@@ -124,8 +124,8 @@ def _upload(server: gw.LocalServer) -> None:
     runs = ", ".join(f"{rate:.0f}" for rate in rates)
     line("upload over loopback, 200 MB", f"{statistics.median(rates):.0f} MB/s", f"aim: 500 MB/s or more; runs {runs}")
     runs = ", ".join(f"{rate:.0f}" for rate in bare_rates)
-    line("  beside it: the same bytes written to a new file, synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
-    line("growth of the server's memory while it does", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
+    line("  for comparison: the same bytes written and synced", f"{statistics.median(bare_rates):.0f} MB/s", runs)
+    line("growth of the memory of the server during uploads", f"{(peak - before) / 1e6:.0f} MB", "bounded by chunks")
 
 
 def _bare_write(path: Path, data: memoryview) -> float:

@@ -126,7 +126,7 @@ class ModelInfo:
         architecture: The widths of the model, for example "784-128-32-10".
         parameters: The number of weights and biases.
         weights_sha256: The digest of all parameters in one vector.
-        last_epoch: The last epoch of the job.
+        epoch: The epoch whose weights the model has.
         created: When the model was stored.
         labels: The labels of the job.
     """
@@ -136,12 +136,12 @@ class ModelInfo:
     architecture: str
     parameters: int
     weights_sha256: str
-    last_epoch: Epoch
+    epoch: Epoch
     created: datetime
     labels: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        quality = quality_text(self.last_epoch)
+        quality = quality_text(self.epoch)
         return f"ModelInfo({self.name!r}, {self.architecture}, {self.parameters} parameters, {quality})"
 
 
@@ -197,7 +197,7 @@ def model_info(model: Model) -> ModelInfo:
         architecture=model.architecture,
         parameters=model.weights.shape[0],
         weights_sha256=model.weights.sha256,
-        last_epoch=epoch_of(model.last_epoch),
+        epoch=epoch_of(model.epoch),
         created=_time(model.create_time),
         labels=dict(model.labels),
     )

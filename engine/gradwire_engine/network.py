@@ -37,7 +37,12 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class Network:
-    """A stack of dense layers. `relu_input`: whether a ReLU precedes the first one."""
+    """A stack of dense layers.
+
+    Attributes:
+        layers: The layers, first to last.
+        relu_input: Whether a ReLU precedes the first one.
+    """
 
     layers: tuple[DenseLayer, ...]
     relu_input: bool

@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_service_pb2
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
@@ -20,6 +19,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServi
 from gradwire_server.api.authentication import AuthenticationInterceptor
 from gradwire_server.api.error_mapping import ErrorMappingInterceptor
 from gradwire_server.api.model_service import ModelService
+from gradwire_server.api.reflection import add_reflection_to_server
 from gradwire_server.api.tensor_service import TensorService
 from gradwire_server.api.training_service import TrainingService
 from gradwire_server.api.unknown_fields import UnknownFieldsInterceptor
@@ -151,7 +151,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     add_ModelServiceServicer_to_server(ModelService(models), grpc_server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)
-    reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], grpc_server)
+    add_reflection_to_server([*_SERVICES, health.SERVICE_NAME], grpc_server)
     address = _listen(grpc_server, settings)
     return Server(database, cluster, notifier, leader, grpc_server, health_servicer, address)
 

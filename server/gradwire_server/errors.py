@@ -3,7 +3,7 @@
 DomainError
 ├── InvalidFieldsError             fields of the request are wrong
 ├── NotFoundError                  JobNotFoundError, ModelNotFoundError
-├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError
+├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
@@ -52,14 +52,14 @@ class InvalidFieldsError(DomainError):
 
     reason = ErrorReason.ERROR_REASON_INVALID_FIELDS
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        super().__init__("; ".join(f"{each.field} {each.description}" for each in violations))
+    def __init__(self, violations: Sequence[FieldViolation], **metadata: object) -> None:
+        super().__init__("; ".join(f"{each.field} {each.description}" for each in violations), **metadata)
         self.violations = tuple(violations)
 
 
-def invalid_field(field: str, description: str) -> InvalidFieldsError:
+def invalid_field(field: str, description: str, **metadata: object) -> InvalidFieldsError:
     """Return the error for one wrong field."""
-    return InvalidFieldsError([FieldViolation(field, description)])
+    return InvalidFieldsError([FieldViolation(field, description)], **metadata)
 
 
 class NotFoundError(DomainError):
@@ -85,7 +85,7 @@ class ModelNotFoundError(NotFoundError):
 
 
 class AlreadyExistsError(DomainError):
-    """The name of a new job is taken."""
+    """The name or the request id of a new job is taken."""
 
 
 class JobAlreadyExistsError(AlreadyExistsError):
@@ -109,6 +109,20 @@ class ModelAlreadyExistsError(AlreadyExistsError):
             "Choose another name, or delete the model"
         )
         super().__init__(text, model=model_name)
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """A different request was made with this request id."""
+
+    reason = ErrorReason.ERROR_REASON_REQUEST_ID_REUSED
+
+    def __init__(self, job_name: str, fields: Sequence[str]) -> None:
+        names = ", ".join(fields)
+        text = (
+            f"request_id was already used for job {job_name!r}, and this request differs from that one in {names}. "
+            "Use a new request_id for a new job"
+        )
+        super().__init__(text, job=job_name, fields=",".join(fields))
 
 
 class PreconditionError(DomainError):

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from gradwire_proto.v1 import (
     errors_pb2,
+    metrics_pb2,
     model_service_pb2,
     spec_pb2,
     tensor_pb2,
@@ -27,7 +28,15 @@ from gradwire_proto.v1 import (
 FOLDER = Path(__file__).parent
 FILES: list[FileDescriptor] = [
     module.DESCRIPTOR
-    for module in (errors_pb2, model_service_pb2, spec_pb2, tensor_pb2, tensor_service_pb2, training_service_pb2)
+    for module in (
+        errors_pb2,
+        metrics_pb2,
+        model_service_pb2,
+        spec_pb2,
+        tensor_pb2,
+        tensor_service_pb2,
+        training_service_pb2,
+    )
 ]
 
 # Messages that make sense together, as a client and a server exchange them.
@@ -144,12 +153,11 @@ def _fill(message: Message, field: FieldDescriptor) -> None:
 
 
 def _fill_inner(message: Message) -> None:
-    """Set the fields of a message in a message, but not those that are messages themselves."""
+    """Set the fields of a message in a message. The message of another package, a time for example, stays empty."""
     message.SetInParent()
     if message.DESCRIPTOR.file in FILES:
         for field in message.DESCRIPTOR.fields:
-            if field.message_type is None:
-                _fill(message, field)
+            _fill(message, field)
 
 
 def _value(field: FieldDescriptor) -> Any:

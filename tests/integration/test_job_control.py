@@ -113,7 +113,7 @@ def test_a_job_starts_from_the_weights_of_a_model(client):
     follower = submit(client, 3, "from-a-model", initial_model=client.models.get("source"))
     epochs = list(follower.epochs())
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
-    assert epochs[0].train.loss < client.models.get("source").last_epoch.train.loss + 0.1
+    assert epochs[0].train.loss < client.models.get("source").epoch.train.loss + 0.1
 
 
 def test_fit_continues_a_job_and_puts_the_weights_into_the_model(server, client):

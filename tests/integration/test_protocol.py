@@ -101,6 +101,48 @@ def test_a_request_sent_twice_creates_one_job(training, spec):
     assert first.name == again.name
 
 
+def test_a_request_id_cannot_be_used_for_another_request(training, spec):
+    first = training.CreateJob(create(spec, request_id="used once"))
+    spec.epochs = 3
+    other = CreateJobRequest(job=Job(spec=spec, labels={"team": "vision"}), job_id="other", request_id="used once")
+    with pytest.raises(grpc.RpcError) as caught:
+        training.CreateJob(other)
+    info = ErrorInfo()
+    assert rpc_status.from_call(caught.value).details[0].Unpack(info)
+    assert (caught.value.code().name, info.reason) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+    assert dict(info.metadata) == {"job": first.name, "fields": "job_id,job.labels,job.spec.epochs"}
+
+
+def test_a_repeated_request_that_continues_a_job_returns_the_new_job(training, spec):
+    source = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=source)))
+    spec.epochs = 4
+    request = CreateJobRequest(job=Job(spec=spec, continue_job=source), request_id="continued")
+    assert training.CreateJob(request).name == training.CreateJob(request).name
+    request.job.initial_model = source.replace("jobs", "models")
+    assert failure(training.CreateJob, request) == ("ALREADY_EXISTS", [], "REQUEST_ID_REUSED")
+
+
+def test_a_damaged_tensor_can_be_uploaded_again(server, training, tensors, spec):
+    damaged = X * 7 + 3
+    spec.train.inputs.CopyFrom(put(tensors, damaged))
+    sha256 = spec.train.inputs.sha256
+    blob = server.data / "blobs" / sha256[:2] / sha256
+    blob.write_bytes(bytes(blob.stat().st_size))
+    assert failure(training.CreateJob, create(spec)) == ("FAILED_PRECONDITION", [], "TENSOR_DAMAGED")
+    assert tensors.FindMissingTensors(FindMissingTensorsRequest(tensors=[spec.train.inputs])).missing
+    put(tensors, damaged)
+    assert training.CreateJob(create(spec)).name
+
+
+def test_validation_refuses_a_name_that_is_taken(training, spec):
+    training.CreateJob(create(spec, job_id="taken-name"))
+    request = create(spec, job_id="taken-name", validate_only=True)
+    assert failure(training.CreateJob, request) == ("ALREADY_EXISTS", [], "JOB_ALREADY_EXISTS")
+    training.CreateJob(create(spec, job_id="free-name", validate_only=True))
+    assert failure(training.GetJob, GetJobRequest(name="jobs/free-name")) == ("NOT_FOUND", [], "JOB_NOT_FOUND")
+
+
 def test_the_defaults_of_a_created_job_are_explicit(training, spec):
     job = training.CreateJob(create(spec))
     assert [layer.name for layer in job.spec.model.layers] == ["0", "1", "2"]

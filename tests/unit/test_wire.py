@@ -71,9 +71,9 @@ def test_64_bit_numbers_and_nan_survive_json():
     assert math.isnan(again.events[1].epoch.running_loss)
 
 
-def fields_refused(message):
+def fields_refused(request):
     with pytest.raises(InvalidFieldsError) as caught:
-        refuse_unknown_fields(message)
+        refuse_unknown_fields(request)
     return [violation.field for violation in caught.value.violations]
 
 

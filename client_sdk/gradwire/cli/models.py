@@ -36,10 +36,10 @@ def list_models(
         print_json(models)
         return
     rows = [
-        [each.name, each.architecture, str(each.parameters), epoch_text(each.last_epoch), when(each.created)]
+        [each.name, each.architecture, str(each.parameters), epoch_text(each.epoch), when(each.created)]
         for each in models
     ]
-    print_table(["name", "architecture", "parameters", "last epoch", "created"], rows)
+    print_table(["name", "architecture", "parameters", "epoch", "created"], rows)
 
 
 @commands.command()
@@ -56,7 +56,7 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
         ["architecture", model.architecture],
         ["parameters", str(model.parameters)],
         ["weights", f"sha256 {model.weights_sha256}"],
-        ["last epoch", epoch_text(model.last_epoch)],
+        ["epoch", epoch_text(model.epoch)],
         ["created", when(model.created)],
     ]
     rows += [["labels", labels_text(model.labels)]] if model.labels else []

@@ -30,8 +30,12 @@ class NoGpuError(RuntimeError):
 class ChosenPlan:
     """A plan and why it was chosen.
 
-    device: "cpu" or "gpu". device_name: the name of the GPU. warning: why a faster plan that exists for such a machine
-    cannot run on this one.
+    Attributes:
+        plan: The plan.
+        device: "cpu" or "gpu".
+        device_name: The name of the GPU.
+        reason: Why the job runs on this device and this plan.
+        warning: Why a faster plan that exists for such a machine cannot run on this one.
     """
 
     plan: Plan

@@ -28,8 +28,11 @@ _SOURCE_CODES = {name: code for code, name in enumerate(SOURCE_TYPES)}
 class LossTerms(NamedTuple):
     """A loss as generated code computes it, row by row.
 
-    code: which loss. gradient_factor: the factor of the gradient of a row besides 1 / rows. loss_share: the weight of
-    a row's loss in the mean over the rows; a row of squared errors is a sum over the outputs, so it is 1 / outputs.
+    Attributes:
+        code: Which loss.
+        gradient_factor: The factor of the gradient of a row besides 1 / rows.
+        loss_share: The weight of the loss of a row in the mean over the rows. It is 1 / outputs for squared errors,
+            because the loss of a row is then a sum over the outputs.
     """
 
     code: int

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
-from gradwire_proto.v1.training_service_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.metrics_pb2 import Metrics as MetricsMessage
 from gradwire_proto.v1.training_service_pb2 import Execution
-from gradwire_proto.v1.training_service_pb2 import Metrics as MetricsMessage
 
 if TYPE_CHECKING:  # A client reads epochs without loading the plans.
     from gradwire_engine.plans import ChosenPlan

@@ -30,7 +30,10 @@ _DEVICE_NAMES = {
 class JobData:
     """The arrays of a job, possibly memory-mapped files.
 
-    train, test: (inputs, targets), as `Dataset` describes them. given_weights: the vector of `initial_weights`.
+    Attributes:
+        train: The inputs and the targets of the training set; see Dataset in spec.proto.
+        test: The same for the test set.
+        given_weights: The vector of JobSpec.initial_weights.
     """
 
     train: tuple[Array, Array]
@@ -40,7 +43,7 @@ class JobData:
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """The arguments of `training.train`."""
+    """The arguments of `training.train`; the plan is in `chosen`."""
 
     chosen: ChosenPlan
     config: TrainingConfig

@@ -28,6 +28,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_SHUTTING_DOWN: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_ALREADY_EXISTS: _ClassVar[ErrorReason]
+    ERROR_REASON_REQUEST_ID_REUSED: _ClassVar[ErrorReason]
 
 class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -69,6 +70,7 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason
 ERROR_REASON_SHUTTING_DOWN: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_MODEL_ALREADY_EXISTS: ErrorReason
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason
 JOB_ERROR_REASON_UNSPECIFIED: JobErrorReason
 JOB_ERROR_REASON_LOSS_NOT_FINITE: JobErrorReason
 JOB_ERROR_REASON_WORKER_LOST: JobErrorReason

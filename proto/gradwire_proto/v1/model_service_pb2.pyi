@@ -2,9 +2,9 @@ import datetime
 
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from gradwire_proto.v1 import metrics_pb2 as _metrics_pb2
 from gradwire_proto.v1 import spec_pb2 as _spec_pb2
 from gradwire_proto.v1 import tensor_pb2 as _tensor_pb2
-from gradwire_proto.v1 import training_service_pb2 as _training_service_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -33,7 +33,7 @@ MODEL_FORMAT_SAFETENSORS: ModelFormat
 MODEL_FORMAT_ONNX: ModelFormat
 
 class Model(_message.Message):
-    __slots__ = ("name", "job", "spec", "weights", "train", "test", "last_epoch", "create_time", "labels", "architecture")
+    __slots__ = ("name", "job", "spec", "weights", "train", "test", "epoch", "create_time", "labels", "architecture")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -47,7 +47,7 @@ class Model(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     TEST_FIELD_NUMBER: _ClassVar[int]
-    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -57,11 +57,11 @@ class Model(_message.Message):
     weights: _tensor_pb2.TensorRef
     train: _spec_pb2.Dataset
     test: _spec_pb2.Dataset
-    last_epoch: _training_service_pb2.Epoch
+    epoch: _metrics_pb2.Epoch
     create_time: _timestamp_pb2.Timestamp
     labels: _containers.ScalarMap[str, str]
     architecture: str
-    def __init__(self, name: _Optional[str] = ..., job: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., train: _Optional[_Union[_spec_pb2.Dataset, _Mapping]] = ..., test: _Optional[_Union[_spec_pb2.Dataset, _Mapping]] = ..., last_epoch: _Optional[_Union[_training_service_pb2.Epoch, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., architecture: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., job: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., train: _Optional[_Union[_spec_pb2.Dataset, _Mapping]] = ..., test: _Optional[_Union[_spec_pb2.Dataset, _Mapping]] = ..., epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., architecture: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("name",)

@@ -33,6 +33,7 @@ class ModelServiceStub:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -76,6 +77,7 @@ class ModelServiceServicer:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -179,6 +181,7 @@ class ModelService:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 

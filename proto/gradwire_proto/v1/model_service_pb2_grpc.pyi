@@ -34,6 +34,7 @@ class ModelServiceStub:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -87,6 +88,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -136,6 +138,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 

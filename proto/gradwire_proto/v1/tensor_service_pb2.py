@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gradwire/v1/tensor_service.proto\x12\x0bgradwire.v1\x1a\x18gradwire/v1/tensor.proto\"D\n\x19\x46indMissingTensorsRequest\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.gradwire.v1.TensorRef\"I\n\x1a\x46indMissingTensorsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.gradwire.v1.MissingTensor\"O\n\rMissingTensor\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"[\n\x13UploadTensorRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.gradwire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0cUploadHeader\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"T\n\x14UploadTensorResponse\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x03\x32\xcd\x01\n\rTensorService\x12\x65\n\x12\x46indMissingTensors\x12&.gradwire.v1.FindMissingTensorsRequest\x1a\'.gradwire.v1.FindMissingTensorsResponse\x12U\n\x0cUploadTensor\x12 .gradwire.v1.UploadTensorRequest\x1a!.gradwire.v1.UploadTensorResponse(\x01\x42`\n\x0f\x64\x65v.gradwire.v1B\x12TensorServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gradwire/v1/tensor_service.proto\x12\x0bgradwire.v1\x1a\x18gradwire/v1/tensor.proto\"D\n\x19\x46indMissingTensorsRequest\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.gradwire.v1.TensorRef\"I\n\x1a\x46indMissingTensorsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.gradwire.v1.MissingTensor\"O\n\rMissingTensor\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"[\n\x13UploadTensorRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.gradwire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0cUploadHeader\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"R\n\x14UploadTensorResponse\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x32\xcd\x01\n\rTensorService\x12\x65\n\x12\x46indMissingTensors\x12&.gradwire.v1.FindMissingTensorsRequest\x1a\'.gradwire.v1.FindMissingTensorsResponse\x12U\n\x0cUploadTensor\x12 .gradwire.v1.UploadTensorRequest\x1a!.gradwire.v1.UploadTensorResponse(\x01\x42`\n\x0f\x64\x65v.gradwire.v1B\x12TensorServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADHEADER']._serialized_start=394
   _globals['_UPLOADHEADER']._serialized_end=464
   _globals['_UPLOADTENSORRESPONSE']._serialized_start=466
-  _globals['_UPLOADTENSORRESPONSE']._serialized_end=550
-  _globals['_TENSORSERVICE']._serialized_start=553
-  _globals['_TENSORSERVICE']._serialized_end=758
+  _globals['_UPLOADTENSORRESPONSE']._serialized_end=548
+  _globals['_TENSORSERVICE']._serialized_start=551
+  _globals['_TENSORSERVICE']._serialized_end=756
 # @@protoc_insertion_point(module_scope)

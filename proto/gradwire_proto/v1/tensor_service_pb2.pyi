@@ -44,9 +44,9 @@ class UploadHeader(_message.Message):
     def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class UploadTensorResponse(_message.Message):
-    __slots__ = ("tensor", "stored_bytes")
+    __slots__ = ("tensor", "size_bytes")
     TENSOR_FIELD_NUMBER: _ClassVar[int]
-    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     tensor: _tensor_pb2.TensorRef
-    stored_bytes: int
-    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., stored_bytes: _Optional[int] = ...) -> None: ...
+    size_bytes: int
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., size_bytes: _Optional[int] = ...) -> None: ...

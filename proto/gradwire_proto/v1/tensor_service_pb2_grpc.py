@@ -35,6 +35,7 @@ class TensorServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -66,6 +67,7 @@ class TensorServiceServicer:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -88,7 +90,7 @@ class TensorServiceServicer:
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
         not a chunk, or the stream has more or fewer bytes than the reference says. Bytes that arrived before the stream
-        ended early are kept.
+        ended early are kept; received_bytes in the metadata is their number.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
         Continue at received_bytes in the metadata.
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
@@ -130,6 +132,7 @@ class TensorService:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 

@@ -36,6 +36,7 @@ class TensorServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -58,7 +59,7 @@ class TensorServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
       not a chunk, or the stream has more or fewer bytes than the reference says. Bytes that arrived before the stream
-      ended early are kept.
+      ended early are kept; received_bytes in the metadata is their number.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
       Continue at received_bytes in the metadata.
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
@@ -77,6 +78,7 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -96,7 +98,7 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
       not a chunk, or the stream has more or fewer bytes than the reference says. Bytes that arrived before the stream
-      ended early are kept.
+      ended early are kept; received_bytes in the metadata is their number.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
       Continue at received_bytes in the metadata.
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
@@ -114,6 +116,7 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
     - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
     """
 
@@ -143,7 +146,7 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
           not a chunk, or the stream has more or fewer bytes than the reference says. Bytes that arrived before the stream
-          ended early are kept.
+          ended early are kept; received_bytes in the metadata is their number.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
           Continue at received_bytes in the metadata.
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gradwire_proto.v1 import errors_pb2 as gradwire_dot_v1_dot_errors__pb2
+from gradwire_proto.v1 import metrics_pb2 as gradwire_dot_v1_dot_metrics__pb2
 from gradwire_proto.v1 import spec_pb2 as gradwire_dot_v1_dot_spec__pb2
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18gradwire/v1/errors.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\xa1\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\x12*\n\ndisk_usage\x18\r \x01(\x0b\x32\x16.gradwire.v1.DiskUsage\x12,\n\x06labels\x18\x0e \x03(\x0b\x32\x1c.gradwire.v1.Job.LabelsEntry\x12\x16\n\x0c\x63ontinue_job\x18\x0f \x01(\tH\x00\x12\x17\n\rinitial_model\x18\x10 \x01(\tH\x00\x12\x15\n\rinitial_epoch\x18\x11 \x01(\x05\x12\x14\n\x0c\x61rchitecture\x18\x12 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x13 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nstart_from\"8\n\tDiskUsage\x12\x11\n\tlog_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_bytes\x18\x02 \x01(\x03\"H\n\x08JobError\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.gradwire.v1.JobErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12*\n\x07warning\x18\x07 \x01(\x0b\x32\x17.gradwire.v1.JobWarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"\xa6\x01\n\x05\x45poch\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x14\n\x0crunning_loss\x18\x02 \x01(\x01\x12#\n\x05train\x18\x03 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\"\n\x04test\x18\x04 \x01(\x0b\x32\x14.gradwire.v1.Metrics\x12\x15\n\rtrain_seconds\x18\x05 \x01(\x01\x12\x18\n\x10\x65valuate_seconds\x18\x06 \x01(\x01\"\xeb\x01\n\x07Metrics\x12\x0c\n\x04loss\x18\x01 \x01(\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tprecision\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x02\x66\x31\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13mean_absolute_error\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x0f\n\x02r2\x18\x07 \x01(\x01H\x05\x88\x01\x01\x42\x0b\n\t_accuracyB\x0c\n\n_precisionB\t\n\x07_recallB\x05\n\x03_f1B\x16\n\x14_mean_absolute_errorB\x05\n\x03_r2\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"L\n\nJobWarning\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.gradwire.v1.JobWarningReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\"\n\x04view\x18\x05 \x01(\x0e\x32\x14.gradwire.v1.JobView\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02\x32\x97\x04\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12\x36\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\x12G\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12:\n\x08PauseJob\x12\x1c.gradwire.v1.PauseJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tResumeJob\x12\x1d.gradwire.v1.ResumeJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.gradwire.v1.DeleteJobRequest\x1a\x16.google.protobuf.EmptyBb\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18gradwire/v1/errors.proto\x1a\x19gradwire/v1/metrics.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\xa1\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\x12*\n\ndisk_usage\x18\r \x01(\x0b\x32\x16.gradwire.v1.DiskUsage\x12,\n\x06labels\x18\x0e \x03(\x0b\x32\x1c.gradwire.v1.Job.LabelsEntry\x12\x16\n\x0c\x63ontinue_job\x18\x0f \x01(\tH\x00\x12\x17\n\rinitial_model\x18\x10 \x01(\tH\x00\x12\x15\n\rinitial_epoch\x18\x11 \x01(\x05\x12\x14\n\x0c\x61rchitecture\x18\x12 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x13 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nstart_from\"8\n\tDiskUsage\x12\x11\n\tlog_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_bytes\x18\x02 \x01(\x03\"H\n\x08JobError\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.gradwire.v1.JobErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12*\n\x07warning\x18\x07 \x01(\x0b\x32\x17.gradwire.v1.JobWarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"L\n\nJobWarning\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.gradwire.v1.JobWarningReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\"\n\x04view\x18\x05 \x01(\x0e\x32\x14.gradwire.v1.JobView\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02\x32\xa1\x04\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12;\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\"\x03\x90\x02\x01\x12L\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\"\x03\x90\x02\x01\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12:\n\x08PauseJob\x12\x1c.gradwire.v1.PauseJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tResumeJob\x12\x1d.gradwire.v1.ResumeJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.gradwire.v1.DeleteJobRequest\x1a\x16.google.protobuf.EmptyBb\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,52 +40,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.gradwire.v1B\024TrainingServiceProtoP\001Z)gradwire.dev/proto/gradwire/v1;gradwirev1\252\002\013Gradwire.V1'
   _globals['_JOB_LABELSENTRY']._loaded_options = None
   _globals['_JOB_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSTATE']._serialized_start=2705
-  _globals['_JOBSTATE']._serialized_end=2905
-  _globals['_JOBVIEW']._serialized_start=2907
-  _globals['_JOBVIEW']._serialized_end=2981
-  _globals['_JOB']._serialized_start=190
-  _globals['_JOB']._serialized_end=863
-  _globals['_JOB_LABELSENTRY']._serialized_start=804
-  _globals['_JOB_LABELSENTRY']._serialized_end=849
-  _globals['_DISKUSAGE']._serialized_start=865
-  _globals['_DISKUSAGE']._serialized_end=921
-  _globals['_JOBERROR']._serialized_start=923
-  _globals['_JOBERROR']._serialized_end=995
-  _globals['_EXECUTION']._serialized_start=997
-  _globals['_EXECUTION']._serialized_end=1090
-  _globals['_EVENT']._serialized_start=1093
-  _globals['_EVENT']._serialized_end=1363
-  _globals['_STATECHANGE']._serialized_start=1366
-  _globals['_STATECHANGE']._serialized_end=1530
-  _globals['_EPOCH']._serialized_start=1533
-  _globals['_EPOCH']._serialized_end=1699
-  _globals['_METRICS']._serialized_start=1702
-  _globals['_METRICS']._serialized_end=1937
-  _globals['_CHECKPOINT']._serialized_start=1939
-  _globals['_CHECKPOINT']._serialized_end=2007
-  _globals['_JOBWARNING']._serialized_start=2009
-  _globals['_JOBWARNING']._serialized_end=2085
-  _globals['_CREATEJOBREQUEST']._serialized_start=2087
-  _globals['_CREATEJOBREQUEST']._serialized_end=2195
-  _globals['_GETJOBREQUEST']._serialized_start=2197
-  _globals['_GETJOBREQUEST']._serialized_end=2226
-  _globals['_LISTJOBSREQUEST']._serialized_start=2228
-  _globals['_LISTJOBSREQUEST']._serialized_end=2354
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2356
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2431
-  _globals['_WATCHJOBREQUEST']._serialized_start=2433
-  _globals['_WATCHJOBREQUEST']._serialized_end=2488
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2490
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2544
-  _globals['_PAUSEJOBREQUEST']._serialized_start=2546
-  _globals['_PAUSEJOBREQUEST']._serialized_end=2577
-  _globals['_RESUMEJOBREQUEST']._serialized_start=2579
-  _globals['_RESUMEJOBREQUEST']._serialized_end=2611
-  _globals['_CANCELJOBREQUEST']._serialized_start=2613
-  _globals['_CANCELJOBREQUEST']._serialized_end=2645
-  _globals['_DELETEJOBREQUEST']._serialized_start=2647
-  _globals['_DELETEJOBREQUEST']._serialized_end=2702
-  _globals['_TRAININGSERVICE']._serialized_start=2984
-  _globals['_TRAININGSERVICE']._serialized_end=3519
+  _globals['_TRAININGSERVICE'].methods_by_name['GetJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetJob']._serialized_options = b'\220\002\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\220\002\001'
+  _globals['_JOBSTATE']._serialized_start=2325
+  _globals['_JOBSTATE']._serialized_end=2525
+  _globals['_JOBVIEW']._serialized_start=2527
+  _globals['_JOBVIEW']._serialized_end=2601
+  _globals['_JOB']._serialized_start=217
+  _globals['_JOB']._serialized_end=890
+  _globals['_JOB_LABELSENTRY']._serialized_start=831
+  _globals['_JOB_LABELSENTRY']._serialized_end=876
+  _globals['_DISKUSAGE']._serialized_start=892
+  _globals['_DISKUSAGE']._serialized_end=948
+  _globals['_JOBERROR']._serialized_start=950
+  _globals['_JOBERROR']._serialized_end=1022
+  _globals['_EXECUTION']._serialized_start=1024
+  _globals['_EXECUTION']._serialized_end=1117
+  _globals['_EVENT']._serialized_start=1120
+  _globals['_EVENT']._serialized_end=1390
+  _globals['_STATECHANGE']._serialized_start=1393
+  _globals['_STATECHANGE']._serialized_end=1557
+  _globals['_CHECKPOINT']._serialized_start=1559
+  _globals['_CHECKPOINT']._serialized_end=1627
+  _globals['_JOBWARNING']._serialized_start=1629
+  _globals['_JOBWARNING']._serialized_end=1705
+  _globals['_CREATEJOBREQUEST']._serialized_start=1707
+  _globals['_CREATEJOBREQUEST']._serialized_end=1815
+  _globals['_GETJOBREQUEST']._serialized_start=1817
+  _globals['_GETJOBREQUEST']._serialized_end=1846
+  _globals['_LISTJOBSREQUEST']._serialized_start=1848
+  _globals['_LISTJOBSREQUEST']._serialized_end=1974
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1976
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2051
+  _globals['_WATCHJOBREQUEST']._serialized_start=2053
+  _globals['_WATCHJOBREQUEST']._serialized_end=2108
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2110
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2164
+  _globals['_PAUSEJOBREQUEST']._serialized_start=2166
+  _globals['_PAUSEJOBREQUEST']._serialized_end=2197
+  _globals['_RESUMEJOBREQUEST']._serialized_start=2199
+  _globals['_RESUMEJOBREQUEST']._serialized_end=2231
+  _globals['_CANCELJOBREQUEST']._serialized_start=2233
+  _globals['_CANCELJOBREQUEST']._serialized_end=2265
+  _globals['_DELETEJOBREQUEST']._serialized_start=2267
+  _globals['_DELETEJOBREQUEST']._serialized_end=2322
+  _globals['_TRAININGSERVICE']._serialized_start=2604
+  _globals['_TRAININGSERVICE']._serialized_end=3149
 # @@protoc_insertion_point(module_scope)

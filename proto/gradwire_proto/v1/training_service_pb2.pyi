@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from gradwire_proto.v1 import errors_pb2 as _errors_pb2
+from gradwire_proto.v1 import metrics_pb2 as _metrics_pb2
 from gradwire_proto.v1 import spec_pb2 as _spec_pb2
 from gradwire_proto.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
@@ -78,7 +79,7 @@ class Job(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     attempt: int
     last_sequence: int
-    last_epoch: Epoch
+    last_epoch: _metrics_pb2.Epoch
     error: JobError
     model: str
     execution: Execution
@@ -89,7 +90,7 @@ class Job(_message.Message):
     initial_epoch: int
     architecture: str
     epochs: int
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., disk_usage: _Optional[_Union[DiskUsage, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., continue_job: _Optional[str] = ..., initial_model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., architecture: _Optional[str] = ..., epochs: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., disk_usage: _Optional[_Union[DiskUsage, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., continue_job: _Optional[str] = ..., initial_model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., architecture: _Optional[str] = ..., epochs: _Optional[int] = ...) -> None: ...
 
 class DiskUsage(_message.Message):
     __slots__ = ("log_bytes", "checkpoint_bytes")
@@ -134,10 +135,10 @@ class Event(_message.Message):
     time: _timestamp_pb2.Timestamp
     attempt: int
     state_change: StateChange
-    epoch: Epoch
+    epoch: _metrics_pb2.Epoch
     checkpoint: Checkpoint
     warning: JobWarning
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., warning: _Optional[_Union[JobWarning, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., warning: _Optional[_Union[JobWarning, _Mapping]] = ...) -> None: ...
 
 class StateChange(_message.Message):
     __slots__ = ("state", "message", "error", "model", "execution")
@@ -152,40 +153,6 @@ class StateChange(_message.Message):
     model: str
     execution: Execution
     def __init__(self, state: _Optional[_Union[JobState, str]] = ..., message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
-
-class Epoch(_message.Message):
-    __slots__ = ("epoch", "running_loss", "train", "test", "train_seconds", "evaluate_seconds")
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    RUNNING_LOSS_FIELD_NUMBER: _ClassVar[int]
-    TRAIN_FIELD_NUMBER: _ClassVar[int]
-    TEST_FIELD_NUMBER: _ClassVar[int]
-    TRAIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    EVALUATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    epoch: int
-    running_loss: float
-    train: Metrics
-    test: Metrics
-    train_seconds: float
-    evaluate_seconds: float
-    def __init__(self, epoch: _Optional[int] = ..., running_loss: _Optional[float] = ..., train: _Optional[_Union[Metrics, _Mapping]] = ..., test: _Optional[_Union[Metrics, _Mapping]] = ..., train_seconds: _Optional[float] = ..., evaluate_seconds: _Optional[float] = ...) -> None: ...
-
-class Metrics(_message.Message):
-    __slots__ = ("loss", "accuracy", "precision", "recall", "f1", "mean_absolute_error", "r2")
-    LOSS_FIELD_NUMBER: _ClassVar[int]
-    ACCURACY_FIELD_NUMBER: _ClassVar[int]
-    PRECISION_FIELD_NUMBER: _ClassVar[int]
-    RECALL_FIELD_NUMBER: _ClassVar[int]
-    F1_FIELD_NUMBER: _ClassVar[int]
-    MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
-    R2_FIELD_NUMBER: _ClassVar[int]
-    loss: float
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
-    mean_absolute_error: float
-    r2: float
-    def __init__(self, loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., f1: _Optional[float] = ..., mean_absolute_error: _Optional[float] = ..., r2: _Optional[float] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("epoch", "weights")

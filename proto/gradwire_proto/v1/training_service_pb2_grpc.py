@@ -29,6 +29,9 @@ if _version_not_supported:
 class TrainingServiceStub:
     """Creates, watches and controls training jobs.
 
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
     the resource that is exhausted. RetryInfo says when to retry.
@@ -93,6 +96,9 @@ class TrainingServiceStub:
 class TrainingServiceServicer:
     """Creates, watches and controls training jobs.
 
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
     the resource that is exhausted. RetryInfo says when to retry.
@@ -112,8 +118,9 @@ class TrainingServiceServicer:
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
         "job.spec.epochs".
-        - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
-        has this name (MODEL_ALREADY_EXISTS).
+        - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
+        this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
+        (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
         - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
         (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -145,7 +152,7 @@ class TrainingServiceServicer:
 
     def WatchJob(self, request, context):
         """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
-        The stream ends with OK after the event that ends the job. A client that loses its connection calls again with the
+        The stream ends with OK after the event that ends the job. A client that loses its connection reconnects with the
         last sequence number that it received; it misses no event and receives none twice.
 
         Errors:
@@ -254,6 +261,9 @@ def add_TrainingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
     """Creates, watches and controls training jobs.
+
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure

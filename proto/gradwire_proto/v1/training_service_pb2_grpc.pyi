@@ -30,6 +30,9 @@ GRPC_VERSION: str
 class TrainingServiceStub:
     """Creates, watches and controls training jobs.
 
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
     the resource that is exhausted. RetryInfo says when to retry.
@@ -53,8 +56,9 @@ class TrainingServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
       "job.spec.epochs".
-    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
-      has this name (MODEL_ALREADY_EXISTS).
+    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
+      this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
+      (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
       (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -74,7 +78,7 @@ class TrainingServiceStub:
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _training_service_pb2.WatchJobResponse]
     """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
-    The stream ends with OK after the event that ends the job. A client that loses its connection calls again with the
+    The stream ends with OK after the event that ends the job. A client that loses its connection reconnects with the
     last sequence number that it received; it misses no event and receives none twice.
 
     Errors:
@@ -115,6 +119,9 @@ class TrainingServiceStub:
 class TrainingServiceAsyncStub(TrainingServiceStub):
     """Creates, watches and controls training jobs.
 
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
     the resource that is exhausted. RetryInfo says when to retry.
@@ -135,8 +142,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
       "job.spec.epochs".
-    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
-      has this name (MODEL_ALREADY_EXISTS).
+    - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
+      this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
+      (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
       (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -156,7 +164,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchJobRequest, _training_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
-    The stream ends with OK after the event that ends the job. A client that loses its connection calls again with the
+    The stream ends with OK after the event that ends the job. A client that loses its connection reconnects with the
     last sequence number that it received; it misses no event and receives none twice.
 
     Errors:
@@ -196,6 +204,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, watches and controls training jobs.
 
+    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
+    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
     the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
     the resource that is exhausted. RetryInfo says when to retry.
@@ -220,8 +231,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
           "job.spec.epochs".
-        - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), or the model of a deleted job
-          has this name (MODEL_ALREADY_EXISTS).
+        - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
+          this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
+          (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
         - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
           (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
@@ -259,7 +271,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_service_pb2.WatchJobResponse], _abc.AsyncIterator[_training_service_pb2.WatchJobResponse]]:
         """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
-        The stream ends with OK after the event that ends the job. A client that loses its connection calls again with the
+        The stream ends with OK after the event that ends the job. A client that loses its connection reconnects with the
         last sequence number that it received; it misses no event and receives none twice.
 
         Errors:

@@ -65,8 +65,8 @@ class TensorService(TensorServiceServicer):
                         f"ended after {upload.received_bytes} of {size} bytes. "
                         f"Upload the rest from offset {upload.received_bytes}"
                     )
-                    raise invalid_field("chunk", description)
-        return UploadTensorResponse(tensor=header.tensor, stored_bytes=size)
+                    raise invalid_field("chunk", description, received_bytes=upload.received_bytes)
+        return UploadTensorResponse(tensor=header.tensor, size_bytes=size)
 
 
 async def _receive_chunks(requests: Requests, upload: Upload) -> None:

@@ -31,6 +31,7 @@ from gradwire_server.errors import JobNotFoundError, invalid_field
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 _JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -57,9 +58,12 @@ class TrainingService(TrainingServiceServicer):
         if request.request_id:
             earlier = await self.queries.find_by_request(principal, request.request_id)
             if earlier is not None:
+                check_repeated(request.job, request.job_id, earlier)
                 return earlier
         admitted = await self.admission.admit(principal, request.job)
         if request.validate_only:
+            if request.job_id:
+                await self.commands.check_free(principal, request.job_id)
             return admitted.job
         return await self.commands.create(principal, admitted, request.job_id, request.request_id)
 

@@ -112,6 +112,8 @@ class Admission:
         try:
             summary = await asyncio.to_thread(lambda: summarize(self.blobs.load(reference)))
         except BlobLostError as error:
+            # Without the damaged blob, the tensor is missing and can be uploaded again.
+            await asyncio.to_thread(self.blobs.delete, reference.sha256)
             raise TensorDamagedError(_SPEC_PATH + field, reference.sha256, str(error)) from error
         await self.database.write(lambda connection: tensor_queries.save_summary(connection, key, summary))
         return summary

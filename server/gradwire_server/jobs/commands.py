@@ -46,10 +46,7 @@ class JobCommands:
             if earlier is not None:
                 return earlier
             chosen = job_id or f"job-{secrets.token_hex(5)}"
-            if job_queries.find_job(connection, chosen) is not None:
-                raise JobAlreadyExistsError(f"jobs/{chosen}")
-            if model_queries.find_model(connection, chosen) is not None:
-                raise ModelAlreadyExistsError(f"models/{chosen}")
+            _check_free(connection, chosen)
             job = Job()
             job.CopyFrom(admitted.job)
             job.name = f"jobs/{chosen}"
@@ -59,6 +56,10 @@ class JobCommands:
             return record
 
         return (await self._log.write(work, start=True)).job
+
+    async def check_free(self, _principal: Principal, job_id: str) -> None:
+        """Raise AlreadyExistsError if a job or a model has this id."""
+        await self._log.read(lambda connection: _check_free(connection, job_id))
 
     async def cancel(self, principal: Principal, job_name: str) -> Job:
         """Cancel a job. A job that has ended stays unchanged."""
@@ -120,6 +121,13 @@ class JobCommands:
             return record
 
         return await self._log.write(work)
+
+
+def _check_free(connection: Connection, job_id: str) -> None:
+    if job_queries.find_job(connection, job_id) is not None:
+        raise JobAlreadyExistsError(f"jobs/{job_id}")
+    if model_queries.find_model(connection, job_id) is not None:
+        raise ModelAlreadyExistsError(f"models/{job_id}")
 
 
 def _lock(connection: Connection, found: JobRecord) -> JobRecord:

@@ -2,17 +2,9 @@
 
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.training_service_pb2 import (
-    Checkpoint,
-    Epoch,
-    Event,
-    Job,
-    JobError,
-    JobState,
-    JobWarning,
-    StateChange,
-)
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobError, JobState, JobWarning, StateChange
 from gradwire_server.storage.checkpoint_store import CHECKPOINTS_PER_JOB
 
 TERMINAL_STATES = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED)
@@ -104,7 +96,7 @@ def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> 
         weights=checkpoint.weights,
         train=job.spec.train,
         test=job.spec.test if job.spec.HasField("test") else None,
-        last_epoch=job.last_epoch,
+        epoch=job.last_epoch,
         labels=job.labels,
         architecture=job.architecture,
     )

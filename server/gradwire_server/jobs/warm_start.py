@@ -78,7 +78,7 @@ class WarmStart:
             raise CannotStartFromError(field, text, field=field, job=job_name)
         if record.job.model:
             model = await self.models.get(principal, record.job.model)
-            return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.last_epoch.epoch)
+            return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
         point = await asyncio.to_thread(self.checkpoints.newest, record.job_key)
         if point is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"

@@ -81,6 +81,11 @@ class BlobStore(BlobReader):
             return False
         return True
 
+    def delete(self, sha256: str) -> None:
+        """Delete a blob, if it exists."""
+        if self.has(sha256):
+            self.fs.rm_file(self.blob_path(sha256))
+
     def unused_files(self) -> list[str]:
         """Return the files of the store and the staging areas that were not written or used for a day."""
         staged = [str(path) for path in self._staged_files()]

@@ -88,7 +88,7 @@ def test_reprs_name_the_object_and_its_progress(scripted, client):
     assert repr(handle) == "Job('x', SUCCEEDED, epoch 3/3)"
     assert repr(handle._async) == "AsyncJob('x', SUCCEEDED, epoch 3/3)"
     assert repr(handle.info) == "JobInfo('x', SUCCEEDED, epoch 3/3)"
-    model = Model(name="models/x", architecture="4-3", weights={"shape": [15]}, last_epoch=job.last_epoch)
+    model = Model(name="models/x", architecture="4-3", weights={"shape": [15]}, epoch=job.last_epoch)
     scripted.answer("GetModel", lambda request: model)
     assert repr(client.models.get("x")) == "ModelInfo('x', 4-3, 15 parameters, train loss 1)"
 

@@ -148,7 +148,7 @@ def results_of_both(cupy, case, way="persistent"):
 @needs_compiler
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rows", [1, 7, 8, 300])
-@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8", "int16", "uint32", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "uint8", "uint32", "float16"])
 @pytest.mark.parametrize(
     ("stack", "loss", "classification"),
     [
@@ -176,7 +176,7 @@ def test_the_persistent_kernel_agrees_with_the_reference_plan_for_random_stacks(
     rng = np.random.default_rng(seed)
     widths = rng.integers(1, 25, rng.integers(2, 7)).tolist()
     stack = [part for pair in pairwise(widths) for part in (pair, None)]
-    classification = bool(rng.integers(2))
+    classification = widths[-1] > 1 and bool(rng.integers(2))
     case = Case(
         stack if rng.integers(2) else stack[:-1],
         CrossEntropy() if classification else MSE(),

@@ -7,9 +7,10 @@ import pytest
 from server_parts import open_jobs
 
 from gradwire_proto.v1.errors_pb2 import JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState, StateChange
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
 from gradwire_server.errors import DiskFullError, StoreUnavailableError
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.attempt import Attempts

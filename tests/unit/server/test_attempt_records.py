@@ -6,8 +6,9 @@ import pytest
 from server_parts import NOW
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState, Metrics, StateChange
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
 from gradwire_server.errors import ModelAlreadyExistsError
 from gradwire_server.jobs.attempt_records import AttemptOverError
 from gradwire_server.jobs.events import has_ended

@@ -6,7 +6,8 @@ from contextlib import aclosing
 import pytest
 from server_parts import NOW
 
-from gradwire_proto.v1.training_service_pb2 import Epoch, Event, JobState
+from gradwire_proto.v1.metrics_pb2 import Epoch
+from gradwire_proto.v1.training_service_pb2 import Event, JobState
 from gradwire_server.errors import (
     JobAlreadyExistsError,
     JobEndedError,

@@ -6,7 +6,8 @@ import pytest
 from server_parts import open_jobs
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason
-from gradwire_proto.v1.training_service_pb2 import Epoch, Event, JobState
+from gradwire_proto.v1.metrics_pb2 import Epoch
+from gradwire_proto.v1.training_service_pb2 import Event, JobState
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease, LeaseLostError
 from gradwire_server.store import lease_queries

@@ -15,6 +15,12 @@ CASES = [
     (errors.JobAlreadyExistsError("jobs/x"), "ALREADY_EXISTS", [], {"job": "jobs/x"}),
     (errors.ModelAlreadyExistsError("models/x"), "ALREADY_EXISTS", [], {"model": "models/x"}),
     (
+        errors.RequestIdReusedError("jobs/x", ["job_id", "job.labels"]),
+        "ALREADY_EXISTS",
+        [],
+        {"job": "jobs/x", "fields": "job_id,job.labels"},
+    ),
+    (
         errors.TensorMissingError("f", "00"),
         "FAILED_PRECONDITION",
         [PreconditionFailure],

@@ -16,8 +16,9 @@ from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.errors_pb2 import JobErrorReason
+from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Epoch, Event, JobState
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack

@@ -33,7 +33,7 @@ from gradwire_engine.plans.compiled.vector_intrinsics import (
 )
 
 # Products and updates take the depth in blocks of this many elements. A product takes the rows of its left operand in
-# blocks of at most this many bytes, which fit into the L2 cache beside the right operand.
+# blocks of at most this many bytes, which fit into the L2 cache together with the right operand.
 DEPTH_BLOCK = 1024
 _BLOCK_BYTES = 256 * 1024
 # Rows that are gathered together, panel by panel.
@@ -45,8 +45,12 @@ _MAX_UPDATE_ROWS = 8
 class Product(NamedTuple):
     """result[rows, panels] = end(bias + left[rows, depth] @ right[depth, panels]).
 
-    bias: the address of a line for each panel, or 0 for none. end: how a tile ends, see tiles.py. other: the matrix
-    that WHERE_POSITIVE reads, with the strides of the result.
+    All matrices are addresses; `left_panel` and so on are their strides from panel to panel in bytes.
+
+    Attributes:
+        bias: The address of a line for each panel, or 0 for none.
+        end: How the accumulators end; see tiles.py.
+        other: The matrix that WHERE_POSITIVE reads, with the strides of the result.
     """
 
     left: int
@@ -79,8 +83,16 @@ class Update(NamedTuple):
 class Gather(NamedTuple):
     """Copies rows of a row-major matrix to the first rows of panels, converted to elements.
 
-    source, code, source_size: the matrix, the code of its dtype and its item size. order: the address of the indices of
-    the rows, int64. relu: whether to replace negative elements by 0.
+    Attributes:
+        source: The address of the matrix.
+        code: The code of its dtype.
+        source_size: Its item size in bytes.
+        features: Its columns.
+        order: The address of the indices of the rows, int64.
+        rows: The number of rows to copy.
+        relu: Whether to replace negative elements by 0.
+        target: The address of the first panel.
+        target_panel: The bytes from panel to panel.
     """
 
     source: int
@@ -189,7 +201,7 @@ def _gather(g, zero):
 
 @cache
 def kernels(dtype: np.dtype[Any], registers: int) -> Kernels:
-    """Return the kernels for elements of a dtype, for a processor with so many registers of a line each."""
+    """Return the kernels for elements of a dtype, on a processor whose vector registers hold `registers` lines."""
     zero = dtype.type(0)
     shapes = np.array(panels_by_rows(registers), np.int64)
     update_rows = _MAX_UPDATE_ROWS if len(shapes) > _MAX_UPDATE_ROWS else _MAX_UPDATE_ROWS // 2

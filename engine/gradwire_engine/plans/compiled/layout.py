@@ -34,7 +34,7 @@ def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
 
 
 def panel_count(dtype: np.dtype[Any], columns: int) -> int:
-    """Return the number of panels of a matrix with so many columns."""
+    """Return the number of panels of a matrix with `columns` columns."""
     return -(-columns * dtype.itemsize // LINE_BYTES)
 
 
@@ -80,8 +80,12 @@ class LayerWeights:
 class Scratch(NamedTuple):
     """A workspace as the loops see it.
 
-    table: the table of values. panel_bytes: the bytes from panel to panel. targets_at: the address of the targets as a
-    matrix. ones_at: the address of a line of ones for each row. losses: the loss of each row.
+    Attributes:
+        table: The table of values.
+        panel_bytes: The bytes from panel to panel.
+        targets_at: The address of the targets as a matrix.
+        ones_at: The address of a line of ones for each row.
+        losses: The loss of each row.
     """
 
     table: NDArray[np.int64]

@@ -32,11 +32,20 @@ _PANELS = (1, 2, 4, 8)
 
 
 class Tile(NamedTuple):
-    """The operands of a tile; strides in bytes.
+    """The operands of a tile. All matrices are addresses, all strides are in bytes.
 
-    left_jump: from the last element of a line of `left` to the first of the same row in the next panel. right_panel,
-    result_panel: from panel to panel. begin, end: see above. other: the matrix that WHERE_POSITIVE reads, with the
-    strides of the result.
+    Attributes:
+        left: The left operand.
+        left_jump: From the last element of a line of the left operand to the first of the same row in the next panel.
+        depth: The number of products that an element sums up.
+        right: The right operand.
+        right_panel: From panel to panel of the right operand.
+        result: The result.
+        result_panel: From panel to panel of the result.
+        begin: How the accumulators begin.
+        bias: A line for each panel, for FROM_BIAS.
+        end: How the accumulators end.
+        other: The matrix that WHERE_POSITIVE reads, with the strides of the result.
     """
 
     left: Any
@@ -53,7 +62,7 @@ class Tile(NamedTuple):
 
 
 def panels_by_rows(registers: int) -> list[int]:
-    """Return how many panels a tile of 0, 1, 2, ... rows can span with so many registers of a line each.
+    """Return how many panels a tile of 0, 1, 2, ... rows can span if the vector registers hold `registers` lines.
 
     A tile keeps its accumulators, a line of each panel, and one factor in registers.
     """

@@ -62,16 +62,20 @@ class Device:
         return host
 
     def launch(self, kernel: str, threads: int, arguments: tuple[Any, ...]) -> None:
-        """Run one of STEP_KERNELS with at least so many threads."""
+        """Run one of STEP_KERNELS with at least `threads` threads."""
         blocks = -(-threads // kernels.BLOCK)
         size = min(threads, kernels.BLOCK)
         with self._stream:
             self._kernels[kernel]((blocks,), (size,), _converted(arguments))
 
     def fits_cooperative(self, blocks: int, shared_bytes: int) -> bool:
-        """Whether so many blocks of the persistent kernel, each with so much shared memory, can run at the same time.
+        """Whether a number of blocks of the persistent kernel can run at the same time.
 
-        If they cannot, CuPy would start fewer, with a warning.
+        CuPy itself would start fewer, with a warning.
+
+        Args:
+            blocks: The number of blocks.
+            shared_bytes: The shared memory of each.
         """
         if shared_bytes > self._max_shared_bytes:
             return False
@@ -82,7 +86,7 @@ class Device:
         return blocks <= int(blocks_per_multiprocessor) * self._multiprocessors
 
     def launch_cooperative(self, blocks: int, shared_bytes: int, arguments: kernels.PersistentArguments) -> None:
-        """Run the persistent kernel in so many blocks, which `fits_cooperative` has allowed."""
+        """Run the persistent kernel in `blocks` blocks, which `fits_cooperative` has allowed."""
         kernel = self._persistent_kernel
         kernel.max_dynamic_shared_size_bytes = shared_bytes
         with self._stream:
@@ -93,7 +97,7 @@ class Device:
     ) -> None:
         """Set out = alpha * op(a) @ op(b) + beta * out, where op transposes if told to. All matrices are row-major.
 
-        To cuBLAS, whose matrices are column-major, each of ours is its transpose.
+        cuBLAS, whose matrices are column-major, sees the transpose of each matrix.
         """
         rows, columns = out.shape
         inner = a.shape[0] if transpose_a else a.shape[1]

@@ -26,8 +26,11 @@ _INDEX_BYTES = 8
 class Layout:
     """The number of blocks, and what each of them needs.
 
-    table: int32 of shape (layers, 5), a row for each `struct Layer` of persistent.cu. width: the outputs of all layers
-    together. shared_bytes: the shared memory of a block.
+    Attributes:
+        table: int32 of shape (layers, 5), a row for each `struct Layer` of persistent.cu.
+        width: The outputs of all layers together.
+        blocks: The number of blocks.
+        shared_bytes: The shared memory of a block.
     """
 
     table: NDArray[np.int32]
@@ -37,7 +40,7 @@ class Layout:
 
     @classmethod
     def of(cls, network: Network, batch: int, itemsize: int) -> "Layout":
-        """Return the layout for batches of so many rows and elements of so many bytes."""
+        """Return the layout for batches of `batch` rows whose elements have `itemsize` bytes."""
         rows, width = [], 0
         for layer in network.layers:
             rows.append((layer.in_features, layer.out_features, layer.relu, layer.offset, width))
@@ -51,7 +54,7 @@ class Layout:
 
 
 def suits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
-    """Whether the persistent kernel is the way to train a network on a device with batches of so many rows."""
+    """Whether to use the persistent kernel for a network on a device, with batches of `batch` rows."""
     if batch > _MAX_BATCH or max(layer.out_features for layer in network.layers) > _MAX_WIDTH:
         return False
     layout = Layout.of(network, batch, itemsize)

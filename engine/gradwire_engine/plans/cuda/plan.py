@@ -34,7 +34,12 @@ _INDEX = np.dtype(np.int64)
 class PlacedExamples:
     """A set on the device or, if the device has too little memory for it, one that is copied there in chunks.
 
-    chunk_rows: how many rows are on the device at a time.
+    Attributes:
+        source: The examples.
+        inputs: Their inputs with a dtype that the kernels read, on the host.
+        targets: Their targets, likewise.
+        on_device: The set, or the present chunk of it, on the device.
+        chunk_rows: How many rows are on the device at a time.
     """
 
     source: Examples
@@ -83,7 +88,7 @@ class CudaPlan:
         row_bytes = (inputs.nbytes + targets.nbytes) // examples.rows
         chunk_rows = min(examples.rows, int(self._device.free_bytes() * (1 - _SPARE_SHARE)) // row_bytes)
         if chunk_rows == 0:
-            raise MemoryError(f"the GPU has no memory left for a single row of {row_bytes} bytes beside the model")
+            raise MemoryError(f"the model leaves no GPU memory for a single row of {row_bytes} bytes")
         on_device = DeviceExamples(
             self._device.zeros((chunk_rows, *inputs.shape[1:]), inputs.dtype),
             self._device.zeros((chunk_rows, *targets.shape[1:]), targets.dtype),
@@ -177,7 +182,7 @@ class CudaPlan:
         self._device.copy_in(self._position, np.zeros(1, np.int64))
 
     def _persistent_kernel(self, batch: int) -> PersistentKernel | None:
-        """Return the persistent kernel for batches of so many rows, or None if graphs are the better way."""
+        """Return the persistent kernel for batches of `batch` rows, or None if graphs are the better way."""
         if batch not in self._persistent:
             suitable = suits(self._network, batch, self._dtype.itemsize, self._device)
             self._persistent[batch] = PersistentKernel(self._problem, batch, self._device) if suitable else None
@@ -195,7 +200,7 @@ class CudaPlan:
             self._graph(placed, rest, learning_rate, 1)()
 
     def _graph(self, placed: PlacedExamples, rows: int, learning_rate: float, steps: int) -> Callable[[], None]:
-        """Return the graph of so many steps, which is captured when it is first needed."""
+        """Return the graph of `steps` steps, which is captured when it is first needed."""
         key = (placed.on_device, rows, learning_rate, steps)
         if key not in self._graphs:
 
@@ -305,7 +310,7 @@ class CudaPlan:
         return self._buffers
 
     def _allocate(self, rows: int, order: int) -> "_Buffers":
-        """Return buffers for batches of at least so many rows, and an order of at least so many rows."""
+        """Return buffers for batches of at least `rows` rows, and for an order of at least `order` rows."""
         present = self._buffers
         if present is not None and present.rows >= rows and present.order.size >= order:
             return present
