@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -137,7 +136,9 @@ class AsyncJobs:
         initial_model: str | ModelInfo | None,
         on_upload_progress: UploadProgress | None,
     ) -> AsyncJob:
-        from gradwire._job_request import make_job_request  # noqa: PLC0415  (slow to import)
+        import secrets  # noqa: PLC0415  (slow to import)
+
+        from gradwire._job_request import make_job_request  # noqa: PLC0415
 
         message = JobMessage(labels=_checked_labels(labels))
         _start_from(message, resume_from, initial_model)
