@@ -82,7 +82,7 @@ compose-test: $(VENV)/.dev ## run the deployment for real: train, kill container
 	@$(BIN)/python -m pytest tests/compose --run-compose
 
 clean: ## remove what the targets have made
-	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage demo-output
+	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage* demo-output
 
 # One environment; each mark says which extras are in it.
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
