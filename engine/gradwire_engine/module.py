@@ -116,14 +116,23 @@ class Module:
 
     def parameters(self) -> list[Parameter]:
         """Return the parameters of this module and of all modules inside it, each once."""
-        found = dict.fromkeys(self.params.values())
+        found = {member: None for _, member in self._members() if isinstance(member, Parameter)}
         for child in self.children().values():
             found.update(dict.fromkeys(child.parameters()))
         return list(found)
 
     def children(self) -> dict[str, "Module"]:
-        """Return the modules directly inside this one, by the name of their attribute."""
-        return {name: value for name, value in self.__dict__.items() if isinstance(value, Module)}
+        """Return the modules directly inside this one, by the name of their attribute.
+
+        Modules in a list, tuple or dict are found too: the first of self.layers is "layers.0".
+        """
+        return {name: member for name, member in self._members() if isinstance(member, Module)}
+
+    def _members(self) -> Iterator[tuple[str, "Parameter | Module"]]:
+        """Yield the parameters and modules among the attributes, and in lists, tuples and dicts of them."""
+        for name, value in self.__dict__.items():
+            if name != "params":
+                yield from _members_of(name, value, frozenset())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
         """Yield the path and the module for each module inside this one, for example ("encoder.fc1", Linear(...))."""
@@ -135,6 +144,16 @@ class Module:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children().items()]
         inside = "".join(f"\n  {line}" for line in lines)
         return f"{type(self).__name__}({inside}\n)" if lines else f"{type(self).__name__}()"
+
+
+def _members_of(name: str, value: object, containers: frozenset[int]) -> Iterator[tuple[str, Parameter | Module]]:
+    """Yield `value` if it is a parameter or a module, or those inside it if it is a container."""
+    if isinstance(value, Parameter | Module):
+        yield name, value
+    elif isinstance(value, list | tuple | dict) and id(value) not in containers:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _members_of(f"{name}.{key}", item, containers | {id(value)})
 
 
 class Sequential(Module):

@@ -17,7 +17,7 @@ class SGD:
 
     Raises:
         TypeError: An item of the parameters is not a Parameter.
-        ValueError: The learning rate is not finite or not greater than 0.
+        ValueError: The learning rate is not finite or not greater than 0, or there are no parameters.
     """
 
     def __init__(self, module_or_parameters: Module | Iterable[Parameter], lr: float = 0.01) -> None:
@@ -29,6 +29,10 @@ class SGD:
         for parameter in self._parameters:
             if not isinstance(parameter, Parameter):
                 raise TypeError(f"SGD takes a Module or parameters, got a {type(parameter).__name__} among them")
+        if not self.parameters():
+            raise ValueError(
+                "SGD got no parameters. Assign layers to attributes of the model, or to lists, tuples or dicts in them"
+            )
 
     def parameters(self) -> list[Parameter]:
         """Return the parameters that step() updates."""

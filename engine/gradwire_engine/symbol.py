@@ -2,6 +2,7 @@
 
 import linecache
 import sys
+from collections.abc import Collection
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,8 +20,10 @@ class Symbol:
     # Makes NumPy call this class in `array * symbol`, instead of multiplying each element.
     __array_priority__ = 1000
 
-    def __init__(self, stack: "list[Module]") -> None:
+    def __init__(self, stack: "list[Module]", reachable: "Collection[Module]") -> None:
+        """`stack` is where layers are recorded; `reachable` are the modules of the model."""
         self._stack = stack
+        self._reachable = reachable
         self._depth = len(stack)
 
     def through(self, layer: "Module") -> "Symbol":
@@ -29,8 +32,10 @@ class Symbol:
             refuse(f"a branch: the input of {layer!r} has already gone through {self._stack[self._depth]!r}")
         if any(layer is earlier for earlier in self._stack):
             refuse(f"the layer {layer!r} used twice")
+        if not any(layer is module for module in self._reachable):
+            refuse(f"the layer {layer!r}, which is not an attribute of the model (assign it to self in __init__)")
         self._stack.append(layer)
-        return Symbol(self._stack)
+        return Symbol(self._stack, self._reachable)
 
     @property
     def is_last(self) -> bool:

@@ -67,7 +67,8 @@ def trace(model: Module) -> TracedModel:
     if not isinstance(model, Module):
         raise TraceError(f"a model must be a gradwire Module, got {type(model).__name__}")
     stack: list[Module] = []
-    output = model.forward(Symbol(stack))
+    named_modules = list(model.named_modules())
+    output = model.forward(Symbol(stack, [model, *(module for _, module in named_modules)]))
     if not isinstance(output, Symbol):
         raise TraceError(f"{type(model).__name__}.forward must return the last layer's output, got {output!r}")
     if not output.is_last:
@@ -75,7 +76,7 @@ def trace(model: Module) -> TracedModel:
             f"{type(model).__name__}.forward returns the output of an earlier layer than {stack[-1]!r}: "
             "remove the layers that have no effect, or pass their output on"
         )
-    names = {id(module): name for name, module in reversed(list(model.named_modules()))}
+    names = {id(module): name for name, module in reversed(named_modules)}
     layers = tuple(layer for layer in stack if isinstance(layer, Linear | ReLU))
     messages = [_message(layer, names.get(id(layer), str(position))) for position, layer in enumerate(layers)]
     return TracedModel(ModelSpec(layers=messages), layers)

@@ -154,7 +154,6 @@ class NotAStack(Module):
         ({"loss": MSE(), "train": (X, X[:, 0])}, "train.targets"),
         ({"loss": CrossEntropy(), "train": (X, X[:, 0])}, "train.targets"),
         ({"model": stack(4, 8, 1)}, "loss.cross_entropy"),
-        ({"model": Sequential(ReLU())}, "model.layers"),
         ({"model": Sequential(Linear(4, 8), Linear(9, 3))}, "model.layers[1].linear.in_features"),
         ({"optimizer": SGD(Linear(1, 1))}, "optimizer"),
         ({"optimizer": 0.1}, "optimizer"),

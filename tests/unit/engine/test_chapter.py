@@ -176,6 +176,16 @@ def test_sgd_refuses_learning_rates_that_are_not_finite_and_positive(lr):
         SGD(Linear(1, 1), lr=lr)
 
 
+@pytest.mark.parametrize("nothing", [[], Module(), Sequential(ReLU())])
+def test_sgd_refuses_a_model_without_parameters(nothing):
+    with pytest.raises(ValueError, match="SGD got no parameters"):
+        SGD(nothing)
+
+
+def test_sgd_accepts_a_model_with_deferred_layers():
+    assert len(SGD(Sequential(Linear(3))).parameters()) == 2
+
+
 def test_sgd_refuses_items_that_are_not_parameters():
     with pytest.raises(TypeError, match="ndarray among them"):
         SGD([np.ones(3)])

@@ -40,18 +40,52 @@ def test_layers_inside_other_modules_are_named_by_their_path():
     assert names(Outer()) == [("encoder.0", "linear"), ("encoder.1", "relu"), ("head", "linear")]
 
 
-def test_layers_without_an_attribute_are_named_by_position():
-    class Model(Module):
-        def __init__(self):
-            super().__init__()
-            self.stack = [Linear(4, 3), ReLU()]
+class WithContainers(Module):
+    """Layers in a list, a tuple and a dict, one of them nested."""
 
-        def forward(self, x):
-            for layer in self.stack:
-                x = layer(x)
-            return x
+    def __init__(self):
+        super().__init__()
+        self.stack = [Linear(4, 3), (ReLU(), Linear(3, 3))]
+        self.heads = {"classes": Linear(3, 2)}
 
-    assert names(Model()) == [("0", "linear"), ("1", "relu")]
+    def forward(self, x):
+        first, (relu, second) = self.stack
+        return self.heads["classes"](second(relu(first(x))))
+
+
+def test_layers_in_lists_tuples_and_dicts_are_named_by_their_path():
+    assert names(WithContainers()) == [
+        ("stack.0", "linear"),
+        ("stack.1.0", "relu"),
+        ("stack.1.1", "linear"),
+        ("heads.classes", "linear"),
+    ]
+
+
+def test_the_parameters_of_layers_in_containers_are_found_once_even_in_a_list_that_contains_itself():
+    model = WithContainers()
+    model.stack.append(model.stack)
+    assert len(model.parameters()) == 6
+
+
+class MadeInForward(Module):
+    """One layer is an attribute, and the next one is created in each forward()."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = Linear(4, 3)
+
+    def forward(self, x):
+        return Linear(3, 2)(self.fc1(x))
+
+
+def test_a_layer_that_is_created_in_forward_is_refused_with_its_class_and_line():
+    with pytest.raises(TraceError) as caught:
+        trace(MadeInForward())
+    text = str(caught.value)
+    assert text.startswith("MadeInForward.forward, line ")
+    assert "the layer Linear(in_features=3, out_features=2), which is not an attribute of the model" in text
+    assert text.endswith("return Linear(3, 2)(self.fc1(x))")
 
 
 def test_the_in_features_of_a_deferred_layer_are_0():
