@@ -164,7 +164,7 @@ def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, M
         raise FileError(f"cannot write {path}: the suffix does not match format={format_!r}")
     chosen = format_ or of_suffix
     if chosen is None:
-        raise FileError(f"cannot write {path}: the file must end in .safetensors or .onnx, or pass format=...")
+        raise FileError(f"cannot write {path}: use a file name that ends in .safetensors or .onnx, or pass format=...")
     return _in_existing_folder(path), chosen
 
 

@@ -51,7 +51,7 @@ class Transport:
         access: The token and TLS.
         timeout: How long a call without a stream may take, in seconds; None for no limit.
         max_retries: How often a call is repeated while the server is unavailable.
-        sleep: Waits for some seconds.
+        sleep: Waits for the given number of seconds; tests replace it.
     """
 
     def __init__(

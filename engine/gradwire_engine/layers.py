@@ -15,8 +15,8 @@ from gradwire_engine.symbol import Symbol
 class Linear(Module):
     """A fully connected layer: y = x W^T + b.
 
-    `Linear(in_features, out_features)` has its weights at once. `Linear(out_features)` is deferred: it takes
-    in_features from its first input or, if it is trained remotely, from the data. Both forms accept keywords.
+    `Linear(in_features, out_features)` initializes its weights immediately. `Linear(out_features)` is deferred: it
+    takes in_features from its first input or, if it is trained remotely, from the data. Both forms accept keywords.
 
     Args:
         in_features: The width of the input.

@@ -16,7 +16,7 @@ class SGD:
         lr: The learning rate, finite and greater than 0.
 
     Raises:
-        TypeError: An item of the parameters is not a Parameter.
+        TypeError: `module_or_parameters` contains an item that is not a Parameter.
         ValueError: The learning rate is not finite or not greater than 0, or there are no parameters.
     """
 

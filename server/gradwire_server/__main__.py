@@ -31,7 +31,11 @@ def serve(
         str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="URL of the blob store, for fsspec. Default: in --data.")
     ] = None,
     ray: Annotated[
-        str, typer.Option(envvar="GRADWIRE_RAY", help="local (Ray in this process), auto, or the address of a cluster.")
+        str,
+        typer.Option(
+            envvar="GRADWIRE_RAY",
+            help="local (start Ray here), auto, or the address of a cluster.",
+        ),
     ] = "local",
     cpus_per_job: Annotated[float, typer.Option(envvar="GRADWIRE_CPUS_PER_JOB", help="CPUs for each job.")] = 1,
     gpus_per_job: Annotated[
@@ -47,7 +51,8 @@ def serve(
     tf32: Annotated[
         bool,
         typer.Option(
-            envvar="GRADWIRE_TF32", help="Let GPUs use TF32 for float32 products: faster, 10 bits of mantissa."
+            envvar="GRADWIRE_TF32",
+            help="Let GPUs use TF32: faster, but with a 10-bit mantissa.",
         ),
     ] = False,
     token_file: Annotated[

@@ -90,7 +90,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     with lock_data_folder(settings.data):
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
         cluster = RayCluster(settings)
-        # Before gRPC: Ray starts processes, and forking beside the threads of gRPC is not safe.
+        # Before gRPC: Ray starts processes, and forking while gRPC threads run is not safe.
         cluster.connect()
         try:
             with asyncio.Runner() as runner:

@@ -29,7 +29,7 @@ class DomainError(Exception):
 
     Attributes:
         reason: A stable name for programs.
-        metadata: The names and numbers of the message, for programs.
+        metadata: The values that appear in the message, for programs.
     """
 
     reason: ClassVar[ErrorReason]
@@ -138,13 +138,13 @@ class PreconditionError(DomainError):
 
 
 class TensorMissingError(PreconditionError):
-    """A tensor that the spec references is not stored, or only in part."""
+    """A tensor that the spec references is not stored, or is stored only in part."""
 
     reason = ErrorReason.ERROR_REASON_TENSOR_MISSING
 
     def __init__(self, field: str, sha256: str) -> None:
         text = (
-            f"{field} references tensor {sha256}, which is not stored or only in part. "
+            f"{field} references tensor {sha256}, which is not stored, or is stored only in part. "
             "Upload it with TensorService.UploadTensor"
         )
         super().__init__(field, text, field=field, sha256=sha256)
@@ -206,7 +206,7 @@ class JobNotPausedError(PreconditionError):
 
 
 class OutOfRangeError(DomainError):
-    """A position is outside of what exists.
+    """A position in the request is out of range.
 
     Attributes:
         field: The path of the field in the request.
@@ -239,7 +239,7 @@ class OffsetOutOfRangeError(OutOfRangeError):
 
 
 class DataLossError(DomainError):
-    """Bytes do not match their digest."""
+    """Bytes are missing or do not match their digest."""
 
 
 class DigestMismatchError(DataLossError):

@@ -26,14 +26,14 @@ class Settings:
     store: str | None = None
     # The blob store: a URL of fsspec. None: a folder in `data`.
     blobs: str | None = None
-    # "local": Ray in this process. "auto" or an address: a cluster that exists.
+    # "local": start Ray on this machine. "auto" or an address: join an existing cluster.
     ray: str = "local"
     token: str | None = None
     insecure: bool = False
-    # A certificate chain and its key (PEM). With them the server uses TLS.
+    # A certificate chain and its key (PEM). If both are set, the server uses TLS.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # A Unix socket to listen on too, without TLS. Empty: none.
+    # An additional Unix socket to listen on, without TLS. Empty: none.
     socket: str = ""
     # The address that clients use, if it is not `host`: the one that the port of a container is published on.
     publish: str = ""
@@ -43,7 +43,7 @@ class Settings:
 
     # The plan that workers must use. Empty: the fastest that they can use.
     plan: str = ""
-    # Whether GPUs may round the factors of float32 products to 10 bits of mantissa, which is faster.
+    # Whether GPUs may round the operands of float32 matrix products to a 10-bit mantissa, which is faster.
     tf32: bool = False
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["README.md", "docs/quickstart.md"])
-def test_the_python_of_the_guides_runs(own_server, tmp_path, file):
+def test_the_python_code_in_the_guides_runs(own_server, tmp_path, file):
     env = {**os.environ, "GRADWIRE_ADDRESS": own_server.address, "MPLBACKEND": "Agg"}
     script = blocks(file, "python").replace("localhost:50051", own_server.address)
     run = subprocess.run(

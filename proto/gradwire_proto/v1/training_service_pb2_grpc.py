@@ -33,8 +33,8 @@ class TrainingServiceStub:
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -100,8 +100,8 @@ class TrainingServiceServicer:
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -113,7 +113,7 @@ class TrainingServiceServicer:
     """
 
     def CreateJob(self, request, context):
-        """Validates a job and its data, and puts it into the queue. A job that is accepted can be trained.
+        """Validates a job and its data, and puts it into the queue. A job that is accepted can run.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
@@ -122,8 +122,8 @@ class TrainingServiceServicer:
         this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
         (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
-        - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
-        (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
+        - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
+        (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
         the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -176,8 +176,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Puts a paused job back into the queue. It continues from its last checkpoint, with the same bits as without the
-        pause. Resuming a job that was already resumed returns it unchanged.
+        """Puts a paused job back into the queue. It continues from its last checkpoint, and the result is bit-identical to
+        that of a job that was never paused. Resuming a job that was already resumed returns it unchanged.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -266,8 +266,8 @@ class TrainingService:
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.

@@ -34,8 +34,8 @@ class TrainingServiceStub:
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -51,7 +51,7 @@ class TrainingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainingServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CreateJobRequest, _training_service_pb2.Job]
-    """Validates a job and its data, and puts it into the queue. A job that is accepted can be trained.
+    """Validates a job and its data, and puts it into the queue. A job that is accepted can run.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
@@ -60,8 +60,8 @@ class TrainingServiceStub:
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
-    - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
-      (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
+    - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
+      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
       the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]
@@ -94,8 +94,8 @@ class TrainingServiceStub:
     - FAILED_PRECONDITION (JOB_ENDED): the job has ended.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _training_service_pb2.Job]
-    """Puts a paused job back into the queue. It continues from its last checkpoint, with the same bits as without the
-    pause. Resuming a job that was already resumed returns it unchanged.
+    """Puts a paused job back into the queue. It continues from its last checkpoint, and the result is bit-identical to
+    that of a job that was never paused. Resuming a job that was already resumed returns it unchanged.
 
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -123,8 +123,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -137,7 +137,7 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CreateJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
-    """Validates a job and its data, and puts it into the queue. A job that is accepted can be trained.
+    """Validates a job and its data, and puts it into the queue. A job that is accepted can run.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
@@ -146,8 +146,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
-    - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
-      (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
+    - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
+      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
       the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
@@ -180,8 +180,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     - FAILED_PRECONDITION (JOB_ENDED): the job has ended.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
-    """Puts a paused job back into the queue. It continues from its last checkpoint, with the same bits as without the
-    pause. Resuming a job that was already resumed returns it unchanged.
+    """Puts a paused job back into the queue. It continues from its last checkpoint, and the result is bit-identical to
+    that of a job that was never paused. Resuming a job that was already resumed returns it unchanged.
 
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -208,8 +208,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     new job states can appear too. Resource names are opaque: do not derive anything from their parts.
 
     Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the names and numbers of the message. BadRequest and PreconditionFailure name the fields that are wrong, QuotaFailure
-    the resource that is exhausted. RetryInfo says when to retry.
+    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
+    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -226,7 +226,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.Job, _abc.Awaitable[_training_service_pb2.Job]]:
-        """Validates a job and its data, and puts it into the queue. A job that is accepted can be trained.
+        """Validates a job and its data, and puts it into the queue. A job that is accepted can run.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
@@ -235,8 +235,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
           this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
           (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
-        - FAILED_PRECONDITION: a tensor is not stored or only in part (TENSOR_MISSING) or its bytes are damaged
-          (TENSOR_DAMAGED); upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
+        - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
+          (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
           the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
         """
 
@@ -299,8 +299,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.Job, _abc.Awaitable[_training_service_pb2.Job]]:
-        """Puts a paused job back into the queue. It continues from its last checkpoint, with the same bits as without the
-        pause. Resuming a job that was already resumed returns it unchanged.
+        """Puts a paused job back into the queue. It continues from its last checkpoint, and the result is bit-identical to
+        that of a job that was never paused. Resuming a job that was already resumed returns it unchanged.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.

@@ -19,7 +19,7 @@ _STATUS_TRAILER = "grpc-status-details-bin"
 
 
 class ErrorMappingInterceptor(Interceptor):
-    """Aborts a call that raises with the status of its exception. Must be the first interceptor of the server."""
+    """Aborts a call that raises an exception, with the status for it. Must be the first interceptor of the server."""
 
     def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
         """Return a behavior whose exceptions become statuses."""

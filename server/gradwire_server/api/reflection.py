@@ -1,4 +1,4 @@
-"""Server reflection, with which generic clients such as grpcurl and ghz read the protocol: v1 and v1alpha."""
+"""Server reflection (v1 and v1alpha), which lets generic clients such as grpcurl and ghz read the protocol."""
 
 from collections.abc import Sequence
 from typing import Any

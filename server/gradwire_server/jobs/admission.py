@@ -1,4 +1,4 @@
-"""Admission: checks a job and its data before it is created, so that a job that is accepted can be trained."""
+"""Admission: checks a job and its data before it is created, so that a job that is accepted can run."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _SPEC_PATH = "job.spec."
 
 @dataclass(frozen=True)
 class AdmittedJob:
-    """A job that can be trained: all fields of its spec have values, and all its data is stored and valid.
+    """A job that can run: all fields of its spec have values, and all its data is stored and valid.
 
     Attributes:
         job: The job, without a name.

@@ -18,11 +18,13 @@ _log = logging.getLogger(__name__)
 # A job fails when this many of its workers die in a row without a new epoch: the job itself may kill them.
 MAX_WORKERS_LOST = 3
 
+_RESTARTED = "the server that schedules restarted, or another server took over"
+
 _ACTIVE_STATES = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
 
 
 class AttemptOverError(RuntimeError):
-    """The attempt is no longer the current one of its job, or the job is not active. Its worker is refused."""
+    """The attempt is no longer current, or its job is not active. The reports of its worker are refused."""
 
 
 class AttemptRecords:
@@ -113,7 +115,7 @@ class AttemptRecords:
         return await self._append_to_current(job_key, attempt, [failure(reason, text)])
 
     async def requeue(self, job_key: int, attempt: int) -> JobRecord:
-        """Put a job back into the queue whose attempt was interrupted, although nobody asked to stop it."""
+        """Put a job back into the queue after its attempt was interrupted, although nobody asked to stop it."""
         interrupted = state_change(JobState.JOB_STATE_QUEUED, "the attempt was interrupted")
         return await self._append_to_current(job_key, attempt, [interrupted])
 
@@ -126,7 +128,7 @@ class AttemptRecords:
         for record in await self.active():
             if record.job_key in except_keys:
                 continue
-            restarted = warning(JobWarningReason.JOB_WARNING_REASON_SERVER_RESTARTED, "the server restarted")
+            restarted = warning(JobWarningReason.JOB_WARNING_REASON_SERVER_RESTARTED, _RESTARTED)
             with suppress(AttemptOverError):  # The job was paused or cancelled in the meantime.
                 queued = state_change(JobState.JOB_STATE_QUEUED)
                 await self._append_to_current(record.job_key, record.job.attempt, [restarted, queued])

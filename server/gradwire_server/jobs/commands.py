@@ -23,7 +23,7 @@ from gradwire_server.store.job_queries import JobRecord
 
 
 class JobCommands:
-    """Changes jobs on behalf of clients. Each command is one transaction and can be repeated."""
+    """Changes jobs for clients, each in one transaction. Every command except `delete` can be repeated."""
 
     def __init__(self, log: EventLog, queries: JobQueries) -> None:
         self._log = log

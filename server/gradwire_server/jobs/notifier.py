@@ -38,7 +38,7 @@ class JobWatch:
 
 
 class JobNotifier:
-    """Publish and subscribe for changes of jobs. A change is published only after it is durable."""
+    """Publishes changes to jobs. A change is published only after it is durable."""
 
     def __init__(self, notifications: Notifications) -> None:
         self._notifications = notifications
@@ -48,7 +48,7 @@ class JobNotifier:
         self.closed = False
 
     def listen(self) -> None:
-        """Start to receive the changes of other servers."""
+        """Start receiving changes from other servers."""
         loop = asyncio.get_running_loop()
         self._notifications.listen(
             on_change=lambda change: loop.call_soon_threadsafe(self.publish, change),
@@ -60,7 +60,7 @@ class JobNotifier:
         self._notifications.send(connection, change)
 
     def publish(self, change: JobChange) -> None:
-        """Wake everyone on this server whom the change concerns."""
+        """Notify the watches of the job, and the subscribers if the change starts or stops something."""
         for watch in self._watches.get(change.job_key, ()):
             watch.notify()
         if change.start or change.stop:
@@ -76,7 +76,7 @@ class JobNotifier:
             subscriber.on_gap()
 
     def close(self) -> None:
-        """Wake everyone for the last time."""
+        """End all watches: they raise ShuttingDownError."""
         self.closed = True
         self.publish_gap()
 

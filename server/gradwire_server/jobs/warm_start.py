@@ -71,15 +71,12 @@ class WarmStart:
         record = await self.jobs.get(principal, job_name)
         spec = record.job.spec
         if not has_ended(record.job):
-            text = (
-                f"job {job_name!r} has not ended ({state_name(record.job)}). "
-                "Wait for it, or pause and resume it, or cancel it first"
-            )
+            text = f"job {job_name!r} has not ended ({state_name(record.job)}). Wait until it ends, or cancel it first"
             raise CannotStartFromError(field, text, field=field, job=job_name)
         if record.job.model:
             model = await self.models.get(principal, record.job.model)
             return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
-        point = await asyncio.to_thread(self.checkpoints.newest, record.job_key)
+        point = await asyncio.to_thread(self.checkpoints.newest_intact, record.job_key)
         if point is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
             raise CannotStartFromError(field, text, field=field, job=job_name)
@@ -95,7 +92,7 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
     spec.model.CopyFrom(_resolved_model(requested))
     if _widths(spec.model) != _widths(start.model):
         text = (
-            f"{start.source} has layers of the widths {_widths(start.model)}, but this job has {_widths(spec.model)}. "
+            f"{start.source} has layers of widths {_widths(start.model)}, but this job has {_widths(spec.model)}. "
             "Use the same layers"
         )
         raise CannotStartFromError(start.field, text, field=start.field, **start.metadata)

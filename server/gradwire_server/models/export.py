@@ -26,7 +26,7 @@ class ModelFile:
 
 
 def safetensors_file(model: Model, weights: Array) -> ModelFile:
-    """Return tensors "<layer>.W" and "<layer>.b" as a file. Its metadata has the spec, so that it is self-contained."""
+    """Return a safetensors file with "<layer>.W" and "<layer>.b". Its metadata has the spec, so it stands alone."""
     spec = MessageToJson(model.spec, indent=None, preserving_proto_field_name=True)
     # One entry: safetensors writes several in random order, and an interrupted download needs the same bytes again.
     metadata = {"gradwire.model_spec": spec}
@@ -35,7 +35,7 @@ def safetensors_file(model: Model, weights: Array) -> ModelFile:
 
 
 def onnx_file(model: Model, weights: Array) -> ModelFile:
-    """Return Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs) as a file."""
+    """Return an ONNX file with Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs)."""
     net = network(model.spec)
     parts = unpacked_weights(weights, model.spec, net)
     element = helper.np_dtype_to_tensor_dtype(weights.dtype)

@@ -26,12 +26,12 @@ _log = logging.getLogger(__name__)
 
 # How long a poll waits for a report.
 _POLL_SECONDS = 20.0
-# A job that lost its worker once continues immediately. After that it waits for a second, then twice as long each time.
-_MAX_BACKOFF_SECONDS = 30.0
+# A job that loses a second worker in a row waits this long before it continues.
+_BACKOFF_SECONDS = 1.0
 
 
-class WorkerFate(Enum):
-    """What becomes of a worker after an attempt."""
+class WorkerDisposition(Enum):
+    """What the pool does with a worker after an attempt."""
 
     # It is healthy and waits for the next attempt.
     RELEASE = auto()
@@ -57,8 +57,8 @@ class Attempts:
         self._blobs = blobs
         self._checkpoints = checkpoints
         self._disk_space = disk_space
-        # What becomes of all workers, when this server stops scheduling.
-        self._final_fate: WorkerFate | None = None
+        # What happens to all workers when this server stops scheduling. None: it still schedules.
+        self._final_disposition: WorkerDisposition | None = None
 
     def end(self, *, leave_workers: bool) -> None:
         """Declare that attempts are cancelled from now on because this server stops scheduling.
@@ -66,16 +66,16 @@ class Attempts:
         Args:
             leave_workers: Whether workers continue for the next server.
         """
-        self._final_fate = WorkerFate.LEAVE if leave_workers else WorkerFate.DISCARD
+        self._final_disposition = WorkerDisposition.LEAVE if leave_workers else WorkerDisposition.DISCARD
 
     async def run(self, queued: JobRecord, device: DeviceKind) -> None:
-        """Run the next attempt of a queued job to its end, whatever that is. Cancel this to stop the attempt.
+        """Run the next attempt of a queued job until it succeeds, fails or is interrupted. Cancel the task to stop it.
 
         Raises:
             WorkerLostError: No worker can be created.
         """
         if queued.workers_lost > 1:
-            await asyncio.sleep(min(_MAX_BACKOFF_SECONDS, 2.0 ** (queued.workers_lost - 2)))
+            await asyncio.sleep(_BACKOFF_SECONDS)
         worker = await self._pool.acquire(device)
         await self._finish(worker, queued, self._start_and_follow(worker, queued))
 
@@ -83,51 +83,53 @@ class Attempts:
         """Follow an attempt that another server started, after the last report that is stored."""
         await self._finish(worker, record, self._follow_to_end(worker, record, self._follow(worker, record)))
 
-    async def _finish(self, worker: WorkerHandle, record: JobRecord, attempt: Coroutine[Any, Any, WorkerFate]) -> None:
-        """Wait for the end of an attempt, and do with the worker what it says."""
-        fate = WorkerFate.DISCARD
+    async def _finish(
+        self, worker: WorkerHandle, record: JobRecord, attempt: Coroutine[Any, Any, WorkerDisposition]
+    ) -> None:
+        """Wait for an attempt to end, and then release, discard or leave its worker."""
+        disposition = WorkerDisposition.DISCARD
         try:
-            fate = await attempt
+            disposition = await attempt
         except LeaseLostError:
-            fate = WorkerFate.LEAVE
+            disposition = WorkerDisposition.LEAVE
         except UnavailableError as error:
             _log.error("cannot record the attempt of %s, which starts again later: %s", record.job.name, error)
         finally:
-            match self._final_fate or fate:
-                case WorkerFate.RELEASE:
+            match self._final_disposition or disposition:
+                case WorkerDisposition.RELEASE:
                     self._pool.release(worker)
-                case WorkerFate.DISCARD:
+                case WorkerDisposition.DISCARD:
                     self._pool.discard(worker)
 
-    async def _start_and_follow(self, worker: WorkerHandle, queued: JobRecord) -> WorkerFate:
+    async def _start_and_follow(self, worker: WorkerHandle, queued: JobRecord) -> WorkerDisposition:
         """Start the next attempt of a queued job and follow it to its end."""
         starting = asyncio.ensure_future(wait_for_space(lambda _waited: self._records.start_attempt(queued.job_key)))
         try:
             record = await asyncio.shield(starting)
         except AttemptOverError:
-            return WorkerFate.RELEASE  # The job was stopped while it waited.
+            return WorkerDisposition.RELEASE  # The job was stopped while it waited.
         except asyncio.CancelledError:
             with suppress(AttemptOverError):
                 attempt = (await starting).job.attempt
                 await wait_for_space(lambda _waited: self._records.requeue(queued.job_key, attempt))
-            return WorkerFate.RELEASE  # The worker never saw the job.
+            return WorkerDisposition.RELEASE  # The worker never saw the job.
         _log.info("%s: attempt %d starts on worker %s", record.job.name, record.job.attempt, worker.name)
         return await self._follow_to_end(worker, record, self._assign_and_follow(worker, record))
 
     async def _follow_to_end(
         self, worker: WorkerHandle, record: JobRecord, follow: Coroutine[Any, Any, None]
-    ) -> WorkerFate:
+    ) -> WorkerDisposition:
         """Wait for the end of an attempt and record it, whatever it is. Returns what becomes of the worker."""
         try:
             await follow
         except WorkerLostError as error:
             await self._record_lost_worker(worker, record, error)
-            return WorkerFate.DISCARD
+            return WorkerDisposition.DISCARD
         except AttemptOverError:
             return await self._stop(worker, record)
         except asyncio.CancelledError:
-            if self._final_fate is not None:
-                return self._final_fate
+            if self._final_disposition is not None:
+                return self._final_disposition
             return await self._stop_and_requeue(worker, record)
         except (LeaseLostError, UnavailableError):
             raise
@@ -135,8 +137,8 @@ class Attempts:
             _log.exception("attempt %d of %s failed in the server", record.job.attempt, record.job.name)
             text = f"the server failed while it followed the job: {type(error).__name__}: {error}"
             await self._record_failure(record, text)
-            return WorkerFate.DISCARD
-        return WorkerFate.RELEASE
+            return WorkerDisposition.DISCARD
+        return WorkerDisposition.RELEASE
 
     async def _assign_and_follow(self, worker: WorkerHandle, record: JobRecord) -> None:
         job = record.job
@@ -147,7 +149,7 @@ class Attempts:
             initial_epoch=job.initial_epoch,
             classification=record.classification,
             blobs=self._blobs.url,
-            resume=await asyncio.to_thread(self._checkpoints.newest, record.job_key),
+            resume=await asyncio.to_thread(self._checkpoints.newest_intact, record.job_key),
         )
         await worker.start(assignment, list(references(job.spec).values()), self._blobs)
         await self._follow(worker, record)
@@ -208,17 +210,17 @@ class Attempts:
         with suppress(AttemptOverError):
             await wait_for_space(lambda _waited: self._records.fail(record.job_key, record.job.attempt, reason, text))
 
-    async def _stop_and_requeue(self, worker: WorkerHandle, record: JobRecord) -> WorkerFate:
+    async def _stop_and_requeue(self, worker: WorkerHandle, record: JobRecord) -> WorkerDisposition:
         """Stop an attempt on request. If the job was resumed in the meantime, it is still active: put it back."""
-        fate = await self._stop(worker, record)
+        disposition = await self._stop(worker, record)
         with suppress(AttemptOverError):
             await wait_for_space(lambda _waited: self._records.requeue(record.job_key, record.job.attempt))
-        return fate
+        return disposition
 
-    async def _stop(self, worker: WorkerHandle, record: JobRecord) -> WorkerFate:
+    async def _stop(self, worker: WorkerHandle, record: JobRecord) -> WorkerDisposition:
         try:
             await worker.stop(record.job.name, record.job.attempt)
         except (WorkerLostError, TimeoutError) as error:
             _log.warning("killing worker %s, which did not stop: %s", worker.name, error)
-            return WorkerFate.DISCARD
-        return WorkerFate.RELEASE
+            return WorkerDisposition.DISCARD
+        return WorkerDisposition.RELEASE

@@ -57,7 +57,7 @@ class Leader:
 
     async def _wait_for_lease(self) -> None:
         if not await self.lease.try_acquire():
-            _log.info("%s schedules. This server answers calls and waits for the lease", await self.lease.holder())
+            _log.info("%s holds the lease. This server answers calls and waits for it", await self.lease.holder())
             self.ready.set()
             await self.lease.acquire()
 

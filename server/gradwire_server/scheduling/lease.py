@@ -20,7 +20,7 @@ _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 
 
 class LeaseLostError(RuntimeError):
-    """Another server schedules now. This one must not write anything more for attempts."""
+    """Another server now holds the lease. This server must stop writing for attempts."""
 
 
 class Lease:
@@ -56,7 +56,7 @@ class Lease:
             await asyncio.sleep(_RENEW_SECONDS)
             # A SQLite file has only one server, so its lease needs no renewal.
             if self._database.shared and not await self._renew():
-                raise LeaseLostError(f"{await self.holder()} schedules now")
+                raise LeaseLostError(f"{await self.holder()} now holds the lease")
 
     async def release(self) -> None:
         """Release the lease, so that another server can acquire it immediately."""
@@ -67,9 +67,9 @@ class Lease:
                 await self._database.write(lambda connection: lease_queries.release(connection, token))
 
     def check(self, connection: Connection) -> None:
-        """Raise LeaseLostError unless this server holds the lease until the transaction ends."""
+        """Raise LeaseLostError unless this server holds the lease. It is locked until the transaction ends."""
         if not self._token or not lease_queries.is_current(connection, self._token):
-            raise LeaseLostError("another server schedules now")
+            raise LeaseLostError("another server now holds the lease")
 
     async def holder(self) -> str:
         """Return the current or last holder."""
@@ -80,6 +80,6 @@ class Lease:
         try:
             return await self._database.write(lambda connection: lease_queries.renew(connection, token))
         except DomainError as error:
-            # The database does not respond to any server, so none can acquire the lease.
+            # Keep the lease for now. If another server acquires it, the next renewal fails and `check` refuses writes.
             _log.warning("cannot renew the lease: %s", error)
             return True

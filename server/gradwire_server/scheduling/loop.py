@@ -68,7 +68,7 @@ class Scheduler:
                 self.on_gap()
 
     async def close(self) -> None:
-        """Stop to follow attempts. `Attempts.end` decides whether the workers continue."""
+        """Stop following attempts. `Attempts.end` decides whether the workers continue."""
         running = list(self._running.values())
         for task in running:
             task.cancel()

@@ -37,7 +37,7 @@ class BlobStore(BlobReader):
 
     @property
     def mark(self) -> str | None:
-        """The mark that connects this store to its database, or None in a new store."""
+        """The store id that connects this store to its database, or None in a new store."""
         path = f"{self.root}/{_MARK}"
         return str(self.fs.cat_file(path).decode()) if self.fs.exists(path) else None
 
@@ -87,7 +87,7 @@ class BlobStore(BlobReader):
             self.fs.rm_file(self.blob_path(sha256))
 
     def unused_files(self) -> list[str]:
-        """Return the files of the store and the staging areas that were not written or used for a day."""
+        """Return the files of the store and the staging areas that have not been written or used for a day."""
         staged = [str(path) for path in self._staged_files()]
         return [path for path in {*self.fs.find(self.root), *staged} if self._is_unused(path)]
 

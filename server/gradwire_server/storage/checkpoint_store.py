@@ -1,4 +1,4 @@
-"""Checkpoints of jobs that have not succeeded: where the next attempt of a job starts."""
+"""Stores checkpoints, and chooses the one that the next attempt of a job continues from."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -23,7 +23,7 @@ class CheckpointStore:
         for path in self._files(job_key)[CHECKPOINTS_PER_JOB:]:
             self._blobs.fs.rm_file(path)
 
-    def newest(self, job_key: int) -> ResumePoint | None:
+    def newest_intact(self, job_key: int) -> ResumePoint | None:
         """Return the newest checkpoint whose bytes match their digest, or None."""
         for path in self._files(job_key):
             epoch, _, sha256 = PurePosixPath(path).name.partition("-")
@@ -38,7 +38,7 @@ class CheckpointStore:
             self._blobs.fs.rm(self._folder(job_key), recursive=True)
 
     def job_key_of(self, path: str) -> int | None:
-        """Return the key of the job that a checkpoint file belongs to, or None if the file is no checkpoint."""
+        """Return the key of the job that a checkpoint file belongs to, or None if the file is not a checkpoint."""
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 

@@ -69,7 +69,7 @@ async def wait_for_space(write: Callable[[float], Awaitable[T]]) -> T:
             return await write(waited)
         except DiskFullError as error:
             if not waited:
-                _log.warning("running jobs wait for disk space: %s", error)
+                _log.warning("running jobs are waiting for disk space: %s", error)
         await asyncio.sleep(_CHECK_SECONDS)
         waited = time.monotonic() - began
 

@@ -33,7 +33,7 @@ class GarbageCollector:
                 _log.exception("cannot collect garbage in the blob store")
 
     async def collect(self) -> int:
-        """Delete unreferenced files that were not used for a day, and return their number."""
+        """Delete unreferenced files that have not been used for a day, and return their number."""
         # List the files before the references: a file that is uploaded in between is not considered.
         paths = await asyncio.to_thread(self._blobs.unused_files)
         referenced = await self._database.read(tensor_queries.referenced_tensors)

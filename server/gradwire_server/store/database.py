@@ -36,13 +36,13 @@ T = TypeVar("T")
 _Write = tuple[Callable[[Connection], Any], Future[Any]]
 _Outcome = tuple[Future[Any], Any, BaseException | None]
 
-# How long writes wait for a database that does not respond, and how often they try.
+# How long writes keep trying while the database does not respond, and the time between two tries.
 _MAX_UNAVAILABLE_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
 # Writes that arrive during a commit go into the next one together, up to this many.
 _MAX_WRITES_PER_COMMIT = 256
 _READER_THREADS = 4
-# How often work that conflicts with that of another server is tried. Two servers that insert the same row need two.
+# How many times conflicting work is tried. If two servers insert the same row, one of them needs two tries.
 _MAX_TRIES = 5
 
 

@@ -39,7 +39,7 @@ def release(connection: Connection, token: int) -> None:
 
 
 def is_current(connection: Connection, token: int) -> bool:
-    """Whether no other server acquired the lease since. None can until the transaction ends."""
+    """Whether this is the current fencing token. No server can acquire the lease until the transaction ends."""
     return connection.scalar(select(lease.c.token).with_for_update(read=True)) == token
 
 

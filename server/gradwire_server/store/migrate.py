@@ -13,9 +13,9 @@ from gradwire_server.store.dialects import StoreError
 
 _log = logging.getLogger(__name__)
 
-# The advisory lock in Postgres that servers which start together take one after another.
+# The Postgres advisory lock that lets servers that start at the same time migrate one after another.
 _LOCK = zlib.crc32(b"gradwire migration")
-# The revision of databases from before Alembic, which keep it in a table named `schema`.
+# The revision of databases created before gradwire used Alembic. They store it in a table named `schema`.
 _BEFORE_ALEMBIC = "1"
 
 

@@ -48,7 +48,7 @@ class Notifications:
             connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": _CHANNEL, "payload": payload})
 
     def listen(self, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
-        """Start to receive.
+        """Start receiving changes.
 
         Args:
             on_change: Called for each change, on a thread of the listener.
@@ -61,7 +61,7 @@ class Notifications:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop to receive."""
+        """Stop receiving changes."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()

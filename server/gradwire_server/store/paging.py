@@ -9,6 +9,9 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select
 
 Operator = Literal["=", "!=", ":"]
 
+_MAX_KEY = 2**63 - 1
+_MAX_TOKEN_LENGTH = 100
+
 
 @dataclass(frozen=True)
 class FieldClause:
@@ -52,6 +55,14 @@ class Page:
     def token_after(self, key: int) -> str:
         """Return the token of the page that follows the row with this key."""
         return base64.urlsafe_b64encode(f"{key}:{self.fingerprint}".encode()).decode()
+
+
+def parse_token(token: str, fingerprint: str) -> int:
+    """Return the key in a page token. Raises ValueError unless the token has this fingerprint."""
+    key, _, found = base64.urlsafe_b64decode(token[:_MAX_TOKEN_LENGTH].encode()).decode().partition(":")
+    if found != fingerprint or not (key.isascii() and key.isdecimal()) or int(key) > _MAX_KEY:
+        raise ValueError("the token belongs to another list")
+    return int(key)
 
 
 @dataclass(frozen=True)

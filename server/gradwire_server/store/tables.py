@@ -1,4 +1,4 @@
-"""The tables. A row holds a serialized protobuf message, and in columns what is searched or updated without it.
+"""The tables. A row holds a serialized protobuf message, and separate columns for the values that queries use.
 
 A change here needs a revision in `migrations`; a test compares the two.
 """

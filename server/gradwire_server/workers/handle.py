@@ -1,4 +1,4 @@
-"""A handle on one worker, and the calls to it.
+"""A handle to one worker, and the calls to it.
 
 Calls to an actor fail when its process or node dies. Calls to Ray itself, such as looking up or killing an actor, run
 in threads: if the cluster is lost, they never return.
@@ -36,7 +36,7 @@ class WorkerHandle:
 
     Attributes:
         name: The name of the actor.
-        device: Whether it has a GPU.
+        device: The kind of device that it runs on.
         actor: Ray's handle.
         reads_blobs: Whether it can read the blob store. If not, tensors are sent through Ray's object store.
         log: Its node, and the path of its log there.
@@ -50,7 +50,7 @@ class WorkerHandle:
 
     @classmethod
     async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
-        """Return a handle on an actor, after asking it what the server must know."""
+        """Return a handle to an actor, after asking it what the server must know."""
         reads_blobs = await call_actor(actor.can_read.remote(blobs.url, blobs.probe))
         return cls(name, device, actor, reads_blobs, await call_actor(actor.own_log.remote()))
 
@@ -89,7 +89,7 @@ class WorkerHandle:
         return True
 
     async def log_tail(self) -> str:
-        """Return the end of the worker's log, also if its process is dead. Empty if its node is lost too."""
+        """Return the end of the worker's log, even if its process is dead. Empty if its node is also lost."""
         node, path = self.log
         on_node = NodeAffinitySchedulingStrategy(node, soft=False)
         try:

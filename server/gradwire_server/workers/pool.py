@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 # start, poll and stop can run at the same time.
 _MAX_CONCURRENT_CALLS = 8
-# A worker that no server calls for this long ends itself. Servers ping ten times as often.
+# A worker exits if no server calls it for this long. Servers ping ten times as often.
 _ABANDONED_SECONDS = 900.0
 
 
@@ -140,7 +140,7 @@ class WorkerPool:
         return running
 
     def forget(self) -> None:
-        """Give up all workers, because another server schedules now. It adopts those that outlive this server."""
+        """Give up all workers, because another server now holds the lease. It adopts those that outlive this server."""
         for task in self._background:
             task.cancel()
         if not self._cluster.outlives_server:
@@ -168,7 +168,7 @@ class WorkerPool:
     async def _adopt(self, name: str) -> tuple[WorkerHandle, tuple[str, int] | None]:
         """Return a worker of an earlier server, and the attempt that it runs."""
         if not name.startswith(self._name_prefix):
-            raise WorkerLostError("it has another version")
+            raise WorkerLostError("it runs another version of gradwire")
         actor = await asyncio.to_thread(ray.get_actor, name)
         async with asyncio.timeout(PING_SECONDS):
             attempt = await call_actor(actor.running.remote())
@@ -176,7 +176,7 @@ class WorkerPool:
             return await WorkerHandle.connect(name, device, actor, self._blobs), attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
-        """Start to create workers for those who wait, as far as there is capacity."""
+        """Create workers in the background for waiting callers, as far as capacity allows."""
         while self._existing[device] < min(self._lent[device], self._cluster.capacity(device)):
             self._existing[device] += 1
             self._run(self._create(device))

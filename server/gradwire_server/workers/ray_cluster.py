@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _NAMESPACE = "gradwire"
 # How long the head of a cluster may take to accept a connection.
 _CONNECT_SECONDS = 5
-# How often the cluster is checked, and how many checks in a row must fail until it counts as lost.
+# How often the cluster is checked, and how many checks in a row must fail before it counts as lost.
 _CHECK_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
 # Ray sends its token only when it is told to, and gives no reason when a cluster refuses it.
@@ -29,7 +29,7 @@ class ClusterLostError(RuntimeError):
 
 
 class RayCluster:
-    """The cluster that runs the workers: Ray in this process, or a cluster that exists."""
+    """The cluster that runs the workers: started by this server, or an existing one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,7 +51,7 @@ class RayCluster:
         self.measure()
 
     def disconnect(self) -> None:
-        """Leave the cluster. Workers in a cluster continue for the next server; Ray in this process ends with them."""
+        """Leave the cluster. Its workers continue for the next server; a local cluster ends with its workers."""
         ray.shutdown()
 
     @property

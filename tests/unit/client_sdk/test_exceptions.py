@@ -146,7 +146,7 @@ def test_what_an_unavailable_server_said_is_not_replaced():
     assert error.retry_after == 2
 
 
-def test_a_timeout_is_no_missing_server():
+def test_a_timeout_is_not_reported_as_a_missing_server():
     error = translated(status(Code.DEADLINE_EXCEEDED, "Deadline Exceeded"))
     assert "did not answer in time" in str(error)
     assert "timeout=" in str(error)

@@ -27,7 +27,7 @@ def test_a_file_has_the_mode_of_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.onnx", "m", "m.safetensors.bak"])
-def test_other_suffixes_than_safetensors_are_refused(tmp_path, name):
+def test_suffixes_other_than_safetensors_are_refused(tmp_path, name):
     with pytest.raises(FileError, match=r"a model is saved as \.safetensors.*models\.download"):
         gw.save(stack(4, 3), tmp_path / name)
     assert not list(tmp_path.iterdir())

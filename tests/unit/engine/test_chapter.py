@@ -148,7 +148,7 @@ def test_without_super_init_an_error_says_to_call_it():
         Forgetful()
 
 
-def test_sequential_has_its_layers_by_name_but_keeps_its_methods():
+def test_sequential_exposes_layers_by_name_but_they_do_not_hide_its_methods():
     model = Sequential(fc1=Linear(4, 3), forward=ReLU())
     assert model.fc1.out_features == 3
     assert isinstance(model["forward"], ReLU)

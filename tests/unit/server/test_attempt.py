@@ -72,16 +72,16 @@ class Pool:
 
     def __init__(self, worker):
         self.worker = worker
-        self.fate = None
+        self.outcome = None
 
     async def acquire(self, _device):
         return self.worker
 
     def release(self, _worker):
-        self.fate = "released"
+        self.outcome = "released"
 
     def discard(self, _worker):
-        self.fate = "discarded"
+        self.outcome = "discarded"
 
 
 class Scene:
@@ -118,7 +118,7 @@ def test_a_job_that_succeeds_has_a_model_and_its_worker_is_released(scene):
         assert (job.state, job.model, job.last_epoch.epoch) == (JobState.JOB_STATE_SUCCEEDED, "models/a", 2)
         assert it.blobs.has(FINAL.weights.sha256)
         assert (it.worker.assignment.job, it.worker.assignment.attempt) == ("jobs/a", 1)
-        assert it.pool.fate == "released"
+        assert it.pool.outcome == "released"
 
     asyncio.run(scenario())
 
@@ -129,7 +129,7 @@ def test_a_job_whose_worker_is_lost_is_queued_again_and_the_worker_is_discarded(
         await it.run()
         job = await it.job()
         assert (job.state, job.last_epoch.epoch) == (JobState.JOB_STATE_QUEUED, 1)
-        assert it.pool.fate == "discarded"
+        assert it.pool.outcome == "discarded"
 
     asyncio.run(scenario())
 
@@ -140,7 +140,7 @@ def test_an_unexpected_error_fails_the_job_and_its_worker_is_discarded(scene):
         await it.run()
         job = await it.job()
         assert (job.state, job.error.message.endswith("RuntimeError: a defect")) == (JobState.JOB_STATE_FAILED, True)
-        assert it.pool.fate == "discarded"
+        assert it.pool.outcome == "discarded"
 
     asyncio.run(scenario())
 
@@ -150,7 +150,7 @@ def test_an_unavailable_store_does_not_fail_the_job(scene):
         it = scene(WHOLE_JOB[:2], error=StoreUnavailableError())
         await it.run()
         assert (await it.job()).state == JobState.JOB_STATE_RUNNING, "the next round puts it back into the queue"
-        assert it.pool.fate == "discarded"
+        assert it.pool.outcome == "discarded"
 
     asyncio.run(scenario())
 
@@ -168,14 +168,14 @@ def test_a_command_that_stops_a_job_stops_its_worker_which_is_released(scene, co
         await running
         assert (await it.job()).state == state
         assert it.worker.stopped == ("jobs/a", 1)
-        assert it.pool.fate == "released"
+        assert it.pool.outcome == "released"
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("leave_workers", "fate"), [(True, None), (False, "discarded")])
+@pytest.mark.parametrize(("leave_workers", "outcome"), [(True, None), (False, "discarded")])
 def test_a_server_that_stops_scheduling_leaves_workers_that_outlive_it_and_discards_the_others(
-    scene, leave_workers, fate
+    scene, leave_workers, outcome
 ):
     async def scenario():
         it = scene(WHOLE_JOB[:2])
@@ -185,7 +185,7 @@ def test_a_server_that_stops_scheduling_leaves_workers_that_outlive_it_and_disca
         running.cancel()
         await running
         assert it.worker.stopped is None
-        assert it.pool.fate == fate
+        assert it.pool.outcome == outcome
 
     asyncio.run(scenario())
 
@@ -200,7 +200,7 @@ def test_a_server_that_lost_the_lease_leaves_the_worker_to_the_next(scene, datab
         assert await Lease(database).try_acquire()
         running.cancel()
         await running
-        assert it.pool.fate is None
+        assert it.pool.outcome is None
 
     asyncio.run(scenario())
 

@@ -55,8 +55,8 @@ def test_only_unreferenced_files_are_deleted(store):
     assert all(blobs.has(digest(name)) for name in ("inputs", "targets", "used again"))
     assert blobs.has(blobs.probe)
     assert blobs.mark == "mark"
-    assert checkpoints.newest(1) is not None
-    assert checkpoints.newest(2) is None
+    assert checkpoints.newest_intact(1) is not None
+    assert checkpoints.newest_intact(2) is None
     assert [path.name for path in blobs.staging.iterdir()] == ["in-progress.part"]
     assert asyncio.run(collector.collect()) == 0
 

@@ -107,17 +107,17 @@ def checkpoint(epoch, data):
 
 def test_the_newest_intact_checkpoint_is_used_and_old_ones_are_deleted(blobs):
     checkpoints = CheckpointStore(blobs)
-    assert checkpoints.newest(1) is None
+    assert checkpoints.newest_intact(1) is None
     for epoch in (1, 5, 12):
         data = b"weights %d" % epoch
         checkpoints.save(1, checkpoint(epoch, data), data)
     files = sorted(blobs.fs.ls(f"{blobs.root}/checkpoints/1", detail=False))
     assert len(files) == 2
-    assert checkpoints.newest(1).epoch == 12
+    assert checkpoints.newest_intact(1).epoch == 12
     blobs.fs.pipe_file(files[-1], b"damaged")
-    assert checkpoints.newest(1).weights == b"weights 5"
+    assert checkpoints.newest_intact(1).weights == b"weights 5"
     checkpoints.delete_all(1)
-    assert checkpoints.newest(1) is None
+    assert checkpoints.newest_intact(1) is None
 
 
 def test_a_write_waits_for_disk_space_and_learns_how_long_it_waited(monkeypatch):

@@ -31,7 +31,7 @@ def bench(
     device: Device = "gpu" if gpu else "cpu"
     module, found = gpu_module() if gpu else (None, processor_model())
     if gpu and module is None:
-        raise typer.BadParameter(f"--gpu: there is no GPU here: {found}")
+        raise typer.BadParameter(f"--gpu: no GPU can be used on this machine: {found}")
     reports = []
     for count in [processors] if gpu else threads or sorted({1, processors}):
         if count > processors:

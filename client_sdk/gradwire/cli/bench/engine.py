@@ -114,7 +114,7 @@ def run(
 def _weights_after_a_step(
     device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Let all contenders take the same step. A peer that fails is left out; gradwire must not fail."""
+    """Run the same training steps with every contender. A peer that fails is left out; gradwire must not fail."""
     task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
     after: dict[str, Array] = {}
     failed: dict[str, str] = {}

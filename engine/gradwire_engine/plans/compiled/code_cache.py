@@ -47,7 +47,7 @@ def _only_ours(path: Path) -> bool:
 
 
 def _digest() -> str:
-    """Identify the code and the processor. Numba itself checks only the file of a function, not those that it uses."""
+    """Return a digest of the code, the libraries and the processor. Numba checks only the file of a function."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         digest.update(source.read_bytes())

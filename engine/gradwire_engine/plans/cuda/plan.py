@@ -222,7 +222,7 @@ class CudaPlan:
             layer = layers[number]
             W, b = self._weights_of(layer)
             if number:
-                # With the weights of the forward pass, so before the update.
+                # This needs the weights of the forward pass, so it runs before the update.
                 below = _matrix(buffers.gradients[number - 1], rows, layer.in_features)
                 self._device.multiply(gradient, W, below, transpose_a=False, transpose_b=False, alpha=1, beta=0)
                 if layers[number - 1].relu:

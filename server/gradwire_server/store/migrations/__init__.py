@@ -1,1 +1,1 @@
-"""How the tables came to be what they are, a step for each change; Alembic takes a database through those it lacks."""
+"""The Alembic revisions, one for each change to the tables. Alembic applies those that a database lacks."""

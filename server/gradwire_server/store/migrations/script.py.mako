@@ -10,5 +10,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Bring the tables one step on."""
+    """Apply this revision to the tables."""
     ${upgrades if upgrades else "pass"}
