@@ -10,7 +10,7 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 class Postgres:
-    """A server of its own, in a folder of its own; run as another user where this one is root, as Postgres wants it."""
+    """A Postgres server in a folder. Postgres refuses to run as root, so root runs it as user postgres."""
 
     def __init__(self, folder: Path) -> None:
         self.bin, self.data = PROGRAMS[-1].parent, folder / "data"
@@ -19,7 +19,7 @@ class Postgres:
             self.port = free.getsockname()[1]
         self.prefix: list[str] = []
         if os.getuid() == 0:
-            # By a program of its own: a process with gRPC's threads had better not be forked.
+            # A program changes the user: forking a process that has gRPC threads is not safe.
             self.prefix = ["runuser", "-u", "postgres", "--"]
             shutil.chown(folder, "postgres", "postgres")
         self.folder = folder
@@ -30,16 +30,16 @@ class Postgres:
         return self.database("postgres")
 
     def database(self, name: str) -> str:
-        """The URL of one of its databases."""
-        return f"postgresql://gradwire:not-looked-at@127.0.0.1:{self.port}/{name}"
+        """The URL of a database."""
+        return f"postgresql://gradwire:ignored@127.0.0.1:{self.port}/{name}"
 
     @property
     def pid(self) -> int:
-        """The main process."""
+        """The process id of the main process."""
         return int((self.data / "postmaster.pid").read_text().split()[0])
 
     def create(self, name: str) -> str:
-        """Make a database, and return its URL."""
+        """Create a database, and return its URL."""
         self.run("createdb", "-h", "127.0.0.1", "-p", self.port, "-U", "gradwire", name)
         return self.database(name)
 
@@ -52,5 +52,5 @@ class Postgres:
         self.run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", options, "start")
 
     def stop(self) -> None:
-        """End it at once, as a crash does."""
+        """Stop it immediately, as a crash does."""
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")

@@ -1,4 +1,4 @@
-"""Who makes a call. Every command and query receives a Principal, so that access can depend on it."""
+"""The caller of a method. Every command and query receives a Principal, so that access can depend on it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,5 +21,5 @@ class Principal:
     role: Role
 
 
-# A server has one token today, so whoever may call at all is this principal.
+# A server has one token today, so every authenticated caller is this principal.
 OPERATOR = Principal(tenant="default", user="operator", role="admin")

@@ -15,7 +15,7 @@ _principal: ContextVar[Principal] = ContextVar("principal")
 
 
 def current_principal() -> Principal:
-    """Return who makes the current call. Only for methods that are not public."""
+    """Return the caller of the current method, which must not be public."""
     return _principal.get()
 
 

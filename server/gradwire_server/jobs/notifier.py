@@ -1,4 +1,4 @@
-"""Publishes changes of jobs to those who wait for them, on this server and on all others."""
+"""Publishes changes of jobs to watchers and subscribers, on this server and on all others."""
 
 import asyncio
 from collections import defaultdict
