@@ -1,9 +1,15 @@
 """The parts of a server that read and write jobs, without the API and without Ray."""
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from gradwire_proto.v1.spec_pb2 import JobSpec
-from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, Job
 from gradwire_server.jobs.admission import AdmittedJob
 from gradwire_server.jobs.attempt_records import AttemptRecords
 from gradwire_server.jobs.commands import JobCommands
@@ -30,7 +36,8 @@ class Jobs:
     async def create(self, job_id: str = "a", request_id: str = "", **fields: object) -> Job:
         """Create a job without checking it."""
         job = Job(**{"spec": JobSpec(epochs=3), **fields})
-        return await self.commands.create(OPERATOR, AdmittedJob(job, classification=True), job_id, request_id)
+        request = CreateJobRequest(job=job, job_id=job_id, request_id=request_id)
+        return await self.commands.create(OPERATOR, AdmittedJob(job, classification=True), request)
 
     async def start(self, job_id: str = "a") -> JobRecord:
         """Create a job and start its first attempt."""
@@ -44,3 +51,25 @@ def open_jobs(database: Database, lease: Lease) -> Jobs:
     log = EventLog(database, notifier, clock=lambda: NOW * 10**9)
     queries = JobQueries(database, notifier)
     return Jobs(notifier, queries, JobCommands(log, queries), AttemptRecords(log, lease.check))
+
+
+@contextlib.asynccontextmanager
+async def blocked_writes(database: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Let all writes wait within the context. Yields a function that waits until one does."""
+    started, gate = threading.Event(), threading.Event()
+
+    def block(_connection: Connection) -> None:
+        started.set()
+        gate.wait(30)
+
+    async def next_write() -> None:
+        while not database._writes.qsize():
+            await asyncio.sleep(0.001)
+
+    blocked = asyncio.create_task(database.write(block))
+    await asyncio.to_thread(started.wait)
+    try:
+        yield next_write
+    finally:
+        gate.set()
+        await blocked

@@ -50,10 +50,14 @@ class BlobReader:
         """
         kind = tensor_type(reference)
         path = self._node_path(reference.sha256)
-        if path.stat().st_size != kind.size_bytes:
-            raise BlobLostError(f"blob {reference.sha256} has {path.stat().st_size} bytes, expected {kind.size_bytes}")
-        if reference.sha256 not in self._verified:
-            self._verify(path, reference.sha256)
+        try:
+            self._check(path, reference.sha256, kind.size_bytes)
+        except BlobLostError:
+            if self.is_local:
+                raise
+            path.unlink()  # The copy on this node is damaged. The blob in the store may be intact.
+            path = self._node_path(reference.sha256)
+            self._check(path, reference.sha256, kind.size_bytes)
         return np.memmap(path, dtype=kind.dtype, mode="r", shape=kind.shape)
 
     def _node_path(self, sha256: str) -> Path:
@@ -70,6 +74,12 @@ class BlobReader:
                 self.fs.get_file(source, str(fetched))
                 fetched.replace(cached)
         return cached
+
+    def _check(self, path: Path, sha256: str, size: int) -> None:
+        if path.stat().st_size != size:
+            raise BlobLostError(f"blob {sha256} has {path.stat().st_size} bytes, expected {size}")
+        if sha256 not in self._verified:
+            self._verify(path, sha256)
 
     def _verify(self, path: Path, sha256: str) -> None:
         digest: Any = hashlib.sha256()

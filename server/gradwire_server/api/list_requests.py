@@ -11,6 +11,7 @@ from gradwire_server.store.paging import Clause, FieldClause, LabelClause, Opera
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 MAX_FILTER_LENGTH = 4096
+MAX_FILTER_CONDITIONS = 20
 
 _OPERATORS: dict[str, Operator] = {"=": "=", "!=": "!=", ":": ":"}
 # One clause, or the AND between two. No part can match the same text in two ways, so parsing takes linear time.
@@ -43,6 +44,8 @@ def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
         raise invalid_field("order_by", f'must be "create_time desc" or "create_time", got {request.order_by[:80]!r}')
     if len(request.filter) > MAX_FILTER_LENGTH:
         raise invalid_field("filter", f"must have at most {MAX_FILTER_LENGTH} characters, got {len(request.filter)}")
+    if "\0" in request.filter:
+        raise invalid_field("filter", "must not contain NUL characters")
     fingerprint = hashlib.sha256(f"{request.filter}\n{request.order_by}".encode()).hexdigest()[:8]
     return Page(
         size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
@@ -68,6 +71,8 @@ def _parse_filter(text: str, states: Mapping[str, int]) -> list[Clause]:
     text = text.rstrip()
     position = 0
     while position < len(text):
+        if len(clauses) == MAX_FILTER_CONDITIONS:
+            raise invalid_field("filter", f"must have at most {MAX_FILTER_CONDITIONS} conditions")
         if clauses:
             conjunction = _AND.match(text, position)
             if conjunction is None:

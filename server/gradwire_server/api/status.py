@@ -22,6 +22,10 @@ from gradwire_server.errors import (
 
 DOMAIN = "gradwire.dev"
 _REASON_PREFIX = "ERROR_REASON_"
+# A status travels in HTTP/2 headers, which clients limit to 8 KiB. The message is percent-encoded, the rest in base64.
+_MAX_MESSAGE_BYTES = 700
+_MAX_DETAIL_BYTES = 150
+_MAX_VIOLATIONS = 10
 
 _CODES: dict[type[DomainError], grpc.StatusCode] = {
     InvalidFieldsError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -37,9 +41,10 @@ _CODES: dict[type[DomainError], grpc.StatusCode] = {
 
 
 def status_of(error: DomainError) -> tuple[grpc.StatusCode, Status]:
-    """Return the code of an error, and the status with its details."""
+    """Return the code of an error, and the status with its details. Long texts are shortened."""
     code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-    return code, _status(code, str(error), _error_info(error.reason, error.metadata), *_details(error))
+    text = _shorten(str(error), _MAX_MESSAGE_BYTES)
+    return code, _status(code, text, _error_info(error.reason, error.metadata), *_details(error))
 
 
 def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
@@ -50,18 +55,28 @@ def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
 
 
 def _details(error: DomainError) -> list[Message]:
-    text = str(error)
+    text = _shorten(str(error), _MAX_DETAIL_BYTES)
     match error:
         case InvalidFieldsError():
             violations = [
-                BadRequest.FieldViolation(field=each.field, description=each.description) for each in error.violations
+                BadRequest.FieldViolation(
+                    field=_shorten(each.field, _MAX_DETAIL_BYTES),
+                    description=_shorten(each.description, _MAX_DETAIL_BYTES),
+                )
+                for each in error.violations[:_MAX_VIOLATIONS]
             ]
             return [BadRequest(field_violations=violations)]
         case OutOfRangeError():
-            return [BadRequest(field_violations=[BadRequest.FieldViolation(field=error.field, description=text)])]
+            return [
+                BadRequest(
+                    field_violations=[
+                        BadRequest.FieldViolation(field=_shorten(error.field, _MAX_DETAIL_BYTES), description=text)
+                    ]
+                )
+            ]
         case PreconditionError():
             violation = PreconditionFailure.Violation(
-                type=_reason_name(error.reason), subject=error.field, description=text
+                type=_reason_name(error.reason), subject=_shorten(error.field, _MAX_DETAIL_BYTES), description=text
             )
             return [PreconditionFailure(violations=[violation])]
         case DiskFullError():
@@ -81,7 +96,15 @@ def _status(code: grpc.StatusCode, text: str, *details: Message) -> Status:
 
 
 def _error_info(reason: ErrorReason, metadata: dict[str, str]) -> ErrorInfo:
-    return ErrorInfo(reason=_reason_name(reason), domain=DOMAIN, metadata=metadata)
+    shortened = {key: _shorten(value, _MAX_DETAIL_BYTES) for key, value in metadata.items()}
+    return ErrorInfo(reason=_reason_name(reason), domain=DOMAIN, metadata=shortened)
+
+
+def _shorten(text: str, max_bytes: int) -> str:
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= max_bytes:
+        return text
+    return encoded[: max_bytes - 3].decode(errors="ignore") + "..."
 
 
 def _reason_name(reason: ErrorReason) -> str:

@@ -1,7 +1,6 @@
 """TrainingService: each method translates a request, makes one call, and translates the result."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -32,9 +31,9 @@ from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
+from gradwire_server.resource_names import ID_RULE, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
-_JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _MAX_REQUEST_ID_LENGTH = 128
 _STATES = {name.removeprefix("JOB_STATE_"): number for name, number in JobState.items() if number}
 
@@ -50,22 +49,21 @@ class TrainingService(TrainingServiceServicer):
 
     async def CreateJob(self, request: CreateJobRequest, context: ServicerContext[object, object]) -> Job:
         principal = current_principal()
-        if request.job_id and not _JOB_ID.fullmatch(request.job_id):
-            description = "must have 1 to 63 of a-z, 0-9 and '-', start with a letter and not end with '-'"
-            raise invalid_field("job_id", f"{description}, got {request.job_id[:80]!r}")
-        if len(request.request_id) > _MAX_REQUEST_ID_LENGTH:
-            raise invalid_field("request_id", f"must have at most {_MAX_REQUEST_ID_LENGTH} characters")
-        if request.request_id:
+        if request.job_id and not is_valid_id(request.job_id):
+            raise invalid_field("job_id", f"{ID_RULE}, got {request.job_id[:80]!r}")
+        if len(request.request_id) > _MAX_REQUEST_ID_LENGTH or "\0" in request.request_id:
+            raise invalid_field("request_id", f"must have at most {_MAX_REQUEST_ID_LENGTH} characters and no NUL")
+        if request.request_id and not request.validate_only:
             earlier = await self.queries.find_by_request(principal, request.request_id)
             if earlier is not None:
-                check_repeated(request.job, request.job_id, earlier)
+                check_repeated(request, earlier)
                 return earlier
         admitted = await self.admission.admit(principal, request.job)
         if request.validate_only:
             if request.job_id:
                 await self.commands.check_free(principal, request.job_id)
             return admitted.job
-        return await self.commands.create(principal, admitted, request.job_id, request.request_id)
+        return await self.commands.create(principal, admitted, request)
 
     async def GetJob(self, request: GetJobRequest, context: ServicerContext[object, object]) -> Job:
         return (await self.queries.get(current_principal(), request.name)).job

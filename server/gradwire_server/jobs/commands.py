@@ -4,7 +4,7 @@ import secrets
 
 from sqlalchemy import Connection
 
-from gradwire_proto.v1.training_service_pb2 import Job, JobState
+from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, Job, JobState
 from gradwire_server.errors import (
     JobAlreadyExistsError,
     JobEndedError,
@@ -17,6 +17,7 @@ from gradwire_server.jobs.admission import AdmittedJob
 from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.events import has_ended, state_change, state_name
 from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.principal import Principal
 from gradwire_server.store import job_queries, model_queries
 from gradwire_server.store.job_queries import JobRecord
@@ -29,29 +30,29 @@ class JobCommands:
         self._log = log
         self._queries = queries
 
-    async def create(self, _principal: Principal, admitted: AdmittedJob, job_id: str, request_id: str) -> Job:
+    async def create(self, _principal: Principal, admitted: AdmittedJob, request: CreateJobRequest) -> Job:
         """Put a job into the queue. A repeated request returns the job that the first one created.
 
         Args:
             admitted: The job, validated.
-            job_id: The id of the job; empty for a new one.
-            request_id: Identifies the request; empty if it is not repeated.
+            request: The request, with the job as the client wants it.
 
         Raises:
             AlreadyExistsError: A job of another request, or the model of a deleted job, has this id.
         """
 
         def work(connection: Connection) -> JobRecord:
-            earlier = job_queries.find_job_by_request(connection, request_id)
+            earlier = job_queries.find_job_by_request(connection, request.request_id)
             if earlier is not None:
+                check_repeated(request, earlier.job)
                 return earlier
-            chosen = job_id or f"job-{secrets.token_hex(5)}"
+            chosen = request.job_id or f"job-{secrets.token_hex(5)}"
             _check_free(connection, chosen)
             job = Job()
             job.CopyFrom(admitted.job)
             job.name = f"jobs/{chosen}"
             job.create_time.FromNanoseconds(self._log.now())
-            record = job_queries.insert_job(connection, job, chosen, request_id, admitted.classification)
+            record = job_queries.insert_job(connection, job, chosen, request.request_id, admitted.classification)
             self._log.append(connection, record, [state_change(JobState.JOB_STATE_QUEUED)])
             return record
 

@@ -1,5 +1,6 @@
 """Writes to jobs: each is one transaction that stores a job with its new events, and then publishes the change."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -25,6 +26,7 @@ class EventLog:
         self._database = database
         self._notifier = notifier
         self._clock = clock
+        self._writing: set[asyncio.Task[JobRecord]] = set()
 
     async def write(
         self, work: Callable[[Connection], JobRecord], *, start: bool = False, stop: bool = False
@@ -43,13 +45,20 @@ class EventLog:
             self._notifier.announce(connection, change)
             return record, change
 
-        record, change = await self._database.write(work_and_announce)
-        self._notifier.publish(change)
-        return record
+        # The write is committed even if the caller is cancelled, so the change must be published even then.
+        task = asyncio.create_task(self._write_and_publish(work_and_announce))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return await asyncio.shield(task)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on what is durable."""
         return await self._database.read(query)
+
+    async def _write_and_publish(self, work: Callable[[Connection], tuple[JobRecord, JobChange]]) -> JobRecord:
+        record, change = await self._database.write(work)
+        self._notifier.publish(change)
+        return record
 
     def now(self) -> int:
         """Return the time in nanoseconds since 1970."""

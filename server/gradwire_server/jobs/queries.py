@@ -9,6 +9,7 @@ from gradwire_server.errors import JobNotFoundError, SequenceOutOfRangeError, Sh
 from gradwire_server.jobs.events import TERMINAL_STATES, has_ended
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.principal import Principal
+from gradwire_server.resource_names import id_in
 from gradwire_server.store import job_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
@@ -27,9 +28,11 @@ class JobQueries:
 
     async def get(self, _principal: Principal, job_name: str) -> JobRecord:
         """Return a job by its name, "jobs/{job_id}", or raise JobNotFoundError."""
-        job_id = job_name.removeprefix("jobs/")
+        job_id = id_in("jobs", job_name)
+        if job_id is None:
+            raise JobNotFoundError(job_name)
         record = await self._database.read(lambda connection: job_queries.find_job(connection, job_id))
-        if record is None or not job_name.startswith("jobs/"):
+        if record is None:
             raise JobNotFoundError(job_name)
         return record
 
@@ -70,6 +73,8 @@ class JobQueries:
                 after_sequence = new[-1].sequence
                 if new[-1].state_change.state in TERMINAL_STATES:
                     return
+                if len(new) < _MAX_EVENTS_PER_READ:
+                    await watch.changed()
 
     async def _events_after(self, record: JobRecord, sequence: int) -> Sequence[Event]:
         def work(connection: Connection) -> Sequence[Event]:

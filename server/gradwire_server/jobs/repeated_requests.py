@@ -1,38 +1,46 @@
 """Repeated requests: whether a request with a known request_id is the one that created the job."""
 
-from gradwire_engine.spec.resolve import resolve
+from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_proto.v1.spec_pb2 import JobSpec
-from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_proto.v1.training_service_pb2 import CreateJobRequest, Job
 from gradwire_server.errors import RequestIdReusedError
 
-# The fields of the spec that a warm start overrides.
-_SET_BY_WARM_START = {"model", "dtype", "initial_weights"}
 
-
-def check_repeated(requested: Job, job_id: str, created: Job) -> None:
+def check_repeated(request: CreateJobRequest, created: Job) -> None:
     """Raise RequestIdReusedError, naming the fields that differ, unless the request is the one that created the job.
 
     Args:
-        requested: The job of the new request.
-        job_id: The id that the new request asks for; empty for any.
-        created: The job that the earlier request created.
+        request: The new request.
+        created: The job that the earlier request with the same request_id created.
     """
     fields = []
-    if job_id and created.name != f"jobs/{job_id}":
+    if request.job_id and created.name != f"jobs/{request.job_id}":
         fields.append("job_id")
-    if requested.labels != created.labels:
+    if request.job.labels != created.labels:
         fields.append("job.labels")
-    start = requested.WhichOneof("start_from")
-    if start != created.WhichOneof("start_from") or (start and getattr(requested, start) != getattr(created, start)):
+    start = request.job.WhichOneof("start_from")
+    if start != created.WhichOneof("start_from") or (start and getattr(request.job, start) != getattr(created, start)):
         fields.append("job.start_from")
-    ignored = _SET_BY_WARM_START if start else set()
-    fields += [f"job.spec.{name}" for name in _differing_fields(requested.spec, created.spec) if name not in ignored]
+    fields += _differing_fields(request.job.spec, created.spec, is_warm_start=start is not None)
     if fields:
         raise RequestIdReusedError(created.name, fields)
 
 
-def _differing_fields(requested: JobSpec, created: JobSpec) -> list[str]:
+def _differing_fields(requested: JobSpec, created: JobSpec, *, is_warm_start: bool) -> list[str]:
     # The spec of a job is resolved. A spec that cannot be resolved was never accepted.
-    spec = resolve(requested) if len(requested.train.inputs.shape) == 2 else requested
+    spec, job_spec = JobSpec(), JobSpec()
+    spec.CopyFrom(resolve(requested) if len(requested.train.inputs.shape) == 2 else requested)
+    job_spec.CopyFrom(created)
+    if is_warm_start:
+        for each in (spec, job_spec):
+            _clear_warm_start(each)
+        spec.dtype = requested.dtype or job_spec.dtype
     names = [field.name for field in JobSpec.DESCRIPTOR.fields]
-    return [name for name in names if getattr(spec, name) != getattr(created, name)]
+    return [f"job.spec.{name}" for name in names if getattr(spec, name) != getattr(job_spec, name)]
+
+
+def _clear_warm_start(spec: JobSpec) -> None:
+    """Clear the fields that a warm start sets."""
+    spec.ClearField("initial_weights")
+    for layer in linear_layers(spec.model):
+        layer.linear.ClearField("initialization")

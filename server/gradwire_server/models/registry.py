@@ -15,6 +15,7 @@ from gradwire_proto.v1.tensor_pb2 import Tensor
 from gradwire_server.errors import ModelNotFoundError, WeightsDamagedError, invalid_field
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
+from gradwire_server.resource_names import id_in
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.store import model_queries
 from gradwire_server.store.database import Database
@@ -40,9 +41,11 @@ class ModelRegistry:
 
     async def get(self, _principal: Principal, model_name: str) -> Model:
         """Return a model by its name, "models/{model_id}", or raise ModelNotFoundError."""
-        model_id = model_name.removeprefix("models/")
+        model_id = id_in("models", model_name)
+        if model_id is None:
+            raise ModelNotFoundError(model_name)
         model = await self._database.read(lambda connection: model_queries.find_model(connection, model_id))
-        if model is None or not model_name.startswith("models/"):
+        if model is None:
             raise ModelNotFoundError(model_name)
         return model
 

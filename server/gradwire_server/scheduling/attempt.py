@@ -103,15 +103,19 @@ class Attempts:
 
     async def _start_and_follow(self, worker: WorkerHandle, queued: JobRecord) -> WorkerDisposition:
         """Start the next attempt of a queued job and follow it to its end."""
-        starting = asyncio.ensure_future(wait_for_space(lambda _waited: self._records.start_attempt(queued.job_key)))
         try:
-            record = await asyncio.shield(starting)
+            record = await wait_for_space(lambda _waited: self._records.start_attempt(queued.job_key))
         except AttemptOverError:
             return WorkerDisposition.RELEASE  # The job was stopped while it waited.
+        except UnavailableError as error:
+            _log.error("cannot start %s: %s", queued.job.name, error)
+            return WorkerDisposition.RELEASE
         except asyncio.CancelledError:
-            with suppress(AttemptOverError):
-                attempt = (await starting).job.attempt
-                await wait_for_space(lambda _waited: self._records.requeue(queued.job_key, attempt))
+            # Writes are executed in order: if the start was already on its way, it is stored by now.
+            if self._final_disposition is None:
+                with suppress(AttemptOverError):
+                    attempt = queued.job.attempt + 1
+                    await wait_for_space(lambda _waited: self._records.requeue(queued.job_key, attempt))
             return WorkerDisposition.RELEASE  # The worker never saw the job.
         _log.info("%s: attempt %d starts on worker %s", record.job.name, record.job.attempt, worker.name)
         return await self._follow_to_end(worker, record, self._assign_and_follow(worker, record))
@@ -165,7 +169,8 @@ class Attempts:
                 acknowledged = reports[-1].sequence
             else:
                 # The request to stop the attempt may have been missed.
-                await self._records.check_current(record.job_key, job.attempt)
+                with suppress(UnavailableError):
+                    await self._records.check_current(record.job_key, job.attempt)
 
     async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
         """Store reports, their weights first. Returns whether the job has ended.

@@ -36,8 +36,10 @@ class Scheduler:
 
     def on_change(self, change: JobChange) -> None:
         """Stop the attempt of a job if the change says so, and run a round."""
-        if change.stop and change.job_key in self._running:
-            self._running[change.job_key].cancel()
+        task = self._running.get(change.job_key)
+        # A second cancellation would interrupt the attempt while it stops its worker.
+        if change.stop and task is not None and not task.cancelling():
+            task.cancel()
         self._wake.set()
 
     def on_gap(self) -> None:

@@ -75,12 +75,18 @@ class Notifications:
                     driver: Any = connection.connection.driver_connection
                     while not self._closing.is_set():
                         for notification in driver.notifies(timeout=_POLL_SECONDS):
-                            self._deliver(notification.payload, on_change)
+                            self._deliver(notification.payload, on_change, on_gap)
             except (DBAPIError, self._engine.dialect.loaded_dbapi.Error) as error:
                 _log.warning("cannot receive notifications from the database: %s", error)
                 self._closing.wait(_POLL_SECONDS)
 
-    def _deliver(self, payload: str, on_change: Callable[[JobChange], object]) -> None:
-        sender, job_key, start, stop = payload.split(" ")
+    def _deliver(self, payload: str, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
+        try:
+            sender, job_key, start, stop = payload.split(" ")
+            change = JobChange(int(job_key), start == "1", stop == "1")
+        except ValueError:
+            _log.warning("cannot read the notification %r. Another version of gradwire may have sent it", payload[:80])
+            on_gap()
+            return
         if sender != self._sender:
-            on_change(JobChange(int(job_key), start == "1", stop == "1"))
+            on_change(change)

@@ -9,7 +9,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select
 
 Operator = Literal["=", "!=", ":"]
 
-_MAX_KEY = 2**63 - 1
+_MAX_KEY = 2**31 - 1
 _MAX_TOKEN_LENGTH = 100
 
 

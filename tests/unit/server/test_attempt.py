@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 
 import pytest
-from server_parts import open_jobs
+from server_parts import blocked_writes, open_jobs
 
 from gradwire_proto.v1.errors_pb2 import JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch
@@ -15,10 +15,12 @@ from gradwire_server.errors import DiskFullError, StoreUnavailableError
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.lease import Lease
+from gradwire_server.scheduling.loop import Scheduler
 from gradwire_server.storage import disk_space as disk_space_module
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
+from gradwire_server.store.notifications import JobChange
 from gradwire_server.workers.handle import WorkerLostError
 from gradwire_worker.messages import Report
 
@@ -201,6 +203,71 @@ def test_a_server_that_lost_the_lease_leaves_the_worker_to_the_next(scene, datab
         running.cancel()
         await running
         assert it.pool.outcome is None
+
+    asyncio.run(scenario())
+
+
+def test_a_server_can_shut_down_while_an_attempt_waits_for_disk_space_to_start(scene, monkeypatch):
+    async def scenario():
+        it = scene([])
+        waiting = asyncio.Event()
+
+        async def start_attempt(_job_key):
+            waiting.set()
+            raise DiskFullError("full")
+
+        monkeypatch.setattr(it.jobs.records, "start_attempt", start_attempt)
+        running = asyncio.create_task(it.run())
+        await waiting.wait()
+        it.attempts.end(leave_workers=True)
+        running.cancel()
+        await asyncio.wait_for(running, 5)
+        assert it.pool.outcome is None
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_is_cancelled_while_it_starts_ends_and_releases_the_worker(scene, database):
+    async def scenario():
+        it = scene([])
+        assert await it.lease.try_acquire()
+        await it.jobs.create("a", spec=JobSpec(epochs=2))
+        (queued,) = await it.jobs.records.queued(1)
+        async with blocked_writes(database) as next_write:
+            running = asyncio.create_task(it.attempts.run(queued, "cpu"))
+            await next_write()
+            running.cancel()
+        await running
+        assert (await it.job()).state == JobState.JOB_STATE_QUEUED
+        assert (it.pool.outcome, it.worker.assignment) == ("released", None)
+
+    asyncio.run(scenario())
+
+
+def test_a_repeated_request_to_stop_does_not_interrupt_the_first(jobs):
+    class SlowAttempts:
+        stopping, stopped, done = asyncio.Event(), 0, asyncio.Event()
+
+        async def take_over(self, _record, _worker):
+            try:
+                await asyncio.Future()
+            except asyncio.CancelledError:
+                self.stopping.set()
+                await self.done.wait()
+                self.stopped += 1
+
+    async def scenario():
+        attempts = SlowAttempts()
+        scheduler = Scheduler(jobs.records, Pool(None), attempts)
+        record = await jobs.start()
+        scheduler.take_over(record, None)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            scheduler.on_change(JobChange(record.job_key, stop=True))
+            await attempts.stopping.wait()
+        attempts.done.set()
+        await asyncio.wait_for(asyncio.gather(*scheduler._running.values()), 5)
+        assert attempts.stopped == 1
 
     asyncio.run(scenario())
 

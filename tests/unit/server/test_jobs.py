@@ -4,7 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from server_parts import NOW
+from server_parts import NOW, blocked_writes
 
 from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.training_service_pb2 import Event, JobState
@@ -14,6 +14,7 @@ from gradwire_server.errors import (
     JobNotEndedError,
     JobNotFoundError,
     JobNotPausedError,
+    RequestIdReusedError,
     SequenceOutOfRangeError,
     ShuttingDownError,
 )
@@ -38,6 +39,16 @@ def test_another_request_cannot_take_the_name_of_a_job(jobs):
         with pytest.raises(JobAlreadyExistsError, match="'jobs/a' already exists") as caught:
             await jobs.create("a", "request-2")
         assert caught.value.metadata == {"job": "jobs/a"}
+
+    asyncio.run(scenario())
+
+
+def test_of_two_different_requests_with_the_same_id_at_once_one_is_refused(jobs):
+    async def scenario():
+        both = (jobs.create("", "request-1", labels={"team": team}) for team in ("vision", "speech"))
+        outcomes = await asyncio.gather(*both, return_exceptions=True)
+        (refused,) = [each for each in outcomes if isinstance(each, RequestIdReusedError)]
+        assert refused.metadata["fields"] == "job.labels"
 
     asyncio.run(scenario())
 
@@ -92,7 +103,9 @@ def test_only_a_paused_job_can_be_resumed_and_only_an_ended_job_deleted(jobs):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("name", ["jobs/none", "none", "models/a", "a", ""])
+@pytest.mark.parametrize(
+    "name", ["jobs/none", "none", "models/a", "a", "", "jobs/a\0", "jobs/a/b", "jobs/A", "jobs/" + 64 * "a"]
+)
 def test_unknown_names_are_not_found(jobs, name):
     asyncio.run(jobs.create("a"))
     with pytest.raises(JobNotFoundError, match="does not exist"):
@@ -114,6 +127,21 @@ def test_a_watch_continues_after_a_sequence_number_and_ends_with_the_job(jobs):
             assert await anext(watch, "end") == "end"
         async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 3)) as watch:
             assert await anext(watch, "end") == "end"
+
+    asyncio.run(scenario())
+
+
+def test_a_command_that_is_abandoned_before_its_commit_still_wakes_the_watchers(jobs, database):
+    async def scenario():
+        await jobs.start()
+        async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 2)) as watch:
+            waiting = asyncio.create_task(anext(watch))
+            async with blocked_writes(database) as next_write:
+                abandoned = asyncio.create_task(jobs.commands.cancel(OPERATOR, "jobs/a"))
+                await next_write()
+                abandoned.cancel()
+            events = await asyncio.wait_for(waiting, 10)
+            assert events[-1].state_change.state == JobState.JOB_STATE_CANCELLED
 
     asyncio.run(scenario())
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwire_proto.v1.training_service_pb2 import JobState, ListJobsRequest
-from gradwire_server.api.list_requests import MAX_FILTER_LENGTH, parse_page
+from gradwire_server.api.list_requests import MAX_FILTER_CONDITIONS, MAX_FILTER_LENGTH, parse_page
 from gradwire_server.errors import InvalidFieldsError
 from gradwire_server.principal import OPERATOR
 from gradwire_server.store.paging import FieldClause, LabelClause
@@ -33,6 +33,8 @@ STATES = {"RUNNING": 3, "FAILED": 6, "CANCELLED": 7, "QUEUED": 1}
         ({"filter": "state = RUNNING AND"}, "filter"),
         ({"filter": 'name = "a"b'}, "filter"),
         ({"filter": "x" * (MAX_FILTER_LENGTH + 1)}, "filter"),
+        ({"filter": " AND ".join(["labels:a"] * (MAX_FILTER_CONDITIONS + 1))}, "filter"),
+        ({"filter": "name = a\0"}, "filter"),
     ],
 )
 def test_an_invalid_list_request_names_the_field(changes, field):
@@ -63,6 +65,12 @@ def test_a_filter_is_parsed_and_a_page_token_is_valid_only_with_it():
     request.filter = ""
     with pytest.raises(InvalidFieldsError):
         parse_page(request, STATES)
+
+
+def test_a_page_token_with_a_key_that_no_row_can_have_is_refused():
+    page = parse_page(ListJobsRequest(), STATES)
+    with pytest.raises(InvalidFieldsError):
+        parse_page(ListJobsRequest(page_token=page.token_after(2**31)), STATES)
 
 
 @given(st.text(alphabet='ab ="!:.AND\t', max_size=60))

@@ -1,5 +1,8 @@
 """Domain exceptions as statuses: code, reason, metadata and details."""
 
+import base64
+from urllib.parse import quote
+
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
@@ -93,6 +96,21 @@ def test_an_error_becomes_a_status_with_its_reason_metadata_and_details(error, c
     assert f"ERROR_REASON_{info.reason}" == ErrorReason.Name(error.reason)
     assert (info.domain, dict(info.metadata)) == ("gradwire.dev", metadata)
     assert [detail.TypeName() for detail in status.details[1:]] == [kind.DESCRIPTOR.full_name for kind in details]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\N{GRINNING FACE}"])
+def test_a_status_fits_into_the_headers_that_clients_accept(letter):
+    text = 10_000 * letter
+    violations = [errors.FieldViolation(text, text) for _ in range(1000)]
+    for error in (
+        errors.InvalidFieldsError(violations, received_bytes=text),
+        errors.JobNotFoundError(text),
+        errors.CannotStartFromError(text, text, field=text, job=text),
+        errors.RequestIdReusedError(text, [text] * 20),
+    ):
+        _, status = status_of(error)
+        encoded = len(quote(status.message)) + len(base64.b64encode(status.SerializeToString()))
+        assert encoded < 8000
 
 
 def test_every_reason_has_an_error():

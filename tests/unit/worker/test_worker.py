@@ -157,6 +157,15 @@ def test_a_remote_blob_is_fetched_once_and_memory_mapped(tmp_path):
     assert np.array_equal(reader.load(reference), array)
 
 
+def test_a_damaged_copy_on_the_node_is_fetched_again(tmp_path):
+    array = np.arange(7, dtype=np.int64)
+    reference = tensor_ref(array)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"/store/{reference.sha256[:2]}/{reference.sha256}", bytes(wire_bytes(array)))
+    (tmp_path / reference.sha256).write_bytes(bytes(array.nbytes))
+    assert np.array_equal(BlobReader("memory://store", cache=tmp_path).load(reference), array)
+
+
 def test_an_error_names_a_missing_short_or_damaged_blob(store):
     reference = store(np.arange(4, dtype=np.int64))
     path = store.path / reference.sha256[:2] / reference.sha256
