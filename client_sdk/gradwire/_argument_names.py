@@ -1,4 +1,4 @@
-"""The fields of requests by the names that they have in the Python call."""
+"""Maps request fields to their names in the Python call."""
 
 import re
 from collections.abc import Sequence
@@ -67,5 +67,5 @@ def invalid(violations: Sequence[FieldViolation], layer_names: Sequence[str] = (
 
 
 def invalid_argument(name: str, description: str, prefix: str = SPEC) -> InvalidArgumentError:
-    """Return the error for one argument of `fit` or `jobs.submit` that is wrong."""
+    """Return the error for one wrong argument of `fit` or `jobs.submit`."""
     return invalid([FieldViolation(prefix + name, description)])

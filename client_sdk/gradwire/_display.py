@@ -17,7 +17,7 @@ from rich.text import Text
 from gradwire._info import epoch_text, seconds_text
 from gradwire_engine.training import Epoch
 
-# The live table has this many of the newest epochs; the history has them all.
+# The live table shows this many recent epochs; the history has them all.
 _SHOWN_EPOCHS = 15
 # Drawing takes longer than a short epoch, and nobody sees more pictures than this.
 _REDRAW_SECONDS = 0.1

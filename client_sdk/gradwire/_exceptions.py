@@ -37,8 +37,7 @@ class GradwireError(Exception):
         reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE"; None if the error was
             found without a server. The reasons are those of `ErrorReason` and `JobErrorReason` in errors.proto.
         metadata: The names and numbers of the message, for example {"job": "jobs/digits"}.
-        retry_after: The seconds after which the server suggests that the call is repeated; None if it suggests
-            nothing.
+        retry_after: The delay in seconds that the server suggests before a retry; None if it suggests none.
 
     GradwireError
     ├── InvalidArgumentError (ValueError)

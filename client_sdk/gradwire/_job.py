@@ -39,7 +39,7 @@ T = TypeVar("T")
 class AsyncJob:
     """A handle on a job, as `client.jobs.submit` and `client.jobs.get` return it.
 
-    `info`, `status` and `plan` are as of the last answer of the server; `refresh` asks again.
+    `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
 
     Example:
         job = await client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model))
@@ -63,17 +63,17 @@ class AsyncJob:
 
     @property
     def info(self) -> JobInfo:
-        """The job as of the last answer of the server."""
+        """The job as of the server's last response."""
         return job_info(self._message)
 
     @property
     def status(self) -> JobState:
-        """The state as of the last answer of the server, for example "RUNNING"."""
+        """The state as of the server's last response, for example "RUNNING"."""
         return state_of(self._message.state)
 
     @property
     def plan(self) -> Plan | None:
-        """How and where the job runs, as of the last answer of the server; None before it starts."""
+        """How and where the job runs, as of the server's last response; None before it starts."""
         return self.info.plan
 
     async def refresh(self) -> JobInfo:
@@ -158,8 +158,8 @@ class AsyncJob:
             The history of the job.
 
         Raises:
-            JobFailedError: The job failed. The exception has the history until then.
-            JobCancelledError: The job was cancelled. The exception has the history until then.
+            JobFailedError: The job failed. Its `history` ends at that point.
+            JobCancelledError: The job was cancelled. Its `history` ends at that point.
             DeadlineExceededError: The job has not ended after `timeout` seconds. It continues.
         """
         return await self._within(timeout, self._result())
@@ -251,7 +251,7 @@ class AsyncJob:
 class Job:
     """A handle on a job, as `client.jobs.submit` and `client.jobs.get` return it.
 
-    `info`, `status` and `plan` are as of the last answer of the server; `refresh` asks again.
+    `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
 
     Example:
         job = client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model))
@@ -274,17 +274,17 @@ class Job:
 
     @property
     def info(self) -> JobInfo:
-        """The job as of the last answer of the server."""
+        """The job as of the server's last response."""
         return self._async.info
 
     @property
     def status(self) -> JobState:
-        """The state as of the last answer of the server, for example "RUNNING"."""
+        """The state as of the server's last response, for example "RUNNING"."""
         return self._async.status
 
     @property
     def plan(self) -> Plan | None:
-        """How and where the job runs, as of the last answer of the server; None before it starts."""
+        """How and where the job runs, as of the server's last response; None before it starts."""
         return self._async.plan
 
     def epochs(self, after: int = 0) -> Stream[Epoch]:

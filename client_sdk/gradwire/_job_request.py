@@ -108,7 +108,7 @@ def trace_model(model: Module) -> TracedModel:
 
 
 def _check(spec: JobSpec, tensors: dict[str, Array]) -> bool:
-    """Raise an error for what is wrong in a spec or its data; return whether it is a classification."""
+    """Raise an error if a spec or its data is invalid; return whether the task is classification."""
     names = [layer.name for layer in spec.model.layers]
     _refuse(check_spec(spec), names)
     summaries: dict[str, TensorSummary] = {}

@@ -119,7 +119,7 @@ class AsyncModels:
         Args:
             name: The model's name.
             path: The file, or a folder in which the file gets the name of the model.
-            format: "safetensors" or "onnx". Default: that of the suffix of the file, or "safetensors" in a folder.
+            format: "safetensors" or "onnx". Default: from the suffix of the file, or "safetensors" for a folder.
 
         Returns:
             The path of the file.

@@ -150,7 +150,7 @@ class Transport:
             self._channel = None
 
     async def _connect(self) -> None:
-        """Before the first call, wait until the server answers; a wrong address is then named within seconds."""
+        """Before the first call, wait for the server, so that a wrong address is reported within seconds."""
         if self._connected:
             return
         try:

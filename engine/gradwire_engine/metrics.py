@@ -18,7 +18,7 @@ def accuracy(logits: Array, targets: Any) -> float:
         targets: Class indices of shape (N,), or one-hot rows of shape (N, classes).
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not match.
     """
     xp = array_module(logits)
     targets = xp.asarray(targets)
@@ -59,7 +59,7 @@ class ClassSums:
     """Counts of rows for each class, each of shape (classes,).
 
     Attributes:
-        true_positives: Rows of the class that are predicted as it.
+        true_positives: Rows of the class predicted as such.
         predicted: Rows that are predicted as the class.
         actual: Rows of the class.
     """

@@ -46,7 +46,7 @@ def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
 def test_bench_without_a_gpu_says_so():
     done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "--gpu: there is no GPU here: CuPy" in done.stderr
+    assert "--gpu: no GPU can be used on this machine: CuPy" in done.stderr
 
 
 def test_doctor_shows_the_plan_and_the_speed_of_blas():

@@ -1,4 +1,4 @@
-"""Publishes changes of jobs to watchers and subscribers, on this server and on all others."""
+"""Publishes changes to jobs, to watchers and subscribers, on this server and on all others."""
 
 import asyncio
 from collections import defaultdict
@@ -22,7 +22,7 @@ class Subscriber(Protocol):
 
 
 class JobWatch:
-    """Waits for changes of one job. Read the store first, then call `changed`: no change can be missed in between."""
+    """Waits for changes to one job. Read the store first, then call `changed`: no change can be missed in between."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

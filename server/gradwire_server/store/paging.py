@@ -1,4 +1,4 @@
-"""Pages of a list: what a List call asks for, as the store understands it, and the rows of one page."""
+"""Pages of a list: a List request in the terms of the store, and the rows of one page."""
 
 import base64
 from collections.abc import Mapping, Sequence

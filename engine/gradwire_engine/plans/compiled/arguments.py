@@ -100,7 +100,7 @@ class LossRow(NamedTuple):
 
     Attributes:
         loss: The code of the loss.
-        outputs: The outputs of the network.
+        outputs: The number of outputs of the network.
         panel_bytes: The bytes from panel to panel.
         scale: The factor of the gradient.
         zero: A 0 of the element type.

@@ -124,6 +124,6 @@ class Workspace:
 
 
 def transpose_buffer(network: Network, dtype: np.dtype[Any]) -> Array:
-    """Return memory for the transposed weights of two panels of the inputs of any layer."""
+    """Allocate memory for the transposed weights of two input panels of any layer."""
     lanes = LINE_BYTES // dtype.itemsize
     return lines(dtype, 2, panel_count(dtype, max(layer.out_features for layer in network.layers)) * lanes)

@@ -213,7 +213,7 @@ def _loss_rows(model, scratch, data, order, rows, scale):
 
 @njit(nogil=True, cache=True)
 def _update_weights(model, scratch, layer, panel, out_panels, rows):
-    """Update the weights from the inputs in one panel to the outputs in some panels, by some rows of the batch."""
+    """Update the weights from the inputs in one panel to the outputs in some panels, using some rows of the batch."""
     table = model.layers
     lanes = LINE_BYTES // item_size(model.zero)
     at, panel_bytes = rows.start * LINE_BYTES, scratch.panel_bytes
