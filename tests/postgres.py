@@ -31,7 +31,7 @@ class Postgres:
 
     def database(self, name: str) -> str:
         """The URL of a database."""
-        return f"postgresql://gradwire:ignored@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://gradwire:pg-password@127.0.0.1:{self.port}/{name}"
 
     @property
     def pid(self) -> int:

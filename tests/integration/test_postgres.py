@@ -44,7 +44,7 @@ def test_jobs_events_and_models_are_stored_in_postgres_and_survive_the_server(po
         with pytest.raises(gw.AlreadyExistsError):
             submit(client, digits, model, "in-postgres")
         assert not (tmp_path / "gradwire.db").exists()
-        assert "not-looked-at" not in server.log.read_text()  # the password
+        assert "pg-password" not in server.log.read_text()  # the password
     with gw.LocalServer(*options, data=tmp_path) as server, gw.Client(server.address) as client:
         assert [event.sequence for event in client.jobs.get("in-postgres").events()] == sequences
         assert [found.name for found in client.jobs.list('name : "postgres"')] == ["in-postgres"]
