@@ -265,7 +265,7 @@ def test_damaged_downloads_are_refused(scripted, client, tmp_path):
 @pytest.mark.parametrize(
     ("name", "format_", "message"),
     [
-        ("m.pt", None, r"must end in \.safetensors or \.onnx, or pass format="),
+        ("m.pt", None, r"ends in \.safetensors or \.onnx, or pass format="),
         ("m.onnx", "safetensors", "the suffix does not match"),
         ("nowhere/m.onnx", None, "the folder .* does not exist"),
     ],
