@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _short_epochs(server: gw.LocalServer) -> None:
-    """Measure how many epochs per second are stored and reach a watcher, with a job of very short epochs."""
+    """Measure the epochs per second stored and received by a watcher, with a job of very short epochs."""
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
@@ -68,9 +68,9 @@ def _short_epochs(server: gw.LocalServer) -> None:
 
 
 async def _many_watchers(server: gw.LocalServer) -> None:
-    """Measure how long after it is stored an event is received, with several watchers for each job.
+    """Measure the delay between storing and receiving an event, with several watchers for each job.
 
-    Other jobs occupy all workers until everyone watches.
+    Other jobs occupy all workers until everyone is watching.
     """
     delays: list[float] = []
     received: list[int] = []
@@ -122,7 +122,7 @@ async def _many_watchers(server: gw.LocalServer) -> None:
 
 
 async def _long_queue(server: gw.LocalServer) -> None:
-    """Measure what a long queue costs new jobs, and a server that starts with it."""
+    """Measure how a long queue slows down new jobs and the server's start."""
     server.start()
     spec = await _spec(server.address, 1_000_000)
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -157,7 +157,7 @@ async def _long_queue(server: gw.LocalServer) -> None:
 
 
 async def _spec(address: str, epochs: int) -> JobSpec:
-    """Upload the data of a small job, and return its spec."""
+    """Upload a small job's data, and return its spec."""
     rng = np.random.default_rng(0)
     X, y = rng.random((64, 8), dtype=np.float32), rng.integers(0, 3, 64)
     references = {name: tensor_ref(array) for name, array in (("X", X), ("y", y))}

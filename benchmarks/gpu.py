@@ -1,6 +1,6 @@
-"""Tests and benchmarks the CUDA plan on the GPU of this machine: `python3 -m benchmarks.gpu`, run in the repository.
+"""Tests and benchmarks the CUDA plan on this machine's GPU: `python3 -m benchmarks.gpu`, run in the repository.
 
-Needs NumPy and CuPy. Nothing of gradwire has to be installed: it is imported from the repository. Runs the GPU tests if
+Needs NumPy and CuPy. gradwire need not be installed: it is imported from the repository. Runs the GPU tests if
 pytest is installed, and compares with PyTorch and JAX if they are. The result, which is also printed, is written to
 benchmarks/results/gpu-<device>.txt. Everything ends within ten minutes.
 """
@@ -20,7 +20,7 @@ from types import ModuleType
 ROOT = Path(__file__).parents[1]
 FOLDERS = [str(ROOT / folder) for folder in ("", "proto", "engine", "client_sdk", "tests")]
 TESTS = [str(ROOT / "tests" / "unit" / "engine" / "test_cuda_plan.py")]
-# The time limit of everything, and of the tests alone.
+# The time limits, for the whole run and for the tests alone.
 SECONDS, TEST_SECONDS = 570, 360
 LIBRARIES = ("numpy", "numba", "jax", "torch")
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def use_repository() -> tuple[ModuleType, str]:
-    """Make the repository importable, here and in child processes. Return cupy and the name of the GPU."""
+    """Make the repository importable, here and in child processes. Return cupy and the GPU's name."""
     missing = [module for module in ("numpy", "cupy") if find_spec(module) is None]
     if missing:
         sys.exit(f"{' and '.join(missing)} must be installed for {sys.executable}: run this on a GPU machine")
@@ -81,7 +81,7 @@ def use_repository() -> tuple[ModuleType, str]:
 
 
 def describe(cupy: ModuleType, name: str) -> str:
-    """Return the name of the GPU, its driver, and the versions of the libraries."""
+    """Return the GPU's name, its driver, and the library versions."""
     cuda = cupy.cuda.runtime.driverGetVersion()
     versions = [f"Python {platform.python_version()}", f"CuPy {cupy.__version__}"]
     versions += [f"{library} {_version(library)}" for library in LIBRARIES]
@@ -161,7 +161,7 @@ def use_bench_without_client() -> None:
 
 
 def slug(name: str) -> str:
-    """Return the name of a device as part of a file name, for example "nvidia-h100-80gb-hbm3"."""
+    """Return a device's name as part of a file name, for example "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -20,7 +20,7 @@ IN_MEMORY_ROWS = 200_000
 
 
 def main() -> None:
-    """Print the cost of an epoch over a large mapped file, and over a part of it in memory."""
+    """Print the cost of an epoch over a large mapped file, and over part of it in memory."""
     os.environ["OMP_NUM_THREADS"] = "1"
     print(f"\nmapped data, on one core of {processor_model()}\n")
     rng = np.random.default_rng(0)

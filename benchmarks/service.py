@@ -46,7 +46,7 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """Measure from the call of submit until the caller has the first epoch."""
+    """Measure the time from calling submit to receiving the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
@@ -69,7 +69,7 @@ def _memory(server: gw.LocalServer) -> None:
 
 
 def _remote_against_local(server: gw.LocalServer) -> None:
-    """Run the same job remotely and locally in turn, each in one thread, as a worker does."""
+    """Run the same job remotely and locally in turn, each on one thread, as a worker does."""
     os.environ["OMP_NUM_THREADS"] = "1"
     rng = np.random.default_rng(0)
     X, y = rng.random((LONG_ROWS, 784), dtype=np.float32), rng.integers(0, 10, LONG_ROWS)
@@ -88,7 +88,7 @@ def _remote_against_local(server: gw.LocalServer) -> None:
 
 
 def _upload(server: gw.LocalServer) -> None:
-    """Upload 200 MB of new data over loopback until it is stored, and measure the memory of the server meanwhile."""
+    """Upload 200 MB of new data over loopback until it is stored, and measure the server's memory meanwhile."""
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
@@ -129,7 +129,7 @@ def _upload(server: gw.LocalServer) -> None:
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """Return the rate of disk and page cache without gRPC and digest, in MB/s. The file is kept, as a blob is."""
+    """Return the write rate of disk and page cache without gRPC and digests, in MB/s. The file is kept, like a blob."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):

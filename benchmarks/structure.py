@@ -25,7 +25,7 @@ def main() -> None:
     functions = [(path, node) for path in _files() for node in _functions(path)]
     path, longest = max(functions, key=lambda item: _lines(item[1]))
     print(f"\nlongest function: {longest.name}, {_lines(longest)} lines without docstring ({path.relative_to(ROOT)})")
-    # The arguments of commands are the options of the command line.
+    # A command's arguments are its command-line options.
     others = [(path, node) for path, node in functions if not {"cli", "__main__.py"} & set(path.parts)]
     path, widest = max(others, key=lambda item: _positional(item[1]))
     print(f"longest positional list: {widest.name}, {_positional(widest)} arguments ({path.relative_to(ROOT)})")
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _print_dependencies() -> None:
-    """Print the subpackages of the server, each with those that it imports, and the longest chain of imports."""
+    """Print the server's subpackages, each with the ones it imports, and the longest import chain."""
     server = PACKAGES["gradwire_server"] / "gradwire_server"
     graph = {
         folder.name: _server_imports(folder) - {folder.name}
@@ -53,7 +53,7 @@ def _print_dependencies() -> None:
 
 
 def _server_imports(folder: Path) -> set[str]:
-    """Return the subpackages of the server that the modules of a folder import."""
+    """Return the server's subpackages that a folder's modules import."""
     found = set()
     subpackages = {path.parent.name for path in folder.parent.glob("*/__init__.py")}
     for path in folder.rglob("*.py"):
@@ -77,7 +77,7 @@ def _functions(path: Path) -> list[Function]:
 
 
 def _lines(function: Function) -> int:
-    """Return the number of lines of a function without its docstring."""
+    """Return a function's number of lines without its docstring."""
     assert function.end_lineno is not None
     first = function.body[0]
     has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
@@ -94,7 +94,7 @@ def _is_private(function: Function) -> bool:
 
 
 def _is_compiled(function: Function) -> bool:
-    """Whether Numba infers the types of a function."""
+    """Whether Numba infers a function's types."""
     return any(
         "njit" in ast.dump(decorator) or "intrinsic" in ast.dump(decorator) for decorator in function.decorator_list
     )
@@ -111,7 +111,7 @@ def _is_typed(function: Function) -> bool:
 
 
 def _import_seconds(modules: str) -> float:
-    """Return the processor time that a new process needs to import modules."""
+    """Return the processor time a new process takes to import modules."""
     program = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(result.stdout)

@@ -9,22 +9,22 @@ import grpc
 
 from gradwire._exceptions import InvalidArgumentError
 
-# "host:port", "[::1]:port", or a scheme of gRPC.
+# "host:port", "[::1]:port", or an address with a gRPC scheme.
 _ADDRESS = re.compile(r"(?:[^:/\s]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}|(?:unix|unix-abstract|dns|ipv4|ipv6):.+")
 
 
 def resolve_address(at: str | None) -> str | None:
-    """Return the address to use: what was given, else GRADWIRE_ADDRESS, else None."""
+    """Return the address to use: the given one, else GRADWIRE_ADDRESS, else None."""
     return at or os.environ.get("GRADWIRE_ADDRESS") or None
 
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach a server beside its address; what is None comes from the environment.
+    """How to reach a server, apart from its address; values that are None come from the environment.
 
     Attributes:
-        token: The token of the server. Default: GRADWIRE_TOKEN, or the content of the file GRADWIRE_TOKEN_FILE.
-        tls: True to trust the certificate authorities of the system, or a file of certificates (PEM) to trust.
+        token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
+        tls: True to trust the system's certificate authorities, or a file of certificates (PEM) to trust.
             Default: GRADWIRE_TLS, "1" or a file.
         insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
     """
@@ -34,7 +34,7 @@ class Access:
     insecure: bool | None = None
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Return what a channel needs for TLS, or None without TLS."""
+        """Return a channel's TLS credentials, or None without TLS."""
         tls = os.environ.get("GRADWIRE_TLS", "") if self.tls is None else self.tls
         if isinstance(tls, bool) or tls in ("", "0", "1"):
             return grpc.ssl_channel_credentials() if tls in (True, "1") else None
@@ -46,7 +46,7 @@ class Access:
             ) from None
 
     def metadata(self, address: str, encrypted: bool) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of each call, which has the token if there is one.
+        """Return the metadata of each call, which includes the token if there is one.
 
         Raises:
             InvalidArgumentError: The token would travel to another machine without TLS.
@@ -64,10 +64,10 @@ class Access:
 
 
 def checked_address(address: str | None) -> str:
-    """Return the address to use, as `resolve_address`.
+    """Return the address to use, as `resolve_address` does.
 
     Raises:
-        InvalidArgumentError: There is no address, or it is not of the form host:port.
+        InvalidArgumentError: There is no address, or it does not have the form host:port.
     """
     resolved = resolve_address(address)
     if resolved is None:

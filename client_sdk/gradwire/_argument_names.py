@@ -7,7 +7,7 @@ from gradwire._exceptions import FieldViolation, InvalidArgumentError
 
 SPEC = "job.spec."
 
-# Where the argument has another name than the last part of the field's path.
+# The arguments whose name differs from the last part of the field's path.
 _ARGUMENTS = {
     "job.spec.train.inputs": "train inputs",
     "job.spec.train.targets": "train targets",
@@ -39,7 +39,7 @@ def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
         layer_names: The names of the model's layers, first to last, if they are known.
 
     Returns:
-        For example "lr", "train targets" or "in_features of layer 'fc1'". A field that is no argument keeps its path.
+        For example "lr", "train targets" or "in_features of layer 'fc1'". A field without an argument keeps its path.
     """
     if field in _ARGUMENTS:
         return _ARGUMENTS[field]
@@ -52,13 +52,13 @@ def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
 
 
 def in_terms_of_the_call(text: str, layer_names: Sequence[str] = ()) -> str:
-    """Return a message of the engine or the service with the names of arguments in place of the paths of fields."""
+    """Return a message from the engine or the service with argument names in place of field paths."""
     text = _SPEC_PATH.sub(lambda match: argument_of(match[0], layer_names), text)
     return _SET_PATH.sub(r"\1 \2", text)
 
 
 def invalid(violations: Sequence[FieldViolation], layer_names: Sequence[str] = ()) -> InvalidArgumentError:
-    """Return the error for fields that are wrong, whether the SDK or the service found them."""
+    """Return the error for invalid fields, whether the SDK or the service found them."""
     message = "; ".join(
         f"{argument_of(each.field, layer_names)}: {in_terms_of_the_call(each.description, layer_names)}"
         for each in violations
@@ -67,5 +67,5 @@ def invalid(violations: Sequence[FieldViolation], layer_names: Sequence[str] = (
 
 
 def invalid_argument(name: str, description: str, prefix: str = SPEC) -> InvalidArgumentError:
-    """Return the error for one wrong argument of `fit` or `jobs.submit`."""
+    """Return the error for one invalid argument of `fit` or `jobs.submit`."""
     return invalid([FieldViolation(prefix + name, description)])

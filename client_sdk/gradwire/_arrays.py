@@ -1,4 +1,4 @@
-"""What users have, as arrays that can be sent: lists, pandas objects, torch CPU tensors and NumPy arrays."""
+"""Converts users' data to arrays that can be sent: lists, pandas objects, torch CPU tensors and NumPy arrays."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None)
         dtype: The type for floats; None keeps float32 and float64. Integers keep their type, booleans become uint8.
 
     Raises:
-        InvalidArgumentError: It is empty, masked, or has something that is not a number.
+        InvalidArgumentError: It is empty, masked, or contains something that is not a number.
     """
     array = _view(value, field)
     if array.size == 0:
         raise _wrong(field, f"is empty: it has shape {array.shape}")
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # What is too large for the dtype becomes infinite, and validation says so.
+        with np.errstate(over="ignore"):  # A value too large for the dtype becomes infinite, and validation says so.
             return array.astype(
                 dtype or (array.dtype if array.dtype in (np.float32, np.float64) else np.float32), copy=False
             )

@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 @cache
 def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
-    """Return the event loop of all blocking clients of a process, which runs in a thread.
+    """Return the event loop that all blocking clients of a process share. It runs in a thread.
 
-    It is never closed: gRPC wakes every loop that it has ever seen, and complains about closed ones.
+    It is never closed: gRPC wakes every loop it has ever seen, and complains about closed ones.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="gradwire", daemon=True).start()
@@ -55,7 +55,7 @@ class Portal:
             raise
 
     async def call_from_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop and await it in the event loop of the caller."""
+        """Run a coroutine in the event loop and await it in the caller's event loop."""
         return await asyncio.wrap_future(self._start(coroutine))
 
     def close_with_portal(self, stream: AsyncGenerator[Any, None]) -> None:
@@ -63,7 +63,7 @@ class Portal:
         self._streams.add(stream)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Cancel the calls that still run, close the streams that are still open, and then run `last`."""
+        """Cancel the running calls, close the open streams, and then run `last`."""
         if self.closed or is_forked():
             if last is not None:
                 last.close()

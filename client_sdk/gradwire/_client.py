@@ -18,13 +18,13 @@ class AsyncClient:
 
     Args:
         address: The server's "host:port". Default: the environment variable GRADWIRE_ADDRESS.
-        token: The server's token. Default: GRADWIRE_TOKEN, or the content of the file GRADWIRE_TOKEN_FILE.
-        tls: True to use TLS and trust the certificate authorities of the system, or a file of certificates (PEM) to
-            trust. Default: GRADWIRE_TLS, "1" or a file.
+        token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
+        tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
+            Default: GRADWIRE_TLS, "1" or a file.
         insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
         timeout: How long one call may take, in seconds; None for no limit. Uploads, downloads and watching a job have
             no limit.
-        max_retries: How often a call is repeated while the server is unavailable, with growing waits, or after the
+        max_retries: How many times a call is retried while the server is unavailable, with growing waits or after the
             wait that the server asks for.
 
     Raises:
@@ -83,7 +83,7 @@ class AsyncClient:
         return self._tensors
 
     async def health(self) -> str:
-        """Return the health of the server: "SERVING" if it accepts jobs."""
+        """Return the server's health: "SERVING" if it accepts jobs."""
         return await self._transport.health()
 
     async def close(self) -> None:
@@ -96,13 +96,13 @@ class Client:
 
     Args:
         address: The server's "host:port". Default: the environment variable GRADWIRE_ADDRESS.
-        token: The server's token. Default: GRADWIRE_TOKEN, or the content of the file GRADWIRE_TOKEN_FILE.
-        tls: True to use TLS and trust the certificate authorities of the system, or a file of certificates (PEM) to
-            trust. Default: GRADWIRE_TLS, "1" or a file.
+        token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
+        tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
+            Default: GRADWIRE_TLS, "1" or a file.
         insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
         timeout: How long one call may take, in seconds; None for no limit. Uploads, downloads and watching a job have
             no limit.
-        max_retries: How often a call is repeated while the server is unavailable, with growing waits, or after the
+        max_retries: How many times a call is retried while the server is unavailable, with growing waits or after the
             wait that the server asks for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How training looks while it runs: a live table in a terminal or a notebook, plain lines elsewhere."""
+"""Shows training while it runs: a live table in a terminal or a notebook, plain lines elsewhere."""
 
 import importlib
 import io
@@ -19,17 +19,17 @@ from gradwire_engine.training import Epoch
 
 # The live table shows this many recent epochs; the history has them all.
 _SHOWN_EPOCHS = 15
-# Drawing takes longer than a short epoch, and nobody sees more pictures than this.
+# Drawing takes longer than a short epoch, and nobody sees faster updates than this.
 _REDRAW_SECONDS = 0.1
 
 
 class Display:
-    """Shows uploads and epochs. Use it as a context manager, which leaves the terminal in order.
+    """Shows uploads and epochs. Use it as a context manager, which restores the terminal at the end.
 
     Args:
-        shown: Whether to show anything; None for only in a terminal or a notebook.
+        shown: Whether to show anything; None shows it only in a terminal or a notebook.
         console: Where to show it.
-        clock: The time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Display:
             self._picture.close()
 
     def begin(self, job: str | None, epochs: int) -> None:
-        """Say what follows: the job's name, or None in this process, and its number of epochs."""
+        """Announce a job: its name, or None in this process, and its number of epochs."""
         self._job, self._total = job, epochs
 
     def uploaded(self, sent: int, total: int) -> None:
@@ -122,7 +122,7 @@ class _TerminalPicture:
 
 
 class _NotebookPicture:
-    """One output block of a notebook that is updated."""
+    """One output block of a notebook, updated in place."""
 
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")

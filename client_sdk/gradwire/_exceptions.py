@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 class GradwireError(Exception):
-    """The base of all exceptions of the SDK.
+    """The base of all the SDK's exceptions.
 
     Attributes:
         reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE"; None if the error was
-            found without a server. The reasons are those of `ErrorReason` and `JobErrorReason` in errors.proto.
-        metadata: The names and numbers of the message, for example {"job": "jobs/digits"}.
+            found without a server. `ErrorReason` and `JobErrorReason` in errors.proto list the reasons.
+        metadata: The names and numbers in the message, for example {"job": "jobs/digits"}.
         retry_after: The delay in seconds that the server suggests before a retry; None if it suggests none.
 
     GradwireError
@@ -73,10 +73,10 @@ class GradwireError(Exception):
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field that is wrong.
+    """An invalid field.
 
     Attributes:
-        field: The path of the field in the request, for example "job.spec.train.targets".
+        field: The field's path in the request, for example "job.spec.train.targets".
         description: What is wrong with it.
     """
 
@@ -85,7 +85,7 @@ class FieldViolation:
 
 
 class InvalidArgumentError(GradwireError, ValueError):
-    """One or more arguments are wrong. `violations` names each field by its path in the request."""
+    """One or more arguments are invalid. `violations` names each field by its path in the request."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class DataLossError(GradwireError):
 
 
 class ResourceExhaustedError(GradwireError):
-    """The service has run out of something, for example of space on its disk."""
+    """The service has run out of something, for example disk space."""
 
 
 class UnauthenticatedError(GradwireError):
@@ -145,14 +145,14 @@ class DeadlineExceededError(GradwireError, TimeoutError):
 
 
 class InternalError(GradwireError):
-    """The service has a defect; its log has the cause."""
+    """The service has a defect; its log shows the cause."""
 
 
 class JobFailedError(GradwireError):
     """The job failed. The message says in which epoch, why, and what to try.
 
     Attributes:
-        job: The name of the job; None if it ran in this process.
+        job: The job's name; None if it ran in this process.
         reason: Why the job failed, for example "LOSS_NOT_FINITE".
         history: The epochs before the failure.
     """
@@ -174,7 +174,7 @@ class JobCancelledError(GradwireError):
     """The job was cancelled.
 
     Attributes:
-        job: The name of the job.
+        job: The job's name.
         history: The epochs before the cancellation.
     """
 

@@ -57,21 +57,21 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             (rows, features). Targets are class indices (rows,), one-hot rows or regression targets (rows, outputs), or
             numbers (rows,) for a model with one output.
         loss: MSE() or CrossEntropy().
-        optimizer: An SGD of the model.
-        test: A pair like `train`, evaluated with it after an epoch: what Keras calls validation data.
+        optimizer: An SGD optimizer of the model.
+        test: A pair like `train`, evaluated along with it after an epoch. Keras calls it validation data.
         validation_split: Use this fraction of the rows, between 0 and 1, as `test` instead of training on them. As with
             Keras's validation_split, these are the last rows, taken before shuffling.
         epochs: The number of passes over the training set. With resume_from, the total including that job's.
         batch_size: The number of rows in a step. A shorter last batch is trained on too.
-        shuffle: Whether to draw a new order of the rows for every epoch.
+        shuffle: Whether to draw a new row order for every epoch.
         seed: Orders the rows and draws the weights of deferred layers; None draws a seed, which the history reports.
-        dtype: "float32" or "float64". Default: that of the model's weights.
+        dtype: "float32" or "float64". Default: the dtype of the model's weights.
         device: "auto", "cpu" or "gpu".
         evaluate_every: Evaluate after every n-th epoch and after the last one.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.
-        name: The name of the job on the server. By default the server chooses one.
+        name: The job's name on the server. By default the server chooses one.
         labels: Key-value pairs for finding the job on the server, for example {"team": "vision"}.
         resume_from: A job on the server that has ended, or its name: continue after its last epoch, up to `epochs` in
             total. The weights of `model` are ignored.
@@ -80,12 +80,12 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         progress: Whether to show the epochs. Default: only in a terminal or a notebook.
 
     Returns:
-        The history. `history.job` is the name of the job on the server.
+        The history. `history.job` is the job's name on the server.
 
     Raises:
-        InvalidArgumentError: An argument is wrong.
+        InvalidArgumentError: An argument is invalid.
         TraceError: forward() does something that a stack of Linear and ReLU layers cannot express.
-        JobFailedError: The loss became infinite or NaN, or the job failed otherwise.
+        JobFailedError: The loss became infinite or NaN, or the job failed for another reason.
         JobCancelledError: The job was cancelled.
         UnavailableError: No server answers.
         KeyboardInterrupt: Ctrl-C. A job on a server continues; in this process, the model has the weights of the last
@@ -139,7 +139,7 @@ def _fit_here(
 
 
 def _follow(job: Job, address: str, display: Display) -> History:
-    """Show a job's epochs to its end, and return its history. The log is read once."""
+    """Show a job's epochs until it ends, and return its history. The log is read once."""
     display.begin(job.name, job.info.epochs)
     epochs = []
     try:

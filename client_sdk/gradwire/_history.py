@@ -1,4 +1,4 @@
-"""The result of training: its epochs, as a sequence, columns, a table or a picture."""
+"""The result of training: its epochs, as a sequence, columns, a table or a plot."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class History:
-    """The epochs of a job, first to last. `len`, indexing and iteration are those of `epochs`.
+    """The epochs of a job, first to last. `len`, indexing and iteration apply to `epochs`.
 
     Attributes:
-        job: The name of the job; None if it ran in this process.
+        job: The job's name; None if it ran in this process.
         plan: How and where it ran.
         seed: The seed that ordered the rows and drew the weights of deferred layers.
         epochs: The epochs.
@@ -50,7 +50,7 @@ class History:
 
         Returns:
             "epoch", "running_loss", "train_loss", "train_accuracy", ..., "test_loss", ..., "train_seconds" and
-            "evaluate_seconds". A metric that no epoch has is left out; it is None for an epoch that was not evaluated.
+            "evaluate_seconds". A metric is None for an epoch that was not evaluated, and left out if no epoch has it.
         """
         columns: dict[str, list[float | None]] = {
             "epoch": [epoch.epoch for epoch in self.epochs],
@@ -84,7 +84,7 @@ class History:
         """Draw the loss, and the accuracy or R2, over the epochs.
 
         Args:
-            path: Save the picture as this .png, .svg or .pdf file too.
+            path: Also save the plot as this .png, .svg or .pdf file.
 
         Returns:
             A matplotlib Figure, which a notebook shows.

@@ -18,7 +18,7 @@ from gradwire_proto.v1.spec_pb2 import Dataset
 
 
 def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> History:
-    """Train to the end, put the weights into the model, and return the history.
+    """Train all epochs, put the weights into the model, and return the history.
 
     Raises:
         FailedPreconditionError: The job requires a GPU and there is none.

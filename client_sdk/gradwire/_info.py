@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True, repr=False)
 class JobInfo:
-    """A job as of one answer of the server.
+    """A job as of one of the server's responses.
 
     Attributes:
         name: The job's name, for example "digits".
@@ -49,18 +49,18 @@ class JobInfo:
             final.
         architecture: The widths of the model, for example "784-128-32-10".
         epochs: The number of epochs in total.
-        initial_epoch: The epochs that were done before the job started; 0 unless it continues another job.
-        last_epoch: The newest epoch; None before the first.
+        initial_epoch: The number of epochs done before the job started; 0 unless it continues another job.
+        last_epoch: The latest epoch; None before the first.
         attempt: The number of the current attempt; 0 before the first.
         created: When the job was created.
         started: When its first attempt started, if it has.
         ended: When it ended, if it has.
-        error: Why the job failed, for people, if it has.
-        error_reason: The same as a stable name, for example "LOSS_NOT_FINITE".
+        error: Why the job failed, in words; None if it did not.
+        error_reason: The reason as a stable name, for example "LOSS_NOT_FINITE".
         model: The name of the trained model, if the job succeeded.
         plan: How and where the last attempt runs; None before it starts.
         labels: The job's labels.
-        log_bytes: The size of the job's events on the disk of the service.
+        log_bytes: The size of the job's events on the service's disk.
         checkpoint_bytes: The size of its checkpoints.
     """
 
@@ -84,7 +84,7 @@ class JobInfo:
 
     @property
     def epochs_done(self) -> int:
-        """The number of the last epoch that was reported, or of the epochs done before the job started."""
+        """The number of the last reported epoch, or else the number of epochs done before the job started."""
         return self.last_epoch.epoch if self.last_epoch else self.initial_epoch
 
     def __repr__(self) -> str:
@@ -98,9 +98,9 @@ class JobEvent:
     Attributes:
         sequence: 1, 2, 3 and so on.
         time: When it happened.
-        attempt: The attempt that it belongs to; 0 before the first.
+        attempt: The attempt it belongs to; 0 before the first.
         kind: "state_change", "epoch", "checkpoint" or "warning".
-        text: What happened, for people.
+        text: What happened, in words.
         epoch: The epoch, if that is what happened.
         state: The new state, if that is what happened.
         reason: For a warning or a failure, a stable name, for example "WORKER_LOST".
@@ -121,14 +121,14 @@ class ModelInfo:
     """A trained model.
 
     Attributes:
-        name: The model's name, which is that of the job that trained it.
+        name: The model's name, the same as the name of the job that trained it.
         job: The name of that job.
         architecture: The widths of the model, for example "784-128-32-10".
         parameters: The number of weights and biases.
         weights_sha256: The digest of all parameters in one vector.
-        epoch: The epoch whose weights the model has.
+        epoch: The epoch that the weights come from.
         created: When the model was stored.
-        labels: The labels of the job.
+        labels: The job's labels.
     """
 
     name: str
@@ -223,7 +223,7 @@ def job_event(event: Event) -> JobEvent:
 
 
 def epoch_text(epoch: Epoch) -> str:
-    """Return an epoch as a line for people."""
+    """Return an epoch as a readable line."""
     parts = [f"epoch {epoch.epoch}"]
     for name, metrics in (("train", epoch.train), ("test", epoch.test)):
         if metrics is None:
@@ -239,7 +239,7 @@ def epoch_text(epoch: Epoch) -> str:
 
 
 def quality_text(epoch: Epoch) -> str:
-    """Return the figure that says most about an epoch: "test accuracy 0.97", for example."""
+    """Return the most telling figure of an epoch: "test accuracy 0.97", for example."""
     for name, metrics in (("test", epoch.test), ("train", epoch.train)):
         if metrics is None:
             continue

@@ -1,4 +1,4 @@
-"""A job on a server: watched, waited for, controlled. AsyncJob implements it; Job is the blocking form."""
+"""A job on a server: watch it, wait for it, control it. AsyncJob implements it; Job is the blocking form."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class AsyncJob:
-    """A handle on a job, as `client.jobs.submit` and `client.jobs.get` return it.
+    """A handle on a job, returned by `client.jobs.submit` and `client.jobs.get`.
 
     `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
 
@@ -90,7 +90,7 @@ class AsyncJob:
         return self.info
 
     async def cancel(self) -> JobInfo:
-        """Cancel the job. It keeps every epoch that was reported. A job that has ended stays as it is.
+        """Cancel the job. It keeps every reported epoch. A job that has ended stays as it is.
 
         Returns:
             The new `info`.
@@ -100,7 +100,7 @@ class AsyncJob:
         return self.info
 
     async def pause(self) -> JobInfo:
-        """Pause the job. It keeps every epoch that was reported. A paused job stays as it is.
+        """Pause the job. It keeps every reported epoch. A paused job stays as it is.
 
         Returns:
             The new `info`.
@@ -113,7 +113,7 @@ class AsyncJob:
         return self.info
 
     async def resume(self) -> JobInfo:
-        """Resume a paused job. It continues from its last checkpoint, with the same bits as without the pause.
+        """Resume a paused job. It continues from its last checkpoint; the result is bit-identical to an unpaused run.
 
         Returns:
             The new `info`.
@@ -135,7 +135,7 @@ class AsyncJob:
         await self._transport.call(self._transport.training.DeleteJob, request)
 
     async def wait(self, timeout: float | None = None) -> JobInfo:
-        """Wait until the job has ended, however it ends.
+        """Wait until the job has ended, in whatever state.
 
         Args:
             timeout: The longest time to wait, in seconds; None for no limit.
@@ -149,13 +149,13 @@ class AsyncJob:
         return await self._within(timeout, self._wait())
 
     async def result(self, timeout: float | None = None) -> History:
-        """Wait until the job has succeeded, and put the trained weights into the model that was submitted.
+        """Wait until the job has succeeded, and put the trained weights into the submitted model.
 
         Args:
             timeout: The longest time to wait, in seconds; None for no limit.
 
         Returns:
-            The history of the job.
+            The job's history.
 
         Raises:
             JobFailedError: The job failed. Its `history` ends at that point.
@@ -165,7 +165,7 @@ class AsyncJob:
         return await self._within(timeout, self._result())
 
     async def model(self) -> Module:
-        """Return the trained model as a Module that is rebuilt from its spec.
+        """Return the trained model as a Module rebuilt from its spec.
 
         Raises:
             FailedPreconditionError: The job has not succeeded.
@@ -179,20 +179,20 @@ class AsyncJob:
         return build(message.spec, weights)
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
-        """Yield the epochs, first those that are done and then new ones as they happen, until the job ends.
+        """Yield the epochs, first the finished ones and then new ones as they happen, until the job ends.
 
         Args:
-            after: Leave out the epochs up to this one.
+            after: Skip the epochs up to this one.
         """
         async for batch in self._epoch_batches(after):
             for epoch in batch:
                 yield epoch
 
     async def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
-        """Yield everything that happens to the job, first what is stored and then new events, until the job ends.
+        """Yield everything that happens to the job, first stored events and then new ones, until the job ends.
 
         Args:
-            after: Leave out the events up to this sequence number.
+            after: Skip the events up to this sequence number.
 
         Raises:
             OutOfRangeError: The job has no event with this number.
@@ -220,7 +220,7 @@ class AsyncJob:
         return await self._finish([epoch async for epoch in self.epochs()])
 
     async def _finish(self, epochs: list[Epoch]) -> History:
-        """Return the history of a job that has ended after these epochs, or raise how else it ended."""
+        """Return the history of a job that ended after these epochs, or raise an error if it did not succeed."""
         info = await self.refresh()
         history = History(job=self.name, plan=info.plan, seed=self._message.spec.seed, epochs=epochs)
         if info.state == "FAILED":
@@ -249,7 +249,7 @@ class AsyncJob:
 
 
 class Job:
-    """A handle on a job, as `client.jobs.submit` and `client.jobs.get` return it.
+    """A handle on a job, returned by `client.jobs.submit` and `client.jobs.get`.
 
     `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
 
@@ -288,10 +288,10 @@ class Job:
         return self._async.plan
 
     def epochs(self, after: int = 0) -> Stream[Epoch]:
-        """Yield the epochs, first those that are done and then new ones as they happen, until the job ends.
+        """Yield the epochs, first the finished ones and then new ones as they happen, until the job ends.
 
         Args:
-            after: Leave out the epochs up to this one.
+            after: Skip the epochs up to this one.
 
         Returns:
             An iterator for `for` and for `async for`.
@@ -299,10 +299,10 @@ class Job:
         return Stream(self._async._epoch_batches(after), self._portal)
 
     def events(self, after: int = 0) -> Stream[JobEvent]:
-        """Yield everything that happens to the job, first what is stored and then new events, until the job ends.
+        """Yield everything that happens to the job, first stored events and then new ones, until the job ends.
 
         Args:
-            after: Leave out the events up to this sequence number.
+            after: Skip the events up to this sequence number.
 
         Returns:
             An iterator for `for` and for `async for`.

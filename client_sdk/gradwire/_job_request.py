@@ -33,12 +33,12 @@ _DEVICES = {
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job that passed all checks that need no server.
+    """A job that passed every check possible without a server.
 
     Attributes:
         spec: The resolved spec.
         traced: The model, which receives the trained weights.
-        tensors: The elements of the tensors of the spec, by SHA-256 digest.
+        tensors: The elements of the spec's tensors, by SHA-256 digest.
         classification: Whether the epochs report accuracy.
     """
 
@@ -48,7 +48,7 @@ class JobRequest:
     classification: bool
 
     def array(self, reference: TensorRef) -> Array:
-        """Return a tensor of the spec."""
+        """Return one of the spec's tensors."""
         # Two tensors with the same bytes can have different shapes.
         return self.tensors[reference.sha256].reshape(tuple(reference.shape))
 
@@ -57,7 +57,7 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
     """Trace the model, convert the data, and check everything that can be checked without a server.
 
     Raises:
-        InvalidArgumentError: An argument is wrong.
+        InvalidArgumentError: An argument is invalid.
         TraceError: The model is not a stack of Linear and ReLU layers.
     """
     from gradwire_engine.spec.prepare import loss_message  # noqa: PLC0415  (imports the plans)
@@ -99,7 +99,7 @@ def trace_model(model: Module) -> TracedModel:
     """Return a model as a stack of layers.
 
     Raises:
-        TraceError: It is none.
+        TraceError: The model is not such a stack.
     """
     try:
         return trace(model)
@@ -145,7 +145,7 @@ def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.ge
 
 
 def _outputs(traced: TracedModel) -> int:
-    """Return the number of outputs of a model, 0 for one without Linear layers."""
+    """Return a model's number of outputs, 0 without Linear layers."""
     linears = linear_layers(traced.spec)
     return linears[-1].linear.out_features if linears else 0
 
@@ -180,7 +180,7 @@ def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, 
     Args:
         inputs: Shape (rows, features).
         targets: Shape (rows,) or (rows, outputs).
-        fraction: The part of the rows to evaluate on. floor(rows * (1 - fraction)) rows are trained on, as in Keras.
+        fraction: The fraction of rows to evaluate on. floor(rows * (1 - fraction)) rows are trained on, as in Keras.
 
     Raises:
         InvalidArgumentError: One of the two sets would be empty.

@@ -35,7 +35,7 @@ AsyncJobList: TypeAlias = list[AsyncJob]
 
 
 class AsyncJobs:
-    """The jobs on a server, as `client.jobs`."""
+    """The jobs on a server, available as `client.jobs`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -70,14 +70,14 @@ class AsyncJobs:
             train: A pair (inputs, targets). Inputs have shape (rows, features). Targets are class indices (rows,),
                 one-hot rows or regression targets (rows, outputs), or numbers (rows,) for a model with one output.
             loss: MSE() or CrossEntropy().
-            optimizer: An SGD of the model.
-            test: A pair like `train`, evaluated with it after an epoch.
+            optimizer: An SGD optimizer of the model.
+            test: A pair like `train`, evaluated along with it after an epoch.
             validation_split: Use this fraction of the rows, the last ones before shuffling, as the test set.
             epochs: The number of passes over the training set. With resume_from, the total including that job's.
             batch_size: The number of rows in a step.
-            shuffle: Whether to draw a new order of the rows for every epoch.
+            shuffle: Whether to draw a new row order for every epoch.
             seed: Orders the rows and draws the weights of deferred layers; None draws a seed.
-            dtype: "float32" or "float64". Default: that of the model's weights.
+            dtype: "float32" or "float64". Default: the dtype of the model's weights.
             device: "auto", "cpu" or "gpu".
             evaluate_every: Evaluate after every n-th epoch and after the last one.
             name: The job's name: 1 to 63 characters of a-z, 0-9 and "-". By default the server chooses one.
@@ -92,11 +92,11 @@ class AsyncJobs:
             A handle on the job.
 
         Raises:
-            InvalidArgumentError: An argument is wrong.
+            InvalidArgumentError: An argument is invalid.
             TraceError: forward() does something that a stack of Linear and ReLU layers cannot express.
             AlreadyExistsError: Another job has this name.
             NotFoundError: The job or model to start from does not exist.
-            FailedPreconditionError: The job or model to start from does not fit, or the cluster has no GPU.
+            FailedPreconditionError: The job or model to start from is unsuitable, or the cluster has no GPU.
             UnavailableError: No server answers.
         """
         options = TrainingOptions(
@@ -200,7 +200,7 @@ def _blocking_jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
 
 
 class Jobs:
-    """The jobs on a server, as `client.jobs`."""
+    """The jobs on a server, available as `client.jobs`."""
 
     def __init__(self, jobs: AsyncJobs, portal: Portal) -> None:
         self._async = jobs

@@ -1,4 +1,4 @@
-"""A server for a script or a test: started as a process, and stopped with the context."""
+"""A server for a script or a test: started as a process, and stopped when the context ends."""
 
 import contextlib
 import os
@@ -40,12 +40,12 @@ class LocalServer:
     Attributes:
         address: Its "host:port"; empty before it has started.
         data: Its data folder.
-        log: The file with what it prints.
-        process: Its process; None while it does not run.
+        log: The file with its output.
+        process: Its process; None while it is not running.
 
     Raises:
         GradwireError: The server is not installed.
-        UnavailableError: The server did not start. The message has its log.
+        UnavailableError: The server did not start. The message contains its log.
 
     Example:
         with gw.LocalServer() as server:
@@ -84,7 +84,7 @@ class LocalServer:
         self.address = ""
         self.data.mkdir(parents=True, exist_ok=True)
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
-        # In its own session, so that Ctrl-C reaches only the script, which then stops the server in order.
+        # In its own session, so that Ctrl-C reaches only the script, which then stops the server properly.
         self.process = subprocess.Popen(
             command, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -111,7 +111,7 @@ class LocalServer:
         self.process = None
 
     def _read(self, ready: threading.Event) -> None:
-        """Copy what the server prints into the log; set `ready` when the server accepts jobs or has ended."""
+        """Copy the server's output into the log; set `ready` when the server accepts jobs or has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:

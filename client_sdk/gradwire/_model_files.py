@@ -37,8 +37,8 @@ def save(model: Module, path: str | Path) -> Path:
     """Write a model to a .safetensors file, which `load_model` reads.
 
     Args:
-        model: A model whose layers all have their weights.
-        path: The file, which ends in .safetensors.
+        model: A model whose layers all have weights.
+        path: The file, whose name ends in .safetensors.
 
     Returns:
         The path.
@@ -92,7 +92,7 @@ def load_model(path: str | Path) -> Module:
         path: The file.
 
     Returns:
-        A Module with the same layers and names, rebuilt from the spec in the file. The class of the original model is
+        A Module with the same layers and names, rebuilt from the spec in the file. The original model's class is
         not needed.
 
     Raises:
@@ -121,7 +121,7 @@ async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
     """Download the model "models/{id}".
 
     Returns:
-        Its message, and the flat vector of its weights, checked by its digest.
+        Its message, and the flat vector of its weights, checked against its digest.
     """
     from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
 
@@ -152,7 +152,7 @@ async def download_file(transport: Transport, name: str, path: str | Path, forma
 
 
 def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
-    """Return the file to write, and its format, from what the user has given of them."""
+    """Return the file to write and its format, from the path and the format that the user gave."""
     if format_ is not None and format_ not in _FORMATS:
         raise InvalidArgumentError(f"format: must be one of {', '.join(_FORMATS)}, got {format_!r}")
     if path.is_dir():
@@ -175,7 +175,7 @@ def _in_existing_folder(path: Path) -> Path:
 
 
 async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
-    """Receive the file of a model, and continue where a connection breaks; its digest is checked at the end."""
+    """Receive a model's file, resuming where a connection breaks; the digest is checked at the end."""
     header: FileHeader | None = None
     digest, offset, attempt = hashlib.sha256(), 0, 0
     while True:

@@ -31,7 +31,7 @@ from gradwire_proto.v1.model_service_pb2 import (
     PredictRequest,
 )
 
-# The rows of one Predict call have at most about this many bytes.
+# One Predict call sends at most about this many bytes of rows.
 _PREDICT_BYTES = 8 << 20
 
 # Inside the classes, `list` is a method.
@@ -39,16 +39,16 @@ ModelInfoList: TypeAlias = list[ModelInfo]
 
 
 class AsyncModels:
-    """The trained models on a server, as `client.models`."""
+    """The trained models on a server, available as `client.models`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def get(self, name: str) -> ModelInfo:
-        """Return the description of a model.
+        """Return a model's description.
 
         Args:
-            name: The model's name, which is that of the job that trained it.
+            name: The model's name, the same as the name of the job that trained it.
 
         Raises:
             NotFoundError: No model has this name.
@@ -72,7 +72,7 @@ class AsyncModels:
         return [model_info(message) for message in messages]
 
     async def load(self, name: str) -> Module:
-        """Return a model as a Module that is rebuilt from its spec.
+        """Return a model as a Module rebuilt from its spec.
 
         Args:
             name: The model's name.
@@ -95,7 +95,7 @@ class AsyncModels:
 
         Raises:
             NotFoundError: No model has this name.
-            InvalidArgumentError: The inputs do not fit the model, or are not finite.
+            InvalidArgumentError: The inputs do not match the model, or are not finite.
         """
         array = to_array(X, "inputs")
         if array.ndim != 2:
@@ -114,11 +114,11 @@ class AsyncModels:
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
     ) -> Path:
-        """Download a model as a file. A download that is interrupted continues where it was.
+        """Download a model as a file. An interrupted download continues where it stopped.
 
         Args:
             name: The model's name.
-            path: The file, or a folder in which the file gets the name of the model.
+            path: The file, or a folder, in which the file is named after the model.
             format: "safetensors" or "onnx". Default: from the suffix of the file, or "safetensors" for a folder.
 
         Returns:
@@ -131,7 +131,7 @@ class AsyncModels:
         return await download_file(self._transport, model_resource(name), path, format)
 
     async def delete(self, name: str) -> None:
-        """Delete a model. Its job and the events of the job are kept.
+        """Delete a model. Its job and the job's events are kept.
 
         Args:
             name: The model's name. Deleting a model that does not exist does nothing.
@@ -145,7 +145,7 @@ def _models_of(response: ListModelsResponse) -> Iterable[Model]:
 
 
 class Models:
-    """The trained models on a server, as `client.models`."""
+    """The trained models on a server, available as `client.models`."""
 
     def __init__(self, models: AsyncModels, portal: Portal) -> None:
         self._async = models

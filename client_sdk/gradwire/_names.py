@@ -1,4 +1,4 @@
-"""Names of jobs and models, as users give them and as the service takes them."""
+"""Names of jobs and models, as users write them and as the service expects them."""
 
 from gradwire._exceptions import InvalidArgumentError
 

@@ -1,4 +1,4 @@
-"""TrainingOptions: how to train, checked when it is made."""
+"""TrainingOptions: how to train, checked on creation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class TrainingOptions:
 
     Attributes:
         loss: MSE() or CrossEntropy().
-        optimizer: An SGD of the model.
+        optimizer: An SGD optimizer of the model.
         epochs: The number of passes over the training set. For a job that continues another one, the total including
-            the epochs of that job.
+            that job's epochs.
         batch_size: The number of rows in a step. A shorter last batch is trained on too.
-        shuffle: Whether to draw a new order of the rows for every epoch.
+        shuffle: Whether to draw a new row order for every epoch.
         seed: Orders the rows and draws the weights of deferred layers. None draws a seed; the history reports it.
-        dtype: The type of weights and arithmetic. Default: that of the model's weights, or "float32".
+        dtype: The type of weights and arithmetic. Default: the dtype of the model's weights, or "float32".
         device: "auto" uses a GPU if one is available.
         evaluate_every: Evaluate after every n-th epoch and after the last one.
         validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.

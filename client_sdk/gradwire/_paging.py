@@ -39,7 +39,7 @@ async def collect(
         transport: The connection.
         method: A List method.
         request: The request without page_size and page_token, which are set here.
-        items: Takes the items out of a response.
+        items: Returns the items of a response.
         limit: The maximum number of items; None for all.
     """
     if limit is not None and limit < 1:

@@ -1,23 +1,23 @@
-"""When a call is repeated: how long to wait after an error, if waiting helps."""
+"""Decides whether a failed call is retried, and how long to wait first."""
 
 from gradwire._exceptions import GradwireError, ResourceExhaustedError, UnavailableError
 
 _FIRST_WAIT_SECONDS = 0.1
 _WAIT_FACTOR = 2.5
 _MAX_WAIT_SECONDS = 8.0
-# A server that asks for a longer wait than this is not waited for: the caller decides.
+# If a server asks for a longer wait, the call fails instead and the caller decides.
 _MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 def retry_delay(error: GradwireError, attempt: int) -> float | None:
-    """Return the seconds to wait before a call is repeated, or None if repeating it does not help.
+    """Return the seconds to wait before retrying a call, or None if a retry does not help.
 
     Args:
         error: How the call failed.
-        attempt: How often the call was repeated before: 0 after the first failure.
+        attempt: The number of retries so far: 0 after the first failure.
 
     Returns:
-        What the server asks for in RetryInfo; without that, after UNAVAILABLE, a wait that grows with each attempt.
+        The wait given in RetryInfo; without one, after UNAVAILABLE, a wait that grows with each attempt.
     """
     if not isinstance(error, UnavailableError | ResourceExhaustedError):
         return None

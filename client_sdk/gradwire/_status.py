@@ -1,4 +1,4 @@
-"""The one place that turns the errors of gRPC calls into the SDK's exceptions."""
+"""The one place that turns gRPC errors into the SDK's exceptions."""
 
 import grpc
 
@@ -36,7 +36,7 @@ _BY_CODE: dict[grpc.StatusCode, type[GradwireError]] = {
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
-    """Return the SDK's exception for the error of a call to the server at `address`."""
+    """Return the SDK's exception for a failed call to the server at `address`."""
     code, said = error.code(), error.details() or ""
     reason, metadata, violations, retry_after = _details(error)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
@@ -68,7 +68,7 @@ def _details(
     info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # reads only code, details and metadata
-    except ValueError:  # The details contradict the status: a proxy on the way has rewritten one of them.
+    except ValueError:  # The details contradict the status: a proxy in between has rewritten one of them.
         status = None
     retry_after = None
     for detail in status.details if status else ():

@@ -19,9 +19,9 @@ from gradwire_proto.v1.tensor_pb2 import TensorRef
 
 
 class AsyncTensors:
-    """The arrays on a server, as `client.tensors`, stored by the digest of their elements.
+    """The arrays on a server, available as `client.tensors`, stored by the digest of their elements.
 
-    `client.jobs.submit` uploads what is missing, so this is for uploading data early, for example once for many jobs.
+    `client.jobs.submit` uploads missing arrays, so this is for uploading data early, for example once for many jobs.
     An array that no job and no model uses is deleted about a day after its last use.
     """
 
@@ -47,10 +47,10 @@ class AsyncTensors:
         return _info(reference)
 
     async def missing(self, tensors: Sequence[TensorInfo]) -> list[TensorInfo]:
-        """Return which arrays the server does not have, or has only in part.
+        """Return the arrays that the server lacks, in whole or in part.
 
         Args:
-            tensors: Arrays that were uploaded once.
+            tensors: Arrays that were uploaded before.
         """
         references = [
             TensorRef(dtype=data_type(np.dtype(each.dtype)), shape=each.shape, sha256=each.sha256) for each in tensors
@@ -59,9 +59,9 @@ class AsyncTensors:
 
 
 class Tensors:
-    """The arrays on a server, as `client.tensors`, stored by the digest of their elements.
+    """The arrays on a server, available as `client.tensors`, stored by the digest of their elements.
 
-    `client.jobs.submit` uploads what is missing, so this is for uploading data early, for example once for many jobs.
+    `client.jobs.submit` uploads missing arrays, so this is for uploading data early, for example once for many jobs.
     An array that no job and no model uses is deleted about a day after its last use.
     """
 

@@ -44,13 +44,13 @@ _OPTIONS = [
 
 
 class Transport:
-    """A channel to one server, opened by the first call in the event loop of that call.
+    """A channel to one server, opened by the first call, in that call's event loop.
 
     Args:
         address: The server's "host:port"; default GRADWIRE_ADDRESS.
         access: The token and TLS.
         timeout: How long a call without a stream may take, in seconds; None for no limit.
-        max_retries: How often a call is repeated while the server is unavailable.
+        max_retries: How many times a call is retried while the server is unavailable.
         sleep: Waits for the given number of seconds; tests replace it.
     """
 
@@ -92,16 +92,16 @@ class Transport:
         return ModelServiceStub(self._open())
 
     async def health(self) -> str:
-        """Return the answer of the standard health service for the whole server, for example "SERVING"."""
+        """Return the standard health service's response for the whole server, for example "SERVING"."""
         from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415  (rarely needed)
         from grpc_health.v1.health_pb2_grpc import HealthStub  # noqa: PLC0415
 
-        stub: Any = HealthStub(self._open())  # The types of the package describe the server's side only.
+        stub: Any = HealthStub(self._open())  # The package has types for the server side only.
         response = await self.call(stub.Check, HealthCheckRequest())
         return str(HealthCheckResponse.ServingStatus.Name(response.status))
 
     async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """Make a call that can be repeated, and repeat it while the server is unavailable."""
+        """Make an idempotent call, and retry it while the server is unavailable."""
         await self._connect()
         attempt = 0
         while True:
@@ -137,7 +137,7 @@ class Transport:
             call.cancel()
 
     async def wait_before_retry(self, error: GradwireError, attempt: int) -> None:
-        """Wait until a failed call can be repeated; raise its error if repeating does not help or was done enough."""
+        """Wait until a failed call can be retried; raise its error if a retry does not help or none is left."""
         delay = retry_delay(error, attempt)
         if delay is None or attempt >= self.max_retries:
             raise error from None
@@ -187,7 +187,7 @@ def refuse_after_fork() -> None:
     """Note that this process uses gRPC.
 
     Raises:
-        GradwireError: The process was forked from one that had used gRPC; every call would wait for ever.
+        GradwireError: The process was forked from one that had used gRPC; every call would wait forever.
     """
     if not _processes_with_grpc:
         _processes_with_grpc.append(os.getpid())

@@ -1,4 +1,4 @@
-"""Sends the tensors that a server does not have, each from where an earlier upload stopped."""
+"""Sends the tensors that a server lacks, each from where an earlier upload stopped."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -16,12 +16,12 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 
 _CHUNK_BYTES = 1 << 20
 
-# Called with the bytes that the server has received, and the bytes of all tensors that it did not have.
+# Called with the number of bytes the server has received, and the total that it lacked at the start.
 UploadProgress = Callable[[int, int], None]
 
 
 async def find_missing(transport: Transport, references: Sequence[TensorRef]) -> Sequence[MissingTensor]:
-    """Return which of the tensors the server does not have, in the order of the references."""
+    """Return the tensors that the server lacks, in the order of the references."""
     request = FindMissingTensorsRequest(tensors=references)
     response = await transport.call(transport.tensors.FindMissingTensors, request)
     return response.missing
@@ -52,7 +52,7 @@ async def upload(
             for each in missing:
                 requests = _requests(each, arrays[each.tensor.sha256], progress)
                 await transport.send(transport.tensors.UploadTensor, requests)
-        except (OutOfRangeError, DataLossError):  # Another upload of the same tensor came in between.
+        except (OutOfRangeError, DataLossError):  # Another upload of the same tensor interfered.
             if attempt >= transport.max_retries:
                 raise
         except GradwireError as error:
@@ -63,7 +63,7 @@ async def upload(
 
 
 class _Progress:
-    """Counts the bytes that were sent."""
+    """Counts the bytes sent."""
 
     def __init__(self, sent: int, total: int, report: UploadProgress | None) -> None:
         self._sent, self._total, self._report = sent, total, report

@@ -1,4 +1,4 @@
-"""Follows the log of a job to its end, and reconnects where a connection breaks."""
+"""Follows a job's log to its end, and reconnects when the connection breaks."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,21 +10,21 @@ from gradwire_proto.v1.training_service_pb2 import Event, Job, JobState, WatchJo
 
 ENDED = {JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED}
 
-# A watch that breaks reconnects until the server has been away for this long.
+# A broken watch tries to reconnect until the server has been away for this long.
 _RECONNECT_SECONDS = 60.0
-# A connection that held for this long had reached the server.
+# A connection that lasted this long had reached the server.
 _CONNECTED_SECONDS = 5.0
-# Between two attempts to reconnect, unless the server asks for more: soon after its return, the epochs continue.
+# The longest wait between attempts to reconnect, unless the server asks for more: epochs resume soon after it returns.
 _MAX_WAIT_SECONDS = 2.0
 
 
 async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
-    """Yield the events of a job after a sequence number, as many at a time as have arrived together, until it ends.
+    """Yield the events of a job after a sequence number, in batches as they arrive, until the job ends.
 
     Args:
         transport: The connection.
         name: "jobs/{job_id}".
-        after: The sequence number of the last event that is already known, or 0.
+        after: The sequence number of the last known event, or 0.
 
     Raises:
         UnavailableError: The server was away for more than a minute.
@@ -57,9 +57,9 @@ async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[S
 
 
 def first_sequence_before(epoch: int, job: Job) -> int:
-    """Return a sequence number after which the log of a job has every epoch after `epoch`, and few others.
+    """Return a sequence number after which a job's log contains every epoch after `epoch`, and few others.
 
-    Each epoch is one event, in order, so that the events up to number n have at most n epochs. Only the events that are
-    not epochs make this an estimate, and the job's last known event bounds it, because a watch cannot start beyond it.
+    Each epoch is one event, in order, so the events up to number n contain at most n epochs. The result is an estimate
+    only because of the other events. The job's last known event bounds it: a watch cannot start beyond that.
     """
     return max(0, min(epoch - job.initial_epoch, job.last_sequence))

@@ -1,4 +1,4 @@
-"""Data files of the command line: .npz, .safetensors and .csv."""
+"""Reads data files for the command line: .npz, .safetensors and .csv."""
 
 import csv
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class DataFile:
 
 
 def read_data(path: Path, target: str | None) -> DataFile:
-    """Read a training set by the suffix of its file.
+    """Read a training set in the format given by the file's suffix.
 
     Args:
         path: A .npz or .safetensors file with the arrays x_train and y_train, and x_test and y_test if it has a test
@@ -91,7 +91,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _cause(error: Exception) -> str:
-    """Return why a file cannot be read. NumPy's own text would advise to unpickle it, which is never done here."""
+    """Return why a file cannot be read. NumPy's own message would suggest unpickling it, which is never done here."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "allow_pickle" in str(error) or "pickle" in str(error):
@@ -154,7 +154,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(path: Path, header: list[str] | None, rows: list[list[str]]) -> Array:
-    """Convert cells to float64; the error names the line and column of the first that is not a number."""
+    """Convert cells to float64; the error gives the line and column of the first cell that is not a number."""
     if not rows:
         raise FileError(f"{path} has no rows")
     names = header or [str(number) for number in range(1, len(rows[0]) + 1)]

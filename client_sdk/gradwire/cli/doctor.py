@@ -25,7 +25,7 @@ _BATCH, _STEPS, _ROUNDS = 64, 50, 5
 class Diagnosis:
     """What `doctor` prints.
 
-    gain: how many times faster the CPU plan is than the reference plan, measured here and now.
+    gain: the CPU plan's speed relative to the reference plan's, measured here and now.
     """
 
     processor: str
@@ -94,7 +94,7 @@ def _gpu() -> str:
 
 
 def _gain(plan: Plan, reference: Plan, examples: Examples) -> float:
-    """Return the ratio of the times of an epoch, measured in turn, as the median of several rounds."""
+    """Return the ratio of the epoch times, measured in turn, as the median of several rounds."""
     order = np.arange(examples.rows)
     placed = [(each, each.place(examples)) for each in (reference, plan)]
     ratios = []

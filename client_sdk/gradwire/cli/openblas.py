@@ -1,7 +1,7 @@
-"""How fast the kernels of NumPy's OpenBLAS are on this processor. NumPy code uses them; the compiled plan does not.
+"""Measures the kernels of NumPy's OpenBLAS on this processor. NumPy code uses them; the compiled plan does not.
 
-OpenBLAS chooses its kernels by the name of the processor when it is loaded; OPENBLAS_CORETYPE overrides the choice.
-Each core type is measured in a child process, so that one that crashes does no harm.
+OpenBLAS chooses its kernels by the processor's name when it is loaded; OPENBLAS_CORETYPE overrides the choice.
+Each core type is measured in a child process, so that a crash does no harm.
 """
 
 import os
@@ -35,7 +35,7 @@ print(2 * 768**3 / best / 1e9)
 class CoreType:
     """GFLOP/s of sgemm on one thread with a core type.
 
-    name: "" stands for the default choice of OpenBLAS. trouble: why the core type cannot be used.
+    name: "" stands for OpenBLAS's default choice. trouble: why the core type cannot be used.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What all commands share: the options of the server, and tables, plain lines or JSON as output."""
+"""Shared by all commands: the server options, and output as tables, plain lines or JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Tls = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# A narrow terminal wraps the lines of a table rather than squeeze its columns below this.
+# A narrow terminal wraps a table's lines rather than squeezing its columns below this.
 _MIN_COLUMN_WIDTH = 14
 
 
@@ -44,7 +44,7 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in a terminal, and lines with tabs between the cells elsewhere. The first column is never cut."""
+    """Print a table in a terminal, and tab-separated lines elsewhere. The first column is never cut."""
     # Without markup: names and messages can contain brackets.
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:

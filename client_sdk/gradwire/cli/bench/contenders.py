@@ -1,4 +1,4 @@
-"""The contenders, on a CPU or a GPU: gradwire, the loop of the chapter in NumPy, PyTorch, JAX and scikit-learn."""
+"""The contenders, on a CPU or a GPU: gradwire, the chapter's loop in NumPy, PyTorch, JAX and scikit-learn."""
 
 import shutil
 import sys
@@ -99,7 +99,7 @@ class _Torch:
 
 
 class _TorchGraph(_Torch):
-    """Captures a whole step, including the gathering of its rows, as a CUDA graph."""
+    """Captures a whole step, including gathering its rows, as a CUDA graph."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, "gpu")
@@ -108,7 +108,7 @@ class _TorchGraph(_Torch):
         first = [parameter.detach().clone() for parameter in self._net.parameters()]
         warm_up = torch.cuda.Stream()
         warm_up.wait_stream(torch.cuda.current_stream())
-        # PyTorch requires some steps before the capture. The weights are restored after them.
+        # PyTorch requires some steps before the capture. The weights are restored afterward.
         with torch.cuda.stream(warm_up):
             for _ in range(3):
                 self._step(self._batch)
@@ -133,7 +133,7 @@ class _Jax:
         import jax  # noqa: PLC0415
         import jax.numpy as jnp  # noqa: PLC0415
 
-        # Otherwise a GPU rounds the factors of products to TF32, which no other contender does.
+        # Otherwise a GPU rounds the factors to TF32, which no other contender does.
         jax.config.update("jax_default_matmul_precision", "highest")
         inputs, labels = jnp.asarray(task.inputs), jnp.asarray(task.labels)
         self._order = jnp.asarray(task.order.reshape(-1, task.batch_size))

@@ -18,16 +18,16 @@ from gradwire.cli.bench.contenders import CONTENDERS, missing
 from gradwire.cli.bench.task import Contender, Device, Task
 from gradwire_engine.backend import Array, gpu_module
 
-# After one step, all contenders must have the same weights. After more steps, a ReLU whose input is about 0 can differ
-# between two of them, and each differs by 1e-2 from float64 sooner or later.
+# After one step, all contenders must have the same weights. After more steps, a ReLU whose input is near 0 can differ
+# between two of them, and sooner or later each differs from float64 by 1e-2.
 _COMPARED_STEPS = 1
 _MAX_DIFFERENCE = 1e-3
-# The threads of BLAS and OpenMP keep their processors busy for a while after their work, which would slow the next
-# contender down.
+# BLAS and OpenMP threads keep their processors busy for a while after their work, which would slow down the next
+# contender.
 _REST_SECONDS = 0.2
-# The work of an epoch, about: enough to time it, little enough to take turns.
+# The approximate work of an epoch: enough to time it, little enough to take turns.
 _EPOCH_FLOPS = 2e9
-# The size of the square matrices for the peak of sgemm.
+# The size of the square matrices for measuring sgemm's peak.
 _PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 4096}
 
 
@@ -38,11 +38,11 @@ class Result:
     Attributes:
         widths: The widths of the network.
         batch_size: The number of rows in a batch.
-        contender: The name of the contender.
+        contender: The contender's name.
         step_microseconds: The time of a training step.
-        ratio: The time of training over that of gradwire, compared round by round.
-        epoch_ratio: The same for a whole epoch: training, then the evaluation of all rows.
-        gflops: The useful floating-point operations of a step over its time, in GFLOP/s.
+        ratio: The training time divided by gradwire's, compared round by round.
+        epoch_ratio: The same for a whole epoch: training, then evaluating all rows.
+        gflops: A step's useful floating-point operations divided by its time, in GFLOP/s.
         difference: How far the weights of the first layer are from gradwire's after a step, relative to how far
             gradwire's have moved.
     """
@@ -59,7 +59,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Times:
-    """The seconds of a contender in each round."""
+    """A contender's seconds in each round."""
 
     training: list[float]
     evaluation: list[float]
@@ -79,10 +79,10 @@ def run(
         widths: The widths of the network.
         batch_size: The number of rows in a batch.
         names: The contenders; the first one is gradwire.
-        rounds: How many turns each has.
+        rounds: The number of turns for each.
 
     Returns:
-        The results, and the contenders that failed with the error of each.
+        The results, and each failed contender's error.
 
     Raises:
         ArithmeticError: A contender does not arrive at the same weights as gradwire.
@@ -114,7 +114,7 @@ def run(
 def _weights_after_a_step(
     device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Run the same training steps with every contender. A peer that fails is left out; gradwire must not fail."""
+    """Run the same training steps with every contender. A failing peer is left out; gradwire must not fail."""
     task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
     after: dict[str, Array] = {}
     failed: dict[str, str] = {}
@@ -123,7 +123,7 @@ def _weights_after_a_step(
             contender = CONTENDERS[device][name](task)
             contender.train_epoch()
             after[name] = contender.first_weights()
-        except Exception as error:  # Each library raises its own kinds.
+        except Exception as error:  # Each library raises its own types.
             if name == names[0]:
                 raise
             failed[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
@@ -131,7 +131,7 @@ def _weights_after_a_step(
 
 
 def _differences(widths: tuple[int, ...], batch_size: int, after: dict[str, Array]) -> dict[str, float]:
-    """Compare the weights of all contenders with those of the first, after a step."""
+    """Compare all contenders' weights with the first contender's, after a step."""
     first = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size).parameters()[0][0]
     ours = next(iter(after.values()))
     moved = np.linalg.norm(ours - first)
@@ -146,7 +146,7 @@ def _differences(widths: tuple[int, ...], batch_size: int, after: dict[str, Arra
 
 
 def _time(contenders: dict[str, Contender], rounds: int) -> dict[str, _Times]:
-    """Time the contenders in turn, after a first epoch that is not timed."""
+    """Time the contenders in turn, after an untimed first epoch."""
     for contender in contenders.values():
         contender.train_epoch()
         contender.evaluate()

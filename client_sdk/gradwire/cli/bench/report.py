@@ -28,9 +28,9 @@ class Comparison:
     Attributes:
         device: Where the contenders run.
         device_name: The name of the processor or GPU.
-        threads: The threads and processors that they may use.
+        threads: The number of threads and processors they may use.
         tasks: Widths and batch sizes, for example "784-128-32-10:10,128".
-        rounds: The turns of each contender on each task.
+        rounds: The number of turns for each contender on each task.
         only: The peers to run, separated by commas, or "" for all.
         timeout: The seconds after which the comparison is stopped.
     """
@@ -50,7 +50,7 @@ class Report:
 
     Attributes:
         device: The name of the processor or GPU.
-        threads: The threads that the contenders could use.
+        threads: The number of threads the contenders could use.
         gemm_peak: The GFLOP/s of sgemm on large matrices.
         missing: The contenders that could not run, and why.
         results: The results, by task.
@@ -72,7 +72,7 @@ def compare(comparison: Comparison, engine: Sequence[str] = ENGINE) -> Report:
 
     def stop() -> None:
         stopped.set()
-        os.killpg(child.pid, signal.SIGKILL)  # With the processes that libraries start to compile.
+        os.killpg(child.pid, signal.SIGKILL)  # Including the processes that libraries start for compiling.
 
     timer = threading.Timer(comparison.timeout or threading.TIMEOUT_MAX, stop)
     timer.daemon = True
@@ -112,8 +112,8 @@ def _start(comparison: Comparison, engine: Sequence[str]) -> "subprocess.Popen[s
         variables["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
         variables["JAX_PLATFORMS"] = "cpu"
     else:
-        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX would take most of the memory of the GPU.
-    # The child inherits the affinity that this process has for a moment.
+        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX would take most of the GPU's memory.
+    # The child inherits this process's temporary affinity.
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:threads])
     try:

@@ -1,4 +1,4 @@
-"""The task that all contenders train: the same network, data, order of the rows and initial weights."""
+"""The task that all contenders train: the same network, data, row order and initial weights."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,11 +21,11 @@ class Task:
 
     Attributes:
         network: The network.
-        weights: Its initial weights, the flat vector.
+        weights: Its initial weights, as a flat vector.
         inputs: float32 of shape (rows, features).
         labels: Class indices of shape (rows,).
         batch_size: The number of rows in a batch.
-        order: The indices of the rows of all batches, a multiple of batch_size.
+        order: The row indices of all batches; their number is a multiple of batch_size.
     """
 
     network: Network
@@ -37,7 +37,7 @@ class Task:
 
     @classmethod
     def of(cls, widths: tuple[int, ...], batch_size: int, rows: int) -> "Task":
-        """Return the task for a network of these widths. It is random, but always the same."""
+        """Return the task for a network with these widths. It is random, but always the same."""
         stack = [layer for pair in pairwise(widths) for layer in (pair, None)]
         network = Network.from_stack(stack[:-1])
         rng = np.random.default_rng(0)
@@ -64,4 +64,4 @@ class Contender(Protocol):
         """Return the loss and the accuracy over all rows."""
 
     def first_weights(self) -> Array:
-        """Return a copy of the current W of the first layer, of shape (out_features, in_features)."""
+        """Return a copy of the first layer's current W, of shape (out_features, in_features)."""
