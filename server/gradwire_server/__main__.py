@@ -1,4 +1,4 @@
-"""The command line of the server: `gradwire serve`, or python -m gradwire_server."""
+"""The server's command line: `gradwire serve`, or python -m gradwire_server."""
 
 import logging
 import os

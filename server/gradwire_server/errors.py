@@ -1,7 +1,7 @@
 """Domain exceptions: everything that can be wrong with a request or with the service. Only `api` knows gRPC statuses.
 
 DomainError
-├── InvalidFieldsError             fields of the request are wrong
+├── InvalidFieldsError             fields of the request are invalid
 ├── NotFoundError                  JobNotFoundError, ModelNotFoundError
 ├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
@@ -41,14 +41,14 @@ class DomainError(Exception):
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field that is wrong: its path in the request, for example "job.spec.epochs", and a description."""
+    """An invalid field: its path in the request, for example "job.spec.epochs", and a description."""
 
     field: str
     description: str
 
 
 class InvalidFieldsError(DomainError):
-    """One or more fields of a request are wrong."""
+    """One or more fields of a request are invalid."""
 
     reason = ErrorReason.ERROR_REASON_INVALID_FIELDS
 
@@ -58,7 +58,7 @@ class InvalidFieldsError(DomainError):
 
 
 def invalid_field(field: str, description: str, **metadata: object) -> InvalidFieldsError:
-    """Return the error for one wrong field."""
+    """Return the error for one invalid field."""
     return InvalidFieldsError([FieldViolation(field, description)], **metadata)
 
 
@@ -275,7 +275,7 @@ class DiskFullError(DomainError):
 
 
 class InvalidTokenError(DomainError):
-    """The token is missing or wrong."""
+    """The token is missing or invalid."""
 
     reason = ErrorReason.ERROR_REASON_INVALID_TOKEN
 

@@ -13,6 +13,6 @@ def is_valid_id(text: str) -> bool:
 
 
 def id_in(collection: str, name: str) -> str | None:
-    """Return the id in a resource name such as "jobs/digits", or None if it is no name in the collection."""
+    """Return the id in a resource name such as "jobs/digits", or None if it is not in the collection."""
     prefix, slash, resource_id = name.partition("/")
     return resource_id if (prefix, slash) == (collection, "/") and is_valid_id(resource_id) else None

@@ -20,7 +20,7 @@ def current_principal() -> Principal:
 
 
 class AuthenticationInterceptor(Interceptor):
-    """Refuses calls without the token of the server, if it has one."""
+    """Refuses calls without the server's token, if it has one."""
 
     def __init__(self, token: str | None) -> None:
         self._expected = f"Bearer {token}".encode() if token else None

@@ -48,7 +48,7 @@ def status_of(error: DomainError) -> tuple[grpc.StatusCode, Status]:
 
 
 def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
-    """Return the status for a defect of the service. The log has the cause under `error_id`."""
+    """Return the status for a defect of the service. The log contains the cause under `error_id`."""
     code = grpc.StatusCode.INTERNAL
     text = f"the service failed. Its log has the cause under the id {error_id}"
     return code, _status(code, text, _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"error_id": error_id}))

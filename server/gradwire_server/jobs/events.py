@@ -86,7 +86,7 @@ def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> 
     Args:
         job: The job.
         model_id: The id of the model.
-        checkpoint: The last checkpoint, which has the weights of the model.
+        checkpoint: The last checkpoint, which contains the weights of the model.
         now: The time in nanoseconds since 1970.
     """
     model = Model(

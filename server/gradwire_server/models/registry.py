@@ -71,7 +71,7 @@ class ModelRegistry:
             The outputs of the last layer, shape (rows, outputs).
 
         Raises:
-            InvalidFieldsError: The inputs do not fit the model, are not finite, or are too large.
+            InvalidFieldsError: The inputs do not match the model, are not finite, or are too large.
             WeightsDamagedError: The stored weights cannot be read.
         """
         model = await self.get(principal, model_name)

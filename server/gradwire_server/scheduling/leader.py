@@ -1,4 +1,4 @@
-"""Leadership: the server that holds the lease schedules, and continues the work of the last holder."""
+"""Leadership: the lease holder schedules jobs and continues the previous holder's work."""
 
 import asyncio
 import logging

@@ -14,7 +14,7 @@ from gradwire_server.store.dialects import SERVER_NAME
 
 _log = logging.getLogger(__name__)
 
-# How often a server tries to acquire the lease, and how often its holder renews it.
+# The interval at which servers try to acquire the lease, and at which its holder renews it.
 _TRY_SECONDS = 1.0
 _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # How many queued jobs one round considers.
 _MAX_QUEUED = 100
-# How often a round runs without any notification.
+# The interval between rounds when no notification arrives.
 _INTERVAL_SECONDS = 5.0
 
 

@@ -26,7 +26,7 @@ class Uploads:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def received_bytes(self, sha256: str) -> int:
-        """Return how many bytes of an incomplete upload have arrived."""
+        """Return the number of bytes of an incomplete upload that have arrived."""
         part = self._part(sha256)
         return part.stat().st_size if part.exists() else 0
 

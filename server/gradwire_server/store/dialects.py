@@ -52,7 +52,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether the transaction conflicts with that of another server, so that it can be retried immediately."""
+    """Whether the transaction conflicts with another server's transaction, so that it can be retried immediately."""
     return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _CONFLICTS)
 
 

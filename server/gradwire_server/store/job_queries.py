@@ -21,7 +21,7 @@ class JobRecord:
         job_key: The integer key of the job. Keys increase in order of arrival.
         job_id: The id of the job; its name is "jobs/{job_id}".
         classification: Whether its epochs report accuracy.
-        workers_lost: How many workers died one after another without a new epoch in between.
+        workers_lost: How many workers in a row died without a new epoch in between.
         last_report: The sequence number of the last stored report of the current attempt.
         job: The job as clients see it.
     """

@@ -17,7 +17,7 @@ def acquire(connection: Connection, holder: str, *, exclusive: bool) -> int | No
     Args:
         connection: A connection in a transaction.
         holder: The name of this server.
-        exclusive: Whether no other server can use this database, so that an unexpired lease is that of a dead server.
+        exclusive: Whether no other server can use this database, so that an unexpired lease belongs to a dead server.
     """
     statement = update(lease).values(
         token=lease.c.token + 1, holder=holder, expires=_now(connection) + literal(LEASE_SECONDS)
@@ -49,7 +49,7 @@ def holder(connection: Connection) -> str:
 
 
 def _now(connection: Connection) -> ColumnElement[Any]:
-    """The clock of the database, the only one that all servers share. SQLite uses that of its only server."""
+    """The clock of the database, the only one that all servers share. SQLite uses the clock of its only server."""
     if connection.dialect.name == "postgresql":
         return extract("epoch", func.clock_timestamp())
     return literal(time.time())

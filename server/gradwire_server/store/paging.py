@@ -15,7 +15,7 @@ _MAX_TOKEN_LENGTH = 100
 
 @dataclass(frozen=True)
 class FieldClause:
-    """A condition on a column. The operator ":" means that the value is contained in that of the column."""
+    """A condition on a column. The operator ":" means that the column contains the value."""
 
     field: str
     operator: Operator

@@ -17,7 +17,7 @@ jobs = Table(
     Column("state", Integer, nullable=False, index=True),
     # Whether epochs report accuracy.
     Column("classification", Integer, nullable=False),
-    # Workers that died one after another without a new epoch in between.
+    # How many workers in a row died without a new epoch in between.
     Column("workers_lost", Integer, nullable=False, default=0),
     # The sequence number of the last stored report of the current attempt. A server that takes over continues after it.
     Column("reported", BigInteger, nullable=False, default=0),
@@ -94,5 +94,5 @@ lease = Table(
     Column("expires", Float(53), nullable=False),
 )
 
-# At most one row: the mark of the blob store that belongs to this database. The store has the same mark.
+# At most one row: the mark of the blob store that belongs to this database. The store contains the same mark.
 blob_store = Table("blob_store", metadata, Column("mark", String, nullable=False))

@@ -1,4 +1,4 @@
-"""The pool of warm workers: creates as many as fit into the cluster, and lends each to one attempt at a time."""
+"""The pool of warm workers: creates as many as the cluster can hold, and lends each to one attempt at a time."""
 
 import asyncio
 import hashlib
@@ -176,7 +176,7 @@ class WorkerPool:
             return await WorkerHandle.connect(name, device, actor, self._blobs), attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
-        """Create workers in the background for waiting callers, as far as capacity allows."""
+        """Create workers in the background for waiting callers, up to the capacity."""
         while self._existing[device] < min(self._lent[device], self._cluster.capacity(device)):
             self._existing[device] += 1
             self._run(self._create(device))

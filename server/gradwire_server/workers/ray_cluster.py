@@ -20,7 +20,7 @@ _CONNECT_SECONDS = 5
 # How often the cluster is checked, and how many checks in a row must fail before it counts as lost.
 _CHECK_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
-# Ray sends its token only when it is told to, and gives no reason when a cluster refuses it.
+# Ray sends its token only when configured to, and gives no reason when a cluster refuses it.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 
@@ -65,7 +65,7 @@ class RayCluster:
         return self._capacity["gpu"] > 0
 
     def capacity(self, device: DeviceKind) -> int:
-        """Return how many workers of a kind fit into the cluster."""
+        """Return how many workers of a kind the cluster can hold."""
         return self._capacity[device]
 
     def measure(self) -> None:
