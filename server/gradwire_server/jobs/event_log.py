@@ -48,7 +48,7 @@ class EventLog:
         # The write is committed even if the caller is cancelled, so the change must be published even then.
         task = asyncio.create_task(self._write_and_publish(work_and_announce))
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(self._end_write)
         return await asyncio.shield(task)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -59,6 +59,12 @@ class EventLog:
         record, change = await self._database.write(work)
         self._notifier.publish(change)
         return record
+
+    def _end_write(self, task: asyncio.Task[JobRecord]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled():
+            # If the caller is gone, nobody else retrieves the exception, and asyncio would log it as an error.
+            task.exception()
 
     def now(self) -> int:
         """Return the time in nanoseconds since 1970."""

@@ -1,6 +1,7 @@
 """Commands of clients, and queries: what becomes of a job and its log."""
 
 import asyncio
+import gc
 from contextlib import aclosing
 
 import pytest
@@ -142,6 +143,24 @@ def test_a_command_that_is_abandoned_before_its_commit_still_wakes_the_watchers(
                 abandoned.cancel()
             events = await asyncio.wait_for(waiting, 10)
             assert events[-1].state_change.state == JobState.JOB_STATE_CANCELLED
+
+    asyncio.run(scenario())
+
+
+def test_the_failure_of_an_abandoned_command_is_not_logged_as_an_unretrieved_exception(jobs, database):
+    async def scenario():
+        logged = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: logged.append(context["message"]))
+        await jobs.start()
+        await jobs.commands.cancel(OPERATOR, "jobs/a")
+        async with blocked_writes(database) as next_write:
+            abandoned = asyncio.create_task(jobs.commands.pause(OPERATOR, "jobs/a"))
+            await next_write()
+            abandoned.cancel()
+        await jobs.create("b")
+        del abandoned
+        gc.collect()
+        assert logged == []
 
     asyncio.run(scenario())
 
