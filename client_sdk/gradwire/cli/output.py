@@ -24,7 +24,7 @@ Tls = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# In a narrow terminal, the lines of a table are wrapped, so that the table is at least this wide.
+# In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this.
 _MIN_COLUMN_WIDTH = 14
 
 

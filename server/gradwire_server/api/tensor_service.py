@@ -1,4 +1,4 @@
-"""TensorService: finds out which tensors are missing, and receives them."""
+"""TensorService, which finds missing tensors and receives uploads."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Requests = AsyncIterator[UploadTensorRequest]
 
 @dataclass(frozen=True)
 class TensorService(TensorServiceServicer):
-    """Receives tensors."""
+    """Finds missing tensors and receives uploads."""
 
     blobs: BlobStore
     uploads: Uploads
