@@ -1,4 +1,4 @@
-"""Tracing turns a model into a spec. Errors name the operation that cannot be traced, its class and its line."""
+"""Tracing turns a model into a spec. An error names the operation that cannot be traced, and its class and line."""
 
 import numpy as np
 import pytest
