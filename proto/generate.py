@@ -20,7 +20,7 @@ def generate(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         _protoc(["python", "pyi"], sources, scratch)
         _protoc(["grpc_python", "mypy_grpc"], services, scratch)
-        # protoc names the package `gradwire`, after the .proto folders. This is the name of the SDK, so rename the package.
+        # protoc names the package `gradwire`, after the .proto folders. That is the SDK's name, so rename the package.
         for path in Path(scratch, "gradwire", "v1").iterdir():
             text = re.sub(r"\bgradwire\.v1(?=\.\w+_pb2| import \w+_pb2)", "gradwire_proto.v1", path.read_text())
             text = re.sub(r"gradwire/v1/(\w+_pb2)", r"gradwire_proto/v1/\1", text)
