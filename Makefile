@@ -14,8 +14,10 @@ help: ## show this list
 demo: $(VENV)/.demo ## train a small network on real digits through a server of its own
 	@$(BIN)/python examples/digits.py
 
-test: $(VENV)/.dev ## run every test
-	@$(BIN)/python -m pytest
+# Three processes for two cores, because many tests wait. A file runs in one process, and the slowest folders come first.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.dev $(if $(shell command -v npm),$(BUF)) ## run every test
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.dev ## ruff, mypy, the documentation site, and buf where there is node
 	$(BIN)/ruff format --check
