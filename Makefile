@@ -14,8 +14,10 @@ help: ## show this list
 demo: $(VENV)/.demo ## start a server, and train a small network on images of digits
 	@$(BIN)/python examples/digits.py
 
-test: $(VENV)/.dev ## run every test
-	@$(BIN)/python -m pytest
+# Three processes for two cores, because many tests wait. A file runs in one process, and the slowest folders come first.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.dev $(if $(shell command -v npm),$(BUF)) ## run every test
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.dev ## run ruff, mypy and, if npm is installed, buf, and build the documentation site
 	$(BIN)/ruff format --check

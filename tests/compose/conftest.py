@@ -11,4 +11,4 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--run-compose"):
         for item in items:
             if item.path.parent.name == "compose":
-                item.add_marker(pytest.mark.skip(reason="make compose-test runs the deployment"))
+                item.add_marker(pytest.mark.skip(reason="it builds images and starts containers: make compose-test"))

@@ -59,7 +59,7 @@ class Environment:
         # Prevent imports from the repository, except in an environment where it is installed.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         env["MPLBACKEND"] = "Agg"
-        run = subprocess.run(command, cwd=self.work, env=env, capture_output=True, text=True, timeout=150, check=False)
+        run = subprocess.run(command, cwd=self.work, env=env, capture_output=True, text=True, timeout=280, check=False)
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
 
@@ -69,7 +69,7 @@ def wheel(tmp_path_factory):
     """The wheel as `make dist` builds it, that is, from the source distribution and not from the repository."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
-    build = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    build = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert build.returncode == 0, build.stdout + build.stderr
     (built,) = folder.glob("*.whl")
     return built
@@ -80,7 +80,7 @@ def package_index():
     """Skip the test if pip cannot reach a package index."""
     install = ["install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--no-cache-dir", "typer"]
     command = [sys.executable, "-m", "pip", "--retries=1", "--timeout=20", *install]
-    probe = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    probe = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     if probe.returncode:
         pytest.skip(f"pip cannot reach a package index: {probe.stderr.strip().splitlines()[-1]}")
 
@@ -91,7 +91,7 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel):
         path.relative_to(ROOT / folder).as_posix()
         for package, folder in PACKAGES.items()
         for path in (ROOT / folder / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert in_the_wheel == in_the_repository
     kinds = {Path(name).suffix or Path(name).name for name in in_the_wheel}

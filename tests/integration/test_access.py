@@ -81,4 +81,4 @@ def test_http_1_on_the_port_does_no_harm(server):
         check=False,
     )
     with grpc.insecure_channel(server.address) as channel:
-        grpc.channel_ready_future(channel).result(10)
+        grpc.channel_ready_future(channel).result(60)

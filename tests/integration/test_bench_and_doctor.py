@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_cupy import FakeCupy
 
+from gradwire.cli import doctor
 from gradwire.cli import openblas as blas
 from gradwire.cli.bench import engine
 from gradwire_engine.backend import gpu_module
@@ -17,7 +18,7 @@ GRADWIRE = str(Path(sys.executable).parent / "gradwire")
 
 
 def run(*arguments):
-    return subprocess.run([GRADWIRE, *arguments], capture_output=True, text=True, timeout=170, check=True).stdout
+    return subprocess.run([GRADWIRE, *arguments], capture_output=True, text=True, timeout=280, check=True).stdout
 
 
 def test_bench_runs_all_libraries_with_the_same_weights():
@@ -26,7 +27,7 @@ def test_bench_runs_all_libraries_with_the_same_weights():
     (report,) = json.loads(run(*arguments, "--json"))
     assert [result["contender"] for result in report["results"]] == ["gradwire", *peers.split(",")] * 2
     assert all(result["difference"] < 1e-3 for result in report["results"])
-    assert "time of each over gradwire's" in run(*arguments)
+    assert "time of each over gradwire's" in run(*arguments, "--only", "scikit-learn")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: apt-get install g++")
@@ -44,17 +45,20 @@ def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(gpu_module()[0] is not None, reason="this machine has a GPU")
 def test_bench_without_a_gpu_says_so():
-    done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 2
     assert "--gpu: no GPU can be used on this machine: CuPy" in done.stderr
 
 
-def test_doctor_shows_the_plan_and_the_speed_of_blas():
+def test_doctor_shows_the_plan_and_the_speed_of_blas(monkeypatch, capsys):
     found = json.loads(run("doctor", "--json"))
     assert found["plan"] == "compiled"
     assert found["gain"] > 0
     assert [core_type["name"] for core_type in found["openblas"]] == ["", *blas.CORE_TYPES]
-    assert "the fastest that runs here" in run("doctor")
+    measured = doctor.Diagnosis(**found | {"openblas": [blas.CoreType(**each) for each in found["openblas"]]})
+    monkeypatch.setattr(doctor, "diagnose", lambda: measured)  # To measure it again would take seconds.
+    doctor.doctor()
+    assert "the fastest that runs here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
     env = {**os.environ, "SERVER": f"http://{own_server.address}", "PATH": f"{BUF.parent}:{os.environ['PATH']}"}
     script = "set -e -o pipefail\n" + blocks("docs/protocol.md", "sh")
     run = subprocess.run(
-        ["bash", "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert '"status": "SERVING"' in run.stdout
@@ -47,6 +47,6 @@ def test_the_python_code_in_the_guides_runs(own_server, tmp_path, file):
     env = {**os.environ, "GRADWIRE_ADDRESS": own_server.address, "MPLBACKEND": "Agg"}
     script = blocks(file, "python").replace("localhost:50051", own_server.address)
     run = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -40,7 +40,7 @@ def test_jobs_survive_a_node_that_dies_and_then_the_whole_cluster(cluster, tmp_p
         job = submit(client, "without-a-cluster")
         before = [epoch.epoch for epoch, _ in zip(job.epochs(), range(20), strict=False)]
         cluster.kill()
-    assert server.process.wait(60) == 75, server.log.read_text()
+    assert server.process.wait(120) == 75, server.log.read_text()
 
     cluster.start()
     server.start()

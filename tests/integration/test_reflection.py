@@ -13,7 +13,7 @@ def ask(server, version, **question):
             request_serializer=ServerReflectionRequest.SerializeToString,
             response_deserializer=ServerReflectionResponse.FromString,
         )
-        (response,) = method(iter([ServerReflectionRequest(**question)]), timeout=10)
+        (response,) = method(iter([ServerReflectionRequest(**question)]), timeout=60)
         return response
 
 

@@ -28,7 +28,7 @@ def serve(*options, env=None):
     """Run a server that is expected not to start, and return its exit code and output."""
     command = [sys.executable, "-m", "gradwire_server", *options]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(env or {})}
+        command, capture_output=True, text=True, timeout=280, check=False, env={**os.environ, **(env or {})}
     )
     return result.returncode, result.stdout + result.stderr
 
@@ -166,7 +166,8 @@ def test_a_missing_server_is_named_within_seconds(address):
     started = time.monotonic()
     with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
         client.jobs.list()
-    assert time.monotonic() - started < 6
+    # The client's own limit is 3 s. Without it, the client would try for as long as the server is missing.
+    assert time.monotonic() - started < 20
 
 
 def test_a_server_that_accepts_but_never_answers_is_named_within_seconds():
@@ -196,15 +197,15 @@ def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
     with gw.Client(server.address) as client:
         small_job(client, epochs=10**6, evaluate_every=1000)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-    _, alive = psutil.wait_procs(family, timeout=20)
+        assert server.process.wait(60) == 0
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
     server.stop()
 
 
 def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
     """The watcher sees every epoch exactly once, and the weights equal those of an undisturbed run."""
-    epochs = 400
+    epochs = 3000  # Long enough that the job has not ended when the server is killed.
     port = free_port()
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
         undisturbed = small_job(client, epochs=epochs, name="undisturbed")
@@ -229,15 +230,16 @@ def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
 
 
 def test_a_killed_worker_is_replaced_and_the_bits_are_the_same(client, server):
-    expected = small_job(client, epochs=300, batch_size=1)
+    epochs = 3000  # Long enough that the job has not ended when its worker is killed.
+    expected = small_job(client, epochs=epochs, batch_size=1)
     expected.result()
-    job = small_job(client, epochs=300, batch_size=1)
+    job = small_job(client, epochs=epochs, batch_size=1)
     stream = job.epochs()
     seen = [next(stream).epoch for _ in range(10)]
     for worker in workers_below(server.process.pid):
         worker.kill()
     seen += [epoch.epoch for epoch in stream]
-    assert seen == list(range(1, 301))
+    assert seen == list(range(1, epochs + 1))
     job.result()
     assert client.models.get(job.name).weights_sha256 == client.models.get(expected.name).weights_sha256
     assert job.info.attempt == 2
@@ -296,7 +298,7 @@ gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(),
     ) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=280)
     assert "The job interrupted continues at" in errors
     assert f"gradwire jobs cancel interrupted --at {server.address}" in errors
     job = client.jobs.get("interrupted")

@@ -8,7 +8,7 @@ HEAVY = ("ray", "numba", "rich", "typer", "pandas", "matplotlib", "safetensors",
 
 def test_import_gradwire_loads_only_what_a_client_needs():
     script = f"import gradwire, sys; print([name for name in {HEAVY} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=True)
     assert run.stdout == "[]\n"
 
 

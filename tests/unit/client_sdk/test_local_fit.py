@@ -274,6 +274,6 @@ def interrupted_in_the_sixth(*arguments):
 training._train_epoch = interrupted_in_the_sixth
 print(np.array_equal(fitted(epochs=10**6), whole))
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=False)
     assert run.stdout == "interrupted\nTrue\n", run.stdout + run.stderr
     assert "The model has the weights of epoch 5 of 1000000." in run.stderr

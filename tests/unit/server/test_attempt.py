@@ -221,7 +221,7 @@ def test_a_server_can_shut_down_while_an_attempt_waits_for_disk_space_to_start(s
         await waiting.wait()
         it.attempts.end(leave_workers=True)
         running.cancel()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 60)
         assert it.pool.outcome is None
 
     asyncio.run(scenario())
@@ -266,7 +266,7 @@ def test_a_repeated_request_to_stop_does_not_interrupt_the_first(jobs):
             scheduler.on_change(JobChange(record.job_key, stop=True))
             await attempts.stopping.wait()
         attempts.done.set()
-        await asyncio.wait_for(asyncio.gather(*scheduler._running.values()), 5)
+        await asyncio.wait_for(asyncio.gather(*scheduler._running.values()), 60)
         assert attempts.stopped == 1
 
     asyncio.run(scenario())

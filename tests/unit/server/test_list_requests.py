@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwire_proto.v1.training_service_pb2 import JobState, ListJobsRequest
@@ -73,6 +73,7 @@ def test_a_page_token_with_a_key_that_no_row_can_have_is_refused():
         parse_page(ListJobsRequest(page_token=page.token_after(2**31)), STATES)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='ab ="!:.AND\t', max_size=60))
 def test_any_filter_is_parsed_or_refused(text):
     with contextlib.suppress(InvalidFieldsError):
