@@ -72,6 +72,6 @@ METHOD_LIMITS = {
     "CreateJob": MethodLimits(MAX_CREATE_JOB_BYTES, concurrent_calls=16),
     "FindMissingTensors": MethodLimits(MAX_FIND_MISSING_BYTES, concurrent_calls=16),
     "UploadTensor": MethodLimits(MAX_CHUNK_BYTES + _SLACK_BYTES, read_seconds=30.0, concurrent_calls=MAX_UPLOADS),
-    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, concurrent_calls=4),
+    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, concurrent_calls=8),
     "DownloadModel": MethodLimits(write_seconds=60.0, concurrent_calls=MAX_DOWNLOADS),
 }

@@ -24,7 +24,7 @@ from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.tensor_service_pb2 import UploadHeader, UploadTensorRequest
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import GetJobRequest
-from gradwire_server.limits import MAX_CONCURRENT_PUBLIC_CALLS
+from gradwire_server.limits import MAX_CONCURRENT_PUBLIC_CALLS, MAX_UPLOADS
 
 TOKEN = "open-sesame"
 WITH_TOKEN = (("authorization", f"Bearer {TOKEN}"),)
@@ -210,6 +210,27 @@ def test_a_held_upload_delays_no_other_of_the_same_tensor_and_empty_chunks_are_r
     other = UploadTensorRequest(header=UploadHeader(tensor=tensor_ref(array + 1)))
     requests = [other, UploadTensorRequest(chunk=b"")]
     assert outcome(upload, iter(requests)) == ("INVALID_ARGUMENT", "INVALID_FIELDS", "chunk")
+
+
+def test_held_uploads_hold_few_descriptors(guarded, channel):
+    process = psutil.Process(guarded.process.pid)
+    before = process.num_fds()
+    release = concurrent.futures.Future()
+
+    def held(number):
+        reference = tensor_ref(np.full(10, float(number)))
+        yield UploadTensorRequest(header=UploadHeader(tensor=reference))
+        release.result(60)
+
+    uploads = [TensorServiceStub(channel).UploadTensor.future(held(n), metadata=WITH_TOKEN) for n in range(100)]
+    deadline = time.monotonic() + 20
+    while process.num_fds() < before + MAX_UPLOADS and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert outcome(channel.unary_unary(f"{TRAINING}GetJob"), NOBODY)[0] == "NOT_FOUND"
+    assert before + MAX_UPLOADS <= process.num_fds() < before + MAX_UPLOADS + 16
+    for upload in uploads:
+        upload.cancel()
+    release.set_result(None)
 
 
 def test_downloads_of_which_only_the_header_is_read_hold_little(guarded):
