@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint docs coverage format proto dist bench gpu faults conformance images compose-test clean
+.PHONY: help demo test lint docs coverage format proto dist bench gpu faults fuzz conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -68,6 +68,10 @@ FAULTS ?= 500
 SEED ?= 0
 faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing is lost
 	@$(BIN)/python tests/faults/run.py --faults $(FAULTS) --seed $(SEED)
+
+CALLS ?= 5000
+fuzz: $(VENV)/.dev ## send random calls to servers on SQLite and Postgres, and check that the servers stay healthy
+	@$(BIN)/python tests/fuzz/run.py --calls $(CALLS) --seed $(SEED)
 
 conformance: $(VENV)/.dev $(BUF) ## compare the clients in six other languages with the Python SDK
 	@$(BIN)/python tests/conformance/run.py

@@ -83,9 +83,12 @@ def serve(
     ] = False,
 ) -> None:
     """Run a gradwire server until SIGTERM or Ctrl-C."""
-    from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415  (see above)
+    from gradwire_server.log_limit import RepeatLimit  # noqa: PLC0415  (see above)
+    from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RepeatLimit())
     for library in ("ray", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:

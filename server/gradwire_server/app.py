@@ -1,6 +1,7 @@
 """Creates the components of the server, runs the server, and shuts it down."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -16,14 +17,14 @@ from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_se
 from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from gradwire_proto.v1.tensor_service_pb2_grpc import add_TensorServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
-from gradwire_server.api.authentication import AuthenticationInterceptor
-from gradwire_server.api.error_mapping import ErrorMappingInterceptor
+from gradwire_server.api.authentication import Authenticator
+from gradwire_server.api.interceptor import CallInterceptor
 from gradwire_server.api.model_service import ModelService
 from gradwire_server.api.reflection import add_reflection_to_server
 from gradwire_server.api.tensor_service import TensorService
 from gradwire_server.api.training_service import TrainingService
-from gradwire_server.api.unknown_fields import UnknownFieldsInterceptor
 from gradwire_server.data_folder import lock_data_folder
+from gradwire_server.file_descriptors import max_connections, raise_limit
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.attempt_records import AttemptRecords
 from gradwire_server.jobs.commands import JobCommands
@@ -31,6 +32,12 @@ from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.warm_start import WarmStart
+from gradwire_server.limits import (
+    MAX_CALLS_PER_CONNECTION,
+    MAX_HANDSHAKE_SECONDS,
+    MAX_IDLE_CONNECTION_SECONDS,
+    MAX_MESSAGE_BYTES,
+)
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.leader import Leader
@@ -49,9 +56,9 @@ from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 
 _log = logging.getLogger(__name__)
 
-# The limit allows for a Predict call with 32 MiB of inputs, plus the rest of the message.
-_MAX_MESSAGE_BYTES = 40 << 20
 _MIN_PING_INTERVAL_MS = 10_000
+# How long it may take to tell the clients that watch the health, when the server shuts down.
+_HEALTH_SECONDS = 1.0
 # The time that calls have to finish when the server shuts down.
 _GRACE_SECONDS = 3.0
 # The exit code when Ray is lost. A supervisor then restarts the server.
@@ -87,6 +94,8 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     Raises:
         SettingsError: The server cannot start with these settings.
     """
+    # Before Ray, whose processes inherit the limit.
+    raise_limit()
     with lock_data_folder(settings.data):
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
         cluster = RayCluster(settings)
@@ -143,7 +152,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
         new_attempts=lambda: Attempts(records, pool, blobs, checkpoints, disk_space),
     )
 
-    grpc_server = _new_grpc_server(settings)
+    grpc_server = _new_grpc_server(settings, max_connections())
     training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints)
     add_TrainingServiceServicer_to_server(training, grpc_server)
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)
@@ -173,7 +182,9 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     await _first(leading, watching, stopped.wait())
 
     _log.info("shutting down")
-    await server.health.enter_graceful_shutdown()
+    # A client that watches the health and reads nothing must not delay this.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.health.enter_graceful_shutdown(), _HEALTH_SECONDS)
     server.notifier.close()
     await server.grpc_server.stop(_GRACE_SECONDS)
     for task in (leading, watching):
@@ -204,17 +215,17 @@ async def _first(leading: asyncio.Task[None], watching: asyncio.Task[NoReturn], 
     await asyncio.wait((leading, watching, asyncio.ensure_future(event)), return_when=asyncio.FIRST_COMPLETED)
 
 
-def _new_grpc_server(settings: Settings) -> grpc.aio.Server:
+def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Server:
     return grpc.aio.server(
-        # The first interceptor handles the exceptions of all other interceptors.
-        interceptors=[
-            ErrorMappingInterceptor(),
-            AuthenticationInterceptor(settings.token),
-            UnknownFieldsInterceptor(),
-        ],
+        interceptors=[CallInterceptor(Authenticator(settings.token))],
         options=[
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
+            # More connections are closed as soon as they are accepted. Each listener counts its own.
+            ("grpc.max_allowed_incoming_connections", max_connections // (2 if settings.socket else 1)),
+            ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+            ("grpc.server_handshake_timeout_ms", MAX_HANDSHAKE_SECONDS * 1000),
+            ("grpc.max_connection_idle_ms", MAX_IDLE_CONNECTION_SECONDS * 1000),
             # Watchers send pings, so that they notice silently lost connections.
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),

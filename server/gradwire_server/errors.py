@@ -11,7 +11,7 @@ DomainError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
 ├── InvalidTokenError
-└── UnavailableError               StoreUnavailableError, ShuttingDownError
+└── UnavailableError               StoreUnavailableError, ServerBusyError, TooSlowError, ShuttingDownError
 """
 
 from collections.abc import Sequence
@@ -302,3 +302,21 @@ class ShuttingDownError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down. Try again in a moment")
+
+
+class ServerBusyError(UnavailableError):
+    """The server has as much work as its memory allows."""
+
+    reason = ErrorReason.ERROR_REASON_BUSY
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. Try again in a moment")
+
+
+class TooSlowError(UnavailableError):
+    """The client took too long to send a request or to accept a response."""
+
+    reason = ErrorReason.ERROR_REASON_TOO_SLOW
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}, which is too slow for the server at the moment. Try again")

@@ -34,7 +34,16 @@ SERVER_DEPENDENCIES = {
     "scheduling": {"jobs", "workers", "storage", "store"},
     "api": {"jobs", "models", "storage", "store"},
 }
-SERVER_ROOT_MODULES = {"data_folder", "errors", "principal", "resource_names", "settings"}
+SERVER_ROOT_MODULES = {
+    "data_folder",
+    "errors",
+    "file_descriptors",
+    "limits",
+    "log_limit",
+    "principal",
+    "resource_names",
+    "settings",
+}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -49,16 +49,25 @@ class BlobReader:
             BlobLostError: The blob is missing or damaged.
         """
         kind = tensor_type(reference)
+        return np.memmap(self.fetch(reference), dtype=kind.dtype, mode="r", shape=kind.shape)
+
+    def fetch(self, reference: TensorRef) -> Path:
+        """Return a file on this node with the verified bytes of a tensor.
+
+        Raises:
+            BlobLostError: The blob is missing or damaged.
+        """
+        size = tensor_type(reference).size_bytes
         path = self._node_path(reference.sha256)
         try:
-            self._check(path, reference.sha256, kind.size_bytes)
+            self._check(path, reference.sha256, size)
         except BlobLostError:
             if self.is_local:
                 raise
             path.unlink()  # The cached copy is damaged, but the blob in the store may be intact.
             path = self._node_path(reference.sha256)
-            self._check(path, reference.sha256, kind.size_bytes)
-        return np.memmap(path, dtype=kind.dtype, mode="r", shape=kind.shape)
+            self._check(path, reference.sha256, size)
+        return path
 
     def _node_path(self, sha256: str) -> Path:
         source = self.blob_path(sha256)

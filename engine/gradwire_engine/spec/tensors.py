@@ -27,6 +27,8 @@ _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
 # No real tensor has more elements. The limit keeps sizes in bytes within 64 bits.
 _MAX_ELEMENTS = 2**48
+# The most that a NumPy array can have.
+MAX_DIMENSIONS = 64
 
 
 class TensorError(ValueError):
@@ -65,6 +67,8 @@ def numpy_dtype(value: DataType) -> "np.dtype[np.generic]":
 
 def tensor_type(message: Tensor | TensorRef) -> TensorType:
     """Return the dtype and shape that a message describes. Raises TensorError if they are invalid."""
+    if len(message.shape) > MAX_DIMENSIONS:
+        raise TensorError(f"shape must have at most {MAX_DIMENSIONS} dimensions, got {len(message.shape)}")
     shape = tuple(message.shape)
     if not shape:
         raise TensorError("shape is missing")

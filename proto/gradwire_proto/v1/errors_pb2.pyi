@@ -29,6 +29,8 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_ALREADY_EXISTS: _ClassVar[ErrorReason]
     ERROR_REASON_REQUEST_ID_REUSED: _ClassVar[ErrorReason]
+    ERROR_REASON_BUSY: _ClassVar[ErrorReason]
+    ERROR_REASON_TOO_SLOW: _ClassVar[ErrorReason]
 
 class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -71,6 +73,8 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_MODEL_ALREADY_EXISTS: ErrorReason
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason
+ERROR_REASON_BUSY: ErrorReason
+ERROR_REASON_TOO_SLOW: ErrorReason
 JOB_ERROR_REASON_UNSPECIFIED: JobErrorReason
 JOB_ERROR_REASON_LOSS_NOT_FINITE: JobErrorReason
 JOB_ERROR_REASON_WORKER_LOST: JobErrorReason

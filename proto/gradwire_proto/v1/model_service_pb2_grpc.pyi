@@ -33,7 +33,10 @@ class ModelServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
@@ -87,7 +90,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
@@ -137,7 +143,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """

@@ -36,7 +36,10 @@ class TensorServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+    fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
@@ -69,7 +72,10 @@ class TensorServiceServicer:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+    fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
@@ -87,7 +93,7 @@ class TensorServiceServicer:
     def UploadTensor(self, request_iterator, context):
         """Uploads one tensor in chunks, from the start or from the offset that FindMissingTensors returned. If an upload is
         interrupted, the service keeps the bytes that have arrived. Uploading a tensor that is already stored succeeds
-        immediately. Uploads of the same tensor run one after another.
+        immediately. Uploads of the same tensor do not wait for each other. If one of them is complete, the others succeed.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
@@ -135,7 +141,10 @@ class TensorService:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+    fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 

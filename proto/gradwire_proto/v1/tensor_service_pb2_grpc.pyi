@@ -37,7 +37,10 @@ class TensorServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
@@ -55,7 +58,7 @@ class TensorServiceStub:
     UploadTensor: _grpc.StreamUnaryMultiCallable[_tensor_service_pb2.UploadTensorRequest, _tensor_service_pb2.UploadTensorResponse]
     """Uploads one tensor in chunks, from the start or from the offset that FindMissingTensors returned. If an upload is
     interrupted, the service keeps the bytes that have arrived. Uploading a tensor that is already stored succeeds
-    immediately. Uploads of the same tensor run one after another.
+    immediately. Uploads of the same tensor do not wait for each other. If one of them is complete, the others succeed.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
@@ -80,7 +83,10 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
@@ -95,7 +101,7 @@ class TensorServiceAsyncStub(TensorServiceStub):
     UploadTensor: _aio.StreamUnaryMultiCallable[_tensor_service_pb2.UploadTensorRequest, _tensor_service_pb2.UploadTensorResponse]  # type: ignore[assignment]
     """Uploads one tensor in chunks, from the start or from the offset that FindMissingTensors returned. If an upload is
     interrupted, the service keeps the bytes that have arrived. Uploading a tensor that is already stored succeeds
-    immediately. Uploads of the same tensor run one after another.
+    immediately. Uploads of the same tensor do not wait for each other. If one of them is complete, the others succeed.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
@@ -119,7 +125,10 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+      the delay in RetryInfo.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
+      fields, or has a field that this server does not know.
     - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
@@ -144,7 +153,7 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tensor_service_pb2.UploadTensorResponse, _abc.Awaitable[_tensor_service_pb2.UploadTensorResponse]]:
         """Uploads one tensor in chunks, from the start or from the offset that FindMissingTensors returned. If an upload is
         interrupted, the service keeps the bytes that have arrived. Uploading a tensor that is already stored succeeds
-        immediately. Uploads of the same tensor run one after another.
+        immediately. Uploads of the same tensor do not wait for each other. If one of them is complete, the others succeed.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is

@@ -1,13 +1,9 @@
 """Authenticates each call with its token, and makes the caller's Principal available to the services."""
 
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Any
 
-from grpc.aio import ServicerContext
-
-from gradwire_server.api.interceptor import Interceptor, StreamBehavior, UnaryBehavior
 from gradwire_server.errors import InvalidTokenError
 from gradwire_server.principal import OPERATOR, Principal
 
@@ -19,40 +15,34 @@ def current_principal() -> Principal:
     return _principal.get()
 
 
-class AuthenticationInterceptor(Interceptor):
+class Authenticator:
     """Refuses calls without the server's token, if it has one."""
 
     def __init__(self, token: str | None) -> None:
         self._expected = f"Bearer {token}".encode() if token else None
 
-    def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
-        """Return a behavior that first authenticates the call."""
+    def authenticate(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Set the principal of the current call.
 
-        async def authenticated(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            _principal.set(self._authenticate(context))
-            return await behavior(request, context)
+        Args:
+            metadata: The metadata that the client sent with the call.
 
-        return authenticated
+        Raises:
+            InvalidTokenError: The token is missing or wrong, or there is more than one.
+        """
+        if self._expected is not None:
+            self._check([value for key, value in metadata if key == "authorization"])
+        _principal.set(OPERATOR)
 
-    def wrap_stream(self, behavior: StreamBehavior) -> StreamBehavior:
-        """Return a behavior that first authenticates the call."""
-
-        async def authenticated(request: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            _principal.set(self._authenticate(context))
-            async for response in behavior(request, context):
-                yield response
-
-        return authenticated
-
-    def _authenticate(self, context: ServicerContext[Any, Any]) -> Principal:
-        if self._expected is None:
-            return OPERATOR
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if not given:
+    def _check(self, given: list[str | bytes]) -> None:
+        assert self._expected is not None
+        if not given or not given[0]:
             raise InvalidTokenError(
                 "this server requires a token. Send it as metadata `authorization: Bearer TOKEN`; in Python, use "
                 "gradwire.Client(..., token=...) or set GRADWIRE_TOKEN"
             )
-        if not hmac.compare_digest(given if isinstance(given, bytes) else given.encode(), self._expected):
+        if len(given) > 1:
+            raise InvalidTokenError(f"the call has {len(given)} authorization headers. Send exactly one")
+        value = given[0]
+        if not hmac.compare_digest(value if isinstance(value, bytes) else value.encode(), self._expected):
             raise InvalidTokenError("the token is wrong. Use the token that the server was started with")
-        return OPERATOR

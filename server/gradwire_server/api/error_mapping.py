@@ -2,13 +2,11 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from grpc.aio import ServicerContext
 
-from gradwire_server.api.interceptor import Interceptor, StreamBehavior, UnaryBehavior
 from gradwire_server.api.status import internal_status, status_of
 from gradwire_server.errors import DomainError
 
@@ -18,37 +16,14 @@ _log = logging.getLogger(__name__)
 _STATUS_TRAILER = "grpc-status-details-bin"
 
 
-class ErrorMappingInterceptor(Interceptor):
-    """Aborts calls that raise exceptions, with the matching status. It must be the server's first interceptor."""
-
-    def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
-        """Return a behavior that converts exceptions to statuses."""
-
-        async def mapped(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            try:
-                return await behavior(request, context)
-            except Exception as error:
-                await _abort(context, error)
-
-        return mapped
-
-    def wrap_stream(self, behavior: StreamBehavior) -> StreamBehavior:
-        """Return a behavior that converts exceptions to statuses."""
-
-        async def mapped(request: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            try:
-                async for response in behavior(request, context):
-                    yield response
-            except Exception as error:
-                await _abort(context, error)
-
-        return mapped
-
-
-async def _abort(context: ServicerContext[Any, Any], error: Exception) -> None:
-    if isinstance(error, grpc.aio.AbortError):  # The call is already aborted, for example by the reflection service.
+async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
+    """End a call with the status for an exception."""
+    # Already aborted, for example by the reflection service, or the client has gone. gRPC ends the call.
+    if isinstance(error, grpc.aio.BaseError):
         raise error
     if isinstance(error, DomainError):
+        # The frames of the call hold its request, which must not stay while a slow client receives the status.
+        error.__traceback__ = error.__context__ = None
         code, status = status_of(error)
     else:
         error_id = secrets.token_hex(4)

@@ -1,43 +1,194 @@
-"""The base class of the server's interceptors, which wrap the behavior of each method of gradwire's services."""
+"""The interceptor of the server: what happens to each call before and after the method of the service.
 
+A call is authenticated by its metadata before its request is received, and counted. Its request is received within the
+limits of its method, checked and parsed. Exceptions become statuses.
+"""
+
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
-UnaryBehavior = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
-StreamBehavior = Callable[[Any, ServicerContext[Any, Any]], AsyncIterator[Any]]
+from gradwire_server.api.authentication import Authenticator
+from gradwire_server.api.call_limits import CallCount, RequestReader, Turns, read_next, write
+from gradwire_server.api.error_mapping import abort
+from gradwire_server.api.request_fields import REQUEST, check_fields, malformed_request
+from gradwire_server.errors import DomainError, invalid_field
+from gradwire_server.limits import (
+    DEFAULT_LIMITS,
+    MAX_CONCURRENT_CALLS,
+    MAX_CONCURRENT_PUBLIC_CALLS,
+    MAX_SLOW_PUBLIC_REQUESTS,
+    MAX_SLOW_REQUESTS,
+    METHOD_LIMITS,
+    PUBLIC_LIMITS,
+    REFLECTION_LIMITS,
+    SLOW_PUBLIC_REQUEST_SECONDS,
+    SLOW_REQUEST_SECONDS,
+    MethodLimits,
+)
 
-# Standard services are not wrapped, because health probes do not send a token, and the protocol is public.
-_PUBLIC_METHODS = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+Context = ServicerContext[Any, Any]
+
+# Standard services. Health probes carry no token, and the protocol is public.
+_HEALTH, _REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection."
 
 
-class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps behaviors: `wrap_unary` if they return one response, and `wrap_stream` if they return a stream."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handler of every method."""
 
-    def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
-        """Return a behavior that calls `behavior`."""
-        raise NotImplementedError
-
-    def wrap_stream(self, behavior: StreamBehavior) -> StreamBehavior:
-        """Return a behavior that calls `behavior`."""
-        raise NotImplementedError
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._calls = CallCount(MAX_CONCURRENT_CALLS)
+        self._public_calls = CallCount(MAX_CONCURRENT_PUBLIC_CALLS)
+        self._reader = RequestReader(MAX_SLOW_REQUESTS, SLOW_REQUEST_SECONDS)
+        self._public_reader = RequestReader(MAX_SLOW_PUBLIC_REQUESTS, SLOW_PUBLIC_REQUEST_SECONDS)
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a call, with a wrapped behavior."""
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(_PUBLIC_METHODS):
-            return handler
-        make, behavior = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
-            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
-            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
-            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
-        }[handler.request_streaming, handler.response_streaming]
-        wrapped: Any = (self.wrap_stream if handler.response_streaming else self.wrap_unary)(behavior)
-        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+        """Return the wrapped handler of a method, or one that refuses the call without receiving its request."""
+        method = handler_call_details.method
+        if not method.startswith((_HEALTH, _REFLECTION)):
+            try:
+                self._authenticator.authenticate(handler_call_details.invocation_metadata)
+            except DomainError as error:
+                return _refusal(error)
+        handler = self._handlers.get(method)
+        if handler is None:
+            found = await continuation(handler_call_details)
+            if found is None or not _is_implemented(found):
+                return None
+            handler = self._handlers[method] = self._method(method, found).handler()
+        return handler
+
+    def _method(self, path: str, handler: Any) -> "_Method":
+        if path.startswith(_HEALTH):
+            return _Method(handler, PUBLIC_LIMITS, None, self._public_calls, self._public_reader)
+        if path.startswith(_REFLECTION):
+            return _Method(handler, REFLECTION_LIMITS, None, self._public_calls, self._public_reader)
+        service, _, name = path[1:].partition("/")
+        request = descriptor_pool.Default().FindMethodByName(f"{service}.{name}").input_type
+        limits = METHOD_LIMITS.get(name, DEFAULT_LIMITS)
+        turns = Turns(name, limits.concurrent_calls) if limits.concurrent_calls else None
+        return _Method(handler, limits, request, self._calls, self._reader, turns)
+
+
+class _Method:
+    """A method of a service with its limits.
+
+    Args:
+        handler: The handler of the service.
+        limits: The limits.
+        request: The type of its requests, whose fields are checked. None: they are not.
+        calls: Counts its calls.
+        reader: Receives its requests.
+        turns: Limits how many of its calls run at a time. None: not limited.
+    """
+
+    def __init__(
+        self,
+        handler: Any,
+        limits: MethodLimits,
+        request: Descriptor | None,
+        calls: CallCount,
+        reader: RequestReader,
+        turns: Turns | None = None,
+    ) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._request = request
+        self._calls = calls
+        self._reader = reader
+        self._turns = turns
+
+    def handler(self) -> Any:
+        """Return the handler for gRPC.
+
+        gRPC takes every method for one with a stream of requests, because it receives the request of others, of any
+        size, before it calls them. Without a deserializer it leaves the parsing to this class.
+        """
+        if self._handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream, None, self._handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(self._unary, None, self._handler.response_serializer)
+
+    async def _unary(self, _requests: object, context: Context) -> Any:
+        try:
+            with self._calls.call():
+                if self._turns is None:
+                    return await self._respond(context)
+                async with self._turns.turn():
+                    return await self._respond(context)
+        except Exception as error:
+            await abort(context, error)
+
+    async def _respond(self, context: Context) -> Any:
+        if self._handler.request_streaming:
+            return await self._handler.stream_unary(self._stream_of_requests(context), context)
+        return await self._handler.unary_unary(await self._only_request(context), context)
+
+    async def _stream(self, _requests: object, context: Context) -> None:
+        try:
+            async with AsyncExitStack() as held:
+                held.enter_context(self._calls.call())
+                if self._turns is not None:
+                    await held.enter_async_context(self._turns.turn())
+                await self._send_responses(context)
+        except Exception as error:
+            await abort(context, error)
+
+    async def _send_responses(self, context: Context) -> None:
+        if self._handler.request_streaming:
+            behavior, request = self._handler.stream_stream, self._stream_of_requests(context)
+        else:
+            behavior, request = self._handler.unary_stream, await self._only_request(context)
+        if not inspect.isasyncgenfunction(behavior):
+            await behavior(request, context)
+            return
+        async with aclosing(behavior(request, context)) as responses:
+            async for response in responses:
+                await write(context, response, self._limits.write_seconds)
+
+    async def _only_request(self, context: Context) -> Any:
+        data = await self._reader.read(context, self._limits.read_seconds)
+        if data is None:
+            raise malformed_request()
+        return self._parsed(data)
+
+    async def _stream_of_requests(self, context: Context) -> AsyncIterator[Any]:
+        while (data := await read_next(context, self._limits.read_seconds)) is not None:
+            yield self._parsed(data)
+
+    def _parsed(self, data: bytes) -> Any:
+        if len(data) > self._limits.message_bytes:
+            raise invalid_field(REQUEST, f"has {len(data)} bytes, more than the {self._limits.message_bytes} allowed")
+        if self._request is not None:
+            check_fields(data, self._request)
+        try:
+            return self._handler.request_deserializer(data)
+        except DecodeError:
+            raise malformed_request() from None
+
+
+def _is_implemented(handler: Any) -> bool:
+    """Whether the service has the method. The base classes that gRPC generates have synchronous methods that raise."""
+    behaviors = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in behaviors)
+
+
+def _refusal(error: DomainError) -> Any:
+    """Return a handler that ends a call with an error. As a stream, it receives no request."""
+
+    async def refuse(_requests: object, context: Context) -> None:
+        await abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(refuse, None, None)

@@ -1,6 +1,6 @@
 """ModelService, which finds, downloads, runs and deletes trained models."""
 
-import hashlib
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -25,8 +25,6 @@ from gradwire_server.api.authentication import current_principal
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ModelNotFoundError, OffsetOutOfRangeError, invalid_field
 from gradwire_server.models.registry import ModelRegistry
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,15 @@ class ModelService(ModelServiceServicer):
         if request.offset < 0:
             raise invalid_field("offset", f"must be at least 0, got {request.offset}")
         file = await self.models.export(current_principal(), request.name, request.format)
-        size = len(file.data)
+        size = file.size
         if request.offset > size:
             text = f"offset is {request.offset}, but the file has {size} bytes"
             raise OffsetOutOfRangeError("offset", text, offset=request.offset, size_bytes=size)
-        digest = hashlib.sha256(file.data).hexdigest()
+        digest = await asyncio.to_thread(file.digest)
         yield DownloadModelResponse(header=FileHeader(file_name=file.name, size_bytes=size, sha256=digest))
-        for start in range(request.offset, size, _CHUNK_BYTES):
-            yield DownloadModelResponse(chunk=file.data[start : start + _CHUNK_BYTES])
+        blocks = file.blocks(request.offset)
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+            yield DownloadModelResponse(chunk=block)
 
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
         return PredictResponse(outputs=await self.models.predict(current_principal(), request.name, request.inputs))

@@ -1,5 +1,6 @@
 """TensorService, which finds missing tensors and receives uploads."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -16,11 +17,9 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 )
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceServicer
 from gradwire_server.errors import OffsetOutOfRangeError, invalid_field
+from gradwire_server.limits import MAX_CHUNK_BYTES, MAX_TENSORS_PER_REQUEST
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.uploads import Upload, Uploads
-
-_MAX_TENSORS = 1000
-_MAX_CHUNK_BYTES = 4 << 20
 
 Requests = AsyncIterator[UploadTensorRequest]
 
@@ -35,15 +34,21 @@ class TensorService(TensorServiceServicer):
     async def FindMissingTensors(
         self, request: FindMissingTensorsRequest, context: ServicerContext[object, object]
     ) -> FindMissingTensorsResponse:
-        if len(request.tensors) > _MAX_TENSORS:
-            raise invalid_field("tensors", f"must have at most {_MAX_TENSORS} entries, got {len(request.tensors)}")
-        missing: dict[str, MissingTensor] = {}
+        if len(request.tensors) > MAX_TENSORS_PER_REQUEST:
+            raise invalid_field(
+                "tensors", f"must have at most {MAX_TENSORS_PER_REQUEST} entries, got {len(request.tensors)}"
+            )
         for position, reference in enumerate(request.tensors):
             _checked_type(f"tensors[{position}]", reference)
-            if not self.blobs.touch(reference.sha256):
-                received = self.uploads.received_bytes(reference.sha256)
-                missing.setdefault(reference.sha256, MissingTensor(tensor=reference, received_bytes=received))
-        return FindMissingTensorsResponse(missing=missing.values())
+        references = {reference.sha256: reference for reference in reversed(request.tensors)}
+        stored = await asyncio.to_thread(lambda: {sha256 for sha256 in references if self.blobs.touch(sha256)})
+        missing = {each.sha256: references[each.sha256] for each in request.tensors if each.sha256 not in stored}
+        return FindMissingTensorsResponse(
+            missing=[
+                MissingTensor(tensor=reference, received_bytes=self.uploads.received_bytes(sha256))
+                for sha256, reference in missing.items()
+            ]
+        )
 
     async def UploadTensor(
         self, request_iterator: Requests, context: ServicerContext[object, object]
@@ -73,8 +78,8 @@ async def _receive_chunks(requests: Requests, upload: Upload) -> None:
     async for request in requests:
         if request.WhichOneof("part") != "chunk":
             raise invalid_field("chunk", "must be in every message after the first")
-        if len(request.chunk) > _MAX_CHUNK_BYTES:
-            raise invalid_field("chunk", f"must have at most {_MAX_CHUNK_BYTES} bytes, got {len(request.chunk)}")
+        if len(request.chunk) > MAX_CHUNK_BYTES:
+            raise invalid_field("chunk", f"must have at most {MAX_CHUNK_BYTES} bytes, got {len(request.chunk)}")
         await upload.write(request.chunk)
 
 

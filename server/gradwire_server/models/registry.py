@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -89,12 +90,18 @@ class ModelRegistry:
         if format_ not in _EXPORTERS:
             names = ", ".join(ModelFormat.Name(known) for known in _EXPORTERS)
             raise invalid_field("format", f"must be one of {names}, got {format_}")
-        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights(model)))
+        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights_file(model)))
 
     def _predict(self, model: Model, inputs: Array) -> Tensor:
         weights = self._weights(model)
         problem = Problem(network(model.spec), MSE(), weights.dtype)
         return to_tensor(ReferencePlan(problem, weights).predict(inputs))
+
+    def _weights_file(self, model: Model) -> Path:
+        try:
+            return self._blobs.fetch(model.weights)
+        except BlobLostError as error:
+            raise WeightsDamagedError(model.name, str(error)) from error
 
     def _weights(self, model: Model) -> Array:
         try:

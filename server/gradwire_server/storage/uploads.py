@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,22 +15,32 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.disk_space import DiskSpace, disk_full_errors
 
 _READ_BYTES = 1 << 22
+# Another upload can continue one from which nothing has arrived for this long, in seconds: its connection is probably
+# lost, which the server may not know yet.
+_STALLED_SECONDS = 5.0
 
 
 class Uploads:
-    """The partial files of tensors that are being uploaded. Uploads of the same tensor run one after another."""
+    """The tensors that are being uploaded.
+
+    Each upload writes to its own file, so that none waits for another, even for one of the same tensor. The longest
+    part of a tensor that uploads have left behind is kept, and another upload can continue it.
+    """
 
     def __init__(self, blobs: BlobStore, folder: Path, disk_space: DiskSpace) -> None:
         self._blobs = blobs
         self._disk_space = disk_space
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._active: dict[str, list[Upload]] = {}
+        self._numbers = itertools.count()
+        for left in folder.glob("*.active"):  # The server was killed.
+            self._keep(left.name.partition(".")[0], left)
 
     def received_bytes(self, sha256: str) -> int:
-        """Return the number of bytes that have arrived in an incomplete upload."""
-        part = self._part(sha256)
-        return part.stat().st_size if part.exists() else 0
+        """Return the number of bytes of a tensor that have arrived, and that an upload can continue after."""
+        stalled = (each.received_bytes for each in self._active.get(sha256, ()) if each.is_stalled)
+        return max(_size(self._part(sha256)), *stalled, 0)
 
     @asynccontextmanager
     async def receive(self, sha256: str, size: int, offset: int) -> AsyncIterator["Upload | None"]:
@@ -43,46 +55,87 @@ class Uploads:
             OffsetOutOfRangeError: The offset is neither 0 nor the number of received bytes.
             DiskFullError: There is not enough disk space for the rest.
         """
-        lock = self._locks.setdefault(sha256, asyncio.Lock())
+        if self._blobs.touch(sha256):
+            yield None
+            return
+        self._disk_space.require_for_new_work(size - offset)
+        file = self._folder / f"{sha256}.{next(self._numbers)}.active"
+        if offset:
+            await self._claim(sha256, offset, file)
+        upload = Upload(self._blobs, file, sha256, size)
+        active = self._active.setdefault(sha256, [])
+        active.append(upload)
         try:
-            async with lock:
-                if self._blobs.touch(sha256):
-                    yield None
-                    return
-                received = self.received_bytes(sha256)
-                if offset not in (0, received):
-                    raise OffsetOutOfRangeError(
-                        "header.offset",
-                        f"header.offset is {offset}, but {received} bytes have arrived. Continue at {received}",
-                        offset=offset,
-                        received_bytes=received,
-                    )
-                self._disk_space.require_for_new_work(size - offset)
-                upload = Upload(self._blobs, self._part(sha256), sha256, size)
-                await asyncio.to_thread(upload.open, offset)
-                try:
-                    yield upload
-                finally:
-                    await upload.close()
+            await asyncio.to_thread(upload.open, offset)
+            yield upload
         finally:
-            if not lock.locked():
-                self._locks.pop(sha256, None)
+            active.remove(upload)
+            if not active:
+                self._active.pop(sha256, None)
+            try:
+                await upload.close()
+            finally:
+                self._end(upload, active)
+
+    async def _claim(self, sha256: str, offset: int, file: Path) -> None:
+        """Move the part of a tensor that an upload continues to the file of that upload."""
+        if _size(self._part(sha256)) == offset:
+            self._part(sha256).rename(file)
+            return
+        for other in self._active.get(sha256, ()):
+            if other.is_stalled and other.received_bytes == offset:
+                other.is_taken_over = True
+                await other.close()
+                other.file.rename(file)
+                return
+        received = self.received_bytes(sha256)
+        raise OffsetOutOfRangeError(
+            "header.offset",
+            f"header.offset is {offset}, but {received} bytes have arrived. Continue at {received}",
+            offset=offset,
+            received_bytes=received,
+        )
+
+    def _end(self, upload: "Upload", others: "list[Upload]") -> None:
+        if upload.is_stored:
+            for other in others:
+                other.is_stored = True
+            upload.file.unlink(missing_ok=True)
+        elif not upload.is_taken_over:
+            self._keep(upload.sha256, upload.file)
+
+    def _keep(self, sha256: str, file: Path) -> None:
+        """Keep what an upload has left behind, if it is more than what others have."""
+        if _size(file) > _size(self._part(sha256)):
+            file.replace(self._part(sha256))
+        else:
+            file.unlink(missing_ok=True)
 
     def _part(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.part"
 
 
 class Upload:
-    """An upload of one tensor. A chunk is hashed and written while the next chunk is received."""
+    """One tensor that is arriving. A chunk is hashed and written while the next one is received, at most one behind.
 
-    def __init__(self, blobs: BlobStore, part: Path, sha256: str, size: int) -> None:
+    Attributes:
+        sha256: The digest of the tensor.
+        file: The file with what has arrived.
+        is_stored: Whether the tensor is a blob, from this upload or from another.
+        is_taken_over: Whether another upload has continued this one.
+    """
+
+    def __init__(self, blobs: BlobStore, file: Path, sha256: str, size: int) -> None:
+        self.sha256 = sha256
+        self.file = file
+        self.is_stored = False
+        self.is_taken_over = False
         self._blobs = blobs
-        self._part = part
-        self._sha256 = sha256
         self._size = size
         self._received = 0
+        self._last_chunk = time.monotonic()
         self._digest = hashlib.sha256()
-        self._file: BinaryIO | None = None
+        self._open_file: BinaryIO | None = None
         self._pending: asyncio.Future[None] | None = None
 
     @property
@@ -90,23 +143,38 @@ class Upload:
         """The number of bytes that have arrived, including those before the offset."""
         return self._received
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing has arrived for a while."""
+        written = self._pending is None or self._pending.done()
+        return written and not self.is_taken_over and time.monotonic() - self._last_chunk > _STALLED_SECONDS
+
     def open(self, offset: int) -> None:
         """Open the file at `offset`, and hash the bytes before it. Blocks."""
-        self._file = self._part.open("r+b" if self._part.exists() else "w+b")
-        self._file.truncate(offset)
-        while block := self._file.read(_READ_BYTES):
+        self._open_file = self.file.open("r+b" if offset else "w+b")
+        while block := self._open_file.read(_READ_BYTES):
             self._digest.update(block)
         self._received = offset
+        self._last_chunk = time.monotonic()
 
     async def write(self, chunk: bytes) -> None:
         """Append a chunk.
 
         Raises:
-            InvalidFieldsError: The chunk goes beyond the size of the tensor.
+            InvalidFieldsError: The chunk is empty or goes beyond the size of the tensor.
+            OffsetOutOfRangeError: Another upload has continued this one.
             DiskFullError: The disk is full. The received bytes are deleted.
         """
+        if not chunk:
+            raise invalid_field("chunk", "must not be empty")
         if self._received + len(chunk) > self._size:
             raise invalid_field("chunk", f"goes beyond the {self._size} bytes of the tensor")
+        if self.is_stored:
+            return  # Another client was faster. Ending the call now would confuse clients that still send.
+        if self.is_taken_over:
+            text = f"another upload of this tensor continued at offset {self._received}, after this one had stalled"
+            raise OffsetOutOfRangeError("chunk", text, offset=self._received, received_bytes=0)
+        self._last_chunk = time.monotonic()
         self._received += len(chunk)
         await self._wait_for_pending()
         self._pending = asyncio.get_running_loop().run_in_executor(None, self._store, chunk)
@@ -118,19 +186,22 @@ class Upload:
             DigestMismatchError: The digest of the bytes is wrong. The bytes are deleted.
         """
         await self._wait_for_pending()
+        if self.is_stored:
+            return True
         if self._received < self._size:
             return False
-        if self._digest.hexdigest() != self._sha256:
-            await asyncio.to_thread(self._part.unlink)
-            raise DigestMismatchError(self._sha256, self._digest.hexdigest())
+        if self._digest.hexdigest() != self.sha256:
+            await asyncio.to_thread(self.file.unlink)
+            raise DigestMismatchError(self.sha256, self._digest.hexdigest())
         await asyncio.to_thread(self._make_blob)
+        self.is_stored = True
         return True
 
     async def close(self) -> None:
         """Close the file. The received bytes are kept."""
         await self._wait_for_pending()
-        if self._file is not None:
-            self._file.close()
+        if self._open_file is not None:
+            self._open_file.close()
 
     async def _wait_for_pending(self) -> None:
         pending, self._pending = self._pending, None
@@ -138,18 +209,25 @@ class Upload:
             await pending
 
     def _store(self, chunk: bytes) -> None:
-        assert self._file is not None
+        assert self._open_file is not None
         try:
             with disk_full_errors():
-                self._file.write(chunk)
+                self._open_file.write(chunk)
         except DiskFullError:
-            self._file.truncate(0)  # Delete the received bytes, because they use space on the full disk.
+            self._open_file.truncate(0)  # The received bytes are part of what fills the disk.
             raise
         self._digest.update(chunk)
 
     def _make_blob(self) -> None:
-        assert self._file is not None
+        assert self._open_file is not None
         with disk_full_errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._blobs.adopt(self._sha256, self._part)
+            self._open_file.flush()
+            os.fsync(self._open_file.fileno())
+        self._blobs.adopt(self.sha256, self.file)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

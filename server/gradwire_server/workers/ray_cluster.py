@@ -1,6 +1,7 @@
 """The Ray cluster. This module joins the cluster, measures its capacity, and notices when it is lost."""
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -17,9 +18,12 @@ _log = logging.getLogger(__name__)
 _NAMESPACE = "gradwire"
 # The time that the head of a cluster has to accept a connection.
 _CONNECT_SECONDS = 5
-# The interval of the checks, and the number of checks that must fail in a row before the cluster counts as lost.
+# How often the cluster is checked, how long its head may take to answer, and how many checks in a row must fail before
+# it counts as lost.
 _CHECK_SECONDS = 3.0
+_ANSWER_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 # Ray sends its token only if it is configured to do so. If a cluster refuses the token, Ray does not state the reason.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -80,12 +84,17 @@ class RayCluster:
         failed = 0
         while True:
             try:
-                async with asyncio.timeout(_CHECK_SECONDS):
+                async with asyncio.timeout(_ANSWER_SECONDS):
                     # Ray's own calls would wait a minute for the head, and then end the process.
                     await asyncio.to_thread(_try_connect, self._head)
                     await asyncio.to_thread(self.measure)
                 failed = 0
             except (OSError, TimeoutError, RayError) as error:
+                if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+                    # This process has no file descriptors left. That says nothing about the head.
+                    _log.warning("cannot check the head of Ray at %s: %s", self._head, error)
+                    await asyncio.sleep(_CHECK_SECONDS)
+                    continue
                 failed += 1
                 _log.warning("the head of Ray at %s does not answer: %s", self._head, error or "timeout")
                 if failed == _MAX_FAILED_CHECKS:

@@ -83,6 +83,8 @@ CASES = [
     (errors.InvalidTokenError("wrong"), "UNAUTHENTICATED", [], {}),
     (errors.StoreUnavailableError(), "UNAVAILABLE", [RetryInfo], {}),
     (errors.ShuttingDownError(), "UNAVAILABLE", [RetryInfo], {}),
+    (errors.ServerBusyError("too many"), "UNAVAILABLE", [RetryInfo], {}),
+    (errors.TooSlowError("the request"), "UNAVAILABLE", [RetryInfo], {}),
 ]
 
 

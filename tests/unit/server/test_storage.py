@@ -80,20 +80,64 @@ def test_an_upload_that_is_too_long_is_refused(blobs, tmp_path):
     assert not blobs.has(SHA)
 
 
-def test_uploads_of_the_same_tensor_run_one_after_another(blobs, tmp_path):
-    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+def run_uploads(blobs, tmp_path, scenario):
+    return asyncio.run(scenario(Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))))
 
-    async def one():
+
+def test_an_upload_that_is_held_delays_no_other_of_the_same_tensor(blobs, tmp_path):
+    async def scenario(uploads):
+        async with uploads.receive(SHA, len(DATA), 0) as held:
+            await held.write(DATA[:3000])
+            async with asyncio.timeout(10), uploads.receive(SHA, len(DATA), 0) as other:
+                await other.write(DATA)
+                assert await other.finish()
+            # What it still sends is ignored.
+            await held.write(DATA[3000:4000])
+            assert held.is_stored
+            assert await held.finish()
+
+    run_uploads(blobs, tmp_path, scenario)
+    assert blobs.has(SHA)
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_an_upload_whose_connection_was_lost_silently_can_be_continued(blobs, tmp_path, monkeypatch):
+    async def scenario(uploads):
+        async with uploads.receive(SHA, len(DATA), 0) as lost:
+            await lost.write(DATA[:3000])
+            await lost._wait_for_pending()
+            assert uploads.received_bytes(SHA) == 0  # Its client may still send.
+            monkeypatch.setattr("gradwire_server.storage.uploads._STALLED_SECONDS", -1.0)
+            assert uploads.received_bytes(SHA) == 3000
+            async with uploads.receive(SHA, len(DATA), 3000) as following:
+                with pytest.raises(OffsetOutOfRangeError, match="another upload"):
+                    await lost.write(DATA[3000:4000])
+                await following.write(DATA[3000:])
+                assert await following.finish()
+
+    run_uploads(blobs, tmp_path, scenario)
+    assert blobs.size(SHA) == len(DATA)
+    assert not list((tmp_path / "uploads").iterdir())
+
+
+def test_the_longest_part_of_a_tensor_is_kept_also_when_the_server_is_killed(blobs, tmp_path):
+    folder, space = tmp_path / "uploads", DiskSpace(tmp_path)
+    assert send(Uploads(blobs, folder, space), DATA[:3000]) is False
+    assert send(Uploads(blobs, folder, space), DATA[:2000]) is False
+    assert Uploads(blobs, folder, space).received_bytes(SHA) == 3000
+    (folder / f"{SHA}.7.active").write_bytes(DATA[:5000])
+    following = Uploads(blobs, folder, space)
+    assert following.received_bytes(SHA) == 5000
+    assert send(following, DATA[5000:], offset=5000) is True
+
+
+def test_an_empty_chunk_is_refused(blobs, tmp_path):
+    async def scenario(uploads):
         async with uploads.receive(SHA, len(DATA), 0) as upload:
-            if upload is None:
-                return "already stored"
-            await upload.write(DATA)
-            return await upload.finish()
+            with pytest.raises(InvalidFieldsError, match="must not be empty"):
+                await upload.write(b"")
 
-    async def scenario():
-        return await asyncio.gather(one(), one())
-
-    assert asyncio.run(scenario()) == [True, "already stored"]
+    run_uploads(blobs, tmp_path, scenario)
 
 
 def test_the_errno_of_a_full_disk_becomes_a_disk_full_error():

@@ -1,0 +1,168 @@
+"""Bounds what calls hold at a time: their number, the turns of expensive methods, and requests that arrive slowly."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from grpc.aio import EOF, ServicerContext
+
+from gradwire_server.errors import ServerBusyError, TooSlowError
+from gradwire_server.limits import MAX_WAIT_SECONDS
+
+
+class CallCount:
+    """Counts the calls in progress, and refuses one that would exceed the maximum.
+
+    Args:
+        maximum: The maximum.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._calls = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call while the context lasts. Raises ServerBusyError."""
+        if self._calls >= self._maximum:
+            raise ServerBusyError(f"the server has {self._maximum} calls in progress")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+
+class Turns:
+    """Lets a number of calls of a method run at a time. Others wait before their request is received.
+
+    Args:
+        method: The name of the method, for messages.
+        maximum: How many run at a time.
+    """
+
+    def __init__(self, method: str, maximum: int) -> None:
+        self._method = method
+        self._maximum = maximum
+        self._free = asyncio.Semaphore(maximum)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it while the context lasts. Raises ServerBusyError."""
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            text = f"{self._maximum} calls of {self._method} are in progress, which is the maximum"
+            raise ServerBusyError(text) from None
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+class RequestReader:
+    """Receives request messages within a time.
+
+    gRPC buffers and decompresses a message, which can be far larger than the method allows, before it can be refused.
+    Requests that are small arrive at once. Of those that arrive slowly, only some are received at a time: if there are
+    more, the oldest is refused.
+
+    Args:
+        max_slow: How many slow requests are received at a time.
+        slow_seconds: How long a request may take until it counts as slow.
+    """
+
+    def __init__(self, max_slow: int, slow_seconds: float) -> None:
+        self._max_slow = max_slow
+        self._slow_seconds = slow_seconds
+        # By the time at which the request began, oldest first.
+        self._pending: dict[asyncio.Timeout, float] = {}
+        self._check: asyncio.TimerHandle | None = None
+
+    async def read(self, context: ServicerContext[Any, Any], seconds: float) -> bytes | None:
+        """Receive the only request of a call.
+
+        Args:
+            context: The call.
+            seconds: How long it may take.
+
+        Returns:
+            The encoded message, or None if the client sent none.
+
+        Raises:
+            TooSlowError: The request took too long.
+        """
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                self._pending[timeout] = asyncio.get_running_loop().time()
+                if len(self._pending) > self._max_slow:
+                    self._refuse_slow()
+                return await _read(context)
+        except TimeoutError:
+            raise TooSlowError("the request did not arrive in time") from None
+        finally:
+            self._pending.pop(timeout, None)
+
+    def _refuse_slow(self) -> None:
+        """Refuse the oldest requests of those that are slow, and check again when the next one becomes slow."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while len(self._pending) > self._max_slow:
+            timeout, began = next(iter(self._pending.items()))
+            if now - began < self._slow_seconds:
+                if self._check is None:
+                    self._check = loop.call_at(began + self._slow_seconds, self._check_again)
+                return
+            del self._pending[timeout]
+            timeout.reschedule(now)
+
+    def _check_again(self) -> None:
+        self._check = None
+        self._refuse_slow()
+
+
+async def read_next(context: ServicerContext[Any, Any], seconds: float) -> bytes | None:
+    """Receive the next request of a stream.
+
+    Args:
+        context: The call.
+        seconds: How long it may take.
+
+    Returns:
+        The encoded message, or None at the end of the stream.
+
+    Raises:
+        TooSlowError: The request took too long.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(context)
+    except TimeoutError:
+        raise TooSlowError("the request did not arrive in time") from None
+
+
+async def write(context: ServicerContext[Any, Any], response: Any, seconds: float | None) -> None:
+    """Send a response of a stream.
+
+    Args:
+        context: The call.
+        response: The message.
+        seconds: How long the client may take to accept it; None: without limit.
+
+    Raises:
+        TooSlowError: The client took too long.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await context.write(response)
+    except TimeoutError:
+        raise TooSlowError("the client did not accept a response in time") from None
+
+
+async def _read(context: ServicerContext[Any, Any]) -> bytes | None:
+    # Without a deserializer, gRPC returns the bytes.
+    message: Any = await context.read()
+    return None if message is EOF else message

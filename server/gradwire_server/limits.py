@@ -1,0 +1,77 @@
+"""The limits of what clients can send and hold. docs/protocol.md describes those that clients meet."""
+
+from dataclasses import dataclass
+
+KIB, MIB = 1 << 10, 1 << 20
+
+# What one request message may hold. A message that is larger is refused before it is parsed.
+MAX_REQUEST_BYTES = 64 * KIB
+MAX_FIND_MISSING_BYTES = 256 * KIB
+MAX_CREATE_JOB_BYTES = MIB
+MAX_CHUNK_BYTES = 4 * MIB
+# Requests of the standard services, which need no token.
+MAX_PUBLIC_REQUEST_BYTES = 4 * KIB
+# gRPC itself refuses larger messages, without details. Predict takes 32 MiB of inputs, and has better errors for more.
+MAX_MESSAGE_BYTES = 40 * MIB
+# The other fields of a message with a chunk.
+_SLACK_BYTES = 64 * KIB
+# The number of fields and packed numbers in one request, so that parsing and checking take milliseconds.
+MAX_REQUEST_FIELDS = 8_000
+# An error names at most this many unknown fields.
+MAX_NAMED_FIELDS = 10
+MAX_TENSORS_PER_REQUEST = 1000
+
+# Calls in progress, those that wait for events or for their turn included. The standard services have their own limit.
+MAX_CONCURRENT_CALLS = 2000
+MAX_CONCURRENT_PUBLIC_CALLS = 200
+# Calls that hold a file each.
+MAX_UPLOADS = 32
+MAX_DOWNLOADS = 32
+# How long a call waits for its turn where a method has a limit of its own, in seconds.
+MAX_WAIT_SECONDS = 10.0
+# Requests that arrive slowly: how many are received at a time, and after how many seconds a request counts as slow.
+MAX_SLOW_REQUESTS = 8
+SLOW_REQUEST_SECONDS = 0.1
+MAX_SLOW_PUBLIC_REQUESTS = 4
+SLOW_PUBLIC_REQUEST_SECONDS = 0.02
+
+# Connections: one that sends nothing at first, or has no call for a long time, is closed.
+MAX_HANDSHAKE_SECONDS = 10
+MAX_IDLE_CONNECTION_SECONDS = 600
+MAX_CONNECTIONS = 10_000
+MAX_CALLS_PER_CONNECTION = 1000
+# File descriptors: the server needs MIN_DESCRIPTORS, and keeps RESERVED_DESCRIPTORS from connections: for Ray, the
+# database and files.
+MIN_DESCRIPTORS = 1024
+RESERVED_DESCRIPTORS = 512
+MAX_DESCRIPTORS = 65_536
+
+
+@dataclass(frozen=True)
+class MethodLimits:
+    """The limits of one method.
+
+    Attributes:
+        message_bytes: The maximum size of one request message, after decompression.
+        read_seconds: How long each request message may take to arrive.
+        write_seconds: How long the client may take to accept a response message; None: without limit.
+        concurrent_calls: How many calls may receive, run or send at a time. Others wait for their turn.
+    """
+
+    message_bytes: int = MAX_REQUEST_BYTES
+    read_seconds: float = 10.0
+    write_seconds: float | None = None
+    concurrent_calls: int | None = None
+
+
+DEFAULT_LIMITS = MethodLimits()
+PUBLIC_LIMITS = MethodLimits(message_bytes=MAX_PUBLIC_REQUEST_BYTES)
+# A reflection client keeps its stream open while it calls other methods.
+REFLECTION_LIMITS = MethodLimits(message_bytes=MAX_PUBLIC_REQUEST_BYTES, read_seconds=300.0)
+METHOD_LIMITS = {
+    "CreateJob": MethodLimits(MAX_CREATE_JOB_BYTES, concurrent_calls=16),
+    "FindMissingTensors": MethodLimits(MAX_FIND_MISSING_BYTES, concurrent_calls=16),
+    "UploadTensor": MethodLimits(MAX_CHUNK_BYTES + _SLACK_BYTES, read_seconds=30.0, concurrent_calls=MAX_UPLOADS),
+    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, concurrent_calls=8),
+    "DownloadModel": MethodLimits(write_seconds=60.0, concurrent_calls=MAX_DOWNLOADS),
+}
