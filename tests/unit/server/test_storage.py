@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -99,6 +100,60 @@ def test_uploads_of_the_same_tensor_run_one_after_another(blobs, tmp_path):
 def test_the_errno_of_a_full_disk_becomes_a_disk_full_error():
     with pytest.raises(DiskFullError, match="disk of the server is full"), disk_full_errors():
         raise OSError(28, os.strerror(28))
+
+
+MIB = 1 << 20
+
+
+def disk_with(monkeypatch, free, total=100_000):
+    """Let every disk have some free MiB of a total."""
+    blocks = SimpleNamespace(f_frsize=MIB, f_bavail=free, f_blocks=total)
+    monkeypatch.setattr(os, "statvfs", lambda _folder: blocks)
+
+
+@pytest.mark.parametrize(("total", "reserve"), [(100_000, 64), (400, 20)], ids=["large", "small"])
+def test_new_work_needs_twice_the_reserve_and_its_own_size_besides(tmp_path, monkeypatch, total, reserve):
+    space = DiskSpace(tmp_path)
+    disk_with(monkeypatch, 2 * reserve, total)
+    space.require_for_new_work()
+    with pytest.raises(DiskFullError, match=f"only {2 * reserve} MiB"):
+        space.require_for_new_work(1)
+    disk_with(monkeypatch, 2 * reserve + 7, total)
+    space.require_for_new_work(7 * MIB)
+    disk_with(monkeypatch, 2 * reserve - 1, total)
+    with pytest.raises(DiskFullError):
+        space.require_for_new_work()
+    space.require_for_running_work()
+    disk_with(monkeypatch, reserve, total)
+    space.require_for_running_work()
+    disk_with(monkeypatch, reserve - 1, total)
+    with pytest.raises(DiskFullError):
+        space.require_for_running_work()
+
+
+def test_the_disk_with_the_least_space_counts(tmp_path, monkeypatch):
+    blocks = {"data": 1000, "blobs": 10}
+    monkeypatch.setattr(
+        os, "statvfs", lambda folder: SimpleNamespace(f_frsize=MIB, f_bavail=blocks[folder.name], f_blocks=100_000)
+    )
+    DiskSpace(tmp_path / "data").require_for_new_work()
+    with pytest.raises(DiskFullError, match="only 10 MiB"):
+        DiskSpace(tmp_path / "data", tmp_path / "blobs").require_for_new_work()
+
+
+def test_an_upload_starts_only_if_the_rest_of_it_fits_on_the_disk(blobs, tmp_path, monkeypatch):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+
+    async def receive(size, offset):
+        async with uploads.receive(SHA, size, offset) as upload:
+            return upload is not None
+
+    send(uploads, DATA[:3000])
+    disk_with(monkeypatch, 2 * 64 + 5)
+    assert asyncio.run(receive(5 * MIB + 3000, 3000))
+    with pytest.raises(DiskFullError):
+        asyncio.run(receive(5 * MIB + 3001, 3000))
+    assert uploads.received_bytes(SHA) == 3000
 
 
 def checkpoint(epoch, data):
