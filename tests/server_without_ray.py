@@ -1,4 +1,4 @@
-"""A whole server in this process, on a real socket. Its workers are trainers in this process instead of Ray's actors."""
+"""A whole server in this process, on a real socket. Its workers are trainers here instead of Ray's actors."""
 
 import asyncio
 import time
@@ -174,7 +174,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Running]:
     chosen = Settings(data=folder, port=0, **settings)
     blobs = BlobStore(chosen.blobs_url, folder / "scratch")
     pool = LocalPool()
-    with mock.patch.object(app, "WorkerPool", lambda *_: pool):
+    with mock.patch.object(app, "WorkerPool", return_value=pool):
         server = app.build_server(chosen, Database(folder / "gradwire.db"), blobs, _NoCluster(chosen))
     stopped, ready = asyncio.Event(), asyncio.Event()
     ended = asyncio.create_task(app.run_server(server, stopped, lambda _address: ready.set()))

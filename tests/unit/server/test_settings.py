@@ -49,7 +49,7 @@ def pair(tmp_path):
 def test_the_key_must_be_that_of_the_certificate(pair):
     (cert, key), (_, other_key) = pair("one"), pair("two")
     assert Settings(tls_cert=cert, tls_key=key).key_and_chain == (key.read_bytes(), cert.read_bytes())
-    with pytest.raises(SettingsError, match="--tls-cert .*one.pem with --tls-key .*two-key.pem"):
+    with pytest.raises(SettingsError, match=r"--tls-cert .*one\.pem with --tls-key .*two-key\.pem"):
         Settings(tls_cert=cert, tls_key=other_key)
 
 
