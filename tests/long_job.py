@@ -8,6 +8,8 @@ import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 1500
+# How many jobs the server of the fixture `server` runs at once, whatever the number of processors.
+SERVER_CAPACITY = 2
 
 
 def data(rows: int = 2000) -> tuple[Any, Any]:

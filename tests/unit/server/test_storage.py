@@ -3,9 +3,14 @@
 import asyncio
 import hashlib
 import os
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
@@ -65,6 +70,45 @@ def test_an_interrupted_upload_can_start_again_at_offset_0(blobs, tmp_path):
     uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
     send(uploads, DATA[:3000])
     assert send(uploads, DATA, offset=0) is True
+
+
+@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans()), max_size=5),
+    chunk=st.integers(1, 3000),
+    wrong=st.booleans(),
+)
+def test_an_upload_that_is_cut_anywhere_continues_to_the_same_blob(cuts, chunk, wrong):
+    """Each connection ends after some bytes; the next one continues where it was, or starts again at 0."""
+
+    async def connection(offset, data):
+        async with uploads.receive(SHA, len(DATA), offset) as upload:
+            for start in range(0, len(data), chunk):
+                await upload.write(data[start : start + chunk])
+            return await upload.finish()
+
+    async def scenario():
+        received = 0
+        for count, again in cuts:
+            offset = 0 if again else received
+            data = DATA[offset : offset + min(count, len(DATA) - 1 - offset)]
+            assert not await connection(offset, data)
+            received = offset + len(data)
+            assert uploads.received_bytes(SHA) == received
+            assert not blobs.has(SHA)
+        rest = DATA[received:]
+        if wrong:
+            with pytest.raises(DigestMismatchError):
+                await connection(received, rest[:-1] + bytes([rest[-1] ^ 1]))
+            assert uploads.received_bytes(SHA) == 0
+            received, rest = 0, DATA
+        assert await connection(received, rest)
+        assert Path(blobs.blob_path(SHA)).read_bytes() == DATA
+
+    with tempfile.TemporaryDirectory(prefix="upload-") as folder, mock.patch.object(os, "fsync"):
+        blobs = BlobStore(Path(folder, "blobs").as_uri(), Path(folder, "scratch"))
+        uploads = Uploads(blobs, blobs.staging / "uploads", DiskSpace(Path(folder)))
+        asyncio.run(scenario())
 
 
 def test_an_upload_with_another_digest_is_deleted(blobs, tmp_path):

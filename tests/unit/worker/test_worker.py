@@ -7,10 +7,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest import mock
 
 import fsspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradwire_engine import Linear, ReLU, Sequential
 from gradwire_engine.spec.prepare import starting_weights
@@ -131,6 +134,49 @@ def test_a_poll_returns_a_bounded_number_of_bytes(monkeypatch):
         outbox.add(event(number), weights=b"x" * 80)
     assert sequences(outbox.take(0, timeout=0)) == [1]
     assert sequences(outbox.take(1, timeout=0)) == [2]
+
+
+steps = st.one_of(
+    st.tuples(st.just("add"), st.integers(1, 30), st.sampled_from(["epoch", "checkpoint"])),
+    st.tuples(st.just("take"), st.integers(0, 40), st.just("")),
+)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(steps=st.lists(steps, max_size=25))
+def test_whatever_the_server_acknowledges_it_gets_every_report_once_in_order(steps):
+    """A server that restarts polls after the last report that it has stored, which an earlier one had already got."""
+    added: list[Report] = []
+    acknowledged = 0
+    with (
+        mock.patch("gradwire_worker.outbox._GATHER_SECONDS", 0),
+        mock.patch("gradwire_worker.outbox._MAX_REPORTS_PER_POLL", 25),
+        mock.patch("gradwire_worker.outbox._MAX_BYTES_PER_POLL", 300),
+    ):
+        outbox = Outbox()
+        for action, count, kind in steps:
+            if action == "add":
+                for _ in range(count):
+                    number = len(added) + 1
+                    made = Event(epoch=Epoch(epoch=number))
+                    weights = None
+                    if kind == "checkpoint":
+                        made, weights = Event(checkpoint=Checkpoint(epoch=number)), bytes(70)
+                    outbox.add(made, weights)
+                    added.append(Report(number, made.SerializeToString(), weights))
+                continue
+            taken = outbox.take(acknowledged, timeout=0)
+            assert taken == added[acknowledged : acknowledged + len(taken)]
+            assert bool(taken) == (acknowledged < len(added))
+            assert len(taken) <= 25
+            assert len(taken) <= 1 or sum(len(each.event) + len(each.weights or b"") for each in taken) <= 300
+            acknowledged += min(count, len(taken))  # The server stored only some, and asks for the others again.
+        while acknowledged < len(added):
+            taken = outbox.take(acknowledged, timeout=0)
+            assert taken == added[acknowledged : acknowledged + len(taken)] != []
+            acknowledged += len(taken)
+        assert outbox.take(acknowledged, timeout=0) == []
+        assert outbox._reports == [], "what is acknowledged is not kept"
 
 
 def test_the_interval_of_checkpoints_depends_on_their_cost():
