@@ -7,9 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from cluster import Cluster
-from long_job import EPOCHS, submit
+from long_job import EPOCHS, submit, submit_endless
 from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
@@ -37,6 +38,8 @@ def deployment():
             shared = (f"--store={postgres.url}", f"--blobs=file://{folder / 'blobs'}", f"--ray={cluster.address}")
             return gw.LocalServer(*shared, *options, data=folder / name, env=cluster.environment)
 
+        server.workers = cluster.workers
+        server.postgres = postgres.url
         yield server
 
 
@@ -66,7 +69,8 @@ def other_takes_over_after(pair, name, fault):
     return seconds
 
 
-def test_both_servers_serve_and_either_can_cancel_a_job(pair):
+def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployment):
+    """Both workers are in an epoch of minutes, and the server that does not schedule gets the calls."""
     first, second = pair
     with gw.Client(first.address) as here, gw.Client(second.address) as there:
         job = submit(there, "both-serve", epochs=60)
@@ -74,26 +78,34 @@ def test_both_servers_serve_and_either_can_cancel_a_job(pair):
         with pytest.raises(gw.AlreadyExistsError):
             submit(here, "both-serve")
 
-        running = submit(there, "cancelled-from-the-other", epochs=100_000)
-        next(iter(running.epochs()))
+        cancelled, paused = (submit_endless(there, name) for name in ("cancelled-from-there", "paused-from-there"))
+        workers = deployment.workers()
         began = time.monotonic()
-        running.cancel()
-        after = submit(here, "after", epochs=1)
-        after.result()
-        assert time.monotonic() - began < 5
-        assert running.refresh().state == "CANCELLED"
+        cancelled.cancel()
+        paused.pause()
+        submit(here, "after", epochs=1).result()
+        # The workers were told, and not killed. Without a notification, the polls of the server that schedules find it
+        # out after 20 s.
+        assert time.monotonic() - began < 10
+        assert deployment.workers() == workers
+        assert [job.refresh().state for job in (cancelled, paused)] == ["CANCELLED", "PAUSED"]
 
 
 def test_a_killed_scheduler_is_replaced_within_seconds(pair):
     assert other_takes_over_after(pair, "killed", lambda process: process.kill()) < MAX_TAKEOVER_SECONDS
 
 
-def test_a_scheduler_that_is_stopped_hands_over_at_once(pair):
+def test_a_scheduler_that_is_stopped_hands_over_at_once(pair, deployment):
+    """It releases the lease, so that the other server does not wait until it expires."""
+
     def stop(process):
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+        with psycopg.connect(deployment.postgres) as connection:
+            holder, expires = connection.execute("SELECT holder, expires FROM lease").fetchone()
+        assert expires == 0 or not holder.endswith(f" {process.pid}")
 
-    assert other_takes_over_after(pair, "told-to-stop", stop) < 5
+    assert other_takes_over_after(pair, "told-to-stop", stop) < MAX_TAKEOVER_SECONDS
 
 
 def test_a_scheduler_that_was_frozen_writes_nothing_more_and_serves_again(pair):

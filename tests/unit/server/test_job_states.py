@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from server_parts import open_jobs
 
 from gradwire_proto.v1.metrics_pb2 import Epoch
@@ -292,12 +298,13 @@ def kind(event):
     return event.WhichOneof("kind")
 
 
-TestJobStates = JobStates.TestCase
-TestJobStates.settings = settings(
-    max_examples=10,
-    stateful_step_count=30,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+def test_jobs_are_as_a_model_says_after_any_steps():
+    chosen = settings(
+        max_examples=10,
+        stateful_step_count=30,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(JobStates, settings=chosen)

@@ -8,9 +8,10 @@ import tracemalloc
 import grpc
 import numpy as np
 import pytest
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from server_parts import open_jobs
 from server_without_ray import serving
 from sqlalchemy import select
 
@@ -19,10 +20,14 @@ from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_se
 from gradwire_proto.v1.errors_pb2 import JobWarningReason
 from gradwire_proto.v1.training_service_pb2 import WatchJobRequest
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
+from gradwire_server import app
+from gradwire_server.data_folder import lock_data_folder
 from gradwire_server.jobs.events import warning
 from gradwire_server.scheduling import loop
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.settings import SettingsError
 from gradwire_server.storage import garbage_collector
-from gradwire_server.storage.blob_store import RETENTION_SECONDS
+from gradwire_server.storage.blob_store import RETENTION_SECONDS, BlobStore
 from gradwire_server.store.tables import lease
 
 METHODS = [
@@ -137,6 +142,49 @@ def test_the_server_that_schedules_collects_garbage_and_keeps_its_workers_alive(
                 await asyncio.sleep(0.001)
 
     run(scenario())
+
+
+def test_a_watch_of_a_server_that_shuts_down_ends_with_a_time_to_retry(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            running.pool.free = lambda _device: 0
+            async with gw.AsyncClient(running.address) as client:
+                await submit(client, "a")
+            watch = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name="jobs/a"))
+            await watch.read()
+            running.stopped.set()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await watch.read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            details = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+            assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in Status.FromString(details).details)
+
+    run(scenario())
+
+
+def test_the_blob_store_must_be_that_of_the_database(database, tmp_path):
+    async def scenario():
+        own, other = (BlobStore((tmp_path / name).as_uri(), tmp_path / "scratch") for name in ("own", "other"))
+        await app._check_blob_store(database, own)
+        await app._check_blob_store(database, own)
+        await open_jobs(database, Lease(database)).create("a")
+        for blobs in (other, BlobStore((tmp_path / "third").as_uri(), tmp_path / "scratch")):
+            with pytest.raises(SettingsError, match=f"{blobs.url} does not belong to this database"):
+                await app._check_blob_store(database, blobs)
+        await app._check_blob_store(database, own)
+
+    run(scenario())
+
+
+def test_one_server_at_a_time_uses_a_data_folder(tmp_path):
+    with (
+        lock_data_folder(tmp_path / "data"),
+        pytest.raises(SettingsError, match=f"process {os.getpid()}. Choose"),
+        lock_data_folder(tmp_path / "data"),
+    ):
+        pass
+    with lock_data_folder(tmp_path / "data"):
+        pass
 
 
 X = np.random.default_rng(0).random((200, 4)).astype(np.float32)
