@@ -72,8 +72,8 @@ def test_a_checkpoint_survives_a_power_failure(blobs, disk):
 def test_an_uploaded_tensor_survives_a_power_failure(blobs, disk, tmp_path):
     async def upload():
         async with Uploads(blobs, blobs.staging / "uploads", DiskSpace(tmp_path)).receive(SHA, len(DATA), 0) as upload:
-            await upload.write(DATA[:5000])
-            await upload.write(DATA[5000:])
+            await upload.write(DATA[:9000])
+            await upload.write(DATA[9000:])  # Short enough to stay in the buffer of the file.
             return await upload.finish()
 
     assert asyncio.run(upload())

@@ -284,11 +284,17 @@ def test_a_trainer_reports_its_start_epochs_weights_and_success(store):
     trainer.start(assignment(store, make_spec(store)))
     reports = run_to_end(trainer)
     kinds = [report.to_event().WhichOneof("kind") for report in reports]
-    assert kinds == ["state_change", "epoch", "epoch", "epoch", "checkpoint", "state_change"]
-    assert [report.to_event().epoch.epoch for report in reports[1:4]] == [1, 2, 3]
-    weights = reports[4]
+    # On a busy machine, there can be checkpoints between the epochs.
+    assert [kind for kind in kinds[:-2] if kind != "checkpoint"] == ["state_change", "epoch", "epoch", "epoch"]
+    assert kinds[-2:] == ["checkpoint", "state_change"]
+    assert [epoch.epoch for epoch in epochs_of(reports)] == [1, 2, 3]
+    weights = reports[-2]
     assert hashlib.sha256(weights.weights).hexdigest() == weights.to_event().checkpoint.weights.sha256
     assert reports[0].to_event().state_change.execution.plan
+
+
+def epochs_of(reports):
+    return [report.to_event().epoch for report in reports if report.to_event().HasField("epoch")]
 
 
 def test_a_trainer_continues_from_a_checkpoint_to_the_same_bits(store):
@@ -301,7 +307,8 @@ def test_a_trainer_continues_from_a_checkpoint_to_the_same_bits(store):
     halfway = run_to_end(first)[-2]
     second.start(assignment(store, spec, 2, ResumePoint(halfway.to_event().checkpoint.epoch, halfway.weights)))
     resumed = run_to_end(second, attempt=2)
-    assert resumed[1].to_event().epoch.running_loss == expected[3].to_event().epoch.running_loss
+    assert [epoch.epoch for epoch in epochs_of(resumed)] == [3]
+    assert epochs_of(resumed)[0].running_loss == epochs_of(expected)[2].running_loss
     assert resumed[-2].weights == expected[-2].weights
 
 
@@ -364,6 +371,7 @@ def test_a_stop_ends_training_in_the_middle_of_an_epoch(store, monkeypatch):
 
 
 def test_a_stop_ends_training_that_waits_for_acknowledgements(store, monkeypatch):
+    monkeypatch.setenv("GRADWIRE_PLAN", "reference")
     monkeypatch.setattr("gradwire_worker.outbox._MAX_UNACKNOWLEDGED", 3)
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store, epochs=10)))
