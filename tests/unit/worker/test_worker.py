@@ -1,6 +1,7 @@
 """The parts of the worker, without Ray: the outbox, the checkpoint policy, the blob reader, and a local Trainer."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -343,7 +344,8 @@ def test_missing_data_fails_the_job(store):
 
 def test_a_worker_that_no_server_calls_ends_itself():
     script = "import time; from gradwire_worker.trainer import Trainer; Trainer(0.5); time.sleep(3600)"
-    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode == 0
+    environment = os.environ | {"GRADWIRE_PLAN": "reference"}  # It needs no compiler.
+    assert subprocess.run([sys.executable, "-c", script], check=False, env=environment, timeout=60).returncode == 0
 
 
 def stop(trainer):
