@@ -10,7 +10,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from long_job import SERVER_CAPACITY
 
 import gradwire as gw
 from gradwire import Linear, Module, ReLU
@@ -40,6 +40,8 @@ class SmallModel(Module):
 
 @pytest.fixture(scope="session")
 def digits() -> Digits:
+    from sklearn.datasets import load_digits  # Slow to import, and most unit tests need no digits.
+
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
     X, y = X[order] / 16, y[order]
@@ -54,7 +56,7 @@ def model() -> SmallModel:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[gw.LocalServer]:
-    with gw.LocalServer() as running:
+    with gw.LocalServer(f"--cpus-per-job={(os.cpu_count() or 1) / SERVER_CAPACITY}") as running:
         yield running
 
 

@@ -8,6 +8,8 @@ import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 1500
+# How many jobs the server of the fixture `server` runs at once, whatever the number of processors.
+SERVER_CAPACITY = 2
 
 
 def data(rows: int = 2000) -> tuple[Any, Any]:
@@ -22,3 +24,16 @@ def submit(client: gw.Client, name: str, *, rows: int = 2000, **changes: Any) ->
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": EPOCHS, "batch_size": 8}
     return client.jobs.submit(model, data(rows), **(arguments | changes), name=name)
+
+
+def submit_endless(client: gw.Client, name: str) -> gw.Job:
+    """Submit a job whose only epoch takes minutes, and wait until it runs."""
+    rows = 1_000_000
+    inputs, targets = np.zeros((rows, 1), np.float32), np.zeros(rows, np.int64)
+    model = Sequential(Linear(1, 512), ReLU(), Linear(512, 512), ReLU(), Linear(512, 2))
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=1e-6), "epochs": 1, "batch_size": 1}
+    job = client.jobs.submit(model, (inputs, targets), **arguments, name=name)
+    for event in job.events():
+        if event.state == "RUNNING":
+            break
+    return job

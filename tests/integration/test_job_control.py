@@ -2,6 +2,7 @@
 
 import long_job
 import pytest
+from cluster import workers_below
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
@@ -52,14 +53,19 @@ def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
         assert len(job.result().epochs) == 30
 
 
-def test_nothing_of_a_paused_job_runs(client):
-    job = submit(client, 10**6, "paused-for-good")
-    next(iter(job.epochs()))
-    job.pause()
-    last = job.refresh().last_epoch.epoch
-    submit(client, 2, "another").result()
-    assert job.refresh().last_epoch.epoch == last
-    assert job.cancel().state == "CANCELLED"
+@pytest.mark.parametrize(("command", "state"), [("cancel", "CANCELLED"), ("pause", "PAUSED")])
+def test_cancel_and_pause_stop_the_workers_in_the_middle_of_an_epoch(client, server, command, state):
+    """All workers are in an epoch of minutes. They stop by themselves: a worker that is killed has another process."""
+    endless = [long_job.submit_endless(client, f"{command}-{number}") for number in range(long_job.SERVER_CAPACITY)]
+    before = workers_below(server.process.pid)
+    for job in endless:
+        assert getattr(job, command)().state == state
+    assert len(submit(client, 2, f"after-{command}").result().epochs) == 2
+    assert workers_below(server.process.pid) == before
+    for job in endless:
+        assert job.refresh().state == state
+        assert job.info.last_epoch is None
+        job.cancel()
 
 
 def test_calls_that_do_not_apply_to_the_state_of_a_job_are_refused(client):

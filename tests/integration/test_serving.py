@@ -15,8 +15,6 @@ import numpy as np
 import psutil
 import pytest
 from cluster import Cluster, workers_below
-from google.rpc.error_details_pb2 import RetryInfo
-from grpc_status import rpc_status
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
@@ -126,20 +124,6 @@ def test_a_server_joins_an_existing_cluster_and_leaves_it_running(cluster):
             assert len(small_job(client).result().epochs) == 2
 
 
-def test_a_watch_of_a_server_that_stops_ends_with_a_time_to_retry():
-    with gw.LocalServer() as server, gw.Client(server.address) as client:
-        job = small_job(client, epochs=10**6)
-        with grpc.insecure_channel(server.address) as channel:
-            watch = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=f"jobs/{job.name}"))
-            next(watch)
-            server.process.send_signal(signal.SIGTERM)
-            with pytest.raises(grpc.RpcError) as caught:
-                list(watch)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        details = rpc_status.from_call(caught.value).details
-        assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in details)
-
-
 def test_a_restarted_server_takes_over_its_workers_and_continues_the_same_attempt(cluster, tmp_path):
     address, env = cluster.address, cluster.environment
     server = gw.LocalServer(f"--ray={address}", data=tmp_path, env=env)
@@ -197,7 +181,7 @@ def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
     with gw.Client(server.address) as client:
         small_job(client, epochs=10**6, evaluate_every=1000)
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(60) == 0, "in order, not by the signal"
     _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
     server.stop()
@@ -270,14 +254,11 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_co
 
 
 def test_a_watcher_that_does_not_read_does_not_delay_others(client, server):
-    process = psutil.Process(server.process.pid)
     with grpc.insecure_channel(server.address) as channel:
         job = small_job(client, epochs=20_000, evaluate_every=20_000)
         slow = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=f"jobs/{job.name}"))
         first = next(slow).events
-        before = process.memory_info().rss
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 20_001))
-        assert process.memory_info().rss - before < 50e6
         rest = [event.sequence for response in slow for event in response.events]
     assert [*(event.sequence for event in first), *rest] == list(range(1, len(first) + len(rest) + 1))
 
@@ -307,14 +288,17 @@ gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(),
 
 
 def test_an_interrupted_upload_continues_where_it_was(server, client):
-    """A proxy cuts the first connection during the upload."""
-    data = np.random.default_rng(5).random((4000, 300)).astype(np.float32)
-    with CuttingProxy(server.address, cut_after=2_000_000) as proxy, gw.Client(proxy.address) as through_proxy:
+    """A proxy cuts the first connection during the upload, of 24 MB, when less than 5 MB are missing."""
+    data = np.random.default_rng(5).random((20_000, 300)).astype(np.float32)
+    with (
+        CuttingProxy(server.address, cut_after=data.nbytes - 5_000_000) as proxy,
+        gw.Client(proxy.address) as through_proxy,
+    ):
         model = Sequential(Linear(300, 2))
         sent = []
         job = through_proxy.jobs.submit(
             model,
-            (data, np.arange(4000) % 2),
+            (data, np.arange(20_000) % 2),
             loss=CrossEntropy(),
             optimizer=SGD(model),
             epochs=1,
@@ -322,7 +306,10 @@ def test_an_interrupted_upload_continues_where_it_was(server, client):
         )
         assert len(job.result().epochs) == 1
     assert proxy.cuts == 1
-    assert proxy.forwarded < 2 * data.nbytes
+    done, totals = zip(*sent, strict=True)
+    assert set(totals) == {max(done)}, "no byte that had arrived is counted again"
+    assert data.nbytes <= totals[0] == done[-1]
+    assert proxy.forwarded < 1.5 * data.nbytes, "what was on its way is sent again, and no more"
 
 
 def free_port():

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
-from long_job import EPOCHS, submit
+from long_job import EPOCHS, submit, submit_endless
 from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
@@ -39,6 +39,7 @@ def deployment():
             shared = (f"--store={postgres.url}", f"--blobs=file://{folder / 'blobs'}", f"--ray={cluster.address}")
             return gw.LocalServer(*shared, *options, data=folder / name, env=cluster.environment)
 
+        server.workers = cluster.workers
         server.store = postgres.url
         yield server
 
@@ -84,7 +85,8 @@ def other_takes_over_after(pair, name, fault):
     return seconds
 
 
-def test_both_servers_serve_and_either_can_cancel_a_job(pair):
+def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployment):
+    """Both workers are in an epoch of minutes, and the server that does not schedule gets the calls."""
     first, second = pair
     with gw.Client(first.address) as here, gw.Client(second.address) as there:
         job = submit(there, "both-serve", epochs=60)
@@ -92,14 +94,17 @@ def test_both_servers_serve_and_either_can_cancel_a_job(pair):
         with pytest.raises(gw.AlreadyExistsError):
             submit(here, "both-serve")
 
-        # Both workers of the cluster are busy, so the last job needs one of theirs.
-        running = [submit(there, f"cancelled-from-the-other-{number}", epochs=10**6) for number in (1, 2)]
-        for each in running:
-            next(iter(each.epochs()))
-        for each in running:
-            each.cancel()
+        cancelled, paused = (submit_endless(there, name) for name in ("cancelled-from-there", "paused-from-there"))
+        workers = deployment.workers()
+        began = time.monotonic()
+        cancelled.cancel()
+        paused.pause()
         submit(here, "after", epochs=1).result()
-        assert [each.refresh().state for each in running] == ["CANCELLED"] * 2
+        # The workers were told, and not killed. Without a notification, the polls of the server that schedules find it
+        # out after 20 s.
+        assert time.monotonic() - began < 15
+        assert deployment.workers() == workers
+        assert [job.refresh().state for job in (cancelled, paused)] == ["CANCELLED", "PAUSED"]
 
 
 def test_a_killed_scheduler_is_replaced_within_seconds(pair):
@@ -107,6 +112,8 @@ def test_a_killed_scheduler_is_replaced_within_seconds(pair):
 
 
 def test_a_scheduler_that_is_stopped_hands_over_at_once(pair, deployment):
+    """It releases the lease, so that the other server does not wait until it expires."""
+
     def stop(process):
         _, before, _ = lease(deployment)
         process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Checks that the tests exist that docs/reliability.md names for its promises."""
+"""Checks that docs/reliability.md names tests for each promise, and that a planted bug makes one of them fail."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,31 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE, _, _FIGURES = (ROOT / "docs" / "reliability.md").read_text().partition("## Fault runs")
 PROMISES = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE)
+# The tests that a planted bug makes fail: tests/mutants/planted.py runs them with and without it.
+SEEN_TO_FAIL = {
+    test
+    for patch in (ROOT / "tests" / "mutants" / "planted").glob("*.patch")
+    for test in re.findall(r"^Test: (\S+)$", patch.read_text(), re.MULTILINE)
+}
 
 
-@pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise[:50] for promise, _ in PROMISES])
-def test_every_promise_names_an_existing_test(promise, held_by):
-    names = re.findall(r"`([^`]+)`", held_by)
-    assert names or held_by == "the same", promise
-    for name in names:
+def named_by(held_by):
+    """The tests that a promise names, as node ids, and the folders of tests."""
+    for name in re.findall(r"`([^`]+)`", held_by):
         file, _, test = name.partition("::")
         if file.startswith("tests/"):
             assert (ROOT / file).is_dir(), file
             continue
         (found,) = (ROOT / "tests").rglob(file)
-        assert not test or f"def {test}(" in found.read_text(), name
+        assert f"def {test}(" in found.read_text(), name
+        yield f"{found.relative_to(ROOT).as_posix()}::{test}"
+
+
+@pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise[:50] for promise, _ in PROMISES])
+def test_every_promise_has_tests_that_were_seen_to_fail(promise, held_by):
+    tests = list(named_by(held_by))
+    assert tests, promise
+    if promise.startswith("In the Compose deployment"):
+        assert all(test.startswith("tests/compose/") for test in tests)
+    else:
+        assert SEEN_TO_FAIL & set(tests), f"plant a bug that breaks this promise: {promise}"

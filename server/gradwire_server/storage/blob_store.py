@@ -131,9 +131,17 @@ class BlobStore(BlobReader):
                 staged.unlink()
                 return
             folder = Path(path).parent
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
             staged.replace(path)
             _sync_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it durably, if they do not exist."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -69,6 +69,8 @@ def _sqlite(path: Path) -> Engine:
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
             connection.execute(f"PRAGMA {pragma}")
+        # As in Postgres.
+        connection.execute("PRAGMA case_sensitive_like=ON")
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:

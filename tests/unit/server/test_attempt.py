@@ -20,9 +20,10 @@ from gradwire_server.storage import disk_space as disk_space_module
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
+from gradwire_server.store.job_queries import find_job_by_key
 from gradwire_server.store.notifications import JobChange
 from gradwire_server.workers.handle import WorkerLostError
-from gradwire_worker.messages import Report
+from gradwire_worker.messages import Report, ResumePoint
 
 WEIGHTS = b"12345678"
 FINAL = Checkpoint(
@@ -95,11 +96,15 @@ class Scene:
         self.worker, self.pool = worker, Pool(worker)
         self.blobs = BlobStore((folder / "blobs").as_uri(), folder / "scratch")
         checkpoints = CheckpointStore(self.blobs)
+        self.checkpoints = checkpoints
         self.attempts = Attempts(self.jobs.records, self.pool, self.blobs, checkpoints, DiskSpace(folder))
 
     async def run(self):
         assert await self.lease.try_acquire()
         await self.jobs.create("a", spec=JobSpec(epochs=2))
+        await self.run_again()
+
+    async def run_again(self):
         (queued,) = await self.jobs.records.queued(1)
         await self.attempts.run(queued, "cpu")
 
@@ -132,6 +137,84 @@ def test_a_job_whose_worker_is_lost_is_queued_again_and_the_worker_is_discarded(
         job = await it.job()
         assert (job.state, job.last_epoch.epoch) == (JobState.JOB_STATE_QUEUED, 1)
         assert it.pool.outcome == "discarded"
+
+    asyncio.run(scenario())
+
+
+def test_the_next_attempt_starts_from_the_newest_checkpoint(scene):
+    async def scenario():
+        halfway = Checkpoint(epoch=1, weights=FINAL.weights)
+        it = scene([*WHOLE_JOB[:2], (Event(checkpoint=halfway), WEIGHTS)], error=WorkerLostError("killed"))
+        await it.run()
+        assert it.worker.assignment.resume is None
+        await it.run_again()
+        assert (it.worker.assignment.attempt, it.worker.assignment.resume) == (2, ResumePoint(1, WEIGHTS))
+
+    asyncio.run(scenario())
+
+
+def test_weights_are_stored_before_the_report_of_them(scene, monkeypatch):
+    async def scenario():
+        halfway = Checkpoint(epoch=1, weights=FINAL.weights)
+        it = scene([*WHOLE_JOB[:2], (Event(checkpoint=halfway), WEIGHTS), *WHOLE_JOB[2:]])
+        sequences = []
+
+        def note(*_):
+            connection = it.lease._database._engine.connect()
+            with connection:
+                sequences.append(find_job_by_key(connection, 1).job.last_sequence)
+
+        monkeypatch.setattr(it.checkpoints, "save", note)
+        monkeypatch.setattr(it.blobs, "put", note)
+        await it.run()
+        assert sequences == [2, 2], "only QUEUED and STARTING are stored"
+        assert (await it.job()).state == JobState.JOB_STATE_SUCCEEDED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("lost", "happens"), [(0, ["acquire"]), (1, ["acquire"]), (2, ["sleep 1.0", "acquire"])])
+def test_a_job_that_lost_a_second_worker_in_a_row_waits_before_its_next_attempt(scene, monkeypatch, lost, happens):
+    async def scenario():
+        it = scene([])
+        happened = []
+
+        async def sleep(seconds):
+            happened.append(f"sleep {seconds}")
+
+        async def acquire(_device):
+            happened.append("acquire")
+            raise WorkerLostError("no worker")
+
+        assert await it.lease.try_acquire()
+        await it.jobs.create("a")
+        (queued,) = await it.jobs.records.queued(1)
+        queued.workers_lost = lost
+        monkeypatch.setattr(it.pool, "acquire", acquire)
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        with pytest.raises(WorkerLostError):
+            await it.attempts.run(queued, "cpu")
+        assert happened == happens
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_missed_the_request_to_stop_notices_it_at_its_next_poll(scene):
+    class Silent(Worker):
+        async def poll(self, *_):
+            await asyncio.sleep(0.001)
+            self.polled.set()
+            return []
+
+    async def scenario():
+        it = scene([])
+        it.worker = it.pool.worker = Silent()
+        running = asyncio.create_task(it.run())
+        await it.worker.polled.wait()
+        await it.jobs.commands.cancel(OPERATOR, "jobs/a")
+        ended, _ = await asyncio.wait({running}, timeout=20)  # wait_for would cancel it, which also stops the worker.
+        assert ended
+        assert (it.worker.stopped, it.pool.outcome) == (("jobs/a", 1), "released")
 
     asyncio.run(scenario())
 
@@ -221,7 +304,8 @@ def test_a_server_can_shut_down_while_an_attempt_waits_for_disk_space_to_start(s
         await waiting.wait()
         it.attempts.end(leave_workers=True)
         running.cancel()
-        await asyncio.wait_for(running, 60)
+        ended, _ = await asyncio.wait({running}, timeout=60)
+        assert ended
         assert it.pool.outcome is None
 
     asyncio.run(scenario())

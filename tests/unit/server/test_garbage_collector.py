@@ -9,8 +9,9 @@ import pytest
 from server_parts import open_jobs
 
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
-from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
+from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease
 from gradwire_server.storage.blob_store import RETENTION_SECONDS, BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -22,6 +23,15 @@ def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+async def leave_a_model(jobs, weights):
+    """Let a job succeed, and delete it. Its model stays."""
+    record = await jobs.start("b")
+    final = Checkpoint(epoch=3, weights=TensorRef(dtype=DataType.DATA_TYPE_FLOAT32, shape=[2], sha256=weights))
+    succeeded = Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED))
+    await jobs.records.record_reports(record.job_key, 1, [Event(checkpoint=final), succeeded], 2)
+    await jobs.commands.delete(OPERATOR, "jobs/b")
+
+
 @pytest.fixture
 def store(tmp_path):
     """A blob store and its garbage collector. The store contains files of each kind, unused for more than a day."""
@@ -31,12 +41,14 @@ def store(tmp_path):
     checkpoints = CheckpointStore(blobs)
     lease = Lease(database)
     asyncio.run(lease.try_acquire())
-    names = ("inputs", "targets", "unreferenced", "used again")
+    names = ("inputs", "targets", "weights of a model", "unreferenced", "used again")
     for name in names:
         blobs.put(digest(name), name.encode())
     data = Dataset(inputs=TensorRef(sha256=digest("inputs")), targets=TensorRef(sha256=digest("targets")))
-    asyncio.run(open_jobs(database, lease).create("a", spec=JobSpec(train=data)))
-    for job in (1, 2):  # A second job does not exist.
+    jobs = open_jobs(database, lease)
+    asyncio.run(jobs.create("a", spec=JobSpec(train=data)))
+    asyncio.run(leave_a_model(jobs, digest("weights of a model")))
+    for job in (1, 2):  # The second job was deleted.
         checkpoints.save(job, Checkpoint(epoch=1, weights=TensorRef(sha256=digest("weights"))), b"weights")
     (blobs.staging / "interrupted.part").write_bytes(b"half")
     for path in (tmp_path / "blobs").rglob("*"):
@@ -52,7 +64,7 @@ def test_only_unreferenced_files_are_deleted(store):
     assert not blobs.touch(digest("never there"))
     assert asyncio.run(collector.collect()) == 3
     assert not blobs.has(digest("unreferenced"))
-    assert all(blobs.has(digest(name)) for name in ("inputs", "targets", "used again"))
+    assert all(blobs.has(digest(name)) for name in ("inputs", "targets", "weights of a model", "used again"))
     assert blobs.has(blobs.probe)
     assert blobs.mark == "mark"
     assert checkpoints.newest_intact(1) is not None
@@ -68,3 +80,12 @@ def test_a_blob_that_is_used_during_a_collection_is_kept(store):
     blobs.touch(digest("unreferenced"))
     assert not blobs.delete_if_unused(path)
     assert blobs.has(digest("unreferenced"))
+
+
+@pytest.mark.parametrize(("hours", "deleted"), [(23.9, 0), (24.1, 1)])
+def test_a_file_is_kept_for_a_day_after_its_last_use(store, hours, deleted):
+    blobs, collector, _ = store
+    asyncio.run(collector.collect())
+    blobs.put(digest("old"), b"old")
+    os.utime(blobs.blob_path(digest("old")), (0, time.time() - hours * 3600))
+    assert asyncio.run(collector.collect()) == deleted

@@ -117,12 +117,19 @@ async def next_of(watch):
     return await asyncio.wait_for(anext(watch), 10)
 
 
+async def until_it_waits(jobs, job_key=1):
+    """Return when a watch has read everything and waits for a change."""
+    while not any(watch._event._waiters for watch in jobs.notifier._watches[job_key]):
+        await asyncio.sleep(0.001)
+
+
 def test_a_watch_continues_after_a_sequence_number_and_ends_with_the_job(jobs):
     async def scenario():
         await jobs.start()
         async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 1)) as watch:
             assert [event.sequence for event in await next_of(watch)] == [2]
             waiting = asyncio.create_task(anext(watch))
+            await asyncio.wait_for(until_it_waits(jobs), 10)
             await jobs.commands.cancel(OPERATOR, "jobs/a")
             assert [event.sequence for event in await asyncio.wait_for(waiting, 10)] == [3]
             assert await anext(watch, "end") == "end"
@@ -137,6 +144,7 @@ def test_a_command_that_is_abandoned_before_its_commit_still_wakes_the_watchers(
         await jobs.start()
         async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 2)) as watch:
             waiting = asyncio.create_task(anext(watch))
+            await asyncio.wait_for(until_it_waits(jobs), 10)
             async with blocked_writes(database) as next_write:
                 abandoned = asyncio.create_task(jobs.commands.cancel(OPERATOR, "jobs/a"))
                 await next_write()
@@ -185,7 +193,7 @@ def test_a_watch_ends_when_the_server_shuts_down(jobs):
         async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 0)) as watch:
             await next_of(watch)
             waiting = asyncio.create_task(anext(watch))
-            await asyncio.sleep(0)
+            await asyncio.wait_for(until_it_waits(jobs), 10)
             jobs.notifier.close()
             with pytest.raises(ShuttingDownError):
                 await asyncio.wait_for(waiting, 10)

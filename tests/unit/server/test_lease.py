@@ -46,6 +46,25 @@ def test_a_lease_that_is_not_renewed_goes_to_another_server_with_a_larger_token(
     asyncio.run(scenario())
 
 
+def test_a_lease_expires_six_seconds_after_its_last_renewal(shared_database, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(lease_queries.time, "time", lambda: now)
+
+    async def scenario():
+        nonlocal now
+        write = shared_database.write
+        assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) == 1
+        now += 4
+        assert await write(lambda c: lease_queries.renew(c, 1))
+        now += 5.9
+        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) is None
+        now += 0.2
+        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) == 2
+        assert not await write(lambda c: lease_queries.renew(c, 1))
+
+    asyncio.run(scenario())
+
+
 def test_the_only_server_on_a_file_takes_the_lease_of_one_that_was_killed(shared_database):
     async def scenario():
         assert await Lease(shared_database).try_acquire()

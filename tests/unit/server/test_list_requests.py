@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from server_parts import open_jobs
 
 from gradwire_proto.v1.training_service_pb2 import JobState, ListJobsRequest
 from gradwire_server.api.list_requests import MAX_FILTER_CONDITIONS, MAX_FILTER_LENGTH, parse_page
 from gradwire_server.errors import InvalidFieldsError
 from gradwire_server.principal import OPERATOR
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.store import job_queries
+from gradwire_server.store.database import Database
 from gradwire_server.store.paging import FieldClause, LabelClause
 
 STATES = {"RUNNING": 3, "FAILED": 6, "CANCELLED": 7, "QUEUED": 1}
@@ -121,6 +126,94 @@ def test_a_filter_selects_jobs_and_pages_follow_each_other(jobs, filter_, found)
 
 def dict_of_states():
     return {name.removeprefix("JOB_STATE_"): number for name, number in JobState.items()}
+
+
+NAMES = ["a", "ab", "b", "b_a", "bxa", "a%b", "axxb", "a\\b", "aab", "ba", "c", "ca"]
+TEAMS = ["red", "re_", "r%", ""]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A job of the list."""
+
+    name: str
+    state: str
+    labels: dict[str, str]
+
+    def matches(self, field, operator, value):
+        """Say the rules of filters once more, in plain Python."""
+        if field == "labels":
+            return value in self.labels
+        actual = self.labels.get(field.removeprefix("labels.")) if "." in field else getattr(self, field)
+        if operator == ":":
+            return value in actual
+        return (actual == value) == (operator == "=")
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory):
+    """A store with jobs of every kind, in order of arrival, and the function that lists them."""
+    database = Database(tmp_path_factory.mktemp("listed") / "gradwire.db")
+    lease = Lease(database)
+    jobs = open_jobs(database, lease)
+    population = [
+        Listed(
+            name,
+            ("QUEUED", "CANCELLED", "PAUSED")[number % 3],
+            {key: TEAMS[(number + shift) % 4] for shift, key in enumerate(("team", "run")) if (number >> shift) % 3},
+        )
+        for number, name in enumerate(NAMES)
+    ]
+
+    async def fill():
+        await lease.try_acquire()
+        for each in population:
+            await jobs.create(each.name, labels=each.labels)
+            # No command accepts a name such as "a%b", but the store can have it.
+            await database.write(lambda connection, each=each: set_state(connection, each))
+
+    asyncio.run(fill())
+    with asyncio.Runner() as runner:
+        yield population, lambda page: runner.run(jobs.queries.list(OPERATOR, page))
+    database.close()
+
+
+def set_state(connection, each):
+    record = job_queries.find_job(connection, each.name)
+    record.job.state = dict_of_states()[each.state]
+    job_queries.save_job(connection, record)
+
+
+values = st.sampled_from([*NAMES, *TEAMS, "_", "%", "x", "A", "RED"])
+conditions = st.one_of(
+    st.tuples(st.just("name"), st.sampled_from(["=", "!=", ":"]), values),
+    st.tuples(st.just("state"), st.sampled_from(["=", "!="]), st.sampled_from(["QUEUED", "CANCELLED", "PAUSED"])),
+    st.tuples(st.sampled_from(["labels.team", "labels.run"]), st.sampled_from(["=", "!="]), values),
+    st.tuples(st.just("labels"), st.just(":"), st.sampled_from(["team", "run", "nothing"])),
+)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(
+    clauses=st.lists(conditions, max_size=3),
+    order=st.sampled_from(["", "create_time", "create_time desc"]),
+    size=st.integers(1, len(NAMES) + 1),
+)
+@example(clauses=[("name", ":", "A")], order="", size=3)
+def test_any_filter_selects_and_pages_as_plain_python_does(listed, clauses, order, size):
+    population, list_page = listed
+    expected = [each.name for each in population if all(each.matches(*clause) for clause in clauses)]
+    if order != "create_time":
+        expected.reverse()
+    text = " AND ".join(f'{field} {operator} "{value}"' for field, operator, value in clauses)
+    found, token = [], ""
+    while True:
+        request = ListJobsRequest(filter=text, order_by=order, page_size=size, page_token=token)
+        page, token = list_page(parse_page(request, dict_of_states()))
+        found.append([job.name.removeprefix("jobs/") for job in page])
+        if not token:
+            break
+    assert found == ([expected[start : start + size] for start in range(0, len(expected), size)] or [[]])
 
 
 def test_the_labels_of_a_deleted_job_are_deleted(jobs):

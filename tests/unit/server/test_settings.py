@@ -1,6 +1,7 @@
 """The validation of settings, and the sources of the token."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,28 @@ def test_other_addresses_need_a_token_or_insecure(host):
 def test_invalid_settings_are_refused(changes):
     with pytest.raises(SettingsError):
         Settings(**changes)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Makes a self-signed certificate and its key."""
+
+    def make(name):
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}-key.pem"
+        options = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost")
+        subprocess.run(
+            ["openssl", "req", "-x509", *options, "-keyout", key, "-out", cert], check=True, capture_output=True
+        )
+        return cert, key
+
+    return make
+
+
+def test_the_key_must_be_that_of_the_certificate(pair):
+    (cert, key), (_, other_key) = pair("one"), pair("two")
+    assert Settings(tls_cert=cert, tls_key=key).key_and_chain == (key.read_bytes(), cert.read_bytes())
+    with pytest.raises(SettingsError, match=r"--tls-cert .*one\.pem with --tls-key .*two-key\.pem"):
+        Settings(tls_cert=cert, tls_key=other_key)
 
 
 @pytest.mark.parametrize("name", ["data", "my data", "dätä", "#1", "100%20", "a?b", "[x]*"])

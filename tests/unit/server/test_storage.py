@@ -3,8 +3,14 @@
 import asyncio
 import hashlib
 import os
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
@@ -64,6 +70,45 @@ def test_an_interrupted_upload_can_start_again_at_offset_0(blobs, tmp_path):
     uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
     send(uploads, DATA[:3000])
     assert send(uploads, DATA, offset=0) is True
+
+
+@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans()), max_size=5),
+    chunk=st.integers(1, 3000),
+    wrong=st.booleans(),
+)
+def test_an_upload_that_is_cut_anywhere_continues_to_the_same_blob(cuts, chunk, wrong):
+    """Each connection ends after some bytes; the next one continues where it was, or starts again at 0."""
+
+    async def connection(offset, data):
+        async with uploads.receive(SHA, len(DATA), offset) as upload:
+            for start in range(0, len(data), chunk):
+                await upload.write(data[start : start + chunk])
+            return await upload.finish()
+
+    async def scenario():
+        received = 0
+        for count, again in cuts:
+            offset = 0 if again else received
+            data = DATA[offset : offset + min(count, len(DATA) - 1 - offset)]
+            assert not await connection(offset, data)
+            received = offset + len(data)
+            assert uploads.received_bytes(SHA) == received
+            assert not blobs.has(SHA)
+        rest = DATA[received:]
+        if wrong:
+            with pytest.raises(DigestMismatchError):
+                await connection(received, rest[:-1] + bytes([rest[-1] ^ 1]))
+            assert uploads.received_bytes(SHA) == 0
+            received, rest = 0, DATA
+        assert await connection(received, rest)
+        assert Path(blobs.blob_path(SHA)).read_bytes() == DATA
+
+    with tempfile.TemporaryDirectory(prefix="upload-") as folder, mock.patch.object(os, "fsync"):
+        blobs = BlobStore(Path(folder, "blobs").as_uri(), Path(folder, "scratch"))
+        uploads = Uploads(blobs, blobs.staging / "uploads", DiskSpace(Path(folder)))
+        asyncio.run(scenario())
 
 
 def test_an_upload_with_another_digest_is_deleted(blobs, tmp_path):
@@ -143,6 +188,60 @@ def test_an_empty_chunk_is_refused(blobs, tmp_path):
 def test_the_errno_of_a_full_disk_becomes_a_disk_full_error():
     with pytest.raises(DiskFullError, match="disk of the server is full"), disk_full_errors():
         raise OSError(28, os.strerror(28))
+
+
+MIB = 1 << 20
+
+
+def disk_with(monkeypatch, free, total=100_000):
+    """Let every disk have some free MiB of a total."""
+    blocks = SimpleNamespace(f_frsize=MIB, f_bavail=free, f_blocks=total)
+    monkeypatch.setattr(os, "statvfs", lambda _folder: blocks)
+
+
+@pytest.mark.parametrize(("total", "reserve"), [(100_000, 64), (400, 20)], ids=["large", "small"])
+def test_new_work_needs_twice_the_reserve_and_its_own_size_besides(tmp_path, monkeypatch, total, reserve):
+    space = DiskSpace(tmp_path)
+    disk_with(monkeypatch, 2 * reserve, total)
+    space.require_for_new_work()
+    with pytest.raises(DiskFullError, match=f"only {2 * reserve} MiB"):
+        space.require_for_new_work(1)
+    disk_with(monkeypatch, 2 * reserve + 7, total)
+    space.require_for_new_work(7 * MIB)
+    disk_with(monkeypatch, 2 * reserve - 1, total)
+    with pytest.raises(DiskFullError):
+        space.require_for_new_work()
+    space.require_for_running_work()
+    disk_with(monkeypatch, reserve, total)
+    space.require_for_running_work()
+    disk_with(monkeypatch, reserve - 1, total)
+    with pytest.raises(DiskFullError):
+        space.require_for_running_work()
+
+
+def test_the_disk_with_the_least_space_counts(tmp_path, monkeypatch):
+    blocks = {"data": 1000, "blobs": 10}
+    monkeypatch.setattr(
+        os, "statvfs", lambda folder: SimpleNamespace(f_frsize=MIB, f_bavail=blocks[folder.name], f_blocks=100_000)
+    )
+    DiskSpace(tmp_path / "data").require_for_new_work()
+    with pytest.raises(DiskFullError, match="only 10 MiB"):
+        DiskSpace(tmp_path / "data", tmp_path / "blobs").require_for_new_work()
+
+
+def test_an_upload_starts_only_if_the_rest_of_it_fits_on_the_disk(blobs, tmp_path, monkeypatch):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+
+    async def receive(size, offset):
+        async with uploads.receive(SHA, size, offset) as upload:
+            return upload is not None
+
+    send(uploads, DATA[:3000])
+    disk_with(monkeypatch, 2 * 64 + 5)
+    assert asyncio.run(receive(5 * MIB + 3000, 3000))
+    with pytest.raises(DiskFullError):
+        asyncio.run(receive(5 * MIB + 3001, 3000))
+    assert uploads.received_bytes(SHA) == 3000
 
 
 def checkpoint(epoch, data):

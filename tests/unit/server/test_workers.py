@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +19,108 @@ def cluster(tmp_path):
     return RayCluster(Settings(data=tmp_path))
 
 
-def test_workers_that_no_server_uses_are_killed_and_the_others_are_pinged(tmp_path, cluster, monkeypatch):
+@pytest.fixture
+def pool(tmp_path, cluster):
     blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
-    pool = WorkerPool(Settings(data=tmp_path), cluster, blobs)
+    return WorkerPool(Settings(data=tmp_path, cpus_per_job=2), cluster, blobs)
+
+
+class FakeWorker:
+    """The handle of a worker that is alive until a test says otherwise."""
+
+    device, reads_blobs, is_dead = "cpu", True, False
+
+    def __init__(self, name):
+        self.name = name
+
+    async def is_alive(self):
+        return not self.is_dead
+
+
+@pytest.fixture
+def created(cluster, monkeypatch):
+    """The options and arguments of all actors that the pool creates, on a cluster with capacity for two."""
+    actors = []
+
+    class Trainers:
+        def __init__(self, options):
+            self.options = options
+
+        def remote(self, *arguments):
+            actors.append((self.options, arguments))
+
+    async def connect(name, *_):
+        return FakeWorker(name)
+
+    monkeypatch.setattr(pool_module.ray, "remote", lambda _class: SimpleNamespace(options=lambda **o: Trainers(o)))
+    monkeypatch.setattr(pool_module.WorkerHandle, "connect", connect)
+    monkeypatch.setattr(pool_module, "kill_actor", lambda name: actors.append(f"kill {name}"))
+    cluster._capacity = {"cpu": 2, "gpu": 0}
+    return actors
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def test_a_worker_is_told_to_end_when_no_server_has_called_for_15_minutes(pool, created):
+    async def scenario():
+        worker = await pool.acquire("cpu")
+        ((options, arguments),) = created
+        assert arguments == (15 * 60,)
+        assert (options["name"], options["lifetime"], options["num_cpus"]) == (worker.name, "detached", 2)
+        assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "2"
+
+    run(scenario())
+
+
+def test_a_released_worker_is_lent_again_and_a_dead_or_discarded_one_is_replaced(pool, created):
+    async def scenario():
+        first = await pool.acquire("cpu")
+        pool.release(first)
+        assert await pool.acquire("cpu") is first
+        pool.release(first)
+        first.is_dead = True
+        second = await pool.acquire("cpu")
+        assert second is not first
+        pool.discard(second)
+        third = await pool.acquire("cpu")
+        assert third not in (first, second)
+        assert f"kill {second.name}" in created
+        assert pool.free("cpu") == 1
+
+    run(scenario())
+
+
+def test_no_more_workers_exist_than_the_cluster_can_hold(pool, created):
+    async def scenario():
+        workers = [await pool.acquire("cpu") for _ in range(2)]
+        assert pool.free("cpu") == 0
+        waiting = asyncio.create_task(pool.acquire("cpu"))
+        while pool._lent["cpu"] < 3:
+            await asyncio.sleep(0)
+        pool.release(workers[0])
+        assert await asyncio.wait_for(waiting, 10) is workers[0]
+        assert len(created) == 2
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_a_server_with_its_own_ray_kills_its_workers_when_it_stops_scheduling(pool, created, monkeypatch, outlives):
+    async def scenario():
+        monkeypatch.setattr(RayCluster, "outlives_server", outlives)
+        worker = await pool.acquire("cpu")
+        pool.forget()
+        while pool._background:
+            await asyncio.sleep(0.001)
+        assert created[1:] == ([] if outlives else [f"kill {worker.name}"])
+        assert pool.free("cpu") == 2
+
+    run(scenario())
+
+
+def test_workers_that_no_server_uses_are_killed_and_the_others_are_pinged(pool, monkeypatch):
     mine, left, other = f"{pool._name_prefix}mine-cpu", f"{pool._store_prefix}0.0.1-left-cpu", "trainer-other"
     pool._names.add(mine)
     done = queue.SimpleQueue()
