@@ -45,7 +45,11 @@ class Trainer:
             watch.start()
         # Load and compile now, so that no job has to wait for it.
         warm_up()
+        # Held by `start` and `stop`: calls run in several threads, and a stop can overtake the start of its attempt.
+        self._switching = threading.Lock()
         self._run: _Run | None = None
+        # Attempts whose stop arrived before their start.
+        self._stopped: set[tuple[str, int]] = set()
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
@@ -66,13 +70,20 @@ class Trainer:
         Args:
             assignment: The attempt.
             tensors: The tensors of the job by digest, if this worker cannot read the blob store.
+
+        Raises:
+            StaleAttemptError: The attempt was stopped before this call arrived.
         """
         self._called = time.monotonic()
-        if self._run is not None:
-            self._run.stop()
-            self._run.join()
-        self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
-        self._run.start()
+        with self._switching:
+            if (assignment.job, assignment.attempt) in self._stopped:
+                self._stopped.remove((assignment.job, assignment.attempt))
+                raise StaleAttemptError(f"attempt {assignment.attempt} of {assignment.job} was stopped")
+            if self._run is not None:
+                self._run.stop()
+                self._run.join()
+            self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
+            self._run.start()
 
     def running(self) -> tuple[str, int] | None:
         """Return the job and the number of the last attempt, for a server that takes over."""
@@ -83,10 +94,17 @@ class Trainer:
         return pack(self._current(job, attempt).outbox.take(after, timeout))
 
     def stop(self, job: str, attempt: int) -> None:
-        """Stop an attempt within about a tenth of a second and one training step. It reports nothing more."""
-        run = self._current(job, attempt)
-        run.stop()
-        run.join()
+        """Stop an attempt within about a tenth of a second and one training step. It reports nothing more.
+
+        If its `start` is still on the way, it is refused when it arrives.
+        """
+        self._called = time.monotonic()
+        with self._switching:
+            if self._run is None or self.running() != (job, attempt):
+                self._stopped.add((job, attempt))
+                return
+            self._run.stop()
+            self._run.join()
 
     def _end_when_abandoned(self, seconds: float) -> None:
         while time.monotonic() - self._called < seconds:

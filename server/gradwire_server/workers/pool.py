@@ -173,7 +173,9 @@ class WorkerPool:
         async with asyncio.timeout(PING_SECONDS):
             attempt = await call_actor(actor.running.remote())
             device: DeviceKind = "gpu" if name.endswith("-gpu") else "cpu"
-            return await WorkerHandle.connect(name, device, actor, self._blobs), attempt
+            worker = await WorkerHandle.connect(name, device, actor, self._blobs)
+            worker.assigned = attempt
+            return worker, attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
         """Create workers in the background for waiting callers, up to the capacity."""

@@ -9,6 +9,7 @@ from gradwire_server.settings import Settings
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.workers import pool as pool_module
 from gradwire_server.workers import ray_cluster
+from gradwire_server.workers.handle import WorkerHandle
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 
@@ -34,6 +35,27 @@ def test_workers_that_no_server_uses_are_killed_and_the_others_are_pinged(tmp_pa
         seen = [await asyncio.to_thread(done.get) for _ in range(4)]
         keeping.cancel()
         assert seen == [("pinged", mine), ("killed", left)] * 2
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_was_not_sent_to_a_worker_needs_no_stop():
+    class Actor:
+        stopped = []
+
+        @property
+        def stop(self):
+            return self
+
+        def remote(self, *attempt):
+            self.stopped.append(attempt)
+            return asyncio.sleep(0)
+
+    async def scenario():
+        worker = WorkerHandle("worker", "cpu", Actor(), reads_blobs=True, log=("", ""), assigned=("jobs/a", 1))
+        await worker.stop("jobs/a", 2)
+        await worker.stop("jobs/a", 1)
+        assert worker.actor.stopped == [("jobs/a", 1)]
 
     asyncio.run(scenario())
 

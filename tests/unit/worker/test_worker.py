@@ -278,6 +278,37 @@ def test_a_stopped_attempt_reports_nothing_more_and_another_attempt_is_refused(s
     assert run_to_end(trainer, attempt=2)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
 
 
+def test_a_stop_waits_for_a_start_that_is_not_over(store, monkeypatch):
+    begun, gate = threading.Event(), threading.Event()
+
+    def start_slowly(run):
+        begun.set()
+        gate.wait(30)
+        threading.Thread.start(run)
+
+    monkeypatch.setattr("gradwire_worker.trainer._Run.start", start_slowly)
+    trainer = Trainer()
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(trainer.start, assignment(store, make_spec(store, epochs=10**6)))
+        begun.wait(30)
+        stopping = pool.submit(trainer.stop, "jobs/a", 1)
+        with pytest.raises(TimeoutError):
+            stopping.result(0.1)
+        gate.set()
+        starting.result(30)
+        stopping.result(30)
+    assert not trainer._run.is_alive()
+
+
+def test_a_start_that_arrives_after_its_stop_is_refused(store):
+    trainer = Trainer()
+    trainer.stop("jobs/a", 2)
+    trainer.start(assignment(store, make_spec(store)))
+    with pytest.raises(StaleAttemptError, match="attempt 2 of jobs/a was stopped"):
+        trainer.start(assignment(store, make_spec(store), attempt=2))
+    assert run_to_end(trainer)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
+
+
 def test_weights_have_the_layout_of_the_network(store):
     spec = make_spec(store)
     trainer = Trainer()
