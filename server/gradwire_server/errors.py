@@ -11,7 +11,7 @@ DomainError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
 ├── InvalidTokenError
-└── UnavailableError               StoreUnavailableError, ShuttingDownError
+└── UnavailableError               StoreUnavailableError, ServerBusyError, ShuttingDownError
 """
 
 from collections.abc import Sequence
@@ -293,6 +293,15 @@ class StoreUnavailableError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("the database of the service does not respond. Try again in a moment")
+
+
+class ServerBusyError(UnavailableError):
+    """The server has as much work as its memory allows."""
+
+    reason = ErrorReason.ERROR_REASON_BUSY
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. Try again in a moment")
 
 
 class ShuttingDownError(UnavailableError):

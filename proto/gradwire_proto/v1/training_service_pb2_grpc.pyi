@@ -55,14 +55,16 @@ class TrainingServiceStub:
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
-      "job.spec.epochs".
+      "job.spec.epochs". If the events of so many epochs would fill the store, max_epochs in the metadata is the number
+      that fits.
     - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
-      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
-      the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
+      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU), or needs more memory than a
+      worker has (JOB_TOO_LARGE). The job cannot start from the job or model in start_from (CANNOT_START_FROM).
+      PreconditionFailure names the field.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]
     """Returns a job.
@@ -141,14 +143,16 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
-      "job.spec.epochs".
+      "job.spec.epochs". If the events of so many epochs would fill the store, max_epochs in the metadata is the number
+      that fits.
     - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
     - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
     - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
-      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
-      the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
+      (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU), or needs more memory than a
+      worker has (JOB_TOO_LARGE). The job cannot start from the job or model in start_from (CANNOT_START_FROM).
+      PreconditionFailure names the field.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """Returns a job.
@@ -230,14 +234,16 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
-          "job.spec.epochs".
+          "job.spec.epochs". If the events of so many epochs would fill the store, max_epochs in the metadata is the number
+          that fits.
         - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
           this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
           (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
         - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
-          (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU). The job cannot start from
-          the job or model in start_from (CANNOT_START_FROM). PreconditionFailure names the field.
+          (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU), or needs more memory than a
+          worker has (JOB_TOO_LARGE). The job cannot start from the job or model in start_from (CANNOT_START_FROM).
+          PreconditionFailure names the field.
         """
 
     @_abc_1.abstractmethod
