@@ -28,6 +28,7 @@ from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.attempt_records import AttemptRecords
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.event_log import EventLog
+from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.warm_start import WarmStart
@@ -35,7 +36,7 @@ from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.leader import Leader
 from gradwire_server.scheduling.lease import Lease
-from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.settings import GIB, Settings, SettingsError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
@@ -128,7 +129,15 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     queries = JobQueries(database, notifier)
     models = ModelRegistry(database, blobs)
     warm_start = WarmStart(queries, models, checkpoints, blobs)
-    admission = Admission(database, blobs, disk_space, warm_start, cluster_has_gpu=lambda: cluster.has_gpu)
+    admission = Admission(
+        database,
+        blobs,
+        disk_space,
+        warm_start,
+        cluster_has_gpu=lambda: cluster.has_gpu,
+        limits=SizeLimits(int(settings.max_log * GIB), threads=max(1, int(settings.cpus_per_job))),
+        worker_memory=lambda: cluster.job_memory,
+    )
 
     lease = Lease(database)
     records = AttemptRecords(log, lease.check)
@@ -172,6 +181,8 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     on_ready(server.address)
     await _first(leading, watching, stopped.wait())
 
+    if stopped.is_set():
+        await server.leader.lease.mark_orderly()
     _log.info("shutting down")
     await server.health.enter_graceful_shutdown()
     server.notifier.close()

@@ -5,7 +5,7 @@ DomainError
 ├── NotFoundError                  JobNotFoundError, ModelNotFoundError
 ├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
-│   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
+│   ├── TensorMissingError, TensorDamagedError, NoGpuError, JobTooLargeError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
 ├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
@@ -168,6 +168,21 @@ class NoGpuError(PreconditionError):
     def __init__(self, field: str) -> None:
         text = f"{field} is DEVICE_GPU, but the cluster has no GPU. Use DEVICE_AUTO, or add a node with a GPU"
         super().__init__(field, text, field=field)
+
+
+class JobTooLargeError(PreconditionError):
+    """The job needs more memory than a worker has."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_TOO_LARGE
+
+    def __init__(self, field: str, what: str, needed: int, available: int) -> None:
+        """Describe the job with `what`; `needed` and `available` are in bytes."""
+        text = (
+            f"the job needs about {needed / 2**30:.1f} GiB of memory ({what}), but a worker has only "
+            f"{available / 2**30:.1f} GiB for it. Use a smaller model or batch_size, or start the server with more "
+            "--memory-per-job"
+        )
+        super().__init__(field, text, field=field, needed_bytes=needed, available_bytes=available)
 
 
 class CannotStartFromError(PreconditionError):

@@ -20,6 +20,7 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, 
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.log_tail import own_log
+from gradwire_worker.memory_limit import limit_memory
 from gradwire_worker.messages import Assignment, PackedReports, pack
 from gradwire_worker.outbox import Outbox
 
@@ -33,11 +34,12 @@ class StaleAttemptError(RuntimeError):
 class Trainer:
     """Runs one attempt at a time. `start` stops the previous attempt if it still runs."""
 
-    def __init__(self, abandoned_seconds: float | None = None) -> None:
+    def __init__(self, abandoned_seconds: float | None = None, memory: int = 0) -> None:
         """Prepare for attempts.
 
         Args:
             abandoned_seconds: End this process when no server has called for this long.
+            memory: How much memory attempts can add to this process, in bytes. 0: no limit.
         """
         self._called = time.monotonic()
         if abandoned_seconds is not None:
@@ -45,6 +47,8 @@ class Trainer:
             watch.start()
         # Load and compile now, so that no job has to wait for it.
         warm_up()
+        if memory:
+            limit_memory(memory)
         # Held by `start` and `stop`: calls run in several threads, and a stop can overtake the start of its attempt.
         self._switching = threading.Lock()
         self._run: _Run | None = None

@@ -18,6 +18,7 @@ from gradwire_server.errors import (
     TensorDamagedError,
     TensorMissingError,
 )
+from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.labels import check_labels
 from gradwire_server.jobs.warm_start import WarmStart
 from gradwire_server.principal import Principal
@@ -46,13 +47,21 @@ class AdmittedJob:
 
 @dataclass(frozen=True)
 class Admission:
-    """Checks jobs against the rules of the engine, the stored tensors, the cluster and the free disk space."""
+    """Checks jobs against the rules of the engine, the stored tensors, the cluster and the free disk space.
+
+    Attributes:
+        cluster_has_gpu: Whether a job can have a GPU.
+        limits: How large a job can be.
+        worker_memory: The memory that a worker has for a job, in bytes. 0: unknown.
+    """
 
     database: Database
     blobs: BlobStore
     disk_space: DiskSpace
     warm_start: WarmStart
     cluster_has_gpu: Callable[[], bool]
+    limits: SizeLimits
+    worker_memory: Callable[[], int]
 
     async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
         """Check a requested job, and return it as it will be created.
@@ -63,8 +72,8 @@ class Admission:
 
         Raises:
             InvalidFieldsError: Fields of the job or values of its data are invalid.
-            PreconditionError: A tensor is missing or damaged, the cluster has no GPU, or the job cannot start from the
-                job or model that it names.
+            PreconditionError: A tensor is missing or damaged, the cluster has no GPU or too little memory, or the job
+                cannot start from the job or model that it names.
             NotFoundError: The job or model to start from does not exist.
             DiskFullError: There is no space for new work.
         """
@@ -73,6 +82,8 @@ class Admission:
         job = await self.warm_start.apply(principal, requested)
         classification = await self._check_spec(job.spec)
         spec = resolve(job.spec)
+        self.limits.check_log(spec, job.initial_epoch)
+        self.limits.check_memory(spec, self.worker_memory())
         job.spec.CopyFrom(spec)
         job.architecture, job.epochs = architecture(spec.model), spec.epochs
         return AdmittedJob(job, classification)

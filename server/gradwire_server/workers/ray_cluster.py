@@ -4,12 +4,13 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import ray
 from ray.exceptions import RayError
 
-from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.settings import GIB, Settings, SettingsError
 from gradwire_server.workers.handle import DeviceKind
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,10 @@ _CONNECT_SECONDS = 5
 # How often the cluster is checked, and how many checks in a row must fail before it counts as lost.
 _CHECK_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
+# The memory that a worker needs before it has a job, in bytes.
+_IDLE_WORKER_BYTES = 256 << 20
+# A job can have this many bytes even on a node with little memory.
+_MIN_JOB_BYTES = 256 << 20
 # Ray sends its token only when configured to, and gives no reason when a cluster refuses it.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -34,6 +39,7 @@ class RayCluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._capacity: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
+        self._worker_memory = 0
         self._head = ""
 
     def connect(self) -> None:
@@ -68,10 +74,23 @@ class RayCluster:
         """Return how many workers of a kind the cluster can hold."""
         return self._capacity[device]
 
+    @property
+    def worker_memory(self) -> int:
+        """The memory of a worker in bytes, the same for all. 0: unknown."""
+        return self._worker_memory
+
+    @property
+    def job_memory(self) -> int:
+        """How much memory a job can add to a worker, in bytes. 0: unknown."""
+        return max(_MIN_JOB_BYTES, self._worker_memory - _IDLE_WORKER_BYTES) if self._worker_memory else 0
+
     def measure(self) -> None:
-        """Update the capacity. Blocks."""
+        """Update the capacity and the memory of a worker. Blocks."""
         resources = ray.cluster_resources()
         by_cpu = int(resources.get("CPU", 0) / self._settings.cpus_per_job)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        by_memory, self._worker_memory = share_memory(nodes, self._settings)
+        by_cpu = by_cpu if by_memory is None else min(by_cpu, by_memory)
         by_gpu = min(by_cpu, int(resources.get("GPU", 0) / self._settings.gpus_per_job))
         self._capacity = {"gpu": by_gpu, "cpu": by_cpu - by_gpu}
 
@@ -91,6 +110,31 @@ class RayCluster:
                 if failed == _MAX_FAILED_CHECKS:
                     raise ClusterLostError(f"the head of Ray at {self._head} is lost") from error
             await asyncio.sleep(_CHECK_SECONDS)
+
+
+def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tuple[int | None, int]:
+    """Divide the memory of a cluster among workers.
+
+    Args:
+        nodes: The resources of each node: "CPU", and "memory" in bytes.
+        settings: How many processors, and how much memory, a job has.
+
+    Returns:
+        How many workers the memory is enough for, None if it is divided by the number of workers that the processors
+        allow. And the memory of each worker in bytes, 0 if no node has both.
+    """
+    fit = [
+        (int(node["CPU"] / settings.cpus_per_job), node["memory"])
+        for node in nodes
+        if node.get("CPU", 0) >= settings.cpus_per_job and node.get("memory", 0)
+    ]
+    if not fit:
+        return None, 0
+    if not settings.memory_per_job:
+        # The same for all, because a job can run on any node.
+        return None, int(min(memory / workers for workers, memory in fit))
+    wanted = int(settings.memory_per_job * GIB)
+    return sum(min(workers, int(memory / wanted)) for workers, memory in fit), wanted
 
 
 def _try_connect(address: str) -> None:
