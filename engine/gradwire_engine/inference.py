@@ -1,4 +1,4 @@
-"""Runs a trained network forward in blocks of rows, without the weights' gradients and without a copy of the weights."""
+"""Runs a trained network forward in blocks of rows, without gradients and without a copy of its weights."""
 
 from collections.abc import Iterator
 

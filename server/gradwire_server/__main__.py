@@ -52,7 +52,9 @@ def serve(
     ] = 10,
     max_tensors: Annotated[
         float,
-        typer.Option(envvar="GRADWIRE_MAX_TENSORS", help="Most tensors to store, in GiB. 0: as many as the disk holds."),
+        typer.Option(
+            envvar="GRADWIRE_MAX_TENSORS", help="Most tensors to store, in GiB. 0: as many as the disk holds."
+        ),
     ] = 0,
     plan: Annotated[
         str,

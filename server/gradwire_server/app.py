@@ -41,6 +41,8 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.storage.garbage_collector import GarbageCollector
+from gradwire_server.storage.tensor_quota import TensorQuota
+from gradwire_server.storage.tensors import Tensors
 from gradwire_server.storage.uploads import Uploads
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
@@ -147,7 +149,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
         records=records,
         pool=pool,
         notifier=notifier,
-        garbage_collector=GarbageCollector(database, blobs, checkpoints),
+        garbage_collector=GarbageCollector(database, blobs, checkpoints, disk_space),
         leave_workers=cluster.outlives_server,
         new_attempts=lambda: Attempts(records, pool, blobs, checkpoints, disk_space),
     )
@@ -155,8 +157,9 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     grpc_server = _new_grpc_server(settings)
     training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints)
     add_TrainingServiceServicer_to_server(training, grpc_server)
+    quota = TensorQuota(blobs, int(settings.max_tensors * GIB))
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)
-    add_TensorServiceServicer_to_server(TensorService(blobs, uploads), grpc_server)
+    add_TensorServiceServicer_to_server(TensorService(blobs, uploads, Tensors(database, blobs), quota), grpc_server)
     add_ModelServiceServicer_to_server(ModelService(models), grpc_server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)

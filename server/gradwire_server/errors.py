@@ -2,14 +2,16 @@
 
 DomainError
 ├── InvalidFieldsError             fields of the request are invalid
-├── NotFoundError                  JobNotFoundError, ModelNotFoundError
+├── NotFoundError                  JobNotFoundError, ModelNotFoundError, TensorNotFoundError
 ├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
-│   ├── TensorMissingError, TensorDamagedError, NoGpuError, JobTooLargeError, CannotStartFromError
+│   ├── TensorMissingError, TensorDamagedError, TensorInUseError
+│   ├── NoGpuError, JobTooLargeError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
 ├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
+├── TensorQuotaError
 ├── InvalidTokenError
 └── UnavailableError               StoreUnavailableError, ServerBusyError, ShuttingDownError
 """
@@ -82,6 +84,15 @@ class ModelNotFoundError(NotFoundError):
 
     def __init__(self, model_name: str) -> None:
         super().__init__(f"model {model_name!r} does not exist", model=model_name)
+
+
+class TensorNotFoundError(NotFoundError):
+    """No stored tensor has this name."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_NOT_FOUND
+
+    def __init__(self, tensor_name: str) -> None:
+        super().__init__(f"tensor {tensor_name!r} does not exist", tensor=tensor_name)
 
 
 class AlreadyExistsError(DomainError):
@@ -158,6 +169,17 @@ class TensorDamagedError(PreconditionError):
     def __init__(self, field: str, sha256: str, cause: str) -> None:
         text = f"{field} references tensor {sha256}, which cannot be read: {cause}. Upload it again"
         super().__init__(field, text, field=field, sha256=sha256)
+
+
+class TensorInUseError(PreconditionError):
+    """A job or a model references the tensor."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_IN_USE
+
+    def __init__(self, tensor_name: str, owner: str) -> None:
+        kind = owner.partition("s/")[0]
+        text = f"tensor {tensor_name!r} is in use: {kind} {owner!r} references it. Delete that first"
+        super().__init__("name", text, tensor=tensor_name, **{kind: owner})
 
 
 class NoGpuError(PreconditionError):
@@ -283,10 +305,26 @@ class DiskFullError(DomainError):
     """A disk of the service or of its database is full."""
 
     reason = ErrorReason.ERROR_REASON_DISK_FULL
+    subject = "disk"
     retry_seconds = _DISK_FULL_RETRY_SECONDS
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}. Free some space there, or try again later")
+
+
+class TensorQuotaError(DomainError):
+    """The stored tensors have as many bytes as the server allows."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_QUOTA
+    subject = "tensors"
+
+    def __init__(self, size: int, stored: int, limit: int) -> None:
+        """All sizes are in bytes."""
+        text = (
+            f"a tensor of {size / 2**20:.1f} MiB does not fit: {stored / 2**20:.1f} MiB are stored, and this server "
+            f"stores at most {limit / 2**20:.1f} MiB. Delete tensors, models or jobs that you do not need"
+        )
+        super().__init__(text, stored_bytes=stored, max_bytes=limit)
 
 
 class InvalidTokenError(DomainError):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gradwire_engine.plans import PLANS
 
-
 GIB = 1 << 30
 
 
@@ -47,7 +46,7 @@ class Settings:
     memory_per_job: float = 0
     # The events of one job, in GiB.
     max_log: float = 10
-    # All tensors that are stored, in GiB. 0: as many as the disk holds.
+    # Tensors, checkpoints and weights together, in GiB. 0: as many as the disk holds.
     max_tensors: float = 0
 
     # The plan that workers must use. Empty: the fastest that they can use.
@@ -68,8 +67,8 @@ class Settings:
             )
         if self.memory_per_job < 0 or self.max_tensors < 0 or self.max_log <= 0:
             raise SettingsError(
-                "--memory-per-job and --max-tensors (GRADWIRE_MEMORY_PER_JOB, GRADWIRE_MAX_TENSORS) must be at least 0, "
-                "and --max-log (GRADWIRE_MAX_LOG) above 0"
+                "--memory-per-job and --max-tensors (GRADWIRE_MEMORY_PER_JOB, GRADWIRE_MAX_TENSORS) must be at least "
+                "0, and --max-log (GRADWIRE_MAX_LOG) above 0"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) must be set together")

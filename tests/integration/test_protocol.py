@@ -17,7 +17,13 @@ from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, ListModels
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
-from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsRequest, UploadHeader, UploadTensorRequest
+from gradwire_proto.v1.tensor_service_pb2 import (
+    DeleteTensorRequest,
+    FindMissingTensorsRequest,
+    ListTensorsRequest,
+    UploadHeader,
+    UploadTensorRequest,
+)
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import (
     CreateJobRequest,
@@ -301,12 +307,28 @@ def test_a_download_can_start_at_any_offset(training, models, spec):
     assert failure(models.DownloadModel, beyond)[::2] == ("OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE")
 
 
+def test_list_and_delete_requests_for_tensors_that_make_no_sense_are_refused(tensors):
+    reference = put(tensors, X + 5)
+    page = tensors.ListTensors(ListTensorsRequest(page_size=1))
+    assert page.next_page_token == page.tensors[0].name
+    more = tensors.ListTensors(ListTensorsRequest(page_token=page.next_page_token))
+    assert page.tensors[0] not in more.tensors
+    assert f"tensors/{reference.sha256}" in [each.name for each in (*page.tensors, *more.tensors)]
+    for request in (ListTensorsRequest(page_size=-1), ListTensorsRequest(page_token="2")):
+        assert failure(tensors.ListTensors, request)[0] == "INVALID_ARGUMENT"
+    request = DeleteTensorRequest(name=f"tensors/{reference.sha256}")
+    tensors.DeleteTensor(request)
+    assert failure(tensors.DeleteTensor, request)[::2] == ("NOT_FOUND", "TENSOR_NOT_FOUND")
+    request.allow_missing = True
+    tensors.DeleteTensor(request)
+
+
 def test_a_job_whose_events_would_fill_the_store_is_refused_with_the_number_of_epochs_that_fits(training, spec):
     def attempt(epochs):
         spec.epochs = epochs
         return create(spec, validate_only=True)
 
-    with pytest.raises(grpc.RpcError, match="would take .* GiB in the store") as caught:
+    with pytest.raises(grpc.RpcError, match=r"would take .* GiB in the store") as caught:
         training.CreateJob(attempt(2**31 - 1))
     status = rpc_status.from_call(caught.value)
     info = ErrorInfo()

@@ -215,6 +215,21 @@ def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
     assert all(total < X.size * 4 for total in sent)  # at most the weights
 
 
+def test_stored_arrays_are_listed_and_deleted_unless_a_job_uses_them(client, digits, model):
+    X, y = np.random.default_rng(97).random((50, 64)), np.arange(50) % 7
+    used, unused = client.tensors.upload(X), client.tensors.upload(X + 1)
+    client.jobs.submit(model, **arguments(model, digits, train=(X, y), test=None, epochs=1)).result()
+    listed = {each.sha256: each for each in client.tensors.list()}
+    assert (listed[used.sha256].referenced, listed[unused.sha256].referenced) == (True, False)
+    assert listed[unused.sha256].size == X.size * 4
+    assert len(client.tensors.list(limit=1)) == 1
+    with pytest.raises(gw.FailedPreconditionError, match=r"is in use: job 'jobs/.*' references it"):
+        client.tensors.delete(used)
+    for tensor in (unused, unused.sha256):
+        client.tensors.delete(tensor)
+    assert client.tensors.missing([used, unused]) == [unused]
+
+
 def test_labels_are_kept_with_the_job_and_the_model_and_can_be_searched(client, digits, model):
     labels = {"team": "vision", "run": "7"}
     job = client.jobs.submit(model, **arguments(model, digits, epochs=1), name="labelled", labels=labels)

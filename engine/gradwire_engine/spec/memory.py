@@ -10,8 +10,8 @@ from gradwire_proto.v1.spec_pb2 import JobSpec
 _LINE_BYTES = 64
 _COMPILED_EVALUATION_ROWS = 96
 _REFERENCE_EVALUATION_ROWS = 4096
-# The vectors beside the plan: the one that a job starts from, the one that a checkpoint copies, its bytes in the outbox,
-# and those on their way to the server.
+# The vectors beside the plan: the one that a job starts from, and those of a checkpoint: a copy, its bytes in the
+# outbox, and the bytes on their way to the server.
 _VECTORS = 4
 _FLOAT64_BYTES = 8
 

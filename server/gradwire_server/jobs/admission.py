@@ -1,8 +1,9 @@
 """Admission: checks a job and its data before it is created, so that a job that is accepted can run."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gradwire_engine.spec.resolve import architecture, references, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
@@ -39,10 +40,12 @@ class AdmittedJob:
     Attributes:
         job: The job, without a name.
         classification: Whether its epochs report accuracy.
+        check_stored: Raises TensorMissingError if a tensor has been deleted since the job was admitted.
     """
 
     job: Job
     classification: bool
+    check_stored: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,12 @@ class Admission:
         self.limits.check_memory(spec, self.worker_memory())
         job.spec.CopyFrom(spec)
         job.architecture, job.epochs = architecture(spec.model), spec.epochs
-        return AdmittedJob(job, classification)
+        return AdmittedJob(job, classification, partial(self._check_tensors, references(job.spec)))
+
+    def _check_tensors(self, tensors: Mapping[str, TensorRef]) -> None:
+        for field, reference in tensors.items():
+            if not self.blobs.has(reference.sha256):
+                raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
 
     async def _check_spec(self, spec: JobSpec) -> bool:
         """Check a spec and its data. Returns whether its epochs report accuracy."""

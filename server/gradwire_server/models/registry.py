@@ -134,8 +134,7 @@ def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
     rows, fits = inputs.shape[0], _rows_that_fit(net, itemsize)
     if rows > fits:
         description = (
-            f"has {rows} rows, but a call to this model can have at most {fits}, because of the size of its layers "
-            "and outputs. Send the rows in several calls"
+            f"has {rows} rows, but a call to this model can have at most {fits}. Send the rows in several calls"
         )
         raise invalid_field("inputs", description, max_rows=fits)
 

@@ -39,7 +39,9 @@ class JobRecord:
 def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
     """Add a job with its labels."""
     values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
-    result = connection.execute(insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString()))
+    result = connection.execute(
+        insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString())
+    )
     assert result.inserted_primary_key is not None
     job_key = result.inserted_primary_key[0]
     labels = [{"owner": job_key, "key": key, "value": value} for key, value in job.labels.items()]

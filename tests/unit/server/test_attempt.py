@@ -281,7 +281,8 @@ def test_after_two_crashes_suspects_run_one_at_a_time(jobs):
             return "cpu"
 
     class StartedAttempts:
-        started = []
+        def __init__(self):
+            self.started = []
 
         async def run(self, record, _device):
             await jobs.records.start_attempt(record.job_key)

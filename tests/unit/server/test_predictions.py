@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def models(database, tmp_path):
     blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
 
     def add(*widths):
-        layers = [Layer(linear=Linear(in_features=a, out_features=b)) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [Layer(linear=Linear(in_features=a, out_features=b)) for a, b in pairwise(widths)]
         spec = ModelSpec(layers=layers)
         weights = np.full(network(spec).size, 0.5, np.float32)
         reference = tensor_ref(weights)
@@ -57,7 +58,7 @@ def test_more_rows_than_fit_are_refused_with_the_number_that_fits(models):
 
 
 def size_of(*widths):
-    return sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def test_a_wide_layer_is_computed_in_blocks_that_bound_the_memory(models):
@@ -85,7 +86,7 @@ def test_a_shape_that_does_not_match_the_data_is_an_invalid_argument(models):
     registry, add = models
     name = add(2, 1)
     for rows in (-1, 0, 3):
-        with pytest.raises(InvalidFieldsError, match="^inputs "):
+        with pytest.raises(InvalidFieldsError, match=r"^inputs "):
             predict(registry, name, Tensor(dtype=DataType.DATA_TYPE_UINT8, shape=[rows, 2], data=b"\0\0\0\0"))
 
 

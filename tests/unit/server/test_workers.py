@@ -41,7 +41,8 @@ def test_workers_that_no_server_uses_are_killed_and_the_others_are_pinged(tmp_pa
 
 def test_an_attempt_that_was_not_sent_to_a_worker_needs_no_stop():
     class Actor:
-        stopped = []
+        def __init__(self):
+            self.stopped = []
 
         @property
         def stop(self):
