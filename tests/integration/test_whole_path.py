@@ -177,6 +177,17 @@ def test_a_large_prediction_is_sent_in_several_calls(client, digits, model, monk
     assert np.allclose(client.models.predict(job.name, digits.train[0]), model(digits.train[0]), atol=1e-5)
 
 
+def test_regression_in_float64_works_from_end_to_end(server, digits):
+    model = Sequential(Linear(64, 16), gw.ReLU(), Linear(16, 1))
+    X, y = digits.train[0], digits.train[1].astype(float)
+    history = gw.fit(
+        model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=0.01), epochs=5, dtype="float64", at=server.address
+    )
+    assert model["0"].W.data.dtype == np.float64
+    assert history.epochs[-1].train.r2 > 0.5
+    assert history.epochs[-1].train.accuracy is None
+
+
 def test_a_prediction_with_more_outputs_than_one_call_may_have_is_sent_in_several(client):
     X, y = np.arange(8, dtype=np.float32).reshape(-1, 1), np.arange(8)
     wide = Sequential(Linear(1, 1000))
@@ -189,17 +200,6 @@ def test_a_prediction_with_more_outputs_than_one_call_may_have_is_sent_in_severa
     assert np.array_equal(outputs[:200], outputs[-200:])
     with pytest.raises(gw.InvalidArgumentError, match="must have shape"):
         client.models.predict(job.name, np.ones((2, 2)))
-
-
-def test_regression_in_float64_works_from_end_to_end(server, digits):
-    model = Sequential(Linear(64, 16), gw.ReLU(), Linear(16, 1))
-    X, y = digits.train[0], digits.train[1].astype(float)
-    history = gw.fit(
-        model, (X, y), loss=gw.MSE(), optimizer=SGD(model, lr=0.01), epochs=5, dtype="float64", at=server.address
-    )
-    assert model["0"].W.data.dtype == np.float64
-    assert history.epochs[-1].train.r2 > 0.5
-    assert history.epochs[-1].train.accuracy is None
 
 
 def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
