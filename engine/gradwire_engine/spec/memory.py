@@ -57,8 +57,8 @@ def _compiled_plan(net: Network, itemsize: int, batch: int, threads: int) -> int
 def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> int:
     vector = net.size * itemsize
     largest_layer = max(layer.size for layer in net.layers) * itemsize
-    # For each row and layer: the input, the output before and after the ReLU, its mask and the gradient.
-    row = sum(4 * layer.in_features + 4 * layer.out_features for layer in net.layers) * itemsize
+    # For each row: the inputs twice, and of each layer the output before and after the ReLU, its mask and the gradient.
+    row = (2 * net.in_features + sum(4 * layer.out_features for layer in net.layers)) * itemsize
     return 2 * vector + largest_layer + max(batch, min(_REFERENCE_EVALUATION_ROWS, set_rows)) * row
 
 

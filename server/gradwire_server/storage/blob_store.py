@@ -5,9 +5,12 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gradwire_server.storage.disk_space import disk_full_errors
 from gradwire_worker.blob_reader import BlobReader
@@ -134,17 +137,32 @@ class BlobStore(BlobReader):
             count: How many to return at most.
         """
         found: list[StoredBlob] = []
+        for files in self._listed_files(sha256):
+            blobs = {PurePosixPath(path).name: entry for path, entry in files.items() if self.is_blob(path)}
+            for name in sorted(name for name in blobs if name > sha256):
+                with suppress(FileNotFoundError):  # It has just been deleted.
+                    found.append(StoredBlob(name, blobs[name]["size"], self._modified(name, blobs[name])))
+                if len(found) == count:
+                    return found
+        return found
+
+    def _listed_files(self, sha256: str) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield what is known of the files that can be blobs after a digest, by their paths."""
+        if not self.is_local:  # One request lists many files, and one for each folder takes long.
+            yield self.fs.find(self.root, detail=True)
+            return
         for prefix in range(int(sha256[:2] or "0", 16), 256):
             folder = f"{self.root}/{prefix:02x}"
-            entries = self.fs.ls(folder, detail=True) if self.fs.exists(folder) else []
-            blobs = ((PurePosixPath(entry["name"]).name, entry) for entry in entries)
-            page = sorted((name, entry["size"]) for name, entry in blobs if name > sha256 and name != self.probe)
-            for name, size in page[: count - len(found)]:
-                with suppress(FileNotFoundError):  # It has just been deleted.
-                    found.append(StoredBlob(name, size, self.fs.modified(self.blob_path(name)).timestamp()))
-            if len(found) >= count:
-                break
-        return found
+            if self.fs.exists(folder):
+                yield {entry["name"]: entry for entry in self.fs.ls(folder, detail=True)}
+
+    def _modified(self, sha256: str, entry: dict[str, Any]) -> float:
+        """Return when a blob was written or used last, if possible without another request."""
+        known = entry.get("mtime", entry.get("LastModified"))
+        if isinstance(known, float):
+            return known
+        time_ = known if isinstance(known, datetime) else self.fs.modified(self.blob_path(sha256))
+        return float(time_.timestamp())
 
     def stored_bytes(self) -> int:
         """Return the size of all files in the store: tensors, checkpoints, and what is being uploaded."""

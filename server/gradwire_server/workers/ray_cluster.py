@@ -24,7 +24,7 @@ _MAX_FAILED_CHECKS = 3
 # The memory that a worker needs before it has a job, in bytes.
 _IDLE_WORKER_BYTES = 256 << 20
 # A job can have this many bytes even on a node with little memory.
-_MIN_JOB_BYTES = 256 << 20
+_MIN_JOB_BYTES = 512 << 20
 # Ray sends its token only when configured to, and gives no reason when a cluster refuses it.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -86,12 +86,12 @@ class RayCluster:
 
     def measure(self) -> None:
         """Update the capacity and the memory of a worker. Blocks."""
-        resources = ray.cluster_resources()
-        by_cpu = int(resources.get("CPU", 0) / self._settings.cpus_per_job)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        by_cpu = int(cpus / self._settings.cpus_per_job)
         by_memory, self._worker_memory = share_memory(nodes, self._settings)
         by_cpu = by_cpu if by_memory is None else min(by_cpu, by_memory)
-        by_gpu = min(by_cpu, int(resources.get("GPU", 0) / self._settings.gpus_per_job))
+        by_gpu = min(by_cpu, int(gpus / self._settings.gpus_per_job))
         self._capacity = {"gpu": by_gpu, "cpu": by_cpu - by_gpu}
 
     async def watch(self) -> NoReturn:

@@ -28,9 +28,10 @@ def spec_with(sha256):
     return JobSpec(epochs=3, train=Dataset(inputs=TensorRef(sha256=sha256)))
 
 
-@pytest.fixture
-def blobs(tmp_path):
-    return BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+@pytest.fixture(params=["folder", "object store"])
+def blobs(request, tmp_path):
+    url = (tmp_path / "blobs").as_uri() if request.param == "folder" else f"memory://{tmp_path}/blobs"
+    return BlobStore(url, tmp_path / "scratch")
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_a_node_holds_as_many_workers_as_their_memory_and_its_processors_allow()
 
 def test_a_job_can_have_the_memory_of_a_worker_but_not_what_the_worker_itself_needs(cluster):
     assert cluster.job_memory == 0
-    for worker, job in ((GIB, GIB - (256 << 20)), (GIB // 8, 256 << 20)):
+    for worker, job in ((GIB, GIB - (256 << 20)), (GIB // 8, 512 << 20)):
         cluster._worker_memory = worker
         assert cluster.job_memory == job
 
