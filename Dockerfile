@@ -1,9 +1,9 @@
-# The images of gradwire: server, worker, worker-cuda, demo. `make images` builds them and prints their sizes.
+# The gradwire images: server, worker, worker-cuda and demo. `make images` builds them and prints their sizes.
 #   docker build --target server -t gradwire-server .
-# To pin the base image: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+# To pin the base image, add --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
 
-# ---- build stages: with pip, not part of the images ---------------------------------------------------------------
+# ---- build stages, which contain pip and are not part of the images -----------------------------------------------
 FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv --without-pip /opt/gradwire
@@ -29,7 +29,7 @@ RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '
 FROM build AS build-demo
 RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '/src[demo]'
 
-# ---- images: no pip, no compiler, no root -------------------------------------------------------------------------
+# ---- images, without pip, a compiler or root ----------------------------------------------------------------------
 FROM ${BASE} AS runtime
 RUN rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /usr/local/bin/pip* /usr/bin/pip* \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gradwire \

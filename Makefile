@@ -1,4 +1,4 @@
-# Every target does its own set-up, in .venv (Python) and .npm (buf); nothing is installed elsewhere.
+# Each target installs what it needs in .venv (Python) and .npm (buf). Nothing is installed elsewhere.
 PYTHON ?= python3
 BUF_VERSION := 1.75.0
 VENV := .venv
@@ -11,13 +11,13 @@ BUF := .npm/node_modules/.bin/buf
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.demo ## train a small network on real digits through a server of its own
+demo: $(VENV)/.demo ## start a server, and train a small network on images of digits
 	@$(BIN)/python examples/digits.py
 
 test: $(VENV)/.dev ## run every test
 	@$(BIN)/python -m pytest
 
-lint: $(VENV)/.dev ## ruff, mypy, the documentation site, and buf where there is node
+lint: $(VENV)/.dev ## run ruff, mypy and, if npm is installed, buf, and build the documentation site
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -30,7 +30,7 @@ lint-proto: $(BUF)
 	$(BUF) lint proto
 	$(BUF) breaking proto --against proto/gradwire.v1.binpb
 
-docs: $(VENV)/.docs ## build the documentation site into site/; a warning is an error
+docs: $(VENV)/.docs ## build the documentation site in site/, and treat warnings as errors
 	@$(BIN)/python docs/build.py
 
 COVERAGE := $(BIN)/python -m coverage
@@ -52,25 +52,25 @@ format: $(VENV)/.dev ## format the code
 proto: $(VENV)/.dev ## generate the Python stubs from proto/gradwire/v1
 	PATH="$(BIN):$$PATH" $(BIN)/python proto/generate.py
 
-dist: $(VENV)/.dev ## build the wheel and the source distribution into dist/
+dist: $(VENV)/.dev ## build the wheel and the source distribution in dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
 
-bench: $(VENV)/.bench ## print every figure of the service, and the engine beside its peers
+bench: $(VENV)/.bench ## benchmark the service, and compare the engine with other libraries
 	@$(BIN)/python -m benchmarks
 
-gpu: ## test and benchmark the CUDA plan on this machine's GPU, with the Python that is installed here
+gpu: ## test and benchmark the CUDA plan on this machine's GPU, with the installed Python
 	@PYTHONPATH=proto:engine:worker:server:client_sdk $(PYTHON) -m benchmarks.gpu
 
 FAULTS ?= 500
 SEED ?= 0
-faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing was lost
+faults: $(VENV)/.dev ## kill servers, workers and connections at random, and check that nothing is lost
 	@$(BIN)/python tests/faults/run.py --faults $(FAULTS) --seed $(SEED)
 
-conformance: $(VENV)/.dev $(BUF) ## the clients in six other languages, held against the Python SDK
+conformance: $(VENV)/.dev $(BUF) ## compare the clients in six other languages with the Python SDK
 	@$(BIN)/python tests/conformance/run.py
 
-# docker, or podman with podman-compose: whichever is there.
+# The container engine: docker if its daemon is running, otherwise podman with podman-compose.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 BUILD_FLAGS ?=
 images: ## build the images of the deployment, and print their sizes
@@ -78,13 +78,13 @@ images: ## build the images of the deployment, and print their sizes
 	 $(ENGINE) build --quiet $(BUILD_FLAGS) --target $$target -t gradwire-$$target:latest . >/dev/null || exit 1; done
 	@$(ENGINE) images --format '{{.Repository}}\t{{.Size}}' | grep gradwire- | sort -u
 
-compose-test: $(VENV)/.dev ## run the deployment for real: train, kill containers, scale, take it down and up again
+compose-test: $(VENV)/.dev ## test a real Compose deployment: train, kill containers, scale and restart
 	@$(BIN)/python -m pytest tests/compose --run-compose
 
-clean: ## remove what the targets have made
+clean: ## remove everything that the targets create
 	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage* demo-output
 
-# One environment; each mark says which extras are in it.
+# There is one virtual environment. Each marker file shows that an extra is installed in it.
 $(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	@echo "installing gradwire[$*] into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'

@@ -1,1 +1,1 @@
-"""The benchmarks that print every figure in the documentation. `make bench` runs them, except the GPU benchmark."""
+"""The benchmarks that produce the figures in the documentation. `make bench` runs all except the GPU benchmark."""

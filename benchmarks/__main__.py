@@ -1,4 +1,4 @@
-"""Runs the benchmarks named on the command line, or all of them: python -m benchmarks service events."""
+"""Runs all benchmarks, or those named on the command line, for example: python -m benchmarks service events."""
 
 import sys
 
@@ -7,7 +7,7 @@ from gradwire.cli.bench.command import bench
 
 
 def _engine() -> None:
-    """Compare the engine with its peers, as `gradwire bench` does."""
+    """Compare the engine with other libraries, as `gradwire bench` does."""
     bench(task=None, threads=None, rounds=5, only="", plot=None, gpu=False, as_json=False)
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks of the event log: epochs per second to one watcher, many watchers, and a long queue."""
+"""Benchmarks of the event log: epochs per second with one watcher, delays with many watchers, and a long queue."""
 
 import asyncio
 import os
@@ -40,7 +40,7 @@ QUEUED = 10_000
 
 
 def main() -> None:
-    """Print every figure with its aim."""
+    """Run the benchmarks, and print each result with its target value."""
     print(f"\nevent log, on {processor_model()}, {os.cpu_count()} cores\n")
     with gw.LocalServer() as server:
         _short_epochs(server)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _short_epochs(server: gw.LocalServer) -> None:
-    """Measure the epochs per second stored and received by a watcher, with a job of very short epochs."""
+    """Measure how many epochs per second are stored and received by a watcher, with a job of very short epochs."""
     model = Sequential(Linear(2, 2))
     X, y = np.eye(2, dtype=np.float32), np.arange(2)
     with gw.Client(server.address) as client:
@@ -76,7 +76,7 @@ async def _many_watchers(server: gw.LocalServer) -> None:
     received: list[int] = []
     spec = await _spec(server.address, JOB_EPOCHS)
     everyone = asyncio.Barrier(JOBS * WATCHERS_PER_JOB + 1)
-    # Ten watchers on each connection, like a hundred programs.
+    # There are ten watchers on each connection.
     channels = [grpc.aio.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(JOBS)]
 
     async def watch(channel: grpc.aio.Channel, name: str) -> None:
@@ -88,7 +88,7 @@ async def _many_watchers(server: gw.LocalServer) -> None:
                 last = event.sequence
                 if last > 1:
                     delays.append((now - event.time.ToNanoseconds()) / 1e6)
-            if last == 1:  # It is queued.
+            if last == 1:  # The job is queued.
                 await everyone.wait()
         received.append(last)
 

@@ -1,8 +1,8 @@
-"""Tests and benchmarks the CUDA plan on this machine's GPU: `python3 -m benchmarks.gpu`, run in the repository.
+"""Tests and benchmarks the CUDA plan on this machine's GPU. Run `python3 -m benchmarks.gpu` in the repository.
 
-Needs NumPy and CuPy. gradwire need not be installed: it is imported from the repository. Runs the GPU tests if
-pytest is installed, and compares with PyTorch and JAX if they are. The result, which is also printed, is written to
-benchmarks/results/gpu-<device>.txt. Everything ends within ten minutes.
+The script needs NumPy and CuPy. It imports gradwire from the repository, so gradwire does not have to be installed. It
+runs the GPU tests if pytest is installed, and a comparison with PyTorch and JAX if they are installed. It prints the
+results and writes them to benchmarks/results/gpu-<device>.txt. It takes at most ten minutes.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from types import ModuleType
 ROOT = Path(__file__).parents[1]
 FOLDERS = [str(ROOT / folder) for folder in ("", "proto", "engine", "client_sdk", "tests")]
 TESTS = [str(ROOT / "tests" / "unit" / "engine" / "test_cuda_plan.py")]
-# The time limits, for the whole run and for the tests alone.
+# The time limits for the whole run and for the tests.
 SECONDS, TEST_SECONDS = 570, 360
 LIBRARIES = ("numpy", "numba", "jax", "torch")
 
 
 class Log:
-    """Prints text, and keeps it for the file."""
+    """Prints text, and keeps a copy for the results file."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -110,10 +110,10 @@ def _driver() -> str:
 
 
 def run_tests(log: Log, files: list[str], seconds: float) -> bool:
-    """Run test files or, without pytest, the self-check of the CUDA plan. Return whether they passed."""
+    """Run test files or, if pytest is not installed, the self-check of the CUDA plan. Return whether they passed."""
     if find_spec("pytest") is None:
         return _self_check(log)
-    # Without the options in pyproject.toml and without conftest.py, because both need packages that may be missing.
+    # Ignore the options in pyproject.toml and conftest.py, because both need packages that may be missing.
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--noconftest", "-q", "-rs"]
     command += ["-p", "no:cacheprovider", "--import-mode=importlib", *files]
     try:
@@ -136,7 +136,7 @@ def _self_check(log: Log) -> bool:
 
 
 def run_bench(log: Log, name: str, tasks: list[str] | None, rounds: int, seconds: float) -> bool:
-    """Compare the CUDA plan with its peers. Return whether the comparison is complete."""
+    """Compare the CUDA plan with other libraries. Return whether the comparison is complete."""
     from gradwire_engine.plans.cuda.availability import unavailable_reason
 
     reason = unavailable_reason()
@@ -161,7 +161,7 @@ def use_bench_without_client() -> None:
 
 
 def slug(name: str) -> str:
-    """Return a device's name as part of a file name, for example "nvidia-h100-80gb-hbm3"."""
+    """Convert a device name to a part of a file name, for example "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -1,4 +1,4 @@
-"""The child process of benchmarks.gpu: times the contenders, as `python -m gradwire.cli.bench.engine` does."""
+"""The child process of benchmarks.gpu. It times the contenders, as `python -m gradwire.cli.bench.engine` does."""
 
 from benchmarks.gpu import use_bench_without_client
 

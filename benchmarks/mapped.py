@@ -1,4 +1,4 @@
-"""Training on data in a memory-mapped file: speed and memory."""
+"""A benchmark of the speed and memory use of training on data in a memory-mapped file."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ IN_MEMORY_ROWS = 200_000
 
 
 def main() -> None:
-    """Print the cost of an epoch over a large mapped file, and over part of it in memory."""
+    """Print the cost of an epoch with a large mapped file, and with a part of the file in memory."""
     os.environ["OMP_NUM_THREADS"] = "1"
     print(f"\nmapped data, on one core of {processor_model()}\n")
     rng = np.random.default_rng(0)
@@ -50,6 +50,6 @@ def _epoch(what: str, inputs: Array) -> None:
 
 
 def _unshared_memory() -> int:
-    """Return the resident memory that is not shared, in bytes. Mapped files are shared."""
+    """Return the resident memory that is not shared, in bytes. This excludes mapped files, which are shared."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared)

@@ -1,4 +1,4 @@
-"""Benchmarks of the service: time to the first epoch, remote against local, uploads, start and memory."""
+"""Benchmarks of the service: time to the first epoch, remote and local training, uploads, start time and memory."""
 
 import asyncio
 import itertools
@@ -22,12 +22,12 @@ from gradwire_engine.spec.tensors import tensor_ref
 
 TINY_JOBS = 200
 UPLOAD_BYTES = 200_000_000
-# The long job: about 10 s on one core.
+# The long job, which takes about 10 s on one core.
 LONG_ROWS, LONG_EPOCHS = 60_000, 30
 
 
 def main() -> None:
-    """Print every figure with its aim."""
+    """Run the benchmarks, and print each result with its target value."""
     print(f"\nservice, on {processor_model()}, {os.cpu_count()} cores\n")
     started = time.perf_counter()
     with gw.LocalServer() as server:
@@ -46,7 +46,7 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """Measure the time from calling submit to receiving the first epoch."""
+    """Measure the time from the call of submit to the arrival of the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
@@ -88,7 +88,7 @@ def _remote_against_local(server: gw.LocalServer) -> None:
 
 
 def _upload(server: gw.LocalServer) -> None:
-    """Upload 200 MB of new data over loopback until it is stored, and measure the server's memory meanwhile."""
+    """Measure the time to upload and store 200 MB of new data over loopback, and the server's memory use meanwhile."""
     process = psutil.Process(server.process.pid)
     peak, done = 0, threading.Event()
 
@@ -103,7 +103,7 @@ def _upload(server: gw.LocalServer) -> None:
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
-        await transport.health()  # Connects, which is not part of the figure.
+        await transport.health()  # This connects, so that the result does not include the time to connect.
         reference = tensor_ref(array)
         started = time.perf_counter()
         await upload(transport, [reference], {reference.sha256: array})
@@ -129,7 +129,7 @@ def _upload(server: gw.LocalServer) -> None:
 
 
 def _bare_write(path: Path, data: memoryview) -> float:
-    """Return the write rate of disk and page cache without gRPC and digests, in MB/s. The file is kept, like a blob."""
+    """Return the write rate without gRPC and digests, in MB/s. The file is kept, like a blob."""
     with path.with_suffix(f".{time.monotonic_ns()}").open("wb", buffering=0) as file:
         started = time.perf_counter()
         for start in range(0, len(data), 1 << 20):

@@ -1,4 +1,4 @@
-"""The figures of the code: packages and their dependencies, long functions, typed signatures, and the import time."""
+"""Statistics of the code: packages and their dependencies, long functions, typed signatures, and the import time."""
 
 import ast
 import statistics
@@ -20,7 +20,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def main() -> None:
-    """Print every figure."""
+    """Print all statistics."""
     _print_dependencies()
     functions = [(path, node) for path in _files() for node in _functions(path)]
     path, longest = max(functions, key=lambda item: _lines(item[1]))
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _print_dependencies() -> None:
-    """Print the server's subpackages, each with the ones it imports, and the longest import chain."""
+    """Print the server's subpackages, the subpackages that each of them imports, and the longest import chain."""
     server = PACKAGES["gradwire_server"] / "gradwire_server"
     graph = {
         folder.name: _server_imports(folder) - {folder.name}
@@ -77,7 +77,7 @@ def _functions(path: Path) -> list[Function]:
 
 
 def _lines(function: Function) -> int:
-    """Return a function's number of lines without its docstring."""
+    """Return the number of lines of a function, without its docstring."""
     assert function.end_lineno is not None
     first = function.body[0]
     has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
@@ -94,14 +94,14 @@ def _is_private(function: Function) -> bool:
 
 
 def _is_compiled(function: Function) -> bool:
-    """Whether Numba infers a function's types."""
+    """Return whether Numba compiles a function and infers its types."""
     return any(
         "njit" in ast.dump(decorator) or "intrinsic" in ast.dump(decorator) for decorator in function.decorator_list
     )
 
 
 def _is_typed(function: Function) -> bool:
-    """Whether all arguments and the result have annotations, and none is Any."""
+    """Return whether all arguments and the result have annotations, and no annotation is Any."""
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     annotations = [argument.annotation for argument in arguments if argument.arg not in ("self", "cls")]
     return all(
@@ -111,7 +111,7 @@ def _is_typed(function: Function) -> bool:
 
 
 def _import_seconds(modules: str) -> float:
-    """Return the processor time a new process takes to import modules."""
+    """Return the processor time that a new process takes to import modules."""
     program = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(result.stdout)

@@ -1,13 +1,13 @@
-"""A Griffe extension for the API reference: a blocking method shows the signature and docstring of its async method."""
+"""A Griffe extension that shows the signatures and docstrings of async methods for blocking methods."""
 
 import griffe
 
 
 class BlockingMethods(griffe.Extension):
-    """Replaces `name = blocking(AsyncClass.name)` in a class by the function that a caller sees."""
+    """Replaces `name = blocking(AsyncClass.name)` in a class with the function that a caller sees."""
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
-        """Go through the classes of all modules."""
+        """Process the classes of all modules."""
         for module in pkg.modules.values():
             if module.is_alias:
                 continue

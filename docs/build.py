@@ -1,4 +1,4 @@
-"""Builds the documentation site into site/: `python docs/build.py`. A warning is an error.
+"""Builds the documentation site in site/ (`python docs/build.py`), and treats warnings as errors.
 
 The Markdown files are written for the repository, where a link can lead to any file. The site is built from a copy in
 build/docs: README.md is the home page, CONTRIBUTING.md, CHANGELOG.md and SECURITY.md are pages, and a link to a file
@@ -28,7 +28,7 @@ HTML = re.compile(r'(?P<attribute>src|href)="(?P<target>[^"]+)"')
 
 
 class LinkError(Exception):
-    """A link leads nowhere."""
+    """The target of a link does not exist."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(str(error))
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", "mkdocs.yml"]
     build = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    # Zensical does not count the warnings about docstrings, which begin with "griffe:".
+    # Zensical does not count warnings about docstrings, which start with "griffe:".
     if build.returncode or "griffe:" in build.stdout:
         sys.exit(f"{build.stdout}\nThe documentation has warnings. Correct them and build again.")
     print(f"The site is in {ROOT / 'site'}.")
@@ -64,7 +64,7 @@ def stage(folder: Path) -> None:
 
 
 def site_path(source: Path) -> str | None:
-    """Return the path in the site of a file of the repository; None if the site does not have it."""
+    """Return the path in the site of a file in the repository, or None if the site does not contain it."""
     path = source.relative_to(ROOT).as_posix()
     if path in PAGES:
         return PAGES[path]
@@ -74,14 +74,14 @@ def site_path(source: Path) -> str | None:
 
 
 def relink(text: str, source: Path) -> str:
-    """Return the text of a page with links as the site needs them. Code blocks stay as they are.
+    """Convert the links of a page for the site. Code blocks are not changed.
 
     Args:
-        text: Markdown.
+        text: The Markdown text.
         source: The file of the page.
 
     Raises:
-        LinkError: A link leads to a file that does not exist.
+        LinkError: The target of a link does not exist.
     """
 
     def link(match: re.Match[str]) -> str:
@@ -106,7 +106,7 @@ def relink(text: str, source: Path) -> str:
 
 
 def _resolve(target: str, source: Path) -> str | None:
-    """Return the target of a link as a page of the site writes it; None if the site does not have the file."""
+    """Return the target of a link as a link within the site, or None if the site does not contain the file."""
     if re.match(r"[a-z]+:|#", target):
         return target
     path = site_path(_linked_file(target, source))

@@ -1,6 +1,6 @@
-"""Trains a small network on the UCI digits and shows every epoch. `make demo` runs it.
+"""Trains a small network on the UCI digits and shows every epoch. To run this example, use `make demo`.
 
-It uses the server at GRADWIRE_ADDRESS, or starts one.
+It uses the server at GRADWIRE_ADDRESS. If this variable is not set, it starts a server.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ OUTPUT = Path("demo-output")
 
 
 class DigitsModel(Module):
-    """A classifier with 64 pixels as inputs and 10 digits as outputs."""
+    """A classifier that maps 64 pixels to 10 digits."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class DigitsModel(Module):
 
 
 def main():
-    """Start a server, train, and write a picture and a model file."""
+    """Train on a server, and write a plot and a model file."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X / 16, y, test_size=0.2, random_state=0, stratify=y)
     gw.seed(0)

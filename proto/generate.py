@@ -1,4 +1,4 @@
-"""Generates the Python stubs of gradwire_proto from the .proto files; run by `make proto`."""
+"""Generates the Python stubs of gradwire_proto from the .proto files. `make proto` runs this script."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ PROTO_ROOT = Path(__file__).parent
 
 
 def generate(target: Path) -> None:
-    """Write the stubs and their type stubs into `target`/gradwire_proto/v1."""
+    """Write the stubs and their type stubs to `target`/gradwire_proto/v1."""
     package = target / "gradwire_proto" / "v1"
     package.mkdir(parents=True, exist_ok=True)
     sources = sorted(str(path.relative_to(PROTO_ROOT)) for path in PROTO_ROOT.glob("gradwire/v1/*.proto"))
@@ -20,7 +20,7 @@ def generate(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         _protoc(["python", "pyi"], sources, scratch)
         _protoc(["grpc_python", "mypy_grpc"], services, scratch)
-        # protoc names modules after the .proto folders; `gradwire` is the SDK's name, so the stubs have their own.
+        # protoc names the package `gradwire`, after the .proto folders. That is the SDK's name, so rename the package.
         for path in Path(scratch, "gradwire", "v1").iterdir():
             text = re.sub(r"\bgradwire\.v1(?=\.\w+_pb2| import \w+_pb2)", "gradwire_proto.v1", path.read_text())
             text = re.sub(r"gradwire/v1/(\w+_pb2)", r"gradwire_proto/v1/\1", text)

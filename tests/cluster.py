@@ -1,4 +1,4 @@
-"""A Ray cluster outside the servers: a head that runs no jobs, and a node that does, as in the deployment."""
+"""A Ray cluster that runs outside the servers. As in the deployment, the head runs no jobs, and a node runs them."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ _RAY = Path(sys.executable).parent / "ray"
 
 
 class Cluster:
-    """A head and a node, whose processes live independently of the servers.
+    """A head and a node. Their processes are independent of the servers.
 
     Args:
         folder: A folder for Ray's files.
-        cpus: The processors of the node.
-        token: If given, only processes with `environment` can join.
+        cpus: The number of CPUs of the node.
+        token: If given, only processes that use `environment` can join.
     """
 
     def __init__(self, folder: Path, cpus: int = 2, *, token: str = "") -> None:
@@ -49,16 +49,16 @@ class Cluster:
         self._node = self._start_node(f"--address={self.address}", f"--num-cpus={self._cpus}")
 
     def kill_node(self) -> None:
-        """Kill the node that runs jobs, with its workers."""
+        """Kill the node that runs jobs, including its workers."""
         _kill_family(self._node)
 
     def kill(self) -> None:
-        """Kill everything. An orderly stop would wait for the actors, which stay for the next server."""
+        """Kill everything. An orderly shutdown would wait for the actors, which keep running for the next server."""
         for node in (self._node, self._head):
             _kill_family(node)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes of gradwire's actors."""
+        """Return the worker processes of gradwire on the node."""
         return workers_below(self._node.pid)
 
     def _start_node(self, *options: str) -> "subprocess.Popen[str]":
@@ -70,7 +70,7 @@ class Cluster:
 
 
 def workers_below(pid: int) -> list[psutil.Process]:
-    """Return the processes of gradwire's actors among the descendants of a process."""
+    """Return the gradwire worker processes that descend from a process."""
     found = []
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):

@@ -1,11 +1,11 @@
-"""Fixtures for all tests: small real data, models, and one server for all integration tests."""
+"""Fixtures for all tests: small real data sets, models, and one server for all integration tests."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Before gRPC is loaded: its fork handlers would run in each process that a test starts.
+# Set this before gRPC is loaded, because otherwise its fork handlers run in each process that a test starts.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import numpy as np
@@ -19,14 +19,14 @@ SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"
 
 
 class Digits(NamedTuple):
-    """The UCI digits, scaled to 0..1: 1437 rows to train on and 360 to test on."""
+    """The UCI digits, scaled to 0..1, with 1437 rows for training and 360 rows for testing."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
 
 class SmallModel(Module):
-    """64-32-10, as a class."""
+    """A 64-32-10 network, defined as a class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def _no_server_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def mnist():
-    """MNIST, if it is available beside the repository, which it is too large for."""
+    """MNIST, if it is available next to the repository. It is too large to be part of the repository."""
     if not SHARED_MNIST.exists():
         pytest.skip(f"{SHARED_MNIST} does not exist")
     with np.load(SHARED_MNIST, allow_pickle=False) as file:

@@ -1,7 +1,7 @@
-"""A stand-in for CuPy on a machine without a GPU: the part that the CUDA plan uses, with kernels compiled by g++.
+"""A stand-in for CuPy on machines without a GPU. It provides what the CUDA plan uses, and compiles kernels with g++.
 
-It computes what a GPU computes, in an order that a GPU could choose, and replays graphs. It does not imitate how CuPy
-and CUDA behave otherwise.
+It computes the same values as a GPU, in an order that is possible on a GPU, and it can replay graphs. It does not
+imitate any other behavior of CuPy and CUDA.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _C_TYPES = {
 
 
 class Array(np.ndarray):
-    """An array in the memory of the stand-in."""
+    """An array in the memory of the simulated GPU."""
 
     @property
     def data(self) -> Any:
@@ -43,10 +43,12 @@ class Array(np.ndarray):
 
 
 class FakeCupy:
-    """The module.
+    """A replacement for the cupy module.
 
-    folder: where compiled kernels are kept. memory: the memory of the "GPU" in bytes. seed: draws the order in which
-    threads run that wait for each other; 0 for a fixed order.
+    Args:
+        folder: The folder for compiled kernels.
+        memory: The memory of the simulated GPU, in bytes.
+        seed: The seed for the random order of threads that wait for each other, or 0 for a fixed order.
     """
 
     def __init__(self, folder: Path, memory: int = 1 << 30, *, seed: int = 0) -> None:
@@ -54,13 +56,13 @@ class FakeCupy:
         self._folder = folder
         self.seed = seed
         self.memory, self.used = memory, 0
-        # Those of an H100.
+        # These are the values of an H100.
         self.attributes = {
             "MultiProcessorCount": 132,
             "CooperativeLaunch": 1,
             "MaxSharedMemoryPerBlockOptin": 232448,
         }
-        # How many blocks of the persistent kernel a multiprocessor can run.
+        # The number of blocks of the persistent kernel that can run on a multiprocessor at the same time.
         self.blocks_per_multiprocessor = 1
         self.cooperative_launches: list[str] = []
         self.recording: list[Any] | None = None
@@ -112,7 +114,7 @@ class FakeCupy:
         return _Module(self, code, self._folder, enable_cooperative_groups)
 
     def do(self, work: Any) -> None:
-        """Do the work now, or record it if a graph is being captured."""
+        """Run the work now, or record it if a graph is being captured."""
         if self.recording is None:
             work()
         else:
@@ -178,7 +180,7 @@ class _Module:
         library = source.with_suffix(".so")
         if not library.exists():
             source.write_text(text)
-            # Some distributions add checks for which a jump to another stack is an attack.
+            # Some distributions enable checks that forbid a jump to another stack. -U_FORTIFY_SOURCE disables them.
             flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-w", "-U_FORTIFY_SOURCE"]
             subprocess.run(["g++", *flags, source, "-o", library], check=True)
         return ctypes.CDLL(str(library))
@@ -212,7 +214,7 @@ class _Kernel:
 
 
 def _runner(name: str, parameters: str, body: str) -> str:
-    """Return the C++ of a function that runs a kernel."""
+    """Return the C++ source of a function that runs a kernel."""
     how = "run_interleaved" if "__syncthreads" in body else "run_in_sequence"
     return f"""
     extern "C" bool run_{name}(int blocks, int threads, size_t shared_bytes, unsigned seed, {parameters}) {{

@@ -1,4 +1,4 @@
-"""A job of a few seconds, always the same: long enough that a test can disturb it."""
+"""A fixed job that takes a few seconds, so that a test has time to disturb it."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ EPOCHS = 1500
 
 
 def data(rows: int = 2000) -> tuple[Any, Any]:
-    """Return inputs of shape (rows, 64) and labels of five classes."""
+    """Return inputs of shape (rows, 64), and labels for five classes."""
     rng = np.random.default_rng(0)
     return rng.random((rows, 64)), rng.integers(0, 5, rows)
 
 
 def submit(client: gw.Client, name: str, *, rows: int = 2000, **changes: Any) -> gw.Job:
-    """Submit the job. `changes` are arguments of `client.jobs.submit`."""
+    """Submit the job. `changes` are additional arguments for `client.jobs.submit`."""
     gw.seed(0)
     model = Sequential(Linear(64, 96), ReLU(), Linear(96, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": EPOCHS, "batch_size": 8}

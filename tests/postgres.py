@@ -1,4 +1,4 @@
-"""A Postgres that tests start themselves."""
+"""A Postgres server that tests can start."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ class Postgres:
             self.port = free.getsockname()[1]
         self.prefix: list[str] = []
         if os.getuid() == 0:
-            # A program changes the user: forking a process that has gRPC threads is not safe.
+            # A separate program changes the user, because forking a process that has gRPC threads is not safe.
             self.prefix = ["runuser", "-u", "postgres", "--"]
             shutil.chown(folder, "postgres", "postgres")
         self.folder = folder
@@ -30,7 +30,7 @@ class Postgres:
         return self.database("postgres")
 
     def database(self, name: str) -> str:
-        """The URL of a database."""
+        """Return the URL of a database."""
         return f"postgresql://gradwire:pg-password@127.0.0.1:{self.port}/{name}"
 
     @property
@@ -52,5 +52,5 @@ class Postgres:
         self.run("pg_ctl", "-D", self.data, "-w", "-l", self.folder / "log", "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop it immediately, as a crash does."""
+        """Stop the server immediately, as in a crash."""
         self.run("pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop")

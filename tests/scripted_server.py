@@ -1,4 +1,4 @@
-"""A server that answers each call as a test has set it."""
+"""A server with responses that a test defines."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def status(
     violations: dict[str, str] | None = None,
     retry_after: float | None = None,
 ) -> Status:
-    """A status with the details that the service would send."""
+    """Return a status with the same details that the service would send."""
     details: list[Any] = []
     if reason:
         details.append(ErrorInfo(domain="gradwire.dev", reason=reason, metadata=metadata))
@@ -43,19 +43,19 @@ def status(
 
 
 def rpc_error(made: Status) -> grpc.aio.AioRpcError:
-    """The error that gRPC raises in a client for a status."""
+    """Return the error that gRPC raises in a client for a status."""
     code = next(code for code in grpc.StatusCode if code.value[0] == made.code)
     trailing = grpc.aio.Metadata(("grpc-status-details-bin", made.SerializeToString()))
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, made.message)
 
 
 class ScriptedServer:
-    """Answers each call by the function that a test has set under the name of the method."""
+    """Answers each call with the function that a test has set for the method."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(4))
-        # The handlers look the methods up when they are called, so that a test can set them later.
+        # Handlers look up the function at the time of the call, so that a test can set it later.
         for add in (
             training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
             model_service_pb2_grpc.add_ModelServiceServicer_to_server,
@@ -70,9 +70,9 @@ class ScriptedServer:
         self._server.stop(None)
 
     def answer(self, method: str, function: Callable[[Any], Any]) -> None:
-        """Answer a method with a function of the request, which returns a response, or a status to fail with.
+        """Set the function that answers a method. It takes the request, and returns a response or an error status.
 
-        For a method with a stream of responses, the function yields them.
+        For a method with a response stream, the function yields the responses.
         """
 
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
@@ -93,7 +93,7 @@ class ScriptedServer:
 
 
 class _Late:
-    """Passes each call to what the test has set by then."""
+    """Passes each call to the function that is set at that time."""
 
     def __init__(self, server: "ScriptedServer") -> None:
         self._server = server

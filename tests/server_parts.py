@@ -1,4 +1,4 @@
-"""The parts of a server that read and write jobs, without the API and without Ray."""
+"""The server components that read and write jobs, without the API and Ray."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ NOW = 1_700_000_000
 
 @dataclass(frozen=True)
 class Jobs:
-    """The parts of a server that read and write jobs."""
+    """The server components that read and write jobs."""
 
     notifier: JobNotifier
     queries: JobQueries
@@ -54,7 +54,7 @@ class Jobs:
 
 
 def open_jobs(database: Database, lease: Lease) -> Jobs:
-    """Return the parts of a server on a database."""
+    """Create the components for a database."""
     notifier = JobNotifier(database.notifications)
     log = EventLog(database, notifier, clock=lambda: NOW * 10**9)
     queries = JobQueries(database, notifier)
@@ -63,7 +63,7 @@ def open_jobs(database: Database, lease: Lease) -> Jobs:
 
 @contextlib.asynccontextmanager
 async def blocked_writes(database: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Let all writes wait within the context. Yields a function that waits until one does."""
+    """Block all writes within the context. Yields a function that waits until a write is blocked."""
     started, gate = threading.Event(), threading.Event()
 
     def block(_connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""gradwire: define a small network with PyTorch-like classes, and train it in this process or on a server.
+"""Defines small networks with PyTorch-like classes, and trains them in this process or on a server.
 
 Example:
     import gradwire as gw
@@ -108,7 +108,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> str:
-    """Read the version when it is asked for: importlib.metadata takes longer to import than the rest of the SDK."""
+    """Read the version on first use, because importlib.metadata takes longer to import than the rest of the SDK."""
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""How to reach a server: its address, token and TLS, from arguments or the environment."""
+"""The address, token and TLS settings of a connection, from arguments or environment variables."""
 
 import os
 import re
@@ -14,19 +14,19 @@ _ADDRESS = re.compile(r"(?:[^:/\s]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}|(?:unix|unix-ab
 
 
 def resolve_address(at: str | None) -> str | None:
-    """Return the address to use: the given one, else GRADWIRE_ADDRESS, else None."""
+    """Return the given address. If there is none, return GRADWIRE_ADDRESS, or None if that is not set."""
     return at or os.environ.get("GRADWIRE_ADDRESS") or None
 
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach a server, apart from its address; values that are None come from the environment.
+    """The token and TLS settings of a connection. If a value is None, it comes from the environment.
 
     Attributes:
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
         tls: True to trust the system's certificate authorities, or a file of certificates (PEM) to trust.
             Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
+        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
     """
 
     token: str | None = None
@@ -34,7 +34,7 @@ class Access:
     insecure: bool | None = None
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Return a channel's TLS credentials, or None without TLS."""
+        """Return the TLS credentials for a channel, or None if TLS is not used."""
         tls = os.environ.get("GRADWIRE_TLS", "") if self.tls is None else self.tls
         if isinstance(tls, bool) or tls in ("", "0", "1"):
             return grpc.ssl_channel_credentials() if tls in (True, "1") else None
@@ -46,10 +46,10 @@ class Access:
             ) from None
 
     def metadata(self, address: str, encrypted: bool) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of each call, which includes the token if there is one.
+        """Return the metadata for calls, which contains the token if there is one.
 
         Raises:
-            InvalidArgumentError: The token would travel to another machine without TLS.
+            InvalidArgumentError: The token would be sent to another machine without TLS.
         """
         token = self.token or _token_from_environment()
         if not token:

@@ -7,7 +7,7 @@ from gradwire._exceptions import FieldViolation, InvalidArgumentError
 
 SPEC = "job.spec."
 
-# The arguments whose name differs from the last part of the field's path.
+# The arguments whose names differ from the last part of the field's path.
 _ARGUMENTS = {
     "job.spec.train.inputs": "train inputs",
     "job.spec.train.targets": "train targets",
@@ -36,10 +36,11 @@ def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
 
     Args:
         field: The path in the request, for example "job.spec.optimizer.sgd.learning_rate".
-        layer_names: The names of the model's layers, first to last, if they are known.
+        layer_names: The names of the model's layers, in order, if they are known.
 
     Returns:
-        For example "lr", "train targets" or "in_features of layer 'fc1'". A field without an argument keeps its path.
+        The name, for example "lr", "train targets" or "in_features of layer 'fc1'". If there is no matching argument,
+        this is the path.
     """
     if field in _ARGUMENTS:
         return _ARGUMENTS[field]
@@ -52,7 +53,7 @@ def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
 
 
 def in_terms_of_the_call(text: str, layer_names: Sequence[str] = ()) -> str:
-    """Return a message from the engine or the service with argument names in place of field paths."""
+    """Replace field paths in a message from the engine or the service with argument names."""
     text = _SPEC_PATH.sub(lambda match: argument_of(match[0], layer_names), text)
     return _SET_PATH.sub(r"\1 \2", text)
 

@@ -1,4 +1,4 @@
-"""Converts users' data to arrays that can be sent: lists, pandas objects, torch CPU tensors and NumPy arrays."""
+"""Converts the user's data (lists, pandas objects, torch CPU tensors or NumPy arrays) to arrays that can be sent."""
 
 from typing import Any
 
@@ -11,21 +11,23 @@ from gradwire_engine.backend import Array
 
 
 def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None) -> Array:
-    """Return a value as an array.
+    """Convert a value to an array.
 
     Args:
         value: An array, a nested list, a pandas object or a torch CPU tensor.
         field: The field to name in errors.
-        dtype: The type for floats; None keeps float32 and float64. Integers keep their type, booleans become uint8.
+        dtype: The type for floats. None keeps float32 and float64. Integers keep their type, and booleans become uint8.
 
     Raises:
-        InvalidArgumentError: It is empty, masked, or contains something that is not a number.
+        InvalidArgumentError: The value is empty or masked, or contains something that is not a number.
     """
     array = _view(value, field)
     if array.size == 0:
         raise _wrong(field, f"is empty: it has shape {array.shape}")
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # A value too large for the dtype becomes infinite, and validation says so.
+        with np.errstate(
+            over="ignore"
+        ):  # Values that are too large for the dtype become infinite, and validation reports them.
             return array.astype(
                 dtype or (array.dtype if array.dtype in (np.float32, np.float64) else np.float32), copy=False
             )
@@ -41,9 +43,9 @@ def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None)
 
 
 def _view(value: Any, field: str) -> Array:
-    if hasattr(value, "detach"):  # a torch tensor
+    if hasattr(value, "detach"):  # A torch tensor.
         value = value.detach()
-    elif hasattr(value, "to_numpy"):  # a pandas object
+    elif hasattr(value, "to_numpy"):  # A pandas object.
         value = _from_pandas(value, field)
     if isinstance(value, np.ma.MaskedArray):
         if value.mask.any():
@@ -56,7 +58,7 @@ def _view(value: Any, field: str) -> Array:
 
 
 def _from_pandas(value: Any, field: str) -> Array:
-    """Convert a DataFrame or a Series; columns of several types, or of a nullable type, are converted one by one."""
+    """Convert a DataFrame or a Series. Columns with several types or nullable types are converted one by one."""
     array: Array = value.to_numpy()
     if array.dtype.kind != "O":
         return array

@@ -1,4 +1,4 @@
-"""How the blocking classes use the async ones: an event loop in a thread, and methods that wait for its results."""
+"""The base of the blocking classes, which run the methods of the async classes in an event loop in a thread."""
 
 import asyncio
 import inspect
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 @cache
 def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
-    """Return the event loop that all blocking clients of a process share. It runs in a thread.
+    """Return the event loop that all blocking clients in a process share. It runs in a thread.
 
-    It is never closed: gRPC wakes every loop it has ever seen, and complains about closed ones.
+    The loop is never closed, because gRPC wakes every loop that it has used, and logs errors for closed loops.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="gradwire", daemon=True).start()
@@ -43,23 +43,23 @@ class Portal:
         self.closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop and wait for it. Ctrl-C cancels it."""
+        """Run a coroutine in the event loop, and wait for the result. Ctrl-C cancels the coroutine."""
         future = self._start(coroutine)
         try:
             return future.result()
         except GradwireError as error:
-            # Without the frames of the event loop, the traceback ends at the user's call.
+            # Omit the frames of the event loop, so that the traceback ends at the user's call.
             raise error.with_traceback(None) from None
         except BaseException:
             future.cancel()
             raise
 
     async def call_from_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop and await it in the caller's event loop."""
+        """Run a coroutine in the event loop, and await it in the caller's event loop."""
         return await asyncio.wrap_future(self._start(coroutine))
 
     def close_with_portal(self, stream: AsyncGenerator[Any, None]) -> None:
-        """Close a stream, if it is still open, when the portal is closed."""
+        """Close a stream together with the portal, if the stream is still open."""
         self._streams.add(stream)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
@@ -90,7 +90,9 @@ class Portal:
 
     async def _close_streams(self) -> None:
         for stream in list(self._streams):
-            with suppress(RuntimeError):  # A call that was just cancelled still uses the stream, and closes it.
+            with suppress(
+                RuntimeError
+            ):  # A call that was just cancelled still uses the stream, and closes the stream itself.
                 await stream.aclose()
 
 
@@ -105,7 +107,7 @@ class Facade(Protocol[A_co]):
 
 
 def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Facade[A], P], T]:
-    """Return the method that waits for `method`, with the same arguments, result and docstring."""
+    """Return a blocking version of `method`, with the same arguments, result and docstring."""
 
     @wraps(method)
     def call(self: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -117,7 +119,7 @@ def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]) -> Cal
 def blocking_as(
     method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]], wrap: Callable[[T, Portal], B]
 ) -> Callable[Concatenate[Facade[A], P], B]:
-    """Return the method that waits for `method` and wraps its result in a blocking form.
+    """Return a blocking version of `method` that converts the result to its blocking form.
 
     Args:
         method: The async method.
@@ -135,10 +137,10 @@ def blocking_as(
 
 
 class Stream(Generic[T]):
-    """Items as they happen, for `for` and for `async for`."""
+    """An iterator over items as they arrive, for use with `for` or `async for`."""
 
     def __init__(self, batches: AsyncGenerator[Sequence[T], None], portal: Portal) -> None:
-        # In batches, because a turn through the portal's thread takes longer than everything else done with an item.
+        # Items are fetched in batches, because switching to the portal's thread takes longer than all other work.
         self._batches = batches
         self._portal = portal
         portal.close_with_portal(batches)

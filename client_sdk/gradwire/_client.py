@@ -21,14 +21,14 @@ class AsyncClient:
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
         tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
             Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
-        timeout: How long one call may take, in seconds; None for no limit. Uploads, downloads and watching a job have
+        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
+        timeout: The maximum time for a call, in seconds, or None for no limit. Uploads, downloads and watches have
             no limit.
-        max_retries: How many times a call is retried while the server is unavailable, with growing waits or after the
-            wait that the server asks for.
+        max_retries: The number of times to retry a call while the server is unavailable, with increasing delays or with
+            the delay that the server requests.
 
     Raises:
-        InvalidArgumentError: There is no address or it is malformed, or the token would travel without TLS.
+        InvalidArgumentError: The address is missing or malformed, or the token would be sent without TLS.
 
     Example:
         async with gw.AsyncClient("localhost:50051") as client:
@@ -99,14 +99,14 @@ class Client:
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
         tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
             Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may travel to another machine without TLS. Default: GRADWIRE_INSECURE.
-        timeout: How long one call may take, in seconds; None for no limit. Uploads, downloads and watching a job have
+        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
+        timeout: The maximum time for a call, in seconds, or None for no limit. Uploads, downloads and watches have
             no limit.
-        max_retries: How many times a call is retried while the server is unavailable, with growing waits or after the
-            wait that the server asks for.
+        max_retries: The number of times to retry a call while the server is unavailable, with increasing delays or with
+            the delay that the server requests.
 
     Raises:
-        InvalidArgumentError: There is no address or it is malformed, or the token would travel without TLS.
+        InvalidArgumentError: The address is missing or malformed, or the token would be sent without TLS.
 
     Example:
         with gw.Client("localhost:50051") as client:

@@ -1,4 +1,4 @@
-"""Shows training while it runs: a live table in a terminal or a notebook, plain lines elsewhere."""
+"""Shows the progress of training, as a live table in a terminal or a notebook, and as plain lines elsewhere."""
 
 import importlib
 import io
@@ -17,9 +17,9 @@ from rich.text import Text
 from gradwire._info import epoch_text, seconds_text
 from gradwire_engine.training import Epoch
 
-# The live table shows this many recent epochs; the history has them all.
+# The number of recent epochs in the live table. The history contains all epochs.
 _SHOWN_EPOCHS = 15
-# Drawing takes longer than a short epoch, and nobody sees faster updates than this.
+# Drawing takes longer than a short epoch, and people cannot see faster updates.
 _REDRAW_SECONDS = 0.1
 
 
@@ -27,9 +27,9 @@ class Display:
     """Shows uploads and epochs. Use it as a context manager, which restores the terminal at the end.
 
     Args:
-        shown: Whether to show anything; None shows it only in a terminal or a notebook.
-        console: Where to show it.
-        clock: Returns the time in seconds.
+        shown: Whether to show the progress. None shows it only in a terminal or a notebook.
+        console: The console on which to show the progress.
+        clock: A function that returns the time in seconds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Display:
             self._picture.close()
 
     def begin(self, job: str | None, epochs: int) -> None:
-        """Announce a job: its name, or None in this process, and its number of epochs."""
+        """Announce a job. The name is None if the job runs in this process."""
         self._job, self._total = job, epochs
 
     def uploaded(self, sent: int, total: int) -> None:
@@ -75,7 +75,7 @@ class Display:
         self._upload.update(self._upload.task_ids[0], completed=sent, total=total)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Show an epoch that has just ended; in a live table, at most ten times a second."""
+        """Show an epoch that has just ended. A live table is redrawn at most ten times a second."""
         self._end_upload()
         if not self._shown:
             return
@@ -122,7 +122,7 @@ class _TerminalPicture:
 
 
 class _NotebookPicture:
-    """One output block of a notebook, updated in place."""
+    """An output block in a notebook, which is updated in place."""
 
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")
@@ -142,7 +142,7 @@ class _NotebookPicture:
 
 
 def epoch_table(epochs: list[Epoch], title: str) -> Table:
-    """Return epochs as a table, with the columns that have a value."""
+    """Return a table of epochs, with the columns that contain values."""
     table = Table("epoch", title=Text(title), title_justify="left")
     columns = [
         (f"{which} {name.replace('_', ' ')}", which, name)

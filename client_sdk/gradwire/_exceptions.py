@@ -1,7 +1,7 @@
-"""Every exception that the SDK raises, in one tree.
+"""All exceptions that the SDK raises, in one hierarchy.
 
 GradwireError
-├── InvalidArgumentError (ValueError)      an argument is wrong; `violations` names each field
+├── InvalidArgumentError (ValueError)      an argument is invalid; `violations` lists the fields
 ├── TraceError (TypeError)                 forward() does something that cannot be sent
 ├── FileError (ValueError)                 a data file or model file cannot be read or written
 ├── NotFoundError (LookupError)            no job or model has this name
@@ -11,9 +11,9 @@ GradwireError
 ├── DataLossError                          bytes do not match their digest
 ├── ResourceExhaustedError                 the disk of the service is full
 ├── UnauthenticatedError                   the token is missing or wrong
-├── UnavailableError (ConnectionError)     no server, or a server that cannot serve now
-├── DeadlineExceededError (TimeoutError)   no answer, or no end of the job, within the timeout
-├── InternalError                          a defect in the service
+├── UnavailableError (ConnectionError)     no server answers, or the server cannot serve now
+├── DeadlineExceededError (TimeoutError)   the server did not answer or the job did not end in time
+├── InternalError                          the service has a defect
 ├── JobFailedError                         the job ended as FAILED
 └── JobCancelledError                      the job ended as CANCELLED
 """
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class GradwireError(Exception):
-    """The base of all the SDK's exceptions.
+    """The base class of all exceptions of the SDK.
 
     Attributes:
-        reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE"; None if the error was
+        reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE", or None if the error was
             found without a server. `ErrorReason` and `JobErrorReason` in errors.proto list the reasons.
         metadata: The names and numbers in the message, for example {"job": "jobs/digits"}.
-        retry_after: The delay in seconds that the server suggests before a retry; None if it suggests none.
+        retry_after: The delay before a retry that the server suggests, in seconds, or None if it does not suggest one.
 
     GradwireError
     ├── InvalidArgumentError (ValueError)
@@ -77,7 +77,7 @@ class FieldViolation:
 
     Attributes:
         field: The field's path in the request, for example "job.spec.train.targets".
-        description: What is wrong with it.
+        description: The problem with the field.
     """
 
     field: str
@@ -85,7 +85,7 @@ class FieldViolation:
 
 
 class InvalidArgumentError(GradwireError, ValueError):
-    """One or more arguments are invalid. `violations` names each field by its path in the request."""
+    """One or more arguments are invalid. `violations` lists the fields with their paths in the request."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class InvalidArgumentError(GradwireError, ValueError):
 
 
 class TraceError(GradwireError, EngineTraceError):
-    """forward() does something that a stack of Linear and ReLU layers cannot express."""
+    """forward() does something that cannot be expressed as a stack of Linear and ReLU layers."""
 
 
 class FileError(GradwireError, ValueError):
@@ -129,7 +129,7 @@ class DataLossError(GradwireError):
 
 
 class ResourceExhaustedError(GradwireError):
-    """The service has run out of something, for example disk space."""
+    """A resource of the service is exhausted, for example disk space."""
 
 
 class UnauthenticatedError(GradwireError):
@@ -137,7 +137,7 @@ class UnauthenticatedError(GradwireError):
 
 
 class UnavailableError(GradwireError, ConnectionError):
-    """No server answers at the address, or the server cannot serve at the moment."""
+    """No server answers at the address, or the server is temporarily unavailable."""
 
 
 class DeadlineExceededError(GradwireError, TimeoutError):
@@ -145,15 +145,15 @@ class DeadlineExceededError(GradwireError, TimeoutError):
 
 
 class InternalError(GradwireError):
-    """The service has a defect; its log shows the cause."""
+    """The service has a defect. The server log contains the cause."""
 
 
 class JobFailedError(GradwireError):
-    """The job failed. The message says in which epoch, why, and what to try.
+    """The job failed. The message states the epoch, the cause, and what to try.
 
     Attributes:
-        job: The job's name; None if it ran in this process.
-        reason: Why the job failed, for example "LOSS_NOT_FINITE".
+        job: The job's name, or None if it ran in this process.
+        reason: The reason for the failure, for example "LOSS_NOT_FINITE".
         history: The epochs before the failure.
     """
 

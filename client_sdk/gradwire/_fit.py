@@ -1,4 +1,4 @@
-"""fit: one call from a model and data to trained weights, in this process or on a server."""
+"""The function fit, which trains a model in this process or on a server."""
 
 from __future__ import annotations
 
@@ -48,35 +48,36 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
     initial_model: str | ModelInfo | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Train a model and return the history of its epochs. The trained weights are put into the model.
+    """Train a model, store the trained weights in it, and return the history of the epochs.
 
     Args:
-        model: A stack of Linear and ReLU layers. Training starts from its weights; layers without weights are drawn
-            from `seed`.
+        model: A stack of Linear and ReLU layers. Training starts from its weights. Weights of deferred layers are drawn
+            with `seed`.
         train: A pair (inputs, targets) of arrays, lists, pandas objects or torch CPU tensors. Inputs have shape
             (rows, features). Targets are class indices (rows,), one-hot rows or regression targets (rows, outputs), or
             numbers (rows,) for a model with one output.
         loss: MSE() or CrossEntropy().
         optimizer: An SGD optimizer of the model.
-        test: A pair like `train`, evaluated along with it after an epoch. Keras calls it validation data.
+        test: A pair like `train`, which is evaluated after epochs but not trained on. Keras calls it validation data.
         validation_split: Use this fraction of the rows, between 0 and 1, as `test` instead of training on them. As with
             Keras's validation_split, these are the last rows, taken before shuffling.
-        epochs: The number of passes over the training set. With resume_from, the total including that job's.
-        batch_size: The number of rows in a step. A shorter last batch is trained on too.
-        shuffle: Whether to draw a new row order for every epoch.
-        seed: Orders the rows and draws the weights of deferred layers; None draws a seed, which the history reports.
+        epochs: The number of passes over the training set. With resume_from, this includes the epochs of that job.
+        batch_size: The number of rows in a step. The last batch of an epoch can have fewer rows.
+        shuffle: Whether to shuffle the rows before every epoch.
+        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which the history
+            contains.
         dtype: "float32" or "float64". Default: the dtype of the model's weights.
         device: "auto", "cpu" or "gpu".
-        evaluate_every: Evaluate after every n-th epoch and after the last one.
+        evaluate_every: Evaluate after every n-th epoch and after the last epoch.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.
-        name: The job's name on the server. By default the server chooses one.
+        name: The job's name on the server. By default, the server chooses a name.
         labels: Key-value pairs for finding the job on the server, for example {"team": "vision"}.
-        resume_from: A job on the server that has ended, or its name: continue after its last epoch, up to `epochs` in
-            total. The weights of `model` are ignored.
-        initial_model: A trained model on the server, or its name: start at epoch 1 from its weights. The weights of
-            `model` are ignored.
+        resume_from: A job on the server that has ended, or its name. Training continues after its last epoch, up to
+            `epochs` in total. The weights of `model` are ignored.
+        initial_model: A trained model on the server, or its name. Training starts at epoch 1 from its weights. The
+            weights of `model` are ignored.
         progress: Whether to show the epochs. Default: only in a terminal or a notebook.
 
     Returns:
@@ -84,12 +85,12 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
 
     Raises:
         InvalidArgumentError: An argument is invalid.
-        TraceError: forward() does something that a stack of Linear and ReLU layers cannot express.
+        TraceError: forward() does something that cannot be expressed as a stack of Linear and ReLU layers.
         JobFailedError: The loss became infinite or NaN, or the job failed for another reason.
         JobCancelledError: The job was cancelled.
         UnavailableError: No server answers.
-        KeyboardInterrupt: Ctrl-C. A job on a server continues; in this process, the model has the weights of the last
-            complete epoch.
+        KeyboardInterrupt: The user pressed Ctrl-C. A job on a server continues. If the job runs in this process, the
+            model contains the weights after the last complete epoch.
     """
     try:
         options = TrainingOptions(
@@ -122,7 +123,7 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             )
             return _follow(job, address, display)
     except GradwireError as error:
-        # The frames below this call say nothing about the user's mistake.
+        # The frames below this call do not help the user to find the mistake.
         raise error.with_traceback(None) from None
 
 
@@ -169,7 +170,7 @@ def _check_local(
     resume_from: str | Job | AsyncJob | JobInfo | None,
     initial_model: str | ModelInfo | None,
 ) -> None:
-    """Refuse what only a server can do, and warn about what has no effect without one."""
+    """Raise an error for options that need a server, and warn about options that have no effect without a server."""
     for argument, value in (("resume_from", resume_from), ("initial_model", initial_model)):
         if value is not None:
             raise InvalidArgumentError(f'{argument}: needs a server. Pass at="host:port" too, or set GRADWIRE_ADDRESS.')

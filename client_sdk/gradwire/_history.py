@@ -1,4 +1,4 @@
-"""The result of training: its epochs, as a sequence, columns, a table or a plot."""
+"""The result of training: a history of epochs, as a sequence, as columns, as a table or as a plot."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class History:
-    """The epochs of a job, first to last. `len`, indexing and iteration apply to `epochs`.
+    """The epochs of a job, in order. `len`, indexing and iteration apply to `epochs`.
 
     Attributes:
-        job: The job's name; None if it ran in this process.
-        plan: How and where it ran.
-        seed: The seed that ordered the rows and drew the weights of deferred layers.
+        job: The job's name, or None if it ran in this process.
+        plan: The plan and the machine that the job used.
+        seed: The seed for the row order and the weights of deferred layers.
         epochs: The epochs.
     """
 
@@ -50,7 +50,8 @@ class History:
 
         Returns:
             "epoch", "running_loss", "train_loss", "train_accuracy", ..., "test_loss", ..., "train_seconds" and
-            "evaluate_seconds". A metric is None for an epoch that was not evaluated, and left out if no epoch has it.
+            "evaluate_seconds". A metric is None for epochs that were not evaluated. If no epoch has a metric, it is
+            omitted.
         """
         columns: dict[str, list[float | None]] = {
             "epoch": [epoch.epoch for epoch in self.epochs],
@@ -84,7 +85,7 @@ class History:
         """Draw the loss, and the accuracy or R2, over the epochs.
 
         Args:
-            path: Also save the plot as this .png, .svg or .pdf file.
+            path: A .png, .svg or .pdf file in which to save the plot, or None.
 
         Returns:
             A matplotlib Figure, which a notebook shows.

@@ -1,4 +1,4 @@
-"""at="local": trains in this process, with the same engine and the same checks as a server."""
+"""Trains in this process (at="local"), with the same engine and the same checks as a server."""
 
 import sys
 import warnings
@@ -18,12 +18,12 @@ from gradwire_proto.v1.spec_pb2 import Dataset
 
 
 def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> History:
-    """Train all epochs, put the weights into the model, and return the history.
+    """Train all epochs, store the weights in the model, and return the history.
 
     Raises:
-        FailedPreconditionError: The job requires a GPU and there is none.
+        FailedPreconditionError: The job requires a GPU, but there is no GPU.
         JobFailedError: The loss became infinite or NaN.
-        KeyboardInterrupt: Ctrl-C. The model has the weights of the last complete epoch.
+        KeyboardInterrupt: The user pressed Ctrl-C. The model contains the weights after the last complete epoch.
     """
     spec = request.spec
     try:

@@ -1,4 +1,4 @@
-"""Jobs, events, models and tensors as plain values for users."""
+"""Dataclasses that describe jobs, events, models and tensors to users."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ENDED: tuple[JobState, ...] = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 @dataclass(frozen=True)
 class Plan:
-    """How and where a job runs.
+    """The plan and the machine of a job.
 
     Attributes:
-        name: The plan, for example "compiled".
-        reason: Why this plan was chosen.
+        name: The name of the plan, for example "compiled".
+        reason: The reason for choosing this plan.
         device: "cpu" or "gpu".
         host: The machine and its processor or GPU.
         threads: The number of threads.
@@ -42,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True, repr=False)
 class JobInfo:
-    """A job as of one of the server's responses.
+    """The description of a job at the time of a server response.
 
     Attributes:
         name: The job's name, for example "digits".
@@ -50,19 +50,20 @@ class JobInfo:
             final.
         architecture: The widths of the model, for example "784-128-32-10".
         epochs: The number of epochs in total.
-        initial_epoch: The number of epochs done before the job started; 0 unless it continues another job.
-        last_epoch: The latest epoch; None before the first.
-        attempt: The number of the current attempt; 0 before the first.
-        created: When the job was created.
-        started: When its first attempt started, if it has.
-        ended: When it ended, if it has.
-        error: Why the job failed, in words; None if it did not.
-        error_reason: The reason as a stable name, for example "LOSS_NOT_FINITE".
+        initial_epoch: The number of epochs completed before the job started. It is 0 unless the job continues another
+            job.
+        last_epoch: The latest epoch, or None before the first epoch.
+        attempt: The number of the current attempt, or 0 before the first attempt.
+        created: The time at which the job was created.
+        started: The time at which the first attempt started, if it has started.
+        ended: The time at which the job ended, if it has ended.
+        error: The error message if the job failed, otherwise None.
+        error_reason: The error reason as a stable name, for example "LOSS_NOT_FINITE".
         model: The name of the trained model, if the job succeeded.
-        plan: How and where the last attempt runs; None before it starts.
+        plan: The plan and the machine of the last attempt, or None before the first attempt runs.
         labels: The job's labels.
         log_bytes: The size of the job's events on the service's disk.
-        checkpoint_bytes: The size of its checkpoints.
+        checkpoint_bytes: The size of the job's checkpoints on the service's disk.
     """
 
     name: str
@@ -85,7 +86,7 @@ class JobInfo:
 
     @property
     def epochs_done(self) -> int:
-        """The number of the last reported epoch, or else the number of epochs done before the job started."""
+        """The number of the last reported epoch or, before the first one, the value of `initial_epoch`."""
         return self.last_epoch.epoch if self.last_epoch else self.initial_epoch
 
     def __repr__(self) -> str:
@@ -94,17 +95,17 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One thing that happened to a job.
+    """An event in the log of a job.
 
     Attributes:
-        sequence: 1, 2, 3 and so on.
-        time: When it happened.
-        attempt: The attempt it belongs to; 0 before the first.
+        sequence: The number of the event in the log: 1, 2, 3 and so on.
+        time: The time of the event.
+        attempt: The attempt that the event belongs to, or 0 before the first attempt.
         kind: "state_change", "epoch", "checkpoint" or "warning".
-        text: What happened, in words.
-        epoch: The epoch, if that is what happened.
-        state: The new state, if that is what happened.
-        reason: For a warning or a failure, a stable name, for example "WORKER_LOST".
+        text: A description of the event.
+        epoch: The epoch, if the kind is "epoch".
+        state: The new state, if the kind is "state_change".
+        reason: The reason for a warning or a failure, as a stable name, for example "WORKER_LOST".
     """
 
     sequence: int
@@ -123,12 +124,12 @@ class ModelInfo:
 
     Attributes:
         name: The model's name, the same as the name of the job that trained it.
-        job: The name of that job.
+        job: The name of the job that trained the model.
         architecture: The widths of the model, for example "784-128-32-10".
         parameters: The number of weights and biases.
         weights_sha256: The digest of all parameters in one vector.
-        epoch: The epoch that the weights come from.
-        created: When the model was stored.
+        epoch: The epoch after which the weights were stored.
+        created: The time at which the model was stored.
         labels: The job's labels.
     """
 
@@ -151,9 +152,9 @@ class TensorInfo:
     """An array on the server.
 
     Attributes:
-        sha256: The digest of its elements.
-        dtype: For example "float32".
-        shape: The sizes of its dimensions.
+        sha256: The digest of the array's elements.
+        dtype: The dtype, for example "float32".
+        shape: The sizes of the dimensions.
     """
 
     sha256: str
@@ -185,7 +186,7 @@ def stored_tensor_info(tensor: StoredTensor) -> StoredTensorInfo:
 
 
 def job_info(job: Job) -> JobInfo:
-    """Return a job's message as values."""
+    """Convert a job message to a JobInfo."""
     failed = job.HasField("error")
     return JobInfo(
         name=job.name.removeprefix("jobs/"),
@@ -209,12 +210,12 @@ def job_info(job: Job) -> JobInfo:
 
 
 def plan_of(execution: Execution) -> Plan:
-    """Return an execution's message as values."""
+    """Convert an execution message to a Plan."""
     return Plan(execution.plan, execution.plan_reason, execution.device, execution.host, execution.threads)
 
 
 def model_info(model: Model) -> ModelInfo:
-    """Return a model's message as values."""
+    """Convert a model message to a ModelInfo."""
     return ModelInfo(
         name=model.name.removeprefix("models/"),
         job=model.job.removeprefix("jobs/"),
@@ -228,7 +229,7 @@ def model_info(model: Model) -> ModelInfo:
 
 
 def job_event(event: Event) -> JobEvent:
-    """Return an event's message as values."""
+    """Convert an event message to a JobEvent."""
     kind = cast(EventKind, event.WhichOneof("kind") or "unknown")
     values = (event.sequence, _time(event.time), event.attempt, kind)
     if kind == "epoch":
@@ -263,7 +264,7 @@ def epoch_text(epoch: Epoch) -> str:
 
 
 def quality_text(epoch: Epoch) -> str:
-    """Return the most telling figure of an epoch: "test accuracy 0.97", for example."""
+    """Return the most important metric of an epoch as text, for example "test accuracy 0.97"."""
     for name, metrics in (("test", epoch.test), ("train", epoch.train)):
         if metrics is None:
             continue
@@ -276,7 +277,7 @@ def quality_text(epoch: Epoch) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a time in seconds, or in milliseconds if it is short."""
+    """Return a duration as text, in seconds, or in milliseconds if it is short."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 

@@ -1,4 +1,4 @@
-"""A job on a server: watch it, wait for it, control it. AsyncJob implements it; Job is the blocking form."""
+"""A handle for a job on a server. AsyncJob is the implementation, and Job is the blocking form."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ T = TypeVar("T")
 
 
 class AsyncJob:
-    """A handle on a job, returned by `client.jobs.submit` and `client.jobs.get`.
+    """A handle for a job. `client.jobs.submit` and `client.jobs.get` return handles.
 
-    `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
+    `info`, `status` and `plan` describe the job as of the server's last response. Call `refresh` to update them.
 
     Example:
         job = await client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model))
@@ -63,21 +63,21 @@ class AsyncJob:
 
     @property
     def info(self) -> JobInfo:
-        """The job as of the server's last response."""
+        """The description of the job, as of the server's last response."""
         return job_info(self._message)
 
     @property
     def status(self) -> JobState:
-        """The state as of the server's last response, for example "RUNNING"."""
+        """The state of the job, as of the server's last response, for example "RUNNING"."""
         return state_of(self._message.state)
 
     @property
     def plan(self) -> Plan | None:
-        """How and where the job runs, as of the server's last response; None before it starts."""
+        """The plan and the machine of the job, as of the server's last response. None before the job runs."""
         return self.info.plan
 
     async def refresh(self) -> JobInfo:
-        """Ask the server for the job.
+        """Get the current description of the job from the server.
 
         Returns:
             The new `info`.
@@ -90,7 +90,7 @@ class AsyncJob:
         return self.info
 
     async def cancel(self) -> JobInfo:
-        """Cancel the job. It keeps every reported epoch. A job that has ended stays as it is.
+        """Cancel the job. All reported epochs are kept. If the job has ended, this has no effect.
 
         Returns:
             The new `info`.
@@ -100,7 +100,7 @@ class AsyncJob:
         return self.info
 
     async def pause(self) -> JobInfo:
-        """Pause the job. It keeps every reported epoch. A paused job stays as it is.
+        """Pause the job. All reported epochs are kept. If the job is already paused, this has no effect.
 
         Returns:
             The new `info`.
@@ -113,7 +113,7 @@ class AsyncJob:
         return self.info
 
     async def resume(self) -> JobInfo:
-        """Resume a paused job. It continues from its last checkpoint; the result is bit-identical to an unpaused run.
+        """Resume a paused job. It continues from its last checkpoint, with the same result as an uninterrupted job.
 
         Returns:
             The new `info`.
@@ -126,7 +126,7 @@ class AsyncJob:
         return self.info
 
     async def delete(self) -> None:
-        """Delete the job and its events. Its model is kept. Deleting a job that does not exist does nothing.
+        """Delete the job and its events, but keep its model. If the job does not exist, this has no effect.
 
         Raises:
             FailedPreconditionError: The job has not ended.
@@ -135,32 +135,32 @@ class AsyncJob:
         await self._transport.call(self._transport.training.DeleteJob, request)
 
     async def wait(self, timeout: float | None = None) -> JobInfo:
-        """Wait until the job has ended, in whatever state.
+        """Wait until the job has ended, whether it succeeded or not.
 
         Args:
-            timeout: The longest time to wait, in seconds; None for no limit.
+            timeout: The maximum time to wait, in seconds, or None for no limit.
 
         Returns:
             The new `info`.
 
         Raises:
-            DeadlineExceededError: The job has not ended after `timeout` seconds. It continues.
+            DeadlineExceededError: The job has not ended after `timeout` seconds. The job continues to run.
         """
         return await self._within(timeout, self._wait())
 
     async def result(self, timeout: float | None = None) -> History:
-        """Wait until the job has succeeded, and put the trained weights into the submitted model.
+        """Wait until the job has succeeded, and store the trained weights in the submitted model.
 
         Args:
-            timeout: The longest time to wait, in seconds; None for no limit.
+            timeout: The maximum time to wait, in seconds, or None for no limit.
 
         Returns:
             The job's history.
 
         Raises:
-            JobFailedError: The job failed. Its `history` ends at that point.
-            JobCancelledError: The job was cancelled. Its `history` ends at that point.
-            DeadlineExceededError: The job has not ended after `timeout` seconds. It continues.
+            JobFailedError: The job failed. The error's `history` contains the epochs before the failure.
+            JobCancelledError: The job was cancelled. The error's `history` contains the epochs before the cancellation.
+            DeadlineExceededError: The job has not ended after `timeout` seconds. The job continues to run.
         """
         return await self._within(timeout, self._result())
 
@@ -179,23 +179,23 @@ class AsyncJob:
         return build(message.spec, weights)
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
-        """Yield the epochs, first the finished ones and then new ones as they happen, until the job ends.
+        """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
 
         Args:
-            after: Skip the epochs up to this one.
+            after: The number of the last epoch to skip.
         """
         async for batch in self._epoch_batches(after):
             for epoch in batch:
                 yield epoch
 
     async def events(self, after: int = 0) -> AsyncIterator[JobEvent]:
-        """Yield everything that happens to the job, first stored events and then new ones, until the job ends.
+        """Yield the stored events, and then new events as they are stored, until the job ends.
 
         Args:
-            after: Skip the events up to this sequence number.
+            after: The sequence number of the last event to skip.
 
         Raises:
-            OutOfRangeError: The job has no event with this number.
+            OutOfRangeError: The job does not have an event with this sequence number.
         """
         async for batch in self._event_batches(after):
             for event in batch:
@@ -220,7 +220,7 @@ class AsyncJob:
         return await self._finish([epoch async for epoch in self.epochs()])
 
     async def _finish(self, epochs: list[Epoch]) -> History:
-        """Return the history of a job that ended after these epochs, or raise an error if it did not succeed."""
+        """Return the history of a successful job with these epochs. Raise an error if the job did not succeed."""
         info = await self.refresh()
         history = History(job=self.name, plan=info.plan, seed=self._message.spec.seed, epochs=epochs)
         if info.state == "FAILED":
@@ -249,9 +249,9 @@ class AsyncJob:
 
 
 class Job:
-    """A handle on a job, returned by `client.jobs.submit` and `client.jobs.get`.
+    """A handle for a job. `client.jobs.submit` and `client.jobs.get` return handles.
 
-    `info`, `status` and `plan` are as of the server's last response; `refresh` asks again.
+    `info`, `status` and `plan` describe the job as of the server's last response. Call `refresh` to update them.
 
     Example:
         job = client.jobs.submit(model, (X, y), loss=CrossEntropy(), optimizer=SGD(model))
@@ -274,41 +274,41 @@ class Job:
 
     @property
     def info(self) -> JobInfo:
-        """The job as of the server's last response."""
+        """The description of the job, as of the server's last response."""
         return self._async.info
 
     @property
     def status(self) -> JobState:
-        """The state as of the server's last response, for example "RUNNING"."""
+        """The state of the job, as of the server's last response, for example "RUNNING"."""
         return self._async.status
 
     @property
     def plan(self) -> Plan | None:
-        """How and where the job runs, as of the server's last response; None before it starts."""
+        """The plan and the machine of the job, as of the server's last response. None before the job runs."""
         return self._async.plan
 
     def epochs(self, after: int = 0) -> Stream[Epoch]:
-        """Yield the epochs, first the finished ones and then new ones as they happen, until the job ends.
+        """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
 
         Args:
-            after: Skip the epochs up to this one.
+            after: The number of the last epoch to skip.
 
         Returns:
-            An iterator for `for` and for `async for`.
+            An iterator for use with `for` or `async for`.
         """
         return Stream(self._async._epoch_batches(after), self._portal)
 
     def events(self, after: int = 0) -> Stream[JobEvent]:
-        """Yield everything that happens to the job, first stored events and then new ones, until the job ends.
+        """Yield the stored events, and then new events as they are stored, until the job ends.
 
         Args:
-            after: Skip the events up to this sequence number.
+            after: The sequence number of the last event to skip.
 
         Returns:
-            An iterator for `for` and for `async for`.
+            An iterator for use with `for` or `async for`.
 
         Raises:
-            OutOfRangeError: The job has no event with this number.
+            OutOfRangeError: The job does not have an event with this sequence number.
         """
         return Stream(self._async._event_batches(after), self._portal)
 

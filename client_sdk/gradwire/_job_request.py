@@ -1,4 +1,4 @@
-"""A model, data and options, checked and turned into a JobSpec and the tensors that it references."""
+"""Checks a model, data and options, and converts them to a JobSpec and the tensors that it references."""
 
 import math
 import secrets
@@ -33,13 +33,13 @@ _DEVICES = {
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job that passed every check possible without a server.
+    """A job that has passed all checks that are possible without a server.
 
     Attributes:
         spec: The resolved spec.
         traced: The model, which receives the trained weights.
-        tensors: The elements of the spec's tensors, by SHA-256 digest.
-        classification: Whether the epochs report accuracy.
+        tensors: The elements of the spec's tensors, keyed by SHA-256 digest.
+        classification: Whether the epochs report classification metrics.
     """
 
     spec: JobSpec
@@ -48,7 +48,7 @@ class JobRequest:
     classification: bool
 
     def array(self, reference: TensorRef) -> Array:
-        """Return one of the spec's tensors."""
+        """Return a tensor that the spec references."""
         # Two tensors with the same bytes can have different shapes.
         return self.tensors[reference.sha256].reshape(tuple(reference.shape))
 
@@ -96,10 +96,10 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
 
 
 def trace_model(model: Module) -> TracedModel:
-    """Return a model as a stack of layers.
+    """Trace a model.
 
     Raises:
-        TraceError: The model is not such a stack.
+        TraceError: The model is not a stack of Linear and ReLU layers.
     """
     try:
         return trace(model)
@@ -108,7 +108,7 @@ def trace_model(model: Module) -> TracedModel:
 
 
 def _check(spec: JobSpec, tensors: dict[str, Array]) -> bool:
-    """Raise an error if a spec or its data is invalid; return whether the task is classification."""
+    """Check a spec and its data. Raise an error if they are invalid, and return whether the job is a classification."""
     names = [layer.name for layer in spec.model.layers]
     _refuse(check_spec(spec), names)
     summaries: dict[str, TensorSummary] = {}
@@ -145,7 +145,7 @@ def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.ge
 
 
 def _outputs(traced: TracedModel) -> int:
-    """Return a model's number of outputs, 0 without Linear layers."""
+    """Return the number of outputs of a model, or 0 if it has no Linear layers."""
     linears = linear_layers(traced.spec)
     return linears[-1].linear.out_features if linears else 0
 
@@ -153,7 +153,7 @@ def _outputs(traced: TracedModel) -> int:
 def _data_sets(
     train: Dataset, test: Dataset | None, options: TrainingOptions, dtype: "np.dtype[np.generic]", outputs: int
 ) -> dict[str, tuple[Array, Array]]:
-    """Return the arrays of "train" and, if there is one, of "test"."""
+    """Return the arrays of the training set ("train") and, if there is one, of the test set ("test")."""
     sets = {"train": _pair(train, "train", dtype, outputs)}
     if test is not None:
         if options.validation_split is not None:
@@ -169,24 +169,24 @@ def _pair(dataset: Dataset, name: str, dtype: "np.dtype[np.generic]", outputs: i
         raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}")
     inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", dtype)
     targets = to_array(dataset[1], f"{SPEC}{name}.targets", dtype)
-    if targets.ndim == 2 and targets.shape[1] == 1 and outputs > 1:  # A column of class indices.
+    if targets.ndim == 2 and targets.shape[1] == 1 and outputs > 1:  # This is a column of class indices.
         targets = targets[:, 0]
     return inputs, targets
 
 
 def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return the first rows, to train on, and the last rows, to evaluate on.
+    """Split a data set into the first rows, for training, and the last rows, for evaluation.
 
     Args:
-        inputs: Shape (rows, features).
-        targets: Shape (rows,) or (rows, outputs).
-        fraction: The fraction of rows to evaluate on. floor(rows * (1 - fraction)) rows are trained on, as in Keras.
+        inputs: An array of shape (rows, features).
+        targets: An array of shape (rows,) or (rows, outputs).
+        fraction: The fraction of rows for evaluation. As in Keras, floor(rows * (1 - fraction)) rows are for training.
 
     Raises:
         InvalidArgumentError: One of the two sets would be empty.
     """
     rows = len(inputs) if inputs.ndim else 0
-    # The small number undoes rounding: 10 * (1 - 0.9) is less than 1.
+    # The small number compensates for rounding errors: 10 * (1 - 0.9) is less than 1.
     train_rows = math.floor(rows * (1 - fraction) + 1e-9)
     if not 0 < train_rows < rows:
         description = (

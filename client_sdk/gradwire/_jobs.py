@@ -1,4 +1,4 @@
-"""client.jobs: submit, find and delete jobs. AsyncJobs implements it; Jobs is the blocking form."""
+"""client.jobs, which submits, finds and deletes jobs. AsyncJobs is the implementation. Jobs is the blocking form."""
 
 from __future__ import annotations
 
@@ -62,38 +62,38 @@ class AsyncJobs:
         initial_model: str | ModelInfo | None = None,
         on_upload_progress: UploadProgress | None = None,
     ) -> AsyncJob:
-        """Submit a job. Data that the server does not have is uploaded first.
+        """Upload data that the server does not have, and submit a job.
 
         Args:
-            model: A stack of Linear and ReLU layers. The job starts from its weights; layers without weights are drawn
-                from `seed`. `job.result()` puts the trained weights into it.
+            model: A stack of Linear and ReLU layers. The job starts from its weights. Weights of deferred layers are
+                drawn with `seed`. `job.result()` stores the trained weights in the model.
             train: A pair (inputs, targets). Inputs have shape (rows, features). Targets are class indices (rows,),
                 one-hot rows or regression targets (rows, outputs), or numbers (rows,) for a model with one output.
             loss: MSE() or CrossEntropy().
             optimizer: An SGD optimizer of the model.
-            test: A pair like `train`, evaluated along with it after an epoch.
+            test: A pair like `train`, which is evaluated after epochs but not trained on.
             validation_split: Use this fraction of the rows, the last ones before shuffling, as the test set.
-            epochs: The number of passes over the training set. With resume_from, the total including that job's.
+            epochs: The number of passes over the training set. With resume_from, this includes the epochs of that job.
             batch_size: The number of rows in a step.
-            shuffle: Whether to draw a new row order for every epoch.
-            seed: Orders the rows and draws the weights of deferred layers; None draws a seed.
+            shuffle: Whether to shuffle the rows before every epoch.
+            seed: The seed for the row order and the weights of deferred layers. None draws a random seed.
             dtype: "float32" or "float64". Default: the dtype of the model's weights.
             device: "auto", "cpu" or "gpu".
-            evaluate_every: Evaluate after every n-th epoch and after the last one.
-            name: The job's name: 1 to 63 characters of a-z, 0-9 and "-". By default the server chooses one.
+            evaluate_every: Evaluate after every n-th epoch and after the last epoch.
+            name: The job's name: 1 to 63 characters from a-z, 0-9 and "-". By default, the server chooses a name.
             labels: Key-value pairs for finding the job, for example {"team": "vision"}.
             resume_from: A job that has ended, or its name. The new job continues after its last epoch, or after its
                 last checkpoint if it failed or was cancelled. The weights of `model` are ignored.
             initial_model: A trained model on the server, or its name. The job starts at epoch 1 from its weights. The
                 weights of `model` are ignored.
-            on_upload_progress: Called with (sent_bytes, total_bytes) after each uploaded chunk.
+            on_upload_progress: A function that is called with (sent_bytes, total_bytes) after each uploaded chunk.
 
         Returns:
-            A handle on the job.
+            A handle for the job.
 
         Raises:
             InvalidArgumentError: An argument is invalid.
-            TraceError: forward() does something that a stack of Linear and ReLU layers cannot express.
+            TraceError: forward() does something that cannot be expressed as a stack of Linear and ReLU layers.
             AlreadyExistsError: Another job has this name.
             NotFoundError: The job or model to start from does not exist.
             FailedPreconditionError: The job or model to start from is unsuitable, or the cluster has no GPU.
@@ -152,7 +152,7 @@ class AsyncJobs:
         return AsyncJob(self._transport, created, prepared.traced)
 
     async def get(self, name: str) -> AsyncJob:
-        """Return a handle on a job.
+        """Return a handle for a job.
 
         Args:
             name: The job's name, for example "digits".
@@ -164,12 +164,12 @@ class AsyncJobs:
         return AsyncJob(self._transport, await self._transport.call(self._transport.training.GetJob, request))
 
     async def list(self, filter: str | None = None, limit: int | None = None) -> AsyncJobList:  # noqa: A002
-        """Return jobs, newest first.
+        """Return jobs. The newest jobs come first.
 
         Args:
             filter: Conditions joined by AND, for example 'state = RUNNING', 'name : "digits"' (contains),
-                'labels.team = "vision"' or 'labels : team' (has the label). None for all jobs.
-            limit: The maximum number of jobs; None for no limit.
+                'labels.team = "vision"' or 'labels : team' (has the label). None returns all jobs.
+            limit: The maximum number of jobs, or None for no limit.
 
         Raises:
             InvalidArgumentError: The filter is invalid.
@@ -179,10 +179,10 @@ class AsyncJobs:
         return [AsyncJob(self._transport, message) for message in messages]
 
     async def delete(self, name: str) -> None:
-        """Delete a job that has ended, and its events. Its model is kept.
+        """Delete a job that has ended, and its events, but keep its model.
 
         Args:
-            name: The job's name. Deleting a job that does not exist does nothing.
+            name: The job's name. If the job does not exist, this has no effect.
 
         Raises:
             FailedPreconditionError: The job has not ended.
@@ -224,7 +224,7 @@ def _checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
 def _start_from(
     message: JobMessage, resume_from: str | Job | AsyncJob | JobInfo | None, initial_model: str | ModelInfo | None
 ) -> None:
-    """Set what a job starts from."""
+    """Set the job or model from which a job starts."""
     if resume_from is not None and initial_model is not None:
         raise InvalidArgumentError(
             "resume_from and initial_model cannot be used together. resume_from continues a job; initial_model starts "

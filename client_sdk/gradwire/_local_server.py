@@ -1,4 +1,4 @@
-"""A server for a script or a test: started as a process, and stopped when the context ends."""
+"""A server for scripts and tests, which runs as a process and stops when the context ends."""
 
 import contextlib
 import os
@@ -30,18 +30,18 @@ def server_command() -> list[str]:
 
 
 class LocalServer:
-    """A gradwire server on this machine, on a free port.
+    """A gradwire server on a free port of this machine.
 
     Args:
         options: Options of `gradwire serve`, for example "--cpus-per-job=2".
-        data: The folder for its database and files. Default: a temporary folder, deleted at the end.
+        data: The folder for the server's database and files. Default: a temporary folder, which is deleted at the end.
         env: Environment variables to add.
 
     Attributes:
-        address: Its "host:port"; empty before it has started.
-        data: Its data folder.
-        log: The file with its output.
-        process: Its process; None while it is not running.
+        address: The server's "host:port", or an empty string before the server has started.
+        data: The server's data folder.
+        log: The file that contains the server's output.
+        process: The server's process, or None while the server is not running.
 
     Raises:
         GradwireError: The server is not installed.
@@ -84,7 +84,7 @@ class LocalServer:
         self.address = ""
         self.data.mkdir(parents=True, exist_ok=True)
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
-        # In its own session, so that Ctrl-C reaches only the script, which then stops the server properly.
+        # The server runs in its own session. Ctrl-C then reaches only the script, which stops the server properly.
         self.process = subprocess.Popen(
             command, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -98,7 +98,7 @@ class LocalServer:
             raise UnavailableError(f"the server did not start:\n{self.log.read_text().strip()}")
 
     def stop(self) -> None:
-        """Stop the server with SIGTERM, and with SIGKILL if that takes too long."""
+        """Stop the server with SIGTERM or, if that takes too long, with SIGKILL."""
         if self.process is None or self._reader is None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -111,12 +111,12 @@ class LocalServer:
         self.process = None
 
     def _read(self, ready: threading.Event) -> None:
-        """Copy the server's output into the log; set `ready` when the server accepts jobs or has ended."""
+        """Copy the server's output to the log, and set `ready` when the server accepts jobs or has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
-                with contextlib.suppress(OSError):  # If the disk is full, the server must not wait for its log.
+                with contextlib.suppress(OSError):  # If the disk is full, the server must not be blocked by its log.
                     log.write(line)
                     log.flush()
                 match = _READY.search(line)

@@ -1,4 +1,4 @@
-"""Model files: downloaded from a server, and written and read as safetensors. A file contains the model's spec."""
+"""Saves, loads and downloads model files. A safetensors file also contains the model's spec."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _SPEC_KEY = "gradwire.model_spec"
 
 
 def save(model: Module, path: str | Path) -> Path:
-    """Write a model to a .safetensors file, which `load_model` reads.
+    """Write a model to a .safetensors file, which `load_model` can read.
 
     Args:
         model: A model whose layers all have weights.
-        path: The file, whose name ends in .safetensors.
+        path: The path of the file, which must end in .safetensors.
 
     Returns:
         The path.
 
     Raises:
         InvalidArgumentError: A layer has no weights yet.
-        FileError: The path has another suffix, or the file cannot be written.
+        FileError: The path has a different suffix, or the file cannot be written.
         TraceError: The model is not a stack of Linear and ReLU layers.
     """
     from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  (slow to import)
@@ -74,7 +74,7 @@ def checked_model_path(path: str | Path) -> Path:
     """Return the path of a file that `save` can write.
 
     Raises:
-        FileError: It does not end in .safetensors, or its folder does not exist.
+        FileError: The path does not end in .safetensors, or the folder does not exist.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -89,7 +89,7 @@ def load_model(path: str | Path) -> Module:
     """Read a .safetensors file that `save` or a server wrote.
 
     Args:
-        path: The file.
+        path: The path of the file.
 
     Returns:
         A Module with the same layers and names, rebuilt from the spec in the file. The original model's class is
@@ -121,7 +121,7 @@ async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
     """Download the model "models/{id}".
 
     Returns:
-        Its message, and the flat vector of its weights, checked against its digest.
+        The model's message, and the flat weight vector, which matches its digest.
     """
     from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
 
@@ -135,7 +135,7 @@ async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
 
 
 async def download_file(transport: Transport, name: str, path: str | Path, format_: ModelFormat | None) -> Path:
-    """Write the model "models/{id}" to a file, under another name until it is complete; return its path."""
+    """Download the model "models/{id}" to a file, and return the path. An incomplete file has a temporary name."""
     target, format_ = _target(Path(path), name, format_)
     part = target.with_name(f"{target.name}.part")
     try:
@@ -152,7 +152,7 @@ async def download_file(transport: Transport, name: str, path: str | Path, forma
 
 
 def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
-    """Return the file to write and its format, from the path and the format that the user gave."""
+    """Return the file to write and its format, based on the path and the format that the user specified."""
     if format_ is not None and format_ not in _FORMATS:
         raise InvalidArgumentError(f"format: must be one of {', '.join(_FORMATS)}, got {format_!r}")
     if path.is_dir():
@@ -175,7 +175,7 @@ def _in_existing_folder(path: Path) -> Path:
 
 
 async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
-    """Receive a model's file, resuming where a connection breaks; the digest is checked at the end."""
+    """Receive a model file, and check its digest. If the connection breaks, reconnect and continue."""
     header: FileHeader | None = None
     digest, offset, attempt = hashlib.sha256(), 0, 0
     while True:

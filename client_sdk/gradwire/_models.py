@@ -1,4 +1,4 @@
-"""client.models: find, download, run and delete models. AsyncModels implements it; Models is the blocking form."""
+"""client.models, which finds, downloads, runs and deletes models. Models is the blocking form of AsyncModels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from gradwire_proto.v1.model_service_pb2 import (
     PredictRequest,
 )
 
-# One Predict call sends at most about this many bytes of rows.
+# The approximate maximum size of the rows in one Predict call, in bytes.
 _PREDICT_BYTES = 8 << 20
 
 # Inside the classes, `list` is a method.
@@ -57,12 +57,12 @@ class AsyncModels:
         return model_info(await self._transport.call(self._transport.models.GetModel, request))
 
     async def list(self, filter: str | None = None, limit: int | None = None) -> ModelInfoList:  # noqa: A002
-        """Return models, newest first.
+        """Return models. The newest models come first.
 
         Args:
             filter: Conditions joined by AND, for example 'name : "digits"' (contains) or 'labels.team = "vision"'.
-                None for all models.
-            limit: The maximum number of models; None for no limit.
+                None returns all models.
+            limit: The maximum number of models, or None for no limit.
 
         Raises:
             InvalidArgumentError: The filter is invalid.
@@ -72,7 +72,7 @@ class AsyncModels:
         return [model_info(message) for message in messages]
 
     async def load(self, name: str) -> Module:
-        """Return a model as a Module rebuilt from its spec.
+        """Download a model, and return it as a Module that is rebuilt from its spec.
 
         Args:
             name: The model's name.
@@ -91,7 +91,7 @@ class AsyncModels:
             X: Inputs of shape (rows, features).
 
         Returns:
-            The outputs of the last layer, of shape (rows, outputs). For a classifier these are the logits.
+            The outputs of the last layer, of shape (rows, outputs). For a classifier with logits, these are the logits.
 
         Raises:
             NotFoundError: No model has this name.
@@ -126,8 +126,9 @@ class AsyncModels:
 
         Args:
             name: The model's name.
-            path: The file, or a folder, in which the file is named after the model.
-            format: "safetensors" or "onnx". Default: from the suffix of the file, or "safetensors" for a folder.
+            path: The path of the file, or a folder. In a folder, the file is named after the model.
+            format: "safetensors" or "onnx". The default depends on the suffix of the file, and is "safetensors" for a
+                folder.
 
         Returns:
             The path of the file.
@@ -139,10 +140,10 @@ class AsyncModels:
         return await download_file(self._transport, model_resource(name), path, format)
 
     async def delete(self, name: str) -> None:
-        """Delete a model. Its job and the job's events are kept.
+        """Delete a model. The job that trained it and the events of this job are kept.
 
         Args:
-            name: The model's name. Deleting a model that does not exist does nothing.
+            name: The model's name. If the model does not exist, this has no effect.
         """
         request = DeleteModelRequest(name=model_resource(name), allow_missing=True)
         await self._transport.call(self._transport.models.DeleteModel, request)

@@ -1,4 +1,4 @@
-"""Names of jobs and models, as users write them and as the service expects them."""
+"""Converts the names of jobs and models from the form that users write to the form that the service expects."""
 
 from gradwire._exceptions import InvalidArgumentError
 

@@ -1,4 +1,4 @@
-"""TrainingOptions: how to train, checked on creation."""
+"""TrainingOptions, the training options that are checked when they are created."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _MAX_UINT64 = 2**64 - 1
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train: the keyword arguments that `fit` and `client.jobs.submit` share.
+    """The training options, which are keyword arguments of both `fit` and `client.jobs.submit`.
 
     Attributes:
         loss: MSE() or CrossEntropy().
         optimizer: An SGD optimizer of the model.
-        epochs: The number of passes over the training set. For a job that continues another one, the total including
-            that job's epochs.
-        batch_size: The number of rows in a step. A shorter last batch is trained on too.
-        shuffle: Whether to draw a new row order for every epoch.
-        seed: Orders the rows and draws the weights of deferred layers. None draws a seed; the history reports it.
-        dtype: The type of weights and arithmetic. Default: the dtype of the model's weights, or "float32".
+        epochs: The number of passes over the training set. For a job that continues another job, this includes the
+            epochs of the other job.
+        batch_size: The number of rows in a step. The last batch of an epoch can have fewer rows.
+        shuffle: Whether to shuffle the rows before every epoch.
+        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which the history
+            contains.
+        dtype: The type of the weights and of arithmetic. Default: the dtype of the model's weights, or "float32".
         device: "auto" uses a GPU if one is available.
-        evaluate_every: Evaluate after every n-th epoch and after the last one.
+        evaluate_every: Evaluate after every n-th epoch and after the last epoch.
         validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.
             As with Keras's validation_split, these are the last rows, taken before shuffling.
 

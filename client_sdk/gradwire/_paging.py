@@ -33,14 +33,14 @@ async def collect(
     items: Callable[[Response], Iterable[Item]],
     limit: int | None,
 ) -> list[Item]:
-    """Return the items of all pages, or the first `limit` of them.
+    """Return the items of all pages, or the first `limit` items.
 
     Args:
         transport: The connection.
-        method: A List method.
-        request: The request without page_size and page_token, which are set here.
-        items: Returns the items of a response.
-        limit: The maximum number of items; None for all.
+        method: The List method to call.
+        request: The request. This function sets page_size and page_token.
+        items: A function that returns the items in a response.
+        limit: The maximum number of items, or None for all items.
     """
     if limit is not None and limit < 1:
         raise invalid_argument("limit", f"must be at least 1, or None for no limit, got {limit}", "")

@@ -1,11 +1,11 @@
-"""Decides whether a failed call is retried, and how long to wait first."""
+"""Decides whether to retry a failed call, and how long to wait before the retry."""
 
 from gradwire._exceptions import GradwireError, ResourceExhaustedError, UnavailableError
 
 _FIRST_WAIT_SECONDS = 0.1
 _WAIT_FACTOR = 2.5
 _MAX_WAIT_SECONDS = 8.0
-# If a server asks for a longer wait, the call fails instead and the caller decides.
+# If a server requests a longer delay, the call fails, and the caller can decide what to do.
 _MAX_RETRY_AFTER_SECONDS = 60.0
 
 
@@ -13,11 +13,11 @@ def retry_delay(error: GradwireError, attempt: int) -> float | None:
     """Return the seconds to wait before retrying a call, or None if a retry does not help.
 
     Args:
-        error: How the call failed.
+        error: The error of the call.
         attempt: The number of retries so far: 0 after the first failure.
 
     Returns:
-        The wait given in RetryInfo; without one, after UNAVAILABLE, a wait that grows with each attempt.
+        The delay in RetryInfo, if there is one. Otherwise, for UNAVAILABLE, a delay that increases with each attempt.
     """
     if not isinstance(error, UnavailableError | ResourceExhaustedError):
         return None

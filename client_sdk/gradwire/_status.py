@@ -1,4 +1,4 @@
-"""The one place that turns gRPC errors into the SDK's exceptions."""
+"""Converts gRPC errors to the SDK's exceptions. No other module does this."""
 
 import grpc
 
@@ -61,14 +61,14 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
 def _details(
     error: grpc.aio.AioRpcError,
 ) -> tuple[str | None, dict[str, str], list[FieldViolation], float | None]:
-    """Return the reason, the metadata, the violations and the seconds after which to retry."""
+    """Return the reason, the metadata, the violations and the retry delay in seconds."""
     from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # noqa: PLC0415  (slow to import)
     from grpc_status import rpc_status  # noqa: PLC0415
 
     info, bad_request, retry = ErrorInfo(), BadRequest(), RetryInfo()
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # reads only code, details and metadata
-    except ValueError:  # The details contradict the status: a proxy in between has rewritten one of them.
+    except ValueError:  # The details contradict the status, so a proxy must have changed one of them.
         status = None
     retry_after = None
     for detail in status.details if status else ():

@@ -1,4 +1,4 @@
-"""client.tensors: upload arrays before the jobs that use them. AsyncTensors implements it; Tensors blocks."""
+"""client.tensors, which uploads arrays before jobs use them. Tensors is the blocking form of AsyncTensors."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ StoredTensorList: TypeAlias = list[StoredTensorInfo]
 
 
 class AsyncTensors:
-    """The arrays on a server, available as `client.tensors`, stored by the digest of their elements.
+    """The arrays on a server, available as `client.tensors`. They are identified by the digest of their elements.
 
-    `client.jobs.submit` uploads missing arrays, so this is for uploading data early, for example once for many jobs.
-    An array that no job and no model uses is deleted about a day after its last use, or earlier if the disk is full.
+    `client.jobs.submit` uploads missing arrays. Use `client.tensors` to upload data earlier, for example for many jobs.
+    An array that no job or model references is deleted about a day after its last use,
+    or earlier if the disk is nearly full.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -43,12 +44,12 @@ class AsyncTensors:
     async def upload(
         self, array: ArrayLike, *, dtype: DType = "float32", on_upload_progress: UploadProgress | None = None
     ) -> TensorInfo:
-        """Upload an array, unless the server has it.
+        """Upload an array, unless the server already has it.
 
         Args:
             array: The inputs or the targets of a data set.
-            dtype: The type to which floats are converted: the dtype of the jobs that will use the array.
-            on_upload_progress: Called with (sent_bytes, total_bytes) after each uploaded chunk.
+            dtype: The type to which floats are converted. Use the dtype of the jobs that will use the array.
+            on_upload_progress: A function that is called with (sent_bytes, total_bytes) after each uploaded chunk.
 
         Returns:
             The stored array.
@@ -59,7 +60,7 @@ class AsyncTensors:
         return _info(reference)
 
     async def missing(self, tensors: Sequence[TensorInfo]) -> TensorList:
-        """Return the arrays that the server lacks, in whole or in part.
+        """Return the arrays that are not stored on the server, or that are only partially stored.
 
         Args:
             tensors: Arrays that were uploaded before.
@@ -98,10 +99,11 @@ def _tensors_of(response: ListTensorsResponse) -> Iterable[StoredTensor]:
 
 
 class Tensors:
-    """The arrays on a server, available as `client.tensors`, stored by the digest of their elements.
+    """The arrays on a server, available as `client.tensors`. They are identified by the digest of their elements.
 
-    `client.jobs.submit` uploads missing arrays, so this is for uploading data early, for example once for many jobs.
-    An array that no job and no model uses is deleted about a day after its last use, or earlier if the disk is full.
+    `client.jobs.submit` uploads missing arrays. Use `client.tensors` to upload data earlier, for example for many jobs.
+    An array that no job or model references is deleted about a day after its last use,
+    or earlier if the disk is nearly full.
     """
 
     def __init__(self, tensors: AsyncTensors, portal: Portal) -> None:

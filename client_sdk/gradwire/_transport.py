@@ -1,4 +1,4 @@
-"""The connection to a server: one channel, deadlines and retries. Nothing else in the SDK calls gRPC."""
+"""The connection to a server, with one channel, deadlines and retries. No other module of the SDK calls gRPC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Response = TypeVar("Response")
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_RETRIES = 6
 
-# How long the first call waits for the server: long enough for a slow network, short enough for a wrong address.
+# The time that the first call waits for the server. It allows for a slow network, but reports a wrong address quickly.
 _CONNECT_SECONDS = 3.0
 
 _OPTIONS = [
@@ -37,21 +37,21 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Notices a dead connection while a watch waits for events.
+    # Detect dead connections while a watch waits for events.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
 
 
 class Transport:
-    """A channel to one server, opened by the first call, in that call's event loop.
+    """A channel to one server. The first call opens the channel, in the event loop of this call.
 
     Args:
-        address: The server's "host:port"; default GRADWIRE_ADDRESS.
-        access: The token and TLS.
-        timeout: How long a call without a stream may take, in seconds; None for no limit.
-        max_retries: How many times a call is retried while the server is unavailable.
-        sleep: Waits for the given number of seconds; tests replace it.
+        address: The server's "host:port". Default: GRADWIRE_ADDRESS.
+        access: The token and the TLS settings.
+        timeout: The maximum time for a call without a stream, in seconds, or None for no limit.
+        max_retries: The number of times to retry a call while the server is unavailable.
+        sleep: A function that waits for a number of seconds. Tests replace it.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Transport:
         from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # noqa: PLC0415  (rarely needed)
         from grpc_health.v1.health_pb2_grpc import HealthStub  # noqa: PLC0415
 
-        stub: Any = HealthStub(self._open())  # The package has types for the server side only.
+        stub: Any = HealthStub(self._open())  # The package contains types only for the server side.
         response = await self.call(stub.Check, HealthCheckRequest())
         return str(HealthCheckResponse.ServingStatus.Name(response.status))
 
@@ -115,7 +115,7 @@ class Transport:
     async def send(
         self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: AsyncIterator[Request]
     ) -> Response:
-        """Stream requests, once, and return the response."""
+        """Make a call with a request stream, without retries, and return the response."""
         await self._connect()
         try:
             return await method(requests, metadata=self._metadata)
@@ -125,7 +125,7 @@ class Transport:
     async def receive(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
     ) -> AsyncIterator[Response]:
-        """Yield the responses to a request, once."""
+        """Make a call with a response stream, without retries, and yield the responses."""
         await self._connect()
         call = method(request, metadata=self._metadata)
         try:
@@ -137,7 +137,7 @@ class Transport:
             call.cancel()
 
     async def wait_before_retry(self, error: GradwireError, attempt: int) -> None:
-        """Wait until a failed call can be retried; raise its error if a retry does not help or none is left."""
+        """Wait until a failed call can be retried. Raise its error if retrying does not help or no retries are left."""
         delay = retry_delay(error, attempt)
         if delay is None or attempt >= self.max_retries:
             raise error from None
@@ -150,7 +150,7 @@ class Transport:
             self._channel = None
 
     async def _connect(self) -> None:
-        """Before the first call, wait for the server, so that a wrong address is reported within seconds."""
+        """Wait for the server before the first call, so that a wrong address is reported within seconds."""
         if self._connected:
             return
         try:
@@ -179,15 +179,15 @@ _processes_with_grpc: list[int] = []
 
 
 def is_forked() -> bool:
-    """Whether this process was forked from one that had used gRPC, which does not work on this side of a fork."""
+    """Return whether this process was forked from a process that used gRPC. In such a process, gRPC does not work."""
     return bool(_processes_with_grpc) and _processes_with_grpc[0] != os.getpid()
 
 
 def refuse_after_fork() -> None:
-    """Note that this process uses gRPC.
+    """Record that this process uses gRPC.
 
     Raises:
-        GradwireError: The process was forked from one that had used gRPC; every call would wait forever.
+        GradwireError: The process was forked from a process that used gRPC. All calls would wait forever.
     """
     if not _processes_with_grpc:
         _processes_with_grpc.append(os.getpid())

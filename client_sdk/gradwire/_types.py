@@ -1,4 +1,4 @@
-"""The closed sets of strings in the public API, and the type of a data set."""
+"""The Literal types of the public API, and the type of a data set."""
 
 from typing import Literal, TypeAlias
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 DType = Literal["float32", "float64"]
 Device = Literal["auto", "cpu", "gpu"]
 ModelFormat = Literal["safetensors", "onnx"]
-# UNKNOWN and unknown stand for values from a newer server that this version of the SDK does not know.
+# UNKNOWN and unknown represent values from a newer server that this version of the SDK does not know.
 JobState = Literal["QUEUED", "STARTING", "RUNNING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED", "UNKNOWN"]
 EventKind = Literal["state_change", "epoch", "checkpoint", "warning", "unknown"]
 

@@ -1,4 +1,4 @@
-"""Sends the tensors that a server lacks, each from where an earlier upload stopped."""
+"""Sends the tensors that a server does not have, and continues interrupted uploads."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -16,12 +16,12 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 
 _CHUNK_BYTES = 1 << 20
 
-# Called with the number of bytes the server has received, and the total that it lacked at the start.
+# A function that is called with the number of bytes that the server has received and the total number to send.
 UploadProgress = Callable[[int, int], None]
 
 
 async def find_missing(transport: Transport, references: Sequence[TensorRef]) -> Sequence[MissingTensor]:
-    """Return the tensors that the server lacks, in the order of the references."""
+    """Return the tensors that the server does not have, in the order of the references."""
     request = FindMissingTensorsRequest(tensors=references)
     response = await transport.call(transport.tensors.FindMissingTensors, request)
     return response.missing
@@ -38,8 +38,8 @@ async def upload(
     Args:
         transport: The connection.
         references: The tensors.
-        arrays: Their elements, by SHA-256 digest.
-        on_progress: Called after each chunk.
+        arrays: The elements of the tensors, keyed by SHA-256 digest.
+        on_progress: A function that is called after each chunk.
     """
     total: int | None = None
     attempt = 0
@@ -69,7 +69,7 @@ class _Progress:
         self._sent, self._total, self._report = sent, total, report
 
     def add(self, count: int) -> None:
-        """Count a chunk and report it."""
+        """Count a chunk, and report the progress."""
         self._sent += count
         if self._report:
             self._report(self._sent, self._total)

@@ -1,4 +1,4 @@
-"""Follows a job's log to its end, and reconnects when the connection breaks."""
+"""Follows a job's log until the job ends, and reconnects if the connection breaks."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,11 +10,12 @@ from gradwire_proto.v1.training_service_pb2 import Event, Job, JobState, WatchJo
 
 ENDED = {JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED}
 
-# A broken watch tries to reconnect until the server has been away for this long.
+# A broken watch tries to reconnect until the server has been unavailable for this long.
 _RECONNECT_SECONDS = 60.0
-# A connection that lasted this long had reached the server.
+# If a connection lasted this long, it had reached the server.
 _CONNECTED_SECONDS = 5.0
-# The longest wait between attempts to reconnect, unless the server asks for more: epochs resume soon after it returns.
+# The maximum delay between attempts to reconnect, unless the server requests a longer delay. It is short, so that
+# epochs arrive soon after the server is available again.
 _MAX_WAIT_SECONDS = 2.0
 
 
@@ -24,10 +25,10 @@ async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[S
     Args:
         transport: The connection.
         name: "jobs/{job_id}".
-        after: The sequence number of the last known event, or 0.
+        after: The sequence number of the last received event, or 0.
 
     Raises:
-        UnavailableError: The server was away for more than a minute.
+        UnavailableError: The server was unavailable for more than a minute.
     """
     clock = asyncio.get_running_loop().time
     away_since: float | None = None
@@ -57,9 +58,10 @@ async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[S
 
 
 def first_sequence_before(epoch: int, job: Job) -> int:
-    """Return a sequence number after which a job's log contains every epoch after `epoch`, and few others.
+    """Return a sequence number after which a job's log contains all epochs after `epoch`, and few earlier epochs.
 
-    Each epoch is one event, in order, so the events up to number n contain at most n epochs. The result is an estimate
-    only because of the other events. The job's last known event bounds it: a watch cannot start beyond that.
+    Each epoch is one event, so the first n events contain at most n epochs. The result is only an estimate, because
+    the log also contains other events. It does not exceed the sequence number of the last known event, because a watch
+    cannot start after that.
     """
     return max(0, min(epoch - job.initial_epoch, job.last_sequence))

@@ -1,6 +1,6 @@
-r"""Records a command in a terminal as an animated SVG, in real time.
+r"""Records the terminal output of a command in real time, as an animated SVG.
 
-The picture in the README, with a server at GRADWIRE_ADDRESS and MNIST in mnist.npz:
+To record the picture in the README, with a server at GRADWIRE_ADDRESS and MNIST in mnist.npz, run:
 
     python docs/images/record_terminal.py docs/images/train.svg gradwire train --data mnist.npz --layers 784,128,10 \
         --scale 0.00392157 --epochs 8 --name mnist
@@ -19,21 +19,21 @@ from typing import TypeAlias
 
 COLUMNS, MIN_ROWS = 100, 12
 CHARACTER_WIDTH, LINE_HEIGHT, MARGIN = 7.8, 16, 16
-# How long the last frame stays.
+# The time for which the last frame is shown.
 END_SECONDS = 3.0
-# Output that arrives within this time is one frame.
+# Output that arrives within this time belongs to one frame.
 FRAME_SECONDS = 0.03
 
 # Characters with their styles: "", "bold" or "italic".
 Line: TypeAlias = list[tuple[str, str]]
 Frame: TypeAlias = tuple[float, list[Line]]
 
-# What rich writes for a live table: styles, line and cursor movements, and modes.
+# The control sequences that rich writes for a live table: styles, line and cursor movements, and modes.
 _SEQUENCE = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
 class Screen:
-    """The part of a terminal that a live table needs."""
+    """A terminal emulator that supports only the features that a live table needs."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = [[]]
@@ -65,7 +65,7 @@ class Screen:
 
 
 def record(command: list[str]) -> list[Frame]:
-    """Run a command and return the screen at each moment at which it changed, in seconds from the start."""
+    """Run a command, and return the screen after each change, with the time since the start in seconds."""
     screen = Screen()
     screen.write(f"\x1b[1m$ {shlex.join(command)}\x1b[0m\r\n")
     child, terminal = pty.fork()
@@ -91,7 +91,7 @@ def record(command: list[str]) -> list[Frame]:
 
 
 def svg(frames: list[Frame]) -> str:
-    """Return the frames as an SVG that repeats them. The last frame is shown where SVGs are not animated."""
+    """Return an SVG that shows the frames repeatedly. If SVGs are not animated, the last frame is shown."""
     total = frames[-1][0] + END_SECONDS
     height = 2 * MARGIN + LINE_HEIGHT * max(MIN_ROWS, *(len(lines) for _, lines in frames))
     width = round(2 * MARGIN + COLUMNS * CHARACTER_WIDTH)
@@ -103,7 +103,7 @@ def svg(frames: list[Frame]) -> str:
     ends = [began for began, _ in frames[1:]] + [total]
     for (began, lines), end in zip(frames, ends, strict=True):
         parts.append(f'<g fill="#e2e8f0" visibility="{"visible" if end == total else "hidden"}">')
-        # The times are fractions of the whole; the frame is visible between the second and the third.
+        # The times are fractions of the total. The frame is visible between the second time and the third time.
         times = [0.0, began / total, end / total]
         values = ["hidden", "visible", "hidden"]
         if began == 0.0:

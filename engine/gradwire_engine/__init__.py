@@ -1,4 +1,4 @@
-"""The classes of the chapter, and the plans that train them fast. This package needs neither a network nor Ray."""
+"""The textbook classes, and the plans that train them fast. This package doesn't depend on gRPC or Ray."""
 
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.losses import MSE, CrossEntropy

@@ -1,4 +1,4 @@
-"""The array library of an array: NumPy on the CPU, CuPy on a GPU. No other module imports CuPy."""
+"""Selects the array library: NumPy on the CPU, CuPy on a GPU. No other module imports CuPy."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def array_module(array: Array) -> Any:
-    """Return the library whose functions work on `array`: numpy or cupy. By convention it is called `xp`."""
+    """Return numpy or cupy, depending on the type of `array`. Callers name the result `xp`, as is customary."""
     if isinstance(array, np.ndarray):
         return np
     import cupy  # noqa: PLC0415  (only installed with the `cuda` extra)
@@ -31,7 +31,7 @@ def to_numpy(array: Array) -> NDArray[Any]:
 
 
 def gpu_module() -> tuple[ModuleType | None, str]:
-    """Return cupy and the name of the first GPU that it sees, or None and the reason why no GPU can be used."""
+    """Return cupy and the name of the first GPU, or None and the reason why no GPU can be used."""
     try:
         import cupy  # noqa: PLC0415
     except ImportError as error:
@@ -48,13 +48,13 @@ def gpu_module() -> tuple[ModuleType | None, str]:
 
 
 def thread_count() -> int:
-    """Return how many threads a CPU plan may use: OMP_NUM_THREADS or, if that is unset, the available processors."""
+    """Return the number of threads for a CPU plan: OMP_NUM_THREADS if set, otherwise the number of available cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
 
 
 def processor_model() -> str:
-    """Return the name of the processor of this machine."""
+    """Return the model name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""The inputs and targets of a training or test set, in the form that plans use."""
+"""The inputs and targets of a training set or a test set, as plans use them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +11,12 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of examples on the host. The arrays can be memory-mapped files; nothing writes to them.
+    """A set of examples in host memory. The arrays can be memory-mapped files. Nothing writes to them.
 
     Attributes:
-        inputs: Numbers of any type, of shape (rows, features).
+        inputs: A numeric array of shape (rows, features).
         targets: Class indices of shape (rows,), or a matrix of shape (rows, outputs).
-        classification: Whether to report the metrics of a classification, or those of a regression.
+        classification: Whether to report classification metrics (true) or regression metrics (false).
     """
 
     inputs: Array
@@ -25,7 +25,7 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Array, targets: Array, classification: bool) -> "Examples":
-        """Return the examples of a data set. 1-D regression targets become a matrix of shape (rows, 1)."""
+        """Create a set of examples. 1-D regression targets are reshaped to (rows, 1)."""
         if targets.ndim == 1 and not (classification and np.issubdtype(targets.dtype, np.integer)):
             targets = targets.reshape(-1, 1)
         return cls(inputs, targets, classification)
@@ -37,7 +37,7 @@ class Examples:
 
     @cached_property
     def spread(self) -> NDArray[np.float64]:
-        """The total sum of squares of the targets around their mean for each output, of shape (outputs,)."""
+        """The sum of squared deviations of the targets from their mean, for each output. The shape is (outputs,)."""
         targets = self.targets.astype(np.float64)
         spread: NDArray[np.float64] = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         return spread

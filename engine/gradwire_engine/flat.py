@@ -1,4 +1,4 @@
-"""One flat vector for all parameters of a model: a checkpoint is then one write, and a plan needs one address."""
+"""Packs all parameters of a model into one flat vector, so that a checkpoint is a single write."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,16 @@ from gradwire_engine.module import Parameter
 
 
 def pack(parameters: Sequence[Parameter]) -> Array:
-    """Make the data of all parameters views into one vector, in order, and their gradients views into another.
+    """Move the data of all parameters into one flat vector, in order, and their gradients into another.
 
-    Parameters that are already packed in this order keep their vectors.
+    Afterwards, the arrays of each parameter are views into these vectors. If the parameters are already packed in this
+    order, nothing changes.
 
     Args:
-        parameters: At least one parameter; all are initialised.
+        parameters: One or more initialised parameters.
 
     Returns:
-        The vector of the data, with the dtype of the first parameter.
+        The data vector. Its dtype is the dtype of the first parameter.
     """
     first = parameters[0].data
     xp = array_module(first)

@@ -1,4 +1,4 @@
-"""Linear and ReLU, forward and backward side by side."""
+"""The layers, Linear and ReLU, each with its forward and backward pass."""
 
 import inspect
 from typing import Any, overload
@@ -16,7 +16,8 @@ class Linear(Module):
     """A fully connected layer: y = x W^T + b.
 
     `Linear(in_features, out_features)` initializes its weights immediately. `Linear(out_features)` is deferred: it
-    takes in_features from its first input or, if it is trained remotely, from the data. Both forms accept keywords.
+    takes in_features from its first input or, in a remote job, from the training data. Both forms also accept keyword
+    arguments.
 
     Args:
         in_features: The width of the input.
@@ -30,8 +31,8 @@ class Linear(Module):
         b: The biases, of shape (out_features,).
 
     Raises:
-        TypeError: The arguments are not (in_features, out_features) or (out_features).
-        ValueError: A number of features is not a positive whole number, or `init` is not a known method.
+        TypeError: The arguments are neither (in_features, out_features) nor (out_features).
+        ValueError: `in_features` or `out_features` is not a positive integer, or `init` is unknown.
     """
 
     @overload
@@ -64,14 +65,22 @@ class Linear(Module):
         self.set_weights(W, np.zeros(self.out_features, self.dtype))
 
     def set_weights(self, W: Array, b: Array) -> None:
-        """Use W of shape (out_features, in_features) and b of shape (out_features,) from now on, without a copy."""
+        """Replace the weights and biases by these arrays, without copying them.
+
+        Args:
+            W: The weights, of shape (out_features, in_features).
+            b: The biases, of shape (out_features,).
+        """
         self.in_features = W.shape[1]
         xp = array_module(W)
         self.W.bind(W, xp.zeros_like(W))
         self.b.bind(b, xp.zeros_like(b))
 
     def forward(self, x: Any) -> Any:
-        """Map x of shape (batch, in_features) to (batch, out_features). x is converted to the dtype of W."""
+        """Return x W^T + b, of shape (batch, out_features), for x of shape (batch, in_features).
+
+        x is converted to the dtype of W.
+        """
         if isinstance(x, Symbol):
             return x.through(self)
         if x.ndim != 2:
@@ -84,9 +93,13 @@ class Linear(Module):
         return self.x @ self.W.data.T + self.b.data
 
     def backward(self, grad_output: Array) -> Array:
-        """Add dW = dY^T X and db = the sum of dY over the batch to the gradients, and return dX = dY W.
+        """Add dW = dY^T X and db = sum of dY over the batch to the gradients, and return dX = dY W.
 
-        grad_output is dY, of shape (batch, out_features); dX has shape (batch, in_features).
+        Args:
+            grad_output: dY, of shape (batch, out_features).
+
+        Returns:
+            dX, of shape (batch, in_features).
         """
         self.W.grad += grad_output.T @ self.x
         self.b.grad += grad_output.sum(axis=0)
@@ -99,7 +112,7 @@ class Linear(Module):
 
 
 def _features(positional: tuple[int, ...], named: dict[str, int]) -> tuple[int | None, int]:
-    """Return in_features, or None for a deferred layer, and out_features."""
+    """Return in_features and out_features. For a deferred layer, in_features is None."""
     count = len(positional) + len(named)
     names = ("in_features", "out_features")[-count:] if count else ()
     given = dict(zip(names, positional, strict=False)) | named
@@ -116,22 +129,22 @@ def _features(positional: tuple[int, ...], named: dict[str, int]) -> tuple[int |
 def _usual_form(
     self: Linear, in_features: int, out_features: int, *, init: Init = "kaiming", dtype: "DTypeLike" = "float32"
 ) -> None:
-    """The form of Linear in help(), which does not show overloads."""
+    """The signature that help() shows for Linear, because help() does not show overloads."""
 
 
 setattr(Linear.__init__, "__signature__", inspect.signature(_usual_form))  # noqa: B010  (unknown to type checkers)
 
 
 class ReLU(Module):
-    """The rectifier: y = max(x, 0), element by element."""
+    """The rectified linear unit: y = max(x, 0), elementwise."""
 
     def forward(self, x: Any) -> Any:
-        """Return x where it is positive and 0 elsewhere, with the shape of x."""
+        """Return an array of the same shape as x that contains x where x > 0, and 0 elsewhere."""
         if isinstance(x, Symbol):
             return x.through(self)
         self.mask = x > 0
         return x * self.mask
 
     def backward(self, grad_output: Array) -> Array:
-        """Return dX = dY where x was positive and 0 elsewhere. grad_output is dY, with the shape of x."""
+        """Return dX, which equals dY where x > 0 and is 0 elsewhere. grad_output is dY, of the same shape as x."""
         return grad_output * self.mask

@@ -1,4 +1,4 @@
-"""MSE and CrossEntropy, and the targets that they accept."""
+"""The losses MSE and CrossEntropy, and the conversion of targets."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from gradwire_engine.backend import Array, array_module
 
 
 def target_matrix(y_true: Any, y_pred: Array) -> Array:
-    """Return the targets as a matrix with the shape and dtype of the predictions.
+    """Convert targets to a matrix with the same shape and dtype as the predictions.
 
     Args:
-        y_true: 1-D integers are class indices, which become one-hot rows. With one output, 1-D numbers of any type are
-            regression targets. 2-D targets are used as they are.
+        y_true: 1-D integers are class indices, and become one-hot rows. If the model has one output, a 1-D array of
+            any type contains regression targets. A 2-D array keeps its values.
         y_pred: The predictions, of shape (N, outputs).
 
     Raises:
@@ -40,7 +40,7 @@ def target_matrix(y_true: Any, y_pred: Array) -> Array:
 
 
 class MSE:
-    """The mean squared error over all elements: L = mean((y_pred - y_true)^2)."""
+    """Mean squared error over all elements: L = mean((y_pred - y_true)^2)."""
 
     def forward(self, y_pred: Array, y_true: Any) -> Array:
         """Return the loss, a scalar.
@@ -66,11 +66,11 @@ class MSE:
 
 
 class CrossEntropy:
-    """The cross-entropy between classes: L = -mean over the rows of sum(y_true * log p).
+    """Cross-entropy, averaged over the rows: L = -mean(sum(y_true * log p)), where the sum is over the classes.
 
     Args:
-        from_logits: If true, the model outputs logits and p is their softmax. If false, the model outputs p itself,
-            which is clipped to [1e-12, 1].
+        from_logits: If true, the model outputs logits, and p is their softmax. If false, the model outputs
+            probabilities, and p is those probabilities clipped to [1e-12, 1].
     """
 
     def __init__(self, from_logits: bool = True) -> None:
@@ -89,7 +89,7 @@ class CrossEntropy:
         xp = array_module(y_pred)
         self.y_true = target_matrix(y_true, y_pred)
         if self.from_logits:
-            # log-softmax; subtracting the largest logit keeps exp from overflowing.
+            # This is log-softmax. Subtracting the largest logit keeps exp from overflowing.
             shifted = y_pred - y_pred.max(axis=1, keepdims=True)
             log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
             self.p = xp.exp(log_p)
@@ -100,9 +100,9 @@ class CrossEntropy:
         return loss
 
     def backward(self) -> Array:
-        """Return the gradient with respect to the outputs, of shape (N, classes).
+        """Return dL/dy_pred, of shape (N, classes).
 
-        It is (softmax - y_true) / N for logits, and -y_true / (p N) for probabilities.
+        For logits, dL/dy_pred = (p - y_true) / N. For probabilities, dL/dy_pred = -y_true / (p N).
         """
         rows = len(self.p)
         if self.from_logits:

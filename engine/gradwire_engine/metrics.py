@@ -1,4 +1,4 @@
-"""The accuracy of a model, and the metrics that every epoch reports, computed from sums over blocks of rows."""
+"""The accuracy function, and the metrics of an epoch, which are computed from sums over blocks of rows."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from gradwire_engine.backend import Array, array_module, to_numpy
 
 
 def accuracy(logits: Array, targets: Any) -> float:
-    """Return the fraction of rows whose largest output is that of their class.
+    """Return the fraction of rows for which the class with the largest output is the target class.
 
     Args:
-        logits: The outputs of a model, of shape (N, classes). Probabilities give the same result.
+        logits: The outputs of a model, logits or probabilities, of shape (N, classes).
         targets: Class indices of shape (N,), or one-hot rows of shape (N, classes).
 
     Raises:
@@ -33,16 +33,16 @@ def accuracy(logits: Array, targets: Any) -> float:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The quality of a model on a set. Metrics that do not apply to its targets are None.
+    """The metrics of a model on a data set. Metrics that do not apply to the kind of targets are None.
 
     Attributes:
         loss: The mean loss over the rows.
-        accuracy: Classification: the fraction of rows whose largest output is that of their class.
-        precision: Classification: the macro precision; see `ClassSums.metrics`.
-        recall: Classification: the macro recall.
-        f1: Classification: the macro F1.
-        mean_absolute_error: Regression: the mean of |error| over rows and outputs.
-        r2: Regression: the coefficient of determination; see `ErrorSums.metrics`.
+        accuracy: Classification only. The fraction of rows that are predicted correctly; see `accuracy`.
+        precision: Classification only. The macro-averaged precision; see `ClassSums.metrics`.
+        recall: Classification only. The macro-averaged recall.
+        f1: Classification only. The macro-averaged F1 score.
+        mean_absolute_error: Regression only. The mean of |error| over rows and outputs.
+        r2: Regression only. The coefficient of determination; see `ErrorSums.metrics`.
     """
 
     loss: float
@@ -56,12 +56,12 @@ class Metrics:
 
 @dataclass
 class ClassSums:
-    """Counts of rows for each class, each of shape (classes,).
+    """Row counts for each class. Each array has shape (classes,).
 
     Attributes:
-        true_positives: Rows of the class predicted as such.
-        predicted: Rows that are predicted as the class.
-        actual: Rows of the class.
+        true_positives: The rows that belong to the class and are predicted as it.
+        predicted: The rows that are predicted as the class.
+        actual: The rows that belong to the class.
     """
 
     true_positives: NDArray[np.int64]
@@ -70,11 +70,11 @@ class ClassSums:
 
     @classmethod
     def zero(cls, classes: int) -> "ClassSums":
-        """Return counts of 0."""
+        """Return counts that are all 0."""
         return cls(*(np.zeros(classes, np.int64) for _ in range(3)))
 
     def add(self, outputs: Array, labels: Array) -> None:
-        """Count a block of rows: outputs of shape (n, classes), labels of shape (n,)."""
+        """Count the rows of a block, given outputs of shape (n, classes) and labels of shape (n,)."""
         xp = array_module(outputs)
         classes = len(self.actual)
         predictions = xp.argmax(outputs, axis=1)
@@ -83,12 +83,13 @@ class ClassSums:
         self.true_positives += to_numpy(xp.bincount(labels[predictions == labels], minlength=classes))
 
     def metrics(self, loss: float) -> Metrics:
-        """Return the metrics of a classification.
+        """Return the classification metrics.
 
-        Precision, recall and F1 are unweighted means over the classes that occur among targets or predictions. A class
-        for which a metric is undefined counts as 0. This equals average="macro", zero_division=0 in scikit-learn.
+        Precision, recall and F1 are unweighted means over the classes that occur in the targets or the predictions. If
+        a metric is undefined for a class, it counts as 0. scikit-learn does the same with average="macro" and
+        zero_division=0.
         """
-        # In plain Python: with few classes and short epochs, it is faster than NumPy.
+        # Plain Python is faster than NumPy here, because there are usually few classes.
         counts = zip(self.true_positives.tolist(), self.predicted.tolist(), self.actual.tolist(), strict=True)
         occurring = [(hits, predicted, actual) for hits, predicted, actual in counts if predicted + actual > 0]
         classes = len(occurring)
@@ -103,7 +104,7 @@ class ClassSums:
 
 @dataclass
 class ErrorSums:
-    """Sums over the rows for each output, each float64 of shape (outputs,).
+    """Error sums over the rows, for each output. Each array is float64 and has shape (outputs,).
 
     Attributes:
         absolute: The sum of |error|.
@@ -115,25 +116,25 @@ class ErrorSums:
 
     @classmethod
     def zero(cls, outputs: int) -> "ErrorSums":
-        """Return sums of 0."""
+        """Return sums that are all 0."""
         return cls(np.zeros(outputs), np.zeros(outputs))
 
     def add(self, outputs: Array, targets: Array) -> None:
-        """Add a block of rows: outputs and targets of shape (n, outputs)."""
+        """Add the errors of a block of rows, given outputs and targets of shape (n, outputs)."""
         error = (outputs - targets).astype(np.float64)
         self.absolute += to_numpy(abs(error).sum(axis=0))
         self.squared += to_numpy((error**2).sum(axis=0))
 
     def metrics(self, loss: float, rows: int, spread: NDArray[np.float64]) -> Metrics:
-        """Return the metrics of a regression.
+        """Return the regression metrics.
 
-        R2 is 1 - (residual / total sum of squares), averaged over the outputs, as in scikit-learn. It is None if the
-        targets of an output are constant.
+        R2 is 1 - (residual sum of squares / total sum of squares), averaged over the outputs, as in scikit-learn. If
+        the targets of any output are constant, R2 is None.
 
         Args:
             loss: The mean loss over the rows.
             rows: The number of rows.
-            spread: The total sum of squares of the targets for each output; see `Examples.spread`.
+            spread: The total sum of squares for each output; see `Examples.spread`.
         """
         r2 = float(np.mean(1 - self.squared / spread)) if np.all(spread > 0) else None
         return Metrics(loss=loss, mean_absolute_error=float(self.absolute.mean() / rows), r2=r2)

@@ -1,4 +1,4 @@
-"""Parameter, Module and Sequential, the parts of a model. The layers are in layers.py."""
+"""The building blocks of a model: Parameter, Module and Sequential. The layers are in layers.py."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +10,11 @@ from gradwire_engine.backend import Array, array_module
 
 
 class Parameter:
-    """Weights that are trained: `data` and `grad`, two arrays of the same shape.
+    """Trainable weights: two arrays of the same shape, `data` and `grad`.
 
-    Assigning to `data` or `grad` copies into the existing array, because that may be a view into the flat vector of the
-    model. A parameter without data is uninitialised until its layer knows its shape; both arrays are None until then.
+    Assigning to `data` or `grad` copies the values into the existing array, which can be a view into the model's flat
+    vector. The parameters of a deferred layer are uninitialised until the layer knows their shape. Until then, both
+    arrays are None.
 
     Args:
         data: The initial weights. Integers are converted to float32.
@@ -58,7 +59,7 @@ class Parameter:
             _copy_into(self._grad, value, "grad")
 
     def bind(self, data: Array, grad: Array) -> None:
-        """Use these two arrays of the same shape from now on, without a copy."""
+        """Replace both arrays, without copying them. The two arrays must have the same shape."""
         self._data, self._grad = data, grad
 
     def __repr__(self) -> str:
@@ -76,10 +77,10 @@ def _copy_into(target: Array, value: Array, what: str) -> None:
 
 
 class Module:
-    """The base class of layers and models: it owns parameters and other modules, and maps an input to an output.
+    """The base class of layers and models. A module contains parameters and other modules.
 
-    Subclasses define forward(x) and backward(grad_output). If a model is to be trained remotely, its forward may only
-    pass the input from layer to layer.
+    Subclasses define forward(x) and backward(grad_output). In a model that is trained remotely, forward may only pass
+    the input from layer to layer.
     """
 
     def __init__(self) -> None:
@@ -92,7 +93,8 @@ class Module:
     def backward(self, grad_output: Array) -> Array:
         """Map the gradient of the loss with respect to the output to the gradient with respect to the input.
 
-        Also adds to the `grad` of each parameter. Call it after forward(), whose input it uses.
+        Also add the gradient of each parameter to its `grad`. Call forward() first, because backward() uses values that
+        forward() stores.
 
         Args:
             grad_output: dL/d(output), of shape (batch, out_features).
@@ -115,27 +117,27 @@ class Module:
         super().__setattr__(name, value)
 
     def parameters(self) -> list[Parameter]:
-        """Return the parameters of this module and of all modules inside it, each once."""
+        """Return the parameters of this module and of all nested modules, without duplicates."""
         found = {member: None for _, member in self._members() if isinstance(member, Parameter)}
         for child in self.children().values():
             found.update(dict.fromkeys(child.parameters()))
         return list(found)
 
     def children(self) -> dict[str, "Module"]:
-        """Return the modules directly inside this one, by the name of their attribute.
+        """Return the direct children of this module, keyed by attribute name.
 
-        Modules in a list, tuple or dict are found too: the first of self.layers is "layers.0".
+        This includes modules in lists, tuples and dicts. For example, the key of self.layers[0] is "layers.0".
         """
         return {name: member for name, member in self._members() if isinstance(member, Module)}
 
     def _members(self) -> Iterator[tuple[str, "Parameter | Module"]]:
-        """Yield the parameters and modules among the attributes, and in lists, tuples and dicts of them."""
+        """Yield the parameters and modules in the attributes, including those in lists, tuples and dicts."""
         for name, value in self.__dict__.items():
             if name != "params":
                 yield from _members_of(name, value, frozenset())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """Yield the path and the module for each module inside this one, for example ("encoder.fc1", Linear(...))."""
+        """Yield the path of each nested module and the module itself, for example ("encoder.fc1", Linear(...))."""
         for name, child in self.children().items():
             yield prefix + name, child
             yield from child.named_modules(f"{prefix}{name}.")
@@ -147,7 +149,7 @@ class Module:
 
 
 def _members_of(name: str, value: object, containers: frozenset[int]) -> Iterator[tuple[str, Parameter | Module]]:
-    """Yield `value` if it is a parameter or a module, or those inside it if it is a container."""
+    """Yield `value` if it is a parameter or a module. If it is a container, yield the parameters and modules in it."""
     if isinstance(value, Parameter | Module):
         yield name, value
     elif isinstance(value, list | tuple | dict) and id(value) not in containers:
@@ -159,8 +161,8 @@ def _members_of(name: str, value: object, containers: frozenset[int]) -> Iterato
 class Sequential(Module):
     """Modules that run one after the other.
 
-    `Sequential(Linear(4, 8), ReLU())` numbers its modules; `Sequential(fc1=Linear(4, 8), relu=ReLU())` names them. Get
-    a module by its name as model.fc1, or by its number as model["0"].
+    `Sequential(Linear(4, 8), ReLU())` numbers its modules, and `Sequential(fc1=Linear(4, 8), relu=ReLU())` names them.
+    Use model.fc1 to get a module by name, or model["0"] to get it by number.
     """
 
     def __init__(self, *modules: Module, **named: Module) -> None:
@@ -171,26 +173,26 @@ class Sequential(Module):
                 raise TypeError(f"Sequential takes modules, got a {type(module).__name__} as {name!r}")
 
     def children(self) -> dict[str, Module]:
-        """Return the modules by name, first to last."""
+        """Return the modules in order, keyed by name."""
         return self._stack
 
     def __getitem__(self, name: str) -> Module:
         return self._stack[name]
 
     def __getattr__(self, name: str) -> Module:
-        # Runs only if normal lookup fails, so the name of a layer never hides an attribute of the class.
+        # Python calls this only if normal lookup fails, so a layer name never hides an attribute of the class.
         if name in self.__dict__.get("_stack", {}):
             return self._stack[name]
         raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
 
     def forward(self, x: Any) -> Any:
-        """Pass x, of shape (batch, in_features), through all modules, first to last."""
+        """Pass x, of shape (batch, in_features), through all modules in order."""
         for module in self._stack.values():
             x = module(x)
         return x
 
     def backward(self, grad_output: Array) -> Array:
-        """Pass the gradient, of shape (batch, out_features), through all modules, last to first."""
+        """Pass the gradient, of shape (batch, out_features), through all modules in reverse order."""
         for module in reversed(self._stack.values()):
             grad_output = module.backward(grad_output)
         return grad_output

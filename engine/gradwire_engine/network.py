@@ -1,4 +1,4 @@
-"""A model as plans see it: widths, activations, and the position of the weights of each layer in the flat vector."""
+"""The description of a model that plans use: layer widths, activations, and offsets into the flat weight vector."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,13 +9,13 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """A Linear layer, with the ReLU that may follow it.
+    """A Linear layer and, optionally, the ReLU after it.
 
     Attributes:
         in_features: The width of the input.
         out_features: The width of the output.
         relu: Whether a ReLU follows.
-        offset: The index in the flat vector at which W begins, row by row, followed by b.
+        offset: The index in the flat vector at which the layer begins: first W, row by row, and then b.
     """
 
     in_features: int
@@ -29,7 +29,7 @@ class DenseLayer:
         return (self.in_features + 1) * self.out_features
 
     def weights(self, vector: Array) -> tuple[Array, Array]:
-        """Return W of shape (out_features, in_features) and b of shape (out_features,), as views into a flat vector."""
+        """Return views of W and b in a flat vector. Shapes: (out_features, in_features) and (out_features,)."""
         bias = self.offset + self.in_features * self.out_features
         W = vector[self.offset : bias].reshape(self.out_features, self.in_features)
         return W, vector[bias : self.offset + self.size]
@@ -40,8 +40,8 @@ class Network:
     """A stack of dense layers.
 
     Attributes:
-        layers: The layers, first to last.
-        relu_input: Whether a ReLU precedes the first one.
+        layers: The layers in order.
+        relu_input: Whether a ReLU precedes the first layer.
     """
 
     layers: tuple[DenseLayer, ...]
@@ -49,7 +49,7 @@ class Network:
 
     @classmethod
     def from_stack(cls, stack: list[tuple[int, int] | None]) -> Self:
-        """Build from a stack in which (in_features, out_features) stands for a Linear and None for a ReLU."""
+        """Build a network from a list in which (in_features, out_features) means Linear, and None means ReLU."""
         layers: list[DenseLayer] = []
         relu_input = False
         offset = 0
@@ -64,7 +64,7 @@ class Network:
 
     @cached_property
     def size(self) -> int:
-        """The number of all parameters, which is the length of the flat vector."""
+        """The total number of parameters, which is the length of the flat vector."""
         return sum(layer.size for layer in self.layers)
 
     @cached_property

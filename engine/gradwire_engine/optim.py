@@ -1,4 +1,4 @@
-"""SGD, the optimizer."""
+"""The SGD optimizer."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,13 @@ class SGD:
     """Stochastic gradient descent: W <- W - lr * dL/dW.
 
     Args:
-        module_or_parameters: A Module, whose parameters are looked up at each step, or parameters. Uninitialised
-            parameters, which are those of deferred layers before the first forward(), are skipped.
+        module_or_parameters: A Module, or an iterable of parameters. The parameters of a Module are looked up at each
+            step. A parameter of a deferred layer is skipped until the first forward() initialises it.
         lr: The learning rate, finite and greater than 0.
 
     Raises:
         TypeError: `module_or_parameters` contains an item that is not a Parameter.
-        ValueError: The learning rate is not finite or not greater than 0, or there are no parameters.
+        ValueError: The learning rate is not a finite number greater than 0, or there are no parameters.
     """
 
     def __init__(self, module_or_parameters: Module | Iterable[Parameter], lr: float = 0.01) -> None:
@@ -39,7 +39,7 @@ class SGD:
         return self._parameters if self.module is None else self.module.parameters()
 
     def step(self) -> None:
-        """Update every parameter by its gradient."""
+        """Subtract lr times the gradient from every parameter."""
         for parameter in self.parameters():
             if parameter.initialized:
                 parameter.data -= self.lr * parameter.grad

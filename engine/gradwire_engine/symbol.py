@@ -1,4 +1,4 @@
-"""The stand-in for data that is passed once through the forward() of a model, to record its stack of layers."""
+"""The symbol that tracing passes through forward() in place of data, to record the layers of a model."""
 
 import linecache
 import sys
@@ -11,23 +11,28 @@ if TYPE_CHECKING:
 
 
 class TraceError(TypeError):
-    """forward() does something that a stack of Linear and ReLU layers cannot express."""
+    """forward() does something that cannot be expressed as a stack of Linear and ReLU layers."""
 
 
 class Symbol:
-    """The value between two layers. Layers accept it; every other operation on it raises a TraceError."""
+    """A placeholder for the input or output of a layer. Layers accept it. All other operations raise TraceError."""
 
-    # Makes NumPy call this class in `array * symbol`, instead of multiplying each element.
+    # With this priority, NumPy evaluates `array * symbol` by calling this class, not element by element.
     __array_priority__ = 1000
 
     def __init__(self, stack: "list[Module]", reachable: "Collection[Module]") -> None:
-        """`stack` is where layers are recorded; `reachable` are the modules of the model."""
+        """Create a symbol.
+
+        Args:
+            stack: The list to which layers are appended.
+            reachable: The modules of the model.
+        """
         self._stack = stack
         self._reachable = reachable
         self._depth = len(stack)
 
     def through(self, layer: "Module") -> "Symbol":
-        """Record that this value is the input of `layer`, and return its output."""
+        """Record a call of `layer` with this symbol as its input, and return a symbol for the output."""
         if self._depth != len(self._stack):
             refuse(f"a branch: the input of {layer!r} has already gone through {self._stack[self._depth]!r}")
         if any(layer is earlier for earlier in self._stack):
@@ -39,11 +44,11 @@ class Symbol:
 
     @property
     def is_last(self) -> bool:
-        """Whether this is the output of the last layer that was recorded."""
+        """Whether this symbol is the output of the most recently recorded layer."""
         return self._depth == len(self._stack)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python and NumPy test for protocols this way and expect an AttributeError.
+        if name.startswith("__"):  # Python and NumPy look up protocol methods, and expect an AttributeError.
             raise AttributeError(name)
         refuse(f"the attribute .{name} of a layer's output")
 
@@ -80,7 +85,7 @@ Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 def refuse(what: str) -> NoReturn:
-    """Raise a TraceError that names the operation, and the class and line of the forward() that contains it."""
+    """Raise a TraceError that states the operation, and the class and line where forward() uses it."""
     message = (
         f"cannot trace {what}: a model that is trained remotely is a stack of Linear and ReLU layers, each used once"
     )
@@ -94,7 +99,7 @@ def refuse(what: str) -> NoReturn:
 
 
 def _user_frame() -> FrameType | None:
-    """Return the frame of the innermost forward() that is not part of the engine."""
+    """Return the frame of the innermost forward() call outside the engine."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         engine = str(frame.f_globals.get("__name__", "")).startswith("gradwire_engine.")

@@ -1,4 +1,4 @@
-"""The epoch loop: takes a plan, data and a configuration, and yields epochs. It can start after any epoch."""
+"""The epoch loop, which trains with a plan and yields epochs. It can continue after any epoch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:  # A client reads epochs without loading the plans.
     from gradwire_engine.examples import Examples
     from gradwire_engine.plans.base import Plan
 
-# How often a long epoch checks whether it should stop.
+# The approximate interval at which a long epoch checks whether to stop.
 _STOP_CHECK_SECONDS = 0.1
 
 
 class StoppedError(Exception):
-    """Training was told to stop. The epoch that was running is lost."""
+    """Training was stopped. The results of the current epoch are lost."""
 
 
 class LossNotFiniteError(ArithmeticError):
@@ -40,7 +40,7 @@ class LossNotFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. The fields are those of JobSpec in spec.proto."""
+    """The training parameters. The fields correspond to the fields of JobSpec in spec.proto."""
 
     epochs: int
     batch_size: int
@@ -55,12 +55,12 @@ class Epoch:
     """The results of an epoch.
 
     Attributes:
-        epoch: Its number; the first is 1.
-        running_loss: The mean loss over the batches of the epoch, each computed before its own update.
-        train: The metrics over the training set after the epoch, or None if it was not evaluated.
-        test: The same for the test set, if there is one.
-        train_seconds: How long training took.
-        evaluate_seconds: How long evaluation took.
+        epoch: The number of the epoch. The first epoch is 1.
+        running_loss: The mean loss over the rows of the epoch. The loss of a batch is computed before its update.
+        train: The metrics on the training set after the epoch, or None if the epoch was not evaluated.
+        test: The metrics on the test set, or None if there is no test set or the epoch was not evaluated.
+        train_seconds: The training time in seconds.
+        evaluate_seconds: The evaluation time in seconds.
     """
 
     epoch: int
@@ -72,7 +72,7 @@ class Epoch:
 
     @property
     def seconds(self) -> float:
-        """How long the epoch took, with training and evaluation."""
+        """The duration of the epoch, including evaluation, in seconds."""
         return self.train_seconds + self.evaluate_seconds
 
 
@@ -87,15 +87,15 @@ def train(
 ) -> Iterator[Epoch]:
     """Train, and yield each epoch when it ends.
 
-    Until the next epoch is requested, plan.weights() returns the weights after the epoch that was yielded.
+    Until the caller requests the next epoch, plan.weights() returns the weights after the yielded epoch.
 
     Args:
-        plan: The plan, with the weights to start from.
-        config: How to train.
-        train_set: The examples to train on.
-        test_set: Examples that are only evaluated.
-        initial_epoch: The number of epochs that the weights have behind them; training starts after them.
-        should_stop: Called about ten times a second while an epoch runs.
+        plan: The plan, which contains the initial weights.
+        config: The training parameters.
+        train_set: The training set.
+        test_set: The test set, which is only evaluated.
+        initial_epoch: The number of epochs that are already complete. Training continues with the next epoch.
+        should_stop: A function that returns whether to stop. It is called about ten times a second during an epoch.
 
     Raises:
         LossNotFiniteError: The loss became infinite or NaN.
@@ -128,7 +128,7 @@ def _row_order(config: TrainingConfig, rows: int, epoch: int) -> NDArray[np.int6
 
 @dataclass
 class _Pace:
-    """The number of steps between two calls of should_stop(). It grows until they take long enough."""
+    """The number of steps between calls of should_stop(), which grows while those steps take too little time."""
 
     steps: int = 1
 
@@ -141,7 +141,10 @@ def _train_epoch(
     pace: _Pace,
     should_stop: Callable[[], bool],
 ) -> float:
-    """Train one epoch in slices of whole batches. The slices change no bit: each passes the sum of the losses on."""
+    """Train one epoch in slices of whole batches, and return the mean loss.
+
+    The sum of the losses is passed from slice to slice, so slicing does not change the result.
+    """
     loss_sum = 0.0
     start = 0
     while start < len(order):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-# Ray reads these when it is imported and gRPC when it starts, so they are set before the server is imported.
+# Ray reads these variables when it is imported, and gRPC when it starts. Set them before the server is imported.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

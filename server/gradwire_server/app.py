@@ -1,4 +1,4 @@
-"""Builds the server from its parts, runs it, and shuts it down."""
+"""Creates the components of the server, runs the server, and shuts it down."""
 
 import asyncio
 import logging
@@ -52,12 +52,12 @@ from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 
 _log = logging.getLogger(__name__)
 
-# A Predict call with 32 MiB of inputs, and the rest of its message.
+# The limit allows for a Predict call with 32 MiB of inputs, plus the rest of the message.
 _MAX_MESSAGE_BYTES = 40 << 20
 _MIN_PING_INTERVAL_MS = 10_000
-# How long calls may take to finish when the server shuts down.
+# The time that calls have to finish when the server shuts down.
 _GRACE_SECONDS = 3.0
-# The exit code when Ray is lost. A supervisor starts the server again.
+# The exit code when Ray is lost. A supervisor then restarts the server.
 _EXIT_CLUSTER_LOST = 75
 
 _SERVICES = [
@@ -69,7 +69,7 @@ _SERVICES = [
 
 @dataclass(frozen=True)
 class Server:
-    """The parts of a server that are started and stopped."""
+    """The components of a server that are started and stopped."""
 
     database: Database
     cluster: RayCluster
@@ -84,8 +84,8 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: How to run.
-        on_ready: Called with the address as soon as the server accepts jobs.
+        settings: The settings of the server.
+        on_ready: A function that is called with the address as soon as the server accepts jobs.
 
     Raises:
         SettingsError: The server cannot start with these settings.
@@ -93,7 +93,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     with lock_data_folder(settings.data):
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
         cluster = RayCluster(settings)
-        # Before gRPC: Ray starts processes, and forking while gRPC threads run is not safe.
+        # Connect before gRPC starts. Ray starts processes, and forking is not safe while gRPC threads run.
         cluster.connect()
         try:
             with asyncio.Runner() as runner:
@@ -102,7 +102,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
                 except ClusterLostError as error:
                     _log.error("%s. This server exits, and must be started again to continue its jobs", error)
                     logging.shutdown()
-                    # Not an orderly exit: threads wait for calls to Ray that never return.
+                    # An orderly exit is not possible, because threads wait for calls to Ray that never return.
                     os._exit(_EXIT_CLUSTER_LOST)
         finally:
             cluster.disconnect()
@@ -123,7 +123,7 @@ async def _build_and_run(
 
 
 def build_server(settings: Settings, database: Database, blobs: BlobStore, cluster: RayCluster) -> Server:
-    """Connect the parts of a server, and listen on its address. Raises SettingsError if the address is in use."""
+    """Create the components of a server, and listen on its address. Raises SettingsError if the address is in use."""
     disk_space = DiskSpace(settings.data, blobs.staging)
     checkpoints = CheckpointStore(blobs)
     notifier = JobNotifier(database.notifications)
@@ -169,10 +169,10 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
 
 
 async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[[str], None]) -> None:
-    """Run a server until `stopped` is set, then shut it down.
+    """Run a server until `stopped` is set, and then shut it down.
 
     Raises:
-        ClusterLostError: The head of Ray no longer answers.
+        ClusterLostError: The Ray head no longer answers.
     """
     server.notifier.listen()
     leading = asyncio.create_task(server.leader.run())
@@ -214,13 +214,13 @@ async def _check_blob_store(database: Database, blobs: BlobStore) -> None:
 
 
 async def _first(leading: asyncio.Task[None], watching: asyncio.Task[NoReturn], event: Awaitable[object]) -> None:
-    """Wait for the event, or for one of the tasks to fail."""
+    """Wait until the event is set or one of the tasks fails."""
     await asyncio.wait((leading, watching, asyncio.ensure_future(event)), return_when=asyncio.FIRST_COMPLETED)
 
 
 def _new_grpc_server(settings: Settings) -> grpc.aio.Server:
     return grpc.aio.server(
-        # The first interceptor sees the exceptions of all others.
+        # The first interceptor handles the exceptions of all other interceptors.
         interceptors=[
             ErrorMappingInterceptor(),
             AuthenticationInterceptor(settings.token),
@@ -229,7 +229,7 @@ def _new_grpc_server(settings: Settings) -> grpc.aio.Server:
         options=[
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            # Watchers ping, so that they notice a connection that is silently lost.
+            # Watchers send pings, so that they notice silently lost connections.
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
             ("grpc.keepalive_permit_without_calls", 1),
         ],

@@ -1,4 +1,4 @@
-"""The data folder of a server, which only one server at a time may use."""
+"""The data folder of a server. Only one server at a time can use it."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ def lock_data_folder(data: Path) -> Iterator[None]:
     """Create the data folder if it does not exist, and hold its lock within the context.
 
     Raises:
-        SettingsError: Another server uses the folder, or it cannot be written.
+        SettingsError: Another server uses the folder, or the folder is not writable.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)

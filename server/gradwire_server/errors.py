@@ -1,4 +1,4 @@
-"""Domain exceptions: everything that can be wrong with a request or with the service. Only `api` knows gRPC statuses.
+"""The domain exceptions, which describe problems with requests and with the service. Only `api` uses gRPC statuses.
 
 DomainError
 ├── InvalidFieldsError             fields of the request are invalid
@@ -22,16 +22,16 @@ from typing import ClassVar
 
 from gradwire_proto.v1.errors_pb2 import ErrorReason
 
-# How long a client should wait before it retries a call that found the disk full, in seconds.
+# The delay in seconds before a client should retry a call that failed because the disk is full.
 _DISK_FULL_RETRY_SECONDS = 30
 
 
 class DomainError(Exception):
-    """The base of all errors that a client can see.
+    """The base class of all errors that a client can receive.
 
     Attributes:
         reason: A stable name for programs.
-        metadata: The values that appear in the message, for programs.
+        metadata: The values that appear in the message, in a form for programs.
     """
 
     reason: ClassVar[ErrorReason]
@@ -43,7 +43,7 @@ class DomainError(Exception):
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """An invalid field: its path in the request, for example "job.spec.epochs", and a description."""
+    """An invalid field, with its path in the request, for example "job.spec.epochs", and a description."""
 
     field: str
     description: str
@@ -96,7 +96,7 @@ class TensorNotFoundError(NotFoundError):
 
 
 class AlreadyExistsError(DomainError):
-    """The name or the request id of a new job is taken."""
+    """The name or the request ID of a new job is already in use."""
 
 
 class JobAlreadyExistsError(AlreadyExistsError):
@@ -123,7 +123,7 @@ class ModelAlreadyExistsError(AlreadyExistsError):
 
 
 class RequestIdReusedError(AlreadyExistsError):
-    """A different request was made with this request id."""
+    """A different request was already made with this request ID."""
 
     reason = ErrorReason.ERROR_REASON_REQUEST_ID_REUSED
 
@@ -137,10 +137,10 @@ class RequestIdReusedError(AlreadyExistsError):
 
 
 class PreconditionError(DomainError):
-    """The request is well formed, but the service is not in the state that it requires.
+    """The request is valid, but the service is not in the required state.
 
     Attributes:
-        field: The path of the field in the request that names what is in the wrong state.
+        field: The path of the request field that names the resource in the wrong state.
     """
 
     def __init__(self, field: str, text: str, /, **metadata: object) -> None:
@@ -149,7 +149,7 @@ class PreconditionError(DomainError):
 
 
 class TensorMissingError(PreconditionError):
-    """A tensor that the spec references is not stored, or is stored only in part."""
+    """A tensor that the spec references is not stored, or is only partially stored."""
 
     reason = ErrorReason.ERROR_REASON_TENSOR_MISSING
 
@@ -183,7 +183,7 @@ class TensorInUseError(PreconditionError):
 
 
 class NoGpuError(PreconditionError):
-    """The job requires a GPU, and the cluster has none."""
+    """The job requires a GPU, but the cluster does not have one."""
 
     reason = ErrorReason.ERROR_REASON_NO_GPU
 
@@ -255,7 +255,7 @@ class OutOfRangeError(DomainError):
 
 
 class SequenceOutOfRangeError(OutOfRangeError):
-    """A job has no event with this sequence number."""
+    """A job does not have an event with this sequence number."""
 
     reason = ErrorReason.ERROR_REASON_SEQUENCE_OUT_OF_RANGE
 
@@ -280,7 +280,7 @@ class DataLossError(DomainError):
 
 
 class DigestMismatchError(DataLossError):
-    """The bytes of an upload do not have the digest that its header gave."""
+    """The digest of the uploaded bytes differs from the digest in the header."""
 
     reason = ErrorReason.ERROR_REASON_DIGEST_MISMATCH
 
@@ -302,7 +302,7 @@ class WeightsDamagedError(DataLossError):
 
 
 class DiskFullError(DomainError):
-    """A disk of the service or of its database is full."""
+    """A disk of the service or its database is full."""
 
     reason = ErrorReason.ERROR_REASON_DISK_FULL
     subject = "disk"
@@ -334,7 +334,7 @@ class InvalidTokenError(DomainError):
 
 
 class UnavailableError(DomainError):
-    """The server, or something that it depends on, cannot serve the call at the moment."""
+    """The server, or a service that it depends on, is temporarily unavailable."""
 
     retry_seconds = 1
 

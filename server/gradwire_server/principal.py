@@ -1,4 +1,4 @@
-"""The caller of a method. Every command and query receives a Principal, so that access can depend on it."""
+"""The caller of a method. Every command and query receives a Principal, so that access can depend on the caller."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,9 +11,9 @@ class Principal:
     """The authenticated caller.
 
     Attributes:
-        tenant: Who owns the jobs and models that the caller can see.
+        tenant: The owner of the jobs and models that the caller can see.
         user: The name of the caller within the tenant.
-        role: What the caller may do.
+        role: The role of the caller, which determines the allowed calls.
     """
 
     tenant: str
@@ -21,5 +21,5 @@ class Principal:
     role: Role
 
 
-# A server has one token today, so every authenticated caller is this principal.
+# Currently, a server has only one token, so every authenticated caller is this principal.
 OPERATOR = Principal(tenant="default", user="operator", role="admin")

@@ -1,20 +1,20 @@
-"""The names of jobs, models and tensors: a collection, a slash, and an id."""
+"""The names of jobs, models and tensors, which consist of a collection, a slash and an ID."""
 
 import re
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile("[0-9a-f]{64}")
-# For messages.
+# The rule for IDs, for use in messages.
 ID_RULE = "must have 1 to 63 of a-z, 0-9 and '-', start with a letter and not end with '-'"
 
 
 def is_valid_id(text: str) -> bool:
-    """Whether a job or a model can have this id."""
+    """Return whether a job or a model can have this ID."""
     return _ID.fullmatch(text) is not None
 
 
 def id_in(collection: str, name: str) -> str | None:
-    """Return the id in a resource name such as "jobs/digits", or None if it is not in the collection."""
+    """Return the ID in a resource name such as "jobs/digits", or None if the name is not in the collection."""
     prefix, slash, resource_id = name.partition("/")
     return resource_id if (prefix, slash) == (collection, "/") and is_valid_id(resource_id) else None
 

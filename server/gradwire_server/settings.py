@@ -1,4 +1,4 @@
-"""The settings of a server, and their rules."""
+"""The settings of a server, and their validation."""
 
 import os
 import secrets
@@ -13,33 +13,33 @@ GIB = 1 << 30
 
 
 class SettingsError(ValueError):
-    """The server cannot start with these settings. The message says what to change."""
+    """The server cannot start with these settings. The message states what to change."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run a server. Set from the command line and GRADWIRE_* environment variables."""
+    """The settings of a server, which come from the command line and GRADWIRE_* environment variables."""
 
     host: str = "127.0.0.1"
-    # 0: any free port.
+    # The port to listen on. 0 selects a free port.
     port: int = 50051
     data: Path = Path("gradwire-data")
-    # The database: a postgresql:// URL. None: a SQLite file in `data`.
+    # The postgresql:// URL of the database. None selects a SQLite file in `data`.
     store: str | None = None
-    # The blob store: a URL of fsspec. None: a folder in `data`.
+    # The fsspec URL of the blob store. None selects a folder in `data`.
     blobs: str | None = None
-    # "local": start Ray on this machine. "auto" or an address: join an existing cluster.
+    # "local" starts Ray on this machine. "auto" or an address joins an existing cluster.
     ray: str = "local"
     token: str | None = None
     insecure: bool = False
-    # A certificate chain and its key (PEM). If both are set, the server uses TLS.
+    # The files with the certificate chain and its key (PEM). If both are set, the server uses TLS.
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    # An additional Unix socket to listen on, without TLS. Empty: none.
+    # The path of an additional Unix socket to listen on, without TLS. If it is empty, there is no such socket.
     socket: str = ""
-    # The address that clients use, if it is not `host`: the one that the port of a container is published on.
+    # The address that clients use, if it differs from `host`, for example the published address of a container.
     publish: str = ""
-    # The resources of one worker, which runs one job at a time.
+    # The resources of each worker. A worker runs one job at a time.
     cpus_per_job: float = 1
     gpus_per_job: float = 1
     # In GiB. 0: an equal share of the memory of a node.
@@ -49,9 +49,9 @@ class Settings:
     # Tensors, checkpoints and weights together, in GiB. 0: as many as the disk holds.
     max_tensors: float = 0
 
-    # The plan that workers must use. Empty: the fastest that they can use.
+    # The plan that workers must use. If it is empty, they use the fastest available plan.
     plan: str = ""
-    # Whether GPUs may round the operands of float32 matrix products to a 10-bit mantissa, which is faster.
+    # Whether GPUs may round the operands of float32 matrix products to 10 mantissa bits, which is faster.
     tf32: bool = False
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Settings:
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) must be set together")
-        _ = self.key_and_chain  # Report unreadable files before anything starts.
+        _ = self.key_and_chain  # Report unreadable files before the server starts anything.
         if self.token is not None and (
             not self.token.isascii() or not self.token.isprintable() or not self.token.strip()
         ):
@@ -93,32 +93,32 @@ class Settings:
 
     @property
     def key_and_chain(self) -> tuple[bytes, bytes] | None:
-        """The private key and the certificate chain, or None without TLS. Raises SettingsError."""
+        """Return the private key and the certificate chain, or None without TLS. Raises SettingsError."""
         if self.tls_cert is None or self.tls_key is None:
             return None
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.tls_cert, self.tls_key)
             return self.tls_key.read_bytes(), self.tls_cert.read_bytes()
-        except OSError as error:  # An SSLError is one.
+        except OSError as error:  # SSLError is a subclass.
             raise SettingsError(f"--tls-cert {self.tls_cert} with --tls-key {self.tls_key}: {error}") from error
 
     @property
     def blobs_url(self) -> str:
         """The URL of the store for tensors, checkpoints and the weights of models."""
-        # Not as_uri: fsspec does not decode what that encodes, for example a space.
+        # Do not use as_uri, because it encodes characters such as spaces, and fsspec does not decode them.
         return self.blobs or f"file://{self.data.resolve() / 'blobs'}"
 
 
 def read_token(token: str | None, token_file: Path | None, *, make: bool = False) -> str | None:
-    """Return the token of the server, or None if it has none.
+    """Return the token of the server, or None if there is no token.
 
     Args:
         token: The value of GRADWIRE_TOKEN.
-        token_file: The file with the token.
-        make: Whether to create a random token in the file, readable only by this user, if there is none.
+        token_file: The file that contains the token.
+        make: Whether to create a random token if the file does not exist. Only this user can read the file.
 
     Raises:
-        SettingsError: Both are given, or the file cannot be read or is empty.
+        SettingsError: Both a token and a file are given, or the file is empty or cannot be read.
     """
     if token_file is None:
         return token or None

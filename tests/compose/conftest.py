@@ -1,4 +1,4 @@
-"""What the tests of the deployment need: they run only when asked for, since they build images and start containers."""
+"""Configuration for the deployment tests. They run only on request, because they build images and start containers."""
 
 import pytest
 

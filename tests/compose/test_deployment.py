@@ -1,6 +1,7 @@
-"""docker-compose.yml for real: trained on from outside, killed in parts, scaled, taken down and up again.
+"""End-to-end tests of docker-compose.yml: training from outside, killed containers, scaling, and restarts.
 
-With docker compose where a Docker daemon is there, else with podman-compose. The steps build on each other, in order.
+The tests use docker compose if a Docker daemon is running, and podman-compose otherwise. They must run in order,
+because each test depends on the previous ones.
 """
 
 import os
@@ -33,7 +34,7 @@ COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
 
 
 class Deployment:
-    """The project's containers, under a name and on a port of their own."""
+    """The containers of the project, with a separate project name and port."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
@@ -52,9 +53,9 @@ class Deployment:
         return done.stdout + done.stderr
 
     def up(self, *options: str) -> float:
-        """Bring everything up; the seconds until the server takes jobs."""
+        """Start all containers, and return the seconds until the server accepts jobs."""
         started = time.monotonic()
-        # Images are built by `make images`, or by Docker itself.
+        # `make images` or Docker itself builds the images.
         self.compose("up", "-d", *(["--build"] if ENGINE == "docker" else ["--no-build"]), *options)
         self.wait_until_ready()
         return time.monotonic() - started
@@ -103,7 +104,7 @@ def deployment():
 
 @pytest.fixture(scope="module")
 def long_job():
-    """A model and data for some seconds of training, to be cut short in all ways."""
+    """Return a model and data for a few seconds of training, which the tests interrupt in several ways."""
     rng = np.random.default_rng(0)
     X, y = rng.random((20_000, 784), np.float32), rng.integers(0, 10, 20_000)
 
@@ -119,7 +120,7 @@ def long_job():
 
 @pytest.fixture(scope="module")
 def undisturbed(deployment, long_job):
-    """The weights' digest of the long job when nothing happens to it."""
+    """The digest of the weights that the long job produces without interruptions."""
     with deployment.client() as client:
         job = long_job(client, "undisturbed")
         assert [epoch.epoch for epoch in job.epochs()] == list(range(1, 151))
@@ -143,7 +144,7 @@ def test_the_digits_are_trained_from_outside_through_the_published_port(deployme
         assert client.models.predict("outside", digits.test[0]).shape == (360, 10)
 
 
-def test_without_the_token_nobody_comes_in(deployment):
+def test_a_client_without_the_token_is_refused(deployment):
     with gw.Client(deployment.address, token="wrong") as client, pytest.raises(gw.UnauthenticatedError):
         client.jobs.list()
 
@@ -154,7 +155,7 @@ def test_the_demo_trains_on_the_deployment(deployment):
     assert "Test accuracy 0.9" in output
 
 
-def test_nothing_in_the_containers_runs_as_root_or_can_install(deployment):
+def test_containers_do_not_run_as_root_and_cannot_install_packages(deployment):
     assert deployment.in_server("id", "-u").strip().splitlines()[-1] == "10001"
     for command in ("python -m pip --version", "gcc --version", "touch /opt/gradwire/here"):
         answer = deployment.in_server("sh", "-c", f"{command} >/dev/null 2>&1 || echo refused")
@@ -190,7 +191,7 @@ def test_workers_can_be_scaled(deployment, long_job):
             job.cancel()
 
 
-def test_what_was_stored_is_there_after_down_and_up(deployment, digits, undisturbed):
+def test_stored_data_survives_down_and_up(deployment, digits, undisturbed):
     token = deployment.token
     deployment.compose("down")
     deployment.up()

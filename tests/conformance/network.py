@@ -1,4 +1,4 @@
-"""A network that breaks: a TCP proxy that cuts connections after some bytes."""
+"""An unreliable network: a TCP proxy that cuts connections after a number of bytes."""
 
 import contextlib
 import socket
@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Self
 
 _FIRST_CUT_BYTES = 8 << 10
-# A connection stalls before it is cut, as on a real network. The server stores what has arrived until then.
+# A connection stalls before it is cut, as on a real network. This gives the server time to store the received bytes.
 _STALL_SECONDS = 0.1
 
 
 class BreakingNetwork:
-    """Forwards connections to a server, and cuts each one that has carried a number of bytes.
+    """Forwards connections to a server, and cuts each connection after a number of bytes.
 
-    The bytes of both directions count. The number doubles with every cut, so that a client that reconnects and
-    continues finishes.
+    The limit counts the bytes in both directions. It doubles after each cut, so that a client that reconnects and
+    continues can finish.
 
     Args:
         target: The "host:port" of the server.
@@ -42,7 +42,7 @@ class BreakingNetwork:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        # close() alone does not wake the thread that accepts.
+        # close() alone does not wake the accepting thread.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -57,7 +57,7 @@ class BreakingNetwork:
                     threading.Thread(target=connection.forward, args=ends, daemon=True).start()
 
     def allowed_bytes(self, carried: int, size: int) -> int:
-        """Return how many of `size` bytes a connection that has carried some still carries, and count a cut."""
+        """Return how many of the next `size` bytes to forward, and count a cut if they are fewer than `size`."""
         with self._lock:
             if carried + size <= self._bytes_until_cut:
                 return size
@@ -68,7 +68,7 @@ class BreakingNetwork:
 
 
 class _Connection:
-    """The two directions of a connection, which end together."""
+    """A connection with two directions, which are closed together."""
 
     def __init__(self, network: BreakingNetwork, *ends: socket.socket) -> None:
         self._network = network

@@ -1,10 +1,10 @@
-"""Runs the clients in other languages against one server and compares them with the Python SDK; `make conformance`.
+"""Runs the clients in other languages against one server, and compares them with the Python SDK (`make conformance`).
 
-Each client in examples/clients is built with its `build` and run as `run FOLDER JOB`. It makes every check of CHECKS,
-over a network that cuts connections, and prints the digest of the weights that it trained, which must be that of the
-SDK.
+This script builds each client in examples/clients with its `build` script, and runs it as `run FOLDER JOB`. Each client
+performs all checks in CHECKS over a network that cuts connections. It prints the digest of the weights that it trained,
+which must equal the digest of the SDK.
 
-The exit code is 1 if a client fails, or if fewer than five of the six could be built.
+The exit code is 1 if a client fails, or if fewer than five of the six clients can be built.
 """
 
 import argparse
@@ -42,25 +42,25 @@ CHECKS = (
     "delete",
 )
 MIN_BUILT = 5
-# A client that carries all its data through the network is cut more often.
+# A client that sends all its data through the network must have at least this many connections cut.
 MIN_CUTS = 3
 _BUILD_SECONDS, _RUN_SECONDS = 900, 180
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a client needs: a program, or the C++ header of a library.
+    """A requirement of a client: a program, or a C++ header of a library.
 
     Attributes:
-        name: For example "cargo" or "grpcpp/grpcpp.h".
-        package: The Debian package that installs it. Empty if `make` installs it.
+        name: The name of the program or header, for example "cargo" or "grpcpp/grpcpp.h".
+        package: The Debian package to install, or an empty string if `make` installs the program.
     """
 
     name: str
     package: str = ""
 
     def is_met(self) -> bool:
-        """Return whether this machine has it."""
+        """Return whether the program or header is installed."""
         if not self.name.endswith(".h"):
             return shutil.which(self.name) is not None
         compiler = shutil.which("g++")
@@ -95,13 +95,13 @@ class Outcome:
     """The result of a client.
 
     Attributes:
-        language: The folder of the client.
-        checks: The checks that passed.
+        language: The name of the client's folder.
+        checks: The names of the checks that passed.
         weights: The digest of the weights that it trained.
-        trouble: Why it was not built, or how it failed.
-        seconds: How long it ran.
-        built: Whether it was built.
-        cuts: How many of its connections were cut.
+        trouble: The reason why the client was not built, or how it failed.
+        seconds: The time that the client ran, in seconds.
+        built: Whether the client was built.
+        cuts: The number of its connections that were cut.
     """
 
     language: str
@@ -119,7 +119,7 @@ class Outcome:
 
 
 def install(languages: list[str]) -> None:
-    """Install the Debian packages that are missing, if this process is root."""
+    """Install the missing Debian packages if this process runs as root."""
     missing = [each for language in languages for each in REQUIREMENTS[language] if not each.is_met()]
     packages = sorted({requirement.package for requirement in missing} - {""})
     if packages and os.getuid() == 0 and shutil.which("apt-get"):
@@ -130,13 +130,13 @@ def install(languages: list[str]) -> None:
 
 
 def build(language: str) -> Outcome:
-    """Build a client. Its `build` fetches libraries with the package manager of its language."""
+    """Build a client. Its `build` script fetches libraries with the package manager of the language."""
     outcome = Outcome(language)
     missing = [str(requirement) for requirement in REQUIREMENTS[language] if not requirement.is_met()]
     if missing:
         outcome.trouble = f"not built: this machine does not have {', '.join(missing)}"
         return outcome
-    # The folder with google/rpc/*.proto, which is part of a dependency of the SDK.
+    # The folder that contains google/rpc/*.proto. It belongs to a dependency of the SDK.
     environment = {**os.environ, "GOOGLEAPIS_DIR": str(Path(error_details_pb2.__file__).parents[2])}
     try:
         completed = _run(["./build"], language, environment, _BUILD_SECONDS)
@@ -182,7 +182,7 @@ def _last_lines(text: str) -> str:
 
 
 def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path) -> str:
-    """Write the data for the clients, train on it through the SDK, and return the digest of the weights."""
+    """Write the data for the clients, train on it with the SDK, and return the digest of the weights."""
     X, y = load_digits(return_X_y=True)
     X, y = X.astype("uint8"), y.astype("uint8")
     (folder / "inputs.bin").write_bytes(X.tobytes())
@@ -205,7 +205,7 @@ def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for this machine, and its key."""
+    """Create a self-signed certificate for this machine, and a key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
@@ -217,7 +217,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def compare(outcomes: list[Outcome]) -> str:
-    """Run the clients that were built against one server, and return the digest that they should train."""
+    """Run the built clients against one server, and return the expected digest of the weights."""
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
         certificate, key = make_certificate(folder)

@@ -1,4 +1,4 @@
-"""A shorter `make conformance`: the clients that build in seconds, where their languages are installed."""
+"""A shorter `make conformance`, with the clients that build in seconds and whose languages are installed."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ from network import BreakingNetwork  # noqa: E402
 def test_clients_in_other_languages_train_the_same_weights_over_a_network_that_breaks():
     command = [sys.executable, ROOT / "tests" / "conformance" / "run.py", "shell", "typescript", "go"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=590, check=False)
-    # A client is not built if its language is not installed. That is no failure.
+    # If a language is not installed, its client is not built. That does not count as a failure.
     assert ", 0 failed, " in run.stdout, run.stdout + run.stderr
     assert run.stdout.count("the same") >= 1
 
@@ -29,7 +29,7 @@ def test_the_breaking_network_carries_twice_as_much_after_each_cut():
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         with BreakingNetwork(f"127.0.0.1:{server.getsockname()[1]}") as network:
-            # The network carries everything twice, to the server and back: 48 KiB, more than 8, 16 and 32 KiB.
+            # The data passes the network twice, to the server and back. That is 48 KiB, more than 8, 16 and 32 KiB.
             for cuts in (1, 2, 3):
                 assert _echoed_bytes(network.address, 24 << 10) < 24 << 10
                 assert network.cuts == cuts

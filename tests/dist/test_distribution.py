@@ -1,4 +1,4 @@
-"""The wheel: complete, light for a client, and enough for the demo. Every test installs it in a new environment."""
+"""The wheel is complete, has few dependencies, and can run the demo. Each test that runs it uses a new environment."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Environment:
     """A virtual environment, and a folder in which its commands run.
 
     Args:
-        folder: Where to make both.
+        folder: The folder in which to create both.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,15 +48,15 @@ class Environment:
         self.site_packages = next(self.venv.glob("lib/python*/site-packages"))
 
     def pip(self, *arguments: str | Path) -> str:
-        """Run the pip of this process on the environment, and return what it prints."""
+        """Run this process's pip on the environment, and return the output."""
         return self._run([sys.executable, "-m", "pip", "--python", self.python, *arguments])
 
     def run(self, command: str, *arguments: str | Path) -> str:
-        """Run a command of the environment, and return what it prints."""
+        """Run a command in the environment, and return the output."""
         return self._run([self.venv / "bin" / command, *arguments])
 
     def _run(self, command: list[str | Path]) -> str:
-        # Nothing of the repository can be imported, except from an environment where it is installed.
+        # Prevent imports from the repository, except in an environment where it is installed.
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         env["MPLBACKEND"] = "Agg"
         run = subprocess.run(command, cwd=self.work, env=env, capture_output=True, text=True, timeout=150, check=False)
@@ -66,7 +66,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel that `make dist` builds: from the source distribution, not from the repository."""
+    """The wheel as `make dist` builds it, that is, from the source distribution and not from the repository."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     build = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -114,8 +114,8 @@ def test_the_client_install_is_light_and_trains_in_this_process(wheel, tmp_path)
 def test_the_demo_runs_from_the_wheel_with_the_extras(wheel, tmp_path):
     environment = Environment(tmp_path)
     environment.pip("install", "--quiet", "--no-deps", wheel)
-    # The extras are those of the environment of the tests. Python does not read the .pth files in a folder that a .pth
-    # file names, so the editable installation of gradwire there is not found.
+    # The new environment uses the extras that are installed in the test environment. If a .pth file names a folder,
+    # Python ignores the .pth files in that folder, so the editable installation of gradwire is not found there.
     (environment.site_packages / "extras.pth").write_text(sysconfig.get_path("purelib"))
     for file in environment.run("python", "-c", FIND).split():
         assert Path(file).is_relative_to(environment.site_packages)

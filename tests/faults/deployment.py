@@ -1,4 +1,4 @@
-"""What the faults disturb: Ray, servers behind a proxy, and the store. Each can be stopped and started again."""
+"""The system under test: Ray, servers behind a proxy, and the store. Each part can be stopped and restarted."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ from proxy import Proxy
 import gradwire as gw
 
 _MAX_STOP_SECONDS = 20
-# How long a server can take to notice that its cluster is lost, and to exit.
+# The maximum time for a server to notice that its cluster is lost and to exit.
 _MAX_NOTICE_SECONDS = 90
 
 
 class Deployment:
-    """Servers on one store and one cluster. Clients use the proxy, whose address does not change."""
+    """Servers that share a store and a cluster. Clients connect to the proxy, because its address does not change."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Deployment:
 
     @property
     def address(self) -> str:
-        """The address of a server, without the proxy."""
+        """The address of a server, which bypasses the proxy."""
         return self.servers[0].address
 
     def stop_server(self, number: signal.Signals) -> None:
-        """Stop one of the servers by a signal, point its clients at another, and start it again."""
+        """Stop one of the servers with a signal, direct its clients to another server, and restart it."""
         server = self._chance.choice(self.servers)
         _stop(server, number)
         others = [other for other in self.servers if other is not server]
@@ -58,17 +58,17 @@ class Deployment:
             self._point_to(server)
 
     def freeze_server(self) -> None:
-        """Freeze one of the servers for a while, sometimes until another one takes over."""
+        """Freeze one of the servers for a while, sometimes until another server takes over."""
         server = self._chance.choice(self.servers)
         assert server.process is not None
         seconds = self._chance.choice([0.5, 1, 2, 9]) if len(self.servers) > 1 else self._chance.uniform(0.1, 2)
         freeze([psutil.Process(server.process.pid)], seconds)
 
     def tear_last_write(self) -> None:
-        """Kill the server and its worker, and leave what a machine can leave that loses power while it writes.
+        """Kill the server and its worker, and damage files as a power failure during a write can damage them.
 
-        That is half a frame at the end of the database's log, half a file in the staging area and, worse, half of the
-        newest checkpoint.
+        The database log then ends with half a frame, the staging area contains half a file, and the newest checkpoint
+        is truncated.
         """
         server = self.servers[0]
         _stop(server, signal.SIGKILL)
@@ -101,12 +101,12 @@ class Deployment:
         freeze(self.cluster.workers(), self._chance.uniform(0.1, 1))
 
     def kill_node(self) -> None:
-        """Kill the node that runs jobs, with Ray's processes and the workers, and start it again."""
+        """Kill the node that runs jobs, including its Ray processes and workers, and restart it."""
         self.cluster.kill_node()
         self.cluster.start_node()
 
     def kill_cluster(self) -> None:
-        """Kill all of Ray, with its head. The servers exit, and are started again as a supervisor does it."""
+        """Kill all Ray processes, including the head. The servers exit, and are restarted as a supervisor would do."""
         self.cluster.kill()
         for server in self.servers:
             assert server.process is not None
@@ -117,7 +117,7 @@ class Deployment:
         self._point_to(self.servers[0])
 
     def crash_postgres(self) -> None:
-        """Crash Postgres, and start it again."""
+        """Crash Postgres, and restart it."""
         assert self.postgres is not None
         self.postgres.stop()
         time.sleep(self._chance.uniform(0, 2))
@@ -130,14 +130,14 @@ class Deployment:
         freeze([main, *main.children(recursive=True)], self._chance.uniform(0.1, 2))
 
     def swallow(self) -> None:
-        """Silently drop everything between clients and server for a while."""
+        """Silently drop all traffic between clients and servers for a while."""
         self.proxy.swallow(True)
         time.sleep(self._chance.uniform(0.1, 1))
         self.proxy.swallow(False)
         self.proxy.cut()  # Bytes are missing, so the connections cannot continue.
 
     def crashed(self) -> list[str]:
-        """Return the logs of servers that exited without a fault, and start them again."""
+        """Return the logs of servers that exited without a fault, and restart these servers."""
         logs = []
         for server in self.servers:
             assert server.process is not None
@@ -159,7 +159,7 @@ class Deployment:
 
 @contextlib.contextmanager
 def one_server(folder: Path, chance: random.Random) -> Iterator[Deployment]:
-    """A server with its store in a file, on a small disk if one can be mounted."""
+    """One server with a SQLite store, on a small disk if a disk can be mounted."""
     folder.mkdir()
     with small_disk(folder / "disk") as disk, _cluster(folder) as cluster:
         data = folder / "disk" / "data"
@@ -170,7 +170,7 @@ def one_server(folder: Path, chance: random.Random) -> Iterator[Deployment]:
 
 @contextlib.contextmanager
 def two_servers(folder: Path, chance: random.Random) -> Iterator[Deployment]:
-    """Two servers on one Postgres: one schedules, the other takes over."""
+    """Two servers that share a Postgres store. One schedules, and the other can take over."""
     (folder / "postgres").mkdir(parents=True)
     postgres = Postgres(folder / "postgres")
     postgres.start()
@@ -194,14 +194,14 @@ def _cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def kill(processes: list[psutil.Process]) -> None:
-    """Send SIGKILL."""
+    """Send SIGKILL to each process."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def freeze(processes: list[psutil.Process], seconds: float) -> None:
-    """Send SIGSTOP, and SIGCONT after some seconds."""
+    """Send SIGSTOP to each process, wait, and send SIGCONT."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.suspend()
@@ -218,7 +218,7 @@ def _stop(server: gw.LocalServer, number: signal.Signals) -> None:
     try:
         process.wait(_MAX_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)  # The server then prints the stacks of its threads.
+        process.send_signal(signal.SIGABRT)  # On SIGABRT, the server prints the stacks of its threads.
         process.wait()
         log = server.log.read_text()[-6000:]
         raise AssertionError(f"{number.name}: the server did not exit within {_MAX_STOP_SECONDS} s\n{log}") from None

@@ -1,4 +1,4 @@
-"""A TCP proxy between client and server that can cut connections or silently drop what they send."""
+"""A TCP proxy between client and server that can cut connections or silently drop their data."""
 
 import contextlib
 import socket
@@ -6,7 +6,7 @@ import threading
 
 
 class Proxy:
-    """Forwards a free port to a target. `cut` breaks every connection; `swallow` drops what they send."""
+    """Forwards a free port to a target. `cut` breaks all connections, and `swallow` drops their data."""
 
     def __init__(self) -> None:
         self._target: tuple[str, int] | None = None
@@ -23,7 +23,7 @@ class Proxy:
         self._target = (host, int(port))
 
     def cut(self) -> None:
-        """Break every connection. New ones are accepted."""
+        """Break all connections. New connections are still accepted."""
         with self._lock:
             pairs, self._pairs = self._pairs, set()
         for pair in pairs:
@@ -33,7 +33,7 @@ class Proxy:
                 end.close()
 
     def swallow(self, on: bool) -> None:
-        """Drop everything while connections stay open, or forward it again."""
+        """Drop all data while connections stay open, or forward data again."""
         (self._swallowing.set if on else self._swallowing.clear)()
 
     def close(self) -> None:

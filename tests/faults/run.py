@@ -1,8 +1,8 @@
 """Runs jobs while faults disturb the server, its workers, its store, Ray and the clients, and checks the results.
 
-Half of the faults disturb one server with its store in a file, half two servers on a Postgres. For every job, each
-watcher must see every stored event, in order and once; each epoch must be stored once; no epoch that ran again may have
-had another result; and the weights must be those of an undisturbed run.
+Half of the faults disturb one server with a SQLite store, and half disturb two servers with a Postgres store. For each
+job, the script checks that each watcher sees every stored event exactly once and in order, that each epoch is stored
+once, that repeated epochs have the same results, and that the weights equal those of an undisturbed run.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EPOCHS = 300
 
 
 def submit(address: str, name: str) -> gw.Job:
-    """Submit a job of a few seconds, always the same."""
+    """Submit a job that takes a few seconds. It is always the same job."""
     with gw.Client(address) as client:
         job = long_job.submit(client, name, epochs=EPOCHS, batch_size=4)
         if name == "undisturbed":
@@ -39,7 +39,7 @@ def submit(address: str, name: str) -> gw.Job:
 
 @dataclass
 class Tally:
-    """What was done and what went wrong."""
+    """Counts of faults, jobs and checks, and the violations that were found."""
 
     faults: Counter[str] = field(default_factory=Counter)
     jobs: int = 0
@@ -49,7 +49,7 @@ class Tally:
     recovery_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def expect(self, holds: bool, otherwise: str) -> None:
-        """Note a violation, unless the condition holds."""
+        """Record a violation if the condition does not hold."""
         if not holds:
             self.violations.append(otherwise)
             print(f"VIOLATION: {otherwise}", flush=True)
@@ -59,7 +59,7 @@ Faults = dict[str, tuple[int, Callable[[], None]]]
 
 
 def faults(deployment: Deployment, client: Client) -> Faults:
-    """Return every fault by its name: its weight in the random choice, and what it does."""
+    """Return the faults by name. Each has a weight for the random choice, and a function that causes it."""
     found: Faults = {
         "SIGKILL of the server": (10, lambda: deployment.stop_server(signal.SIGKILL)),
         "SIGTERM of the server": (10, lambda: deployment.stop_server(signal.SIGTERM)),
@@ -82,7 +82,7 @@ def faults(deployment: Deployment, client: Client) -> Faults:
     return found
 
 
-# After these faults the job must start again: the time is measured, and the next fault waits for it.
+# These faults interrupt the job. The recovery time is measured, and the next fault waits until the job has recovered.
 _INTERRUPTING = ("SIGKILL of the server", "SIGKILL of the worker", "SIGKILL of the worker's node", "torn last write")
 
 
@@ -107,7 +107,7 @@ def disturb(
 
 
 def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client: Client, expected: str) -> None:
-    """Compare what the watchers saw with what is stored."""
+    """Compare the events that the watchers saw with the stored events."""
     with gw.Client(address) as connected:
         job = connected.jobs.get(name)
         events = list(job.events())
@@ -148,7 +148,7 @@ def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes:
         watcher.start()
         client = Client(deployment.proxy.address, name, notes / name)
         disturb(deployment, tally, chance, watcher, client, until - tally.faults.total())
-        late = Watcher(deployment.proxy.address, name)  # Another watcher, from the start of the log.
+        late = Watcher(deployment.proxy.address, name)  # A second watcher, which reads the log from the start.
         late.start()
         watcher.ended.wait(180)
         for log in deployment.crashed():

@@ -1,4 +1,4 @@
-"""Watchers of a job during faults: threads of this process, and a client process that can be killed."""
+"""Watchers that follow a job during faults: threads in this process, and a client process that can be killed."""
 
 import contextlib
 import subprocess
@@ -34,7 +34,7 @@ class Watcher(threading.Thread):
 
 
 class Client:
-    """A process that notes the number of each event. After a kill, the next process continues from the last note."""
+    """A process that writes the number of each event to a file. After a kill, a new process continues from the file."""
 
     def __init__(self, address: str, name: str, notes: Path) -> None:
         self._command = [sys.executable, __file__, address, name, str(notes)]
@@ -42,17 +42,17 @@ class Client:
         self.start()
 
     def start(self) -> None:
-        """Start a process."""
+        """Start the process."""
         self._process = subprocess.Popen(self._command)
 
     def kill(self) -> None:
-        """Kill the process, and start the next."""
+        """Kill the process, and start a new one."""
         self._process.kill()
         self._process.wait()
         self.start()
 
     def sequences(self) -> list[int]:
-        """Wait for the end of the job, and return all numbers that were noted."""
+        """Wait for the job to end, and return all event numbers in the file."""
         self._process.wait(120)
         return _read(self._notes)
 
@@ -69,7 +69,7 @@ def _follow(address: str, name: str, notes: Path) -> None:
 
 
 def _first_answer(client: gw.Client, name: str) -> gw.Job:
-    """Get the job, also while no server answers, which the SDK reports within seconds."""
+    """Get the job. If no server answers, which the SDK reports within seconds, try again."""
     for _ in range(20):
         with contextlib.suppress(gw.UnavailableError):
             return client.jobs.get(name)

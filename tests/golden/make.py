@@ -1,6 +1,6 @@
-"""Writes the golden messages of a version of the protocol: what clients of that version send and receive.
+"""Writes golden messages for a version of the protocol. They show what clients of that version send and receive.
 
-Run it once when a version adds something to the protocol, and commit what it writes. It never changes a file.
+Run this script once when a version adds to the protocol, and commit the new file. It never changes existing files.
 
     python tests/golden/make.py v2
 """
@@ -39,7 +39,7 @@ FILES: list[FileDescriptor] = [
     )
 ]
 
-# Messages that make sense together, as a client and a server exchange them.
+# Realistic messages that a client and a server could exchange.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "CreateJobRequest": {
         "jobId": "golden",
@@ -97,7 +97,7 @@ def descriptors() -> Iterator[Descriptor]:
 
 
 def message_class(name: str) -> type[Message]:
-    """Return the class of a message of the protocol by its name, for example "Job"."""
+    """Return the class of a protocol message, given its name, for example "Job"."""
     (found,) = (descriptor for descriptor in descriptors() if descriptor.name == name)
     return message_factory.GetMessageClass(found)
 
@@ -112,7 +112,7 @@ def enums() -> dict[str, dict[str, int]]:
 
 
 def methods() -> dict[str, dict[str, Any]]:
-    """Return what every method takes and returns, by its path."""
+    """Return the input and output types of every method, keyed by method path."""
     return {
         f"/{service.full_name}/{method.name}": {
             "input": method.input_type.full_name,
@@ -127,7 +127,7 @@ def methods() -> dict[str, dict[str, Any]]:
 
 
 def filled_messages(descriptor: Descriptor) -> Iterator[Message]:
-    """Yield messages that together have every field: one message for each alternative of a oneof."""
+    """Yield messages that together set every field. There is one message for each alternative of a oneof."""
     oneofs = [oneof for oneof in descriptor.oneofs if len(oneof.fields) > 1]
     for variant in range(max([len(oneof.fields) for oneof in oneofs], default=1)):
         message = message_factory.GetMessageClass(descriptor)()
@@ -139,7 +139,7 @@ def filled_messages(descriptor: Descriptor) -> Iterator[Message]:
 
 
 def _fill(message: Message, field: FieldDescriptor) -> None:
-    """Set a field to a value that its neighbours do not have."""
+    """Set a field to a value that differs from the values of the other fields."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         getattr(message, field.name)[field.name] = "value"
     elif field.message_type is not None and field.is_repeated:
@@ -153,7 +153,7 @@ def _fill(message: Message, field: FieldDescriptor) -> None:
 
 
 def _fill_inner(message: Message) -> None:
-    """Set the fields of a message in a message. The message of another package, a time for example, stays empty."""
+    """Set the fields of a nested message. Messages from other packages, such as timestamps, stay empty."""
     message.SetInParent()
     if message.DESCRIPTOR.file in FILES:
         for field in message.DESCRIPTOR.fields:
@@ -180,12 +180,12 @@ def golden_files() -> list[dict[str, Any]]:
 
 
 def fields_in(entries: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Return the messages and the fields, by their JSON names, that golden messages have."""
+    """Return the pairs of message type and JSON field name that occur in golden messages."""
     return {(entry["type"], field) for entry in entries for field in entry["json"]}
 
 
 def new_entries() -> list[dict[str, Any]]:
-    """Return golden messages for what the existing files do not have."""
+    """Return golden messages for the parts of the protocol that the existing files do not cover."""
     golden = golden_files()
     known = set().union(*(fields_in(file["messages"]) for file in golden))
     types = {entry["type"] for file in golden for entry in file["messages"]}

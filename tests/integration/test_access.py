@@ -1,4 +1,4 @@
-"""Tokens and TLS: who can use a server, and what a client without access is told."""
+"""Tokens and TLS: which clients can use a server, and the errors that other clients get."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ import gradwire as gw
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A self-signed certificate for localhost, and its key."""
+    """A self-signed certificate for localhost, and a key."""
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
@@ -73,7 +73,7 @@ def test_a_wrong_token_is_refused_through_tls(tls_server, certificate):
 
 
 def test_http_1_on_the_port_does_no_harm(server):
-    """The connection is closed, and the server continues."""
+    """The server closes the connection and continues to run."""
     host, port = server.address.rsplit(":", 1)
     subprocess.run(
         ["bash", "-c", f"exec 3<>/dev/tcp/{host}/{port}; printf 'GET / HTTP/1.1\\r\\n\\r\\n' >&3; timeout 5 cat <&3"],

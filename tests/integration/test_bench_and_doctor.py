@@ -1,4 +1,4 @@
-"""`gradwire bench` and `gradwire doctor`, with the libraries that the tests have installed."""
+"""`gradwire bench` and `gradwire doctor`, with the libraries that are installed for the tests."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def test_bench_runs_all_libraries_with_the_same_weights():
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: apt-get install g++")
 def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
-    """On a simulated GPU, without the other libraries, which need a real one."""
+    """The GPU is simulated, and the other libraries are left out because they need a real GPU."""
     cupy = FakeCupy(tmp_path)
     for module in ("gradwire_engine.plans", "gradwire_engine.plans.cuda.availability"):
         monkeypatch.setattr(f"{module}.gpu_module", lambda: (cupy, "a GPU"))

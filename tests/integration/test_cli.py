@@ -1,4 +1,4 @@
-"""The `gradwire` command as a user types it: real processes, plain lines, JSON and exit codes."""
+"""The `gradwire` command as a user runs it: real processes, plain output, JSON and exit codes."""
 
 import json
 import subprocess
@@ -165,7 +165,7 @@ def test_errors_are_one_line_with_exit_code_1(arguments, message):
         (("--layers", "64,9"), "train targets: "),
     ],
 )
-def test_training_options_that_make_no_sense_are_refused(data_file, options, message):
+def test_invalid_training_options_are_refused(data_file, options, message):
     assert message in run("train", "--data", data_file, *options, "--at", "local", code=1)
 
 

@@ -1,4 +1,4 @@
-"""The documentation is true: its code blocks run, in order, against a real server."""
+"""Runs the code blocks of the documentation, in order, against a real server."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def blocks(file, language):
 
 @pytest.fixture(scope="module")
 def own_server():
-    """The pages assume a server without jobs."""
+    """A new server, because the pages assume a server without jobs."""
     with gw.LocalServer() as running:
         yield running
 

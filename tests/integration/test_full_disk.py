@@ -33,7 +33,9 @@ def test_running_jobs_wait_for_space_and_new_jobs_are_refused(disk, leave):
                 with pytest.raises(gw.ResourceExhaustedError):
                     submit(client, "new-data", rows=3000)
                 with server.log.open() as log:
-                    while "running jobs are waiting" not in log.readline():  # Read until the server writes it.
+                    while (
+                        "running jobs are waiting" not in log.readline()
+                    ):  # Read the file until the server has written the line.
                         pass
                 assert client.jobs.get("waits").info.state == "RUNNING"
                 disk.free()

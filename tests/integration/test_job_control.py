@@ -1,4 +1,4 @@
-"""Pause, resume, delete, resume_from and initial_model: however a job is interrupted, its bits are the same."""
+"""Pause, resume, delete, resume_from and initial_model. Interruptions do not change the results of a job."""
 
 import long_job
 import pytest
@@ -45,7 +45,7 @@ def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, 
 def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
     for attempt in range(12):
         job = submit(client, 30, f"restless-{attempt}")
-        for _ in range(attempt % 4):  # Each call takes time in which the start proceeds.
+        for _ in range(attempt % 4):  # While each call runs, the start of the job proceeds.
             job.refresh()
         job.pause()
         job.resume()
@@ -94,7 +94,7 @@ def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undistu
 
 
 def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client):
-    # Long enough that it has not ended when its first checkpoint is seen.
+    # The job is long enough that it is still running when its first checkpoint is seen.
     submit(client, 800, "uncut", batch_size=1).result()
     job = submit(client, 800, "cut-short", batch_size=1)
     for event in job.events():

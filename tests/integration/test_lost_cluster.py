@@ -1,4 +1,4 @@
-"""Ray's nodes die while a server uses them: its jobs continue as soon as a node can run them."""
+"""Ray nodes die while a server uses them. The jobs continue as soon as a node can run them."""
 
 import contextlib
 import shutil

@@ -1,4 +1,4 @@
-"""The store in a Postgres that the tests start."""
+"""A server with a store in Postgres, which the tests start."""
 
 import shutil
 import tempfile

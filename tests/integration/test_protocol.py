@@ -1,4 +1,4 @@
-"""The service as a client that knows only the .proto sees it: raw calls over a real socket, and reflection."""
+"""The service as seen by a client that knows only the .proto files: raw calls over a real socket, and reflection."""
 
 import hashlib
 
@@ -84,9 +84,9 @@ def spec(tensors):
 
 
 def failure(call, *arguments):
-    """The code, the fields and the reason of the error of a call."""
+    """Return the status code, the invalid fields and the reason of the error that a call raises."""
     with pytest.raises(grpc.RpcError) as caught:
-        list(call(*arguments))  # a stream raises its error when it is read
+        list(call(*arguments))  # A stream raises its error when it is read.
     status = rpc_status.from_call(caught.value)
     bad_request, info = BadRequest(), ErrorInfo()
     for detail in status.details:
@@ -217,7 +217,7 @@ def test_a_tensor_that_is_not_fully_uploaded_is_a_failed_precondition(training, 
         ([*chunks(X + 2), UploadTensorRequest(chunk=b"more")], "INVALID_ARGUMENT", ["chunk"]),
     ],
 )
-def test_uploads_that_make_no_sense_are_refused(tensors, requests, code, fields):
+def test_invalid_uploads_are_refused(tensors, requests, code, fields):
     assert failure(tensors.UploadTensor, iter(list(requests)))[:2] == (code, fields)
 
 
@@ -256,7 +256,7 @@ def test_lists_come_in_pages(training, spec):
     assert found == made[::-1]
 
 
-def test_list_requests_that_make_no_sense_are_refused(training, models):
+def test_invalid_list_requests_are_refused(training, models):
     assert failure(training.ListJobs, ListJobsRequest(page_size=-1))[1] == ["page_size"]
     assert failure(training.ListJobs, ListJobsRequest(view=9))[1] == ["view"]
     assert failure(models.ListModels, ListModelsRequest(filter="state = RUNNING"))[1] == ["filter"]
@@ -307,7 +307,7 @@ def test_a_download_can_start_at_any_offset(training, models, spec):
     assert failure(models.DownloadModel, beyond)[::2] == ("OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE")
 
 
-def test_list_and_delete_requests_for_tensors_that_make_no_sense_are_refused(tensors):
+def test_invalid_list_and_delete_requests_for_tensors_are_refused(tensors):
     reference = put(tensors, X + 5)
     page = tensors.ListTensors(ListTensorsRequest(page_size=1))
     assert page.next_page_token == page.tensors[0].name
@@ -338,7 +338,7 @@ def test_a_job_whose_events_would_fill_the_store_is_refused_with_the_number_of_e
     training.CreateJob(attempt(fits))
 
 
-def test_predict_and_download_requests_that_make_no_sense_are_refused(training, models, spec):
+def test_invalid_predict_and_download_requests_are_refused(training, models, spec):
     job = training.CreateJob(create(spec)).name
     list(training.WatchJob(WatchJobRequest(name=job)))
     model = job.replace("jobs/", "models/")
@@ -352,7 +352,7 @@ def test_predict_and_download_requests_that_make_no_sense_are_refused(training, 
     assert failure(models.DownloadModel, DownloadModelRequest(name=model, format=9))[1] == ["format"]
 
 
-def test_health_says_serving(channel):
+def test_the_health_service_reports_serving(channel):
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "gradwire.v1.TrainingService"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -360,7 +360,7 @@ def test_health_says_serving(channel):
 
 
 class Reflected:
-    """A client without stubs, which asks the server for its services and messages."""
+    """A client without stubs. It asks the server for its services and messages."""
 
     def __init__(self, channel):
         self.channel = channel

@@ -1,4 +1,4 @@
-"""Reflection, as generic clients use it: they ask for the file of a service, a method or a message by name."""
+"""Reflection as generic clients use it: they ask for the file that defines a service, method or message."""
 
 import grpc
 import pytest

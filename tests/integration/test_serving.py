@@ -1,4 +1,4 @@
-"""Servers that start, refuse to start, stop, are killed and return; tokens; and clients that are interrupted."""
+"""The start, shutdown, crash and restart of servers, their tokens, and interrupted clients."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
 
 def serve(*options, env=None):
-    """Run a server that is expected to refuse to start; return its exit code and its output."""
+    """Run a server that is expected not to start, and return its exit code and output."""
     command = [sys.executable, "-m", "gradwire_server", *options]
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **(env or {})}
@@ -203,7 +203,7 @@ def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
 
 
 def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
-    """The watcher sees every epoch once across the kill, and the weights are those of an undisturbed run."""
+    """The watcher sees every epoch exactly once, and the weights equal those of an undisturbed run."""
     epochs = 400
     port = free_port()
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
@@ -256,7 +256,7 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_co
         batch_size=8,
     )
     for event in job.events():
-        if event.state == "RUNNING":  # The first epoch takes far longer than killing the worker.
+        if event.state == "RUNNING":  # The first epoch takes much longer than killing the worker.
             for worker in workers_below(server.process.pid):
                 worker.send_signal(signal.SIGSEGV)
     assert job.refresh().attempt == 3
@@ -267,7 +267,7 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_co
     assert small_job(client).result().epochs
 
 
-def test_a_watcher_that_does_not_read_delays_no_other(client, server):
+def test_a_watcher_that_does_not_read_does_not_delay_others(client, server):
     process = psutil.Process(server.process.pid)
     with grpc.insecure_channel(server.address) as channel:
         job = small_job(client, epochs=20_000, evaluate_every=20_000)
@@ -281,7 +281,7 @@ def test_a_watcher_that_does_not_read_delays_no_other(client, server):
 
 
 def test_ctrl_c_in_fit_leaves_the_job_running_and_names_the_commands_for_it(server, client):
-    # A process that was started in the background, as tests can be, ignores SIGINT, and so do its children.
+    # Tests can run in the background. Background processes ignore SIGINT, and their children inherit this.
     script = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -330,7 +330,7 @@ def free_port():
 
 
 class CuttingProxy:
-    """Forwards connections to a server, and cuts the first one after some bytes from the client."""
+    """Forwards connections to a server, and cuts the first connection after a number of bytes from the client."""
 
     def __init__(self, target, cut_after):
         self.target = target

@@ -1,4 +1,4 @@
-"""Two servers on one Postgres and one Ray cluster: both serve, one schedules, and the other takes over."""
+"""Two servers that share Postgres and a Ray cluster. Both serve clients, one schedules, and the other can take over."""
 
 import contextlib
 import shutil
@@ -19,7 +19,7 @@ MAX_TAKEOVER_SECONDS = 10
 
 @pytest.fixture(scope="module")
 def deployment():
-    """Starts servers that share a database and a cluster."""
+    """A function that creates servers, which share a database and a cluster."""
     if not PROGRAMS:
         pytest.skip("Postgres is not installed: apt-get install postgresql")
     with contextlib.ExitStack() as stack:
@@ -42,13 +42,13 @@ def deployment():
 
 @pytest.fixture
 def pair(deployment):
-    """A server that schedules, and one that stands by."""
+    """Two running servers. The first one schedules."""
     with deployment("one") as first, deployment("two") as second:
         yield first, second
 
 
 def other_takes_over_after(pair, name, fault):
-    """Run a job and cause a fault in the first server; return the seconds until the next epochs arrive."""
+    """Run a job, cause a fault in the first server, and return the seconds until new epochs arrive."""
     first, second = pair
     with gw.Client(second.address) as client:
         job = submit(client, name)
@@ -58,7 +58,7 @@ def other_takes_over_after(pair, name, fault):
             if len(seen) == 20:
                 fault(first.process)
                 began = time.monotonic()
-            if len(seen) == 20 + 200:  # More than can have been on the way at the fault.
+            if len(seen) == 20 + 200:  # This is more than could have been in transit at the time of the fault.
                 seconds = time.monotonic() - began
         assert seen == list(range(1, EPOCHS + 1))
         assert job.refresh().state == "SUCCEEDED"

@@ -1,4 +1,4 @@
-"""From a user's Module to trained weights in it, through real gRPC and a real Ray worker."""
+"""End-to-end training of a user's Module over real gRPC connections and on a real Ray worker."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ def arguments(model, digits, **changes):
 
 
 def long_job(client, model, digits, **changes):
-    """A job that runs for longer than any test."""
+    """A job that runs longer than any test."""
     return client.jobs.submit(model, **arguments(model, digits, epochs=10**6, evaluate_every=100, **changes))
 
 
@@ -212,7 +212,7 @@ def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
         **arguments(model, digits, train=(X, y), test=None, epochs=1),
         on_upload_progress=lambda done, total: sent.append(total),
     ).result()
-    assert all(total < X.size * 4 for total in sent)  # at most the weights
+    assert all(total < X.size * 4 for total in sent)  # The client sends at most the weights.
 
 
 def test_stored_arrays_are_listed_and_deleted_unless_a_job_uses_them(client, digits, model):
@@ -291,7 +291,7 @@ def test_data_that_the_server_has_is_not_sent_again(client, digits, model):
         ).result()
     first, second = sent
     assert first[-1][1] >= fresh.size * 4 + 50 * 8
-    assert second == []  # The server has even the weights: it has just trained them.
+    assert second == []  # The server already has the weights too, because it has just trained them.
 
 
 def test_a_failed_job_says_why_and_what_to_try(client, digits):

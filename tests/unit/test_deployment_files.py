@@ -1,4 +1,4 @@
-"""docker-compose.yml and .env.example say the same; and the images get what they need."""
+"""docker-compose.yml and .env.example agree, and the images contain what they need."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ def documented():
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def test_every_knob_is_documented_with_its_default():
+def test_every_variable_is_documented_with_its_default():
     knobs = {}
     for name, kind, default in KNOB.findall(COMPOSE):
         if kind == "-" and default != "/dev/null":

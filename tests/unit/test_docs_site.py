@@ -1,4 +1,4 @@
-"""The documentation site: its API reference is complete, and its links lead somewhere."""
+"""The documentation site: the API reference is complete, and the links work."""
 
 import importlib.util
 import re

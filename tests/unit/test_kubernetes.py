@@ -1,4 +1,4 @@
-"""The Kubernetes manifests, on paper: core kinds against Kubernetes' own schemas, the rest for what they refer to."""
+"""Static checks of the Kubernetes manifests: core resources fit the Kubernetes schemas, and references resolve."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DOCUMENTS = [
     for path in sorted(FOLDER.glob("*.yaml"))
     for document in yaml.safe_load_all(path.read_text())
 ]
-# Custom resources: their schemas come with their operators.
+# The schemas of custom resources come with their operators.
 FOREIGN = {"RayCluster", "Kustomization"}
 
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md names a test for each promise; here it is seen that there is such a test."""
+"""Checks that the tests exist that docs/reliability.md names for its promises."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ PROMISES = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE
 
 
 @pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise[:50] for promise, _ in PROMISES])
-def test_every_promise_is_held_by_a_test_that_is_there(promise, held_by):
+def test_every_promise_names_an_existing_test(promise, held_by):
     names = re.findall(r"`([^`]+)`", held_by)
     assert names or held_by == "the same", promise
     for name in names:

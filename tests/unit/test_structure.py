@@ -1,4 +1,4 @@
-"""The dependencies between packages, the vocabulary of the code, and stubs that match the .proto files."""
+"""The dependencies between packages, the vocabulary of the code, and the generated stubs."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ FOLDERS = {
     "gradwire_server": "server",
     "gradwire": "client_sdk",
 }
-# What each package may import.
+# The packages that each package may import.
 DEPENDENCIES = {
     "gradwire_proto": set(),
     "gradwire_engine": {"gradwire_proto"},
@@ -24,7 +24,7 @@ DEPENDENCIES = {
     "gradwire": {"gradwire_engine", "gradwire_proto"},
 }
 SERVER = ROOT / "server" / "gradwire_server"
-# What each subpackage of the server may import of the others. All may import the modules at the root but `app`.
+# The subpackages that each server subpackage may import. All may also import the root modules except `app`.
 SERVER_DEPENDENCIES = {
     "store": set(),
     "storage": {"store"},
@@ -59,7 +59,7 @@ def test_a_package_imports_only_what_the_design_allows(package):
 
 
 def server_parts_of(path: Path) -> set[str]:
-    """The subpackages and root modules of the server that a file imports."""
+    """Return the server subpackages and server root modules that a file imports."""
     names = {name for name in imports_of(path) if name.startswith("gradwire_server.")}
     return {name.split(".")[1] for name in names}
 

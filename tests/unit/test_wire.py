@@ -1,4 +1,4 @@
-"""The wire format is frozen: the messages of earlier versions are read and written unchanged, in binary and in JSON."""
+"""The wire format is frozen: messages of earlier versions are read and written unchanged, in binary and JSON form."""
 
 import math
 import sys
@@ -20,7 +20,7 @@ import make as golden  # noqa: E402
 
 FILES = golden.golden_files()
 MESSAGES = [entry for file in FILES for entry in file["messages"]]
-# A field with the number 100 and the value 1, as a newer client might send it.
+# A field with the number 100 and the value 1, which represents a field that a newer client might send.
 FROM_THE_FUTURE = b"\xa0\x06\x01"
 
 

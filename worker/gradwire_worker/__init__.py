@@ -1,1 +1,1 @@
-"""gradwire_worker: the Ray actor that runs one job at a time. It receives assignments and returns reports."""
+"""The Ray actor that runs one job at a time. It receives assignments and returns reports."""

@@ -1,4 +1,4 @@
-"""Reads blobs as arrays: fetched once per node, memory-mapped, and verified against their digest."""
+"""Reads blobs as memory-mapped arrays. A blob is fetched once on each node and verified against its digest."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ class BlobLostError(RuntimeError):
 
 
 class BlobReader:
-    """Reads a blob store. Files of a local folder are mapped in place, others through a cache on this node."""
+    """Reads blobs from a store. Local files are mapped directly. Other files are first copied to a local cache."""
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
         self.url = url
@@ -31,19 +31,19 @@ class BlobReader:
         self._verified: set[str] = set()
 
     def blob_path(self, sha256: str) -> str:
-        """Return the path of a blob in the file system of the store."""
+        """Return the path of a blob in the store's file system."""
         return f"{self.root}/{sha256[:2]}/{sha256}"
 
     def has(self, sha256: str) -> bool:
-        """Whether this process can see the blob in the store."""
+        """Return whether the blob is in the store, as seen from this process."""
         return bool(self.fs.exists(self.blob_path(sha256)))
 
     def size(self, sha256: str) -> int:
-        """Return the size of a blob that exists, in bytes."""
+        """Return the size of an existing blob, in bytes."""
         return int(self.fs.size(self.blob_path(sha256)))
 
     def load(self, reference: TensorRef) -> Array:
-        """Return a tensor as a read-only memory-mapped array. Each reader verifies the digest of a blob once.
+        """Return a tensor as a read-only, memory-mapped array. Each reader verifies the digest of each blob once.
 
         Raises:
             BlobLostError: The blob is missing or damaged.
@@ -55,7 +55,7 @@ class BlobReader:
         except BlobLostError:
             if self.is_local:
                 raise
-            path.unlink()  # The copy on this node is damaged. The blob in the store may be intact.
+            path.unlink()  # The cached copy is damaged, but the blob in the store may be intact.
             path = self._node_path(reference.sha256)
             self._check(path, reference.sha256, kind.size_bytes)
         return np.memmap(path, dtype=kind.dtype, mode="r", shape=kind.shape)

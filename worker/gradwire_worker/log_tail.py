@@ -1,4 +1,4 @@
-"""The end of a worker's log, which can be read after the worker has died."""
+"""Reads the end of a worker's log, even after the worker has died."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ import ray
 
 _TAIL_BYTES = 1 << 16
 _TAIL_LINES = 40
-# Lines to leave out: Ray's markers, and the long list of modules that Python prints after a crash.
+# Prefixes of lines to omit: Ray's markers, and the long list of modules that Python prints after a crash.
 _IGNORED_PREFIXES = (":", "Extension modules:")
 
 
 def own_log() -> tuple[str, str]:
-    """Return the node of this worker, and the path of its standard error there."""
+    """Return the ID of this worker's node, and the path of the worker's standard error file on that node."""
     return ray.get_runtime_context().get_node_id(), str(Path("/proc/self/fd/2").readlink())
 
 
 def last_lines(path: str) -> str:
-    """Return the last lines of a log file on this node, or "" if it does not exist."""
+    """Return the last lines of a log file on this node, or "" if the file does not exist."""
     file = Path(path)
     if not file.is_file():
         return ""

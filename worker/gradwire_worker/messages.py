@@ -1,4 +1,4 @@
-"""The messages between server and worker: an Assignment starts an attempt, Reports tell what happened in it."""
+"""The messages between server and worker. An Assignment starts an attempt, and Reports describe its progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gradwire_proto.v1.training_service_pb2 import Event
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The weights after an epoch, from which an attempt continues: the bytes of the flat vector, already verified."""
+    """A checkpoint from which an attempt continues. The weights are the verified bytes of the flat vector."""
 
     epoch: int
     weights: bytes
@@ -17,15 +17,15 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One attempt of one job. The worker refuses calls for any other attempt than the one that it runs."""
+    """One attempt of one job. While a worker runs an attempt, it refuses calls for other attempts."""
 
     job: str
     attempt: int
-    # A serialized JobSpec, resolved and checked.
+    # A serialized JobSpec, which is valid and resolved.
     spec: bytes
     # The number of epochs completed before the job started.
     initial_epoch: int
-    # Whether epochs report accuracy.
+    # Whether epochs report classification metrics.
     classification: bool
     # The URL of the blob store.
     blobs: str
@@ -33,12 +33,12 @@ class Assignment:
 
 
 class Report(NamedTuple):
-    """Something that happened. Reports of an attempt are numbered 1, 2, 3 and so on; a poll acknowledges by number."""
+    """An event in an attempt. The reports of an attempt are numbered from 1, and polls acknowledge them by number."""
 
     sequence: int
-    # A serialized Event without sequence, time and attempt, which the server sets.
+    # A serialized Event. The server fills in the sequence number, time and attempt.
     event: bytes
-    # The flat vector after an epoch, with a checkpoint.
+    # The flat weight vector, if the event is a checkpoint.
     weights: bytes | None = None
 
     def to_event(self) -> Event:
@@ -46,8 +46,8 @@ class Report(NamedTuple):
         return Event.FromString(self.event)
 
 
-# Reports as they are sent: the sequence number of the first one, the events, and the weights of those that have some,
-# by position. There can be ten thousand in a second, and plain bytes are the fastest to send.
+# The format in which reports are sent: the sequence number of the first report, the events, and a dict of weights keyed
+# by position. There can be ten thousand reports in a second, and plain bytes are the fastest to send.
 PackedReports = tuple[int, list[bytes], dict[int, bytes]]
 
 
@@ -58,6 +58,6 @@ def pack(reports: Sequence[Report]) -> PackedReports:
 
 
 def unpack(packed: PackedReports) -> list[Report]:
-    """Return the reports that were packed."""
+    """Return the reports that `pack` packed."""
     first, events, weights = packed
     return [Report(first + place, event, weights.get(place)) for place, event in enumerate(events)]

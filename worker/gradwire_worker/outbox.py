@@ -6,20 +6,21 @@ import time
 from gradwire_proto.v1.training_service_pb2 import Event
 from gradwire_worker.messages import Report
 
-# Training waits when this many reports are unacknowledged, so that memory is bounded while the server is unavailable.
+# Training pauses at this number of unacknowledged reports, to limit memory use while the server is unavailable.
 _MAX_UNACKNOWLEDGED = 50_000
-# One poll returns at most this many reports, and at least one of any size but no more than this many bytes of them.
+# The limits for the reports that one poll returns. A poll always returns at least one report, whatever its size.
 _MAX_REPORTS_PER_POLL = 5_000
 _MAX_BYTES_PER_POLL = 64 << 20
-# The first reports of an attempt are sent immediately. Later polls are at least this far apart, unless there is a
-# report other than an epoch, or many reports: a poll and a commit cost as much as training many short epochs.
+# The first reports of an attempt are sent immediately. After that, polls are at least _GATHER_SECONDS apart, unless
+# there is a report other than an epoch, or at least _MANY_REPORTS reports. The reason is that a poll and a commit cost
+# as much as training many short epochs.
 _IMMEDIATE_REPORTS = 20
 _GATHER_SECONDS = 0.02
 _MANY_REPORTS = 1_000
 
 
 class Outbox:
-    """A queue that the training thread appends to, and that polls of the server read after a sequence number."""
+    """A queue of reports. The training thread appends reports, and the server's polls take them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,13 +29,13 @@ class Outbox:
         self._has_enough = threading.Condition(self._lock)
         self._reports: list[Report] = []
         self._last = 0
-        # The last report that is not an epoch, and the time of the last poll.
+        # The sequence number of the last report that is not an epoch, and the time of the last poll.
         self._last_urgent = 0
         self._taken_at = 0.0
         self._closed = False
 
     def add(self, event: Event, weights: bytes | None = None) -> None:
-        """Append a report. Waits while too many are unacknowledged, unless the outbox is closed."""
+        """Append a report. If too many reports are unacknowledged, wait until there is room or the outbox is closed."""
         with self._lock:
             self._has_capacity.wait_for(lambda: len(self._reports) < _MAX_UNACKNOWLEDGED or self._closed)
             self._last += 1
@@ -46,7 +47,12 @@ class Outbox:
                 self._has_enough.notify()
 
     def take(self, after: int, timeout: float) -> list[Report]:
-        """Delete acknowledged reports up to `after`, and return the next ones. Waits up to `timeout` seconds."""
+        """Delete the acknowledged reports, and return the next reports.
+
+        Args:
+            after: The sequence number of the last acknowledged report, or 0.
+            timeout: The maximum time to wait for a report, in seconds.
+        """
         with self._lock:
             if self._reports:
                 del self._reports[: max(0, after - self._reports[0].sequence + 1)]
@@ -60,13 +66,13 @@ class Outbox:
             return self._batch()
 
     def close(self) -> None:
-        """Stop waiting for acknowledgements."""
+        """Close the outbox, so that `add` no longer waits for acknowledgements."""
         with self._lock:
             self._closed = True
             self._has_capacity.notify_all()
 
     def _is_enough(self) -> bool:
-        """Whether a poll should return now instead of waiting for more reports."""
+        """Return whether a poll should return now instead of waiting for more reports."""
         if not self._reports:
             return True
         return self._last_urgent >= self._reports[0].sequence or len(self._reports) >= _MANY_REPORTS

@@ -1,4 +1,4 @@
-"""The actor: starts a job, returns its reports, and stops it. Training runs in a thread, one job at a time."""
+"""The actor, which starts and stops jobs and returns their reports. Training runs in a thread, one job at a time."""
 
 import logging
 import os
@@ -28,24 +28,25 @@ _log = logging.getLogger(__name__)
 
 
 class StaleAttemptError(RuntimeError):
-    """The call is for an attempt that this worker does not run."""
+    """The call is for an attempt that is not running on this worker."""
 
 
 class Trainer:
-    """Runs one attempt at a time. `start` stops the previous attempt if it still runs."""
+    """Runs one attempt at a time. `start` stops the previous attempt if it is still running."""
 
     def __init__(self, abandoned_seconds: float | None = None, memory: int = 0) -> None:
-        """Prepare for attempts.
+        """Load and compile the plans, and watch for server calls.
 
         Args:
-            abandoned_seconds: End this process when no server has called for this long.
-            memory: How much memory attempts can add to this process, in bytes. 0: no limit.
+            abandoned_seconds: The time without a server call after which this process exits, in seconds. If it is
+                None, the process does not exit.
+            memory: How much memory attempts can add to this process, in bytes. If it is 0, there is no limit.
         """
         self._called = time.monotonic()
         if abandoned_seconds is not None:
             watch = threading.Thread(target=self._end_when_abandoned, args=(abandoned_seconds,), daemon=True)
             watch.start()
-        # Load and compile now, so that no job has to wait for it.
+        # Load and compile the plans now, so that jobs do not have to wait for it.
         warm_up()
         if memory:
             limit_memory(memory)
@@ -57,15 +58,20 @@ class Trainer:
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
-        """Show that this worker is alive, and learn that a server still needs it."""
+        """Return if this worker is alive, and record that a server still needs it."""
         self._called = time.monotonic()
 
     def own_log(self) -> tuple[str, str]:
-        """Return the node of this worker, and the path of its log there."""
+        """Return the ID of this worker's node, and the path of the worker's log on that node."""
         return own_log()
 
     def can_read(self, blobs: str, probe: str) -> bool:
-        """Whether this worker can read the blob store at a URL, found out with the blob `probe`."""
+        """Return whether this worker can read the blob store at a URL.
+
+        Args:
+            blobs: The URL of the blob store.
+            probe: The digest of a blob that is in the store.
+        """
         return self._reader(blobs).has(probe)
 
     def start(self, assignment: Assignment, tensors: dict[str, Array] | None = None) -> None:
@@ -73,7 +79,7 @@ class Trainer:
 
         Args:
             assignment: The attempt.
-            tensors: The tensors of the job by digest, if this worker cannot read the blob store.
+            tensors: The tensors of the job, keyed by digest. They are needed if this worker cannot read the blob store.
 
         Raises:
             StaleAttemptError: The attempt was stopped before this call arrived.
@@ -90,15 +96,25 @@ class Trainer:
             self._run.start()
 
     def running(self) -> tuple[str, int] | None:
-        """Return the job and the number of the last attempt, for a server that takes over."""
+        """Return the job and attempt number of the last attempt. A server that takes over uses them."""
         return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)
 
     def poll(self, job: str, attempt: int, after: int, timeout: float) -> PackedReports:
-        """Acknowledge the reports of an attempt up to `after`, and return the next. Waits up to `timeout` seconds."""
+        """Acknowledge the reports of an attempt up to `after`, and return the next reports.
+
+        Args:
+            job: The job.
+            attempt: The attempt number.
+            after: The sequence number of the last report to acknowledge, or 0.
+            timeout: The maximum time to wait for a report, in seconds.
+
+        Raises:
+            StaleAttemptError: This worker does not run the attempt.
+        """
         return pack(self._current(job, attempt).outbox.take(after, timeout))
 
     def stop(self, job: str, attempt: int) -> None:
-        """Stop an attempt within about a tenth of a second and one training step. It reports nothing more.
+        """Stop an attempt, which takes about a tenth of a second plus one training step. It sends no more reports.
 
         If its `start` is still on the way, it is refused when it arrives.
         """
@@ -114,7 +130,7 @@ class Trainer:
         while time.monotonic() - self._called < seconds:
             time.sleep(seconds / 10)
         _log.warning("no server has called for %.0f s, so this worker ends", seconds)
-        os._exit(0)  # There is no other way to end an actor from a thread.
+        os._exit(0)  # An actor cannot be ended from a thread in any other way.
 
     def _current(self, job: str, attempt: int) -> "_Run":
         self._called = time.monotonic()
@@ -128,7 +144,7 @@ class Trainer:
 
 
 class _Run(threading.Thread):
-    """One attempt, from loading the data to the last report."""
+    """A thread that runs one attempt, from loading the data to the last report."""
 
     def __init__(self, assignment: Assignment, reader: BlobReader, tensors: dict[str, Array]) -> None:
         super().__init__(name=f"{assignment.job} attempt {assignment.attempt}", daemon=True)
@@ -140,7 +156,7 @@ class _Run(threading.Thread):
         self._spec = JobSpec.FromString(assignment.spec)
 
     def stop(self) -> None:
-        """Ask the training to stop."""
+        """Request that training stop."""
         self._stopping.set()
         self.outbox.close()
 
@@ -164,7 +180,7 @@ class _Run(threading.Thread):
                 f"{error}. Use a smaller model, or a worker with more memory",
             )
         except Exception as error:
-            # The last resort: the job must end and say why.
+            # Whatever happens, the job must end with an error message.
             _log.exception("%s failed", self.name)
             self._fail(
                 JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, f"the worker failed: {type(error).__name__}: {error}"

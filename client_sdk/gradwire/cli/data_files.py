@@ -15,19 +15,19 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class DataFile:
-    """A training set, and a test set if the file has one: pairs (inputs, targets)."""
+    """A training set and, if the file contains one, a test set. Each set is a pair (inputs, targets)."""
 
     train: tuple[Array, Array]
     test: tuple[Array, Array] | None
 
 
 def read_data(path: Path, target: str | None) -> DataFile:
-    """Read a training set in the format given by the file's suffix.
+    """Read a data file. The suffix determines the format.
 
     Args:
-        path: A .npz or .safetensors file with the arrays x_train and y_train, and x_test and y_test if it has a test
-            set; or a .csv file with a header.
-        target: The column with the targets, for .csv.
+        path: A .npz or .safetensors file that contains the arrays x_train and y_train and, optionally, x_test and
+            y_test, or a .csv file with a header.
+        target: The column that contains the targets in a .csv file.
 
     Raises:
         FileError: The file cannot be used.
@@ -51,12 +51,12 @@ def read_data(path: Path, target: str | None) -> DataFile:
 
 
 def read_inputs(path: Path, drop: Sequence[str] = ()) -> Array:
-    """Read inputs to predict on.
+    """Read the inputs for a prediction.
 
     Args:
-        path: A .npy file; a .csv file of numbers, with or without a header; or a .npz or .safetensors file with the
-            array x or x_test.
-        drop: The columns of a .csv file to leave out.
+        path: A .npy file, a .csv file of numbers, with or without a header, or a .npz or .safetensors file that
+            contains the array x or x_test.
+        drop: The columns of a .csv file to omit.
 
     Raises:
         FileError: The file cannot be used.
@@ -91,7 +91,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _cause(error: Exception) -> str:
-    """Return why a file cannot be read. NumPy's own message would suggest unpickling it, which is never done here."""
+    """Return the reason why a file cannot be read. NumPy's own message would suggest unpickling the file."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "allow_pickle" in str(error) or "pickle" in str(error):
@@ -104,7 +104,7 @@ def _listed(arrays: dict[str, Array]) -> str:
 
 
 def _flattened(array: Array) -> Array:
-    """Return images as rows."""
+    """Reshape images to rows."""
     return array.reshape(len(array), -1) if array.ndim > 2 else array
 
 
@@ -132,7 +132,7 @@ def _drop(path: Path, header: list[str] | None, rows: list[list[str]], drop: Seq
 
 
 def _read_table(path: Path) -> tuple[list[str] | None, list[list[str]]]:
-    """Return the header, or None if the first line is all numbers, and the other lines."""
+    """Return the header and the other lines. If the first line contains only numbers, the header is None."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
@@ -154,7 +154,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(path: Path, header: list[str] | None, rows: list[list[str]]) -> Array:
-    """Convert cells to float64; the error gives the line and column of the first cell that is not a number."""
+    """Convert cells to float64. If a cell is not a number, the error contains its line and column."""
     if not rows:
         raise FileError(f"{path} has no rows")
     names = header or [str(number) for number in range(1, len(rows[0]) + 1)]

@@ -1,4 +1,4 @@
-"""gradwire doctor: the plan that jobs get on this machine, why, and how much faster it is than the reference plan."""
+"""gradwire doctor, which shows the plan for this machine, and compares it with the reference plan."""
 
 import os
 import time
@@ -16,16 +16,16 @@ from gradwire_engine.network import Network
 from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
 from gradwire_engine.plans.cuda import availability as cuda_availability
 
-# The chapter's network for MNIST, and enough steps for a steady figure.
+# The network for MNIST, and enough steps for a stable result.
 _WIDTHS = (784, 128, 32, 10)
 _BATCH, _STEPS, _ROUNDS = 64, 50, 5
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `doctor` prints.
+    """The results that `doctor` prints.
 
-    gain: the CPU plan's speed relative to the reference plan's, measured here and now.
+    `gain` is the measured speed of the CPU plan, divided by the speed of the reference plan.
     """
 
     processor: str
@@ -94,7 +94,7 @@ def _gpu() -> str:
 
 
 def _gain(plan: Plan, reference: Plan, examples: Examples) -> float:
-    """Return the ratio of the epoch times, measured in turn, as the median of several rounds."""
+    """Return the ratio of the epoch times. It is the median of several rounds, in which both plans run in turn."""
     order = np.arange(examples.rows)
     placed = [(each, each.place(examples)) for each in (reference, plan)]
     ratios = []

@@ -1,4 +1,4 @@
-"""gradwire jobs: list, show, watch, pause, resume, cancel and delete jobs."""
+"""gradwire jobs, which lists, shows, watches, pauses, resumes, cancels and deletes jobs."""
 
 from typing import Annotated
 

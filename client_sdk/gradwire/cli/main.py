@@ -1,4 +1,4 @@
-"""The entry point of the command: its groups, `serve` and `health`, and how errors end it."""
+"""The entry point of the command: command groups, `serve`, `health`, and error handling."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ _commands.command("bench")(bench.bench)
     help="Run a server. `gradwire serve --help` shows its options.",
 )
 def serve(context: typer.Context) -> None:
-    """Become the server's process, whose command line reads the options."""
+    """Replace this process with the server, which parses the options."""
     command = server_command()
     os.execv(command[0], [*command, *context.args])
 
@@ -48,14 +48,14 @@ def health(at: At = None, token: Token = None, tls: Tls = None) -> None:
 
 @_commands.callback(invoke_without_command=True)
 def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
-    """Answer --version."""
+    """Print the version for --version."""
     if show:
         typer.echo(f"gradwire {__version__}")
         raise typer.Exit
 
 
 def app() -> None:
-    """Run the command. An error is one line on stderr, without a traceback."""
+    """Run the command. An error is printed as one line on stderr, without a traceback."""
     try:
         _commands()
     except GradwireError as error:

@@ -1,7 +1,7 @@
-"""Measures the kernels of NumPy's OpenBLAS on this processor. NumPy code uses them; the compiled plan does not.
+"""Measures the kernels of NumPy's OpenBLAS on this processor. NumPy uses these kernels, but the compiled plan does not.
 
-OpenBLAS chooses its kernels by the processor's name when it is loaded; OPENBLAS_CORETYPE overrides the choice.
-Each core type is measured in a child process, so that a crash does no harm.
+When OpenBLAS is loaded, it selects kernels for the processor. OPENBLAS_CORETYPE overrides this choice. Each core type
+is measured in a child process, because it can crash.
 """
 
 import os
@@ -9,11 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-# The x86 core types that have their own kernels, newest instructions last.
+# The x86 core types that have separate kernels, in the order of their instruction sets, newest last.
 CORE_TYPES = ("Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids")
 _SECONDS = 60
 
-# Multiplies two matrices of small integers, whose product is exact in float32, and prints GFLOP/s.
+# Multiplies two matrices of small integers, because their product is exact in float32, and prints GFLOP/s.
 _PROGRAM = """
 import time
 import numpy as np
@@ -33,9 +33,9 @@ print(2 * 768**3 / best / 1e9)
 
 @dataclass(frozen=True)
 class CoreType:
-    """GFLOP/s of sgemm on one thread with a core type.
+    """The GFLOP/s of sgemm on one thread with a core type.
 
-    name: "" stands for OpenBLAS's default choice. trouble: why the core type cannot be used.
+    `name` is "" for the core type that OpenBLAS selects. `trouble` is the reason why the core type cannot be used.
     """
 
     name: str

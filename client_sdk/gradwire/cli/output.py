@@ -1,4 +1,4 @@
-"""Shared by all commands: the server options, and output as tables, plain lines or JSON."""
+"""The server options and the output functions that all commands share."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,17 @@ Tls = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# A narrow terminal wraps a table's lines rather than squeezing its columns below this.
+# In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this.
 _MIN_COLUMN_WIDTH = 14
 
 
 def connect(at: str | None, token: str | None, tls: str | None) -> Client:
-    """Return a client with a command's options."""
+    """Return a client that uses the options of a command."""
     return Client(at, token=token, tls=tls)
 
 
 def print_json(value: Any) -> None:
-    """Print plain values, dataclasses, or lists of them, as JSON."""
+    """Print values, dataclasses, or lists of them as JSON."""
     typer.echo(json.dumps(value, default=_json_value, indent=2))
 
 
@@ -44,8 +44,8 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in a terminal, and tab-separated lines elsewhere. The first column is never cut."""
-    # Without markup: names and messages can contain brackets.
+    """Print a table in a terminal, and tab-separated lines elsewhere. The first column is never truncated."""
+    # Disable markup, because names and messages can contain brackets.
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         for row in rows:
@@ -62,17 +62,17 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def when(time: datetime | None) -> str:
-    """Return a time in the user's own time zone."""
+    """Return a time as text, in the user's time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in kB or MB."""
+    """Return a size as text, in kB or MB."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
-    """Return labels as "key=value, key=value"."""
+    """Return labels as text, for example "key=value, key=value"."""
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 

@@ -1,4 +1,4 @@
-"""gradwire train: trains a stack of Linear and ReLU layers on a data file."""
+"""gradwire train, which trains a stack of Linear and ReLU layers on a data file."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -110,7 +110,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 
 
 def _stack(layers: str, seed: int) -> Module:
-    """Return Linear layers between the widths, with a ReLU after each but the last."""
+    """Return Linear layers with these widths, and a ReLU between each pair."""
     try:
         widths = [int(width) for width in layers.split(",")]
     except ValueError:

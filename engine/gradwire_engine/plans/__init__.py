@@ -1,4 +1,4 @@
-"""Plans, and the choice of the plan for a job on this machine."""
+"""Plans, and the function that chooses a plan for a job on this machine."""
 
 import os
 from dataclasses import dataclass, replace
@@ -18,24 +18,24 @@ from gradwire_engine.plans.reference import ReferencePlan
 
 __all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
 
-# The values of GRADWIRE_PLAN.
+# The allowed values of GRADWIRE_PLAN.
 PLANS = ("reference", "compiled")
 
 
 class NoGpuError(RuntimeError):
-    """The job requires a GPU and this process has none that works."""
+    """The job requires a GPU, but this process has no working GPU."""
 
 
 @dataclass(frozen=True)
 class ChosenPlan:
-    """A plan and why it was chosen.
+    """A plan and the reason for choosing it.
 
     Attributes:
         plan: The plan.
         device: "cpu" or "gpu".
-        device_name: The name of the GPU.
-        reason: Why the job runs on this device and this plan.
-        warning: Why a faster plan that exists for such a machine cannot run on this one.
+        device_name: The name of the GPU, or None on the CPU.
+        reason: The reason for choosing this device and plan.
+        warning: A warning that a faster plan cannot run here, with the reason. None if there is no such problem.
     """
 
     plan: Plan
@@ -48,17 +48,17 @@ class ChosenPlan:
 def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
     """Return the fastest plan for a device.
 
-    GRADWIRE_PLAN forces "reference" or, on the CPU, "compiled". GRADWIRE_TF32=1 lets a GPU round the factors of float32
-    products to 10 bits of mantissa (TF32).
+    GRADWIRE_PLAN=reference forces the reference plan, and GRADWIRE_PLAN=compiled forces the compiled plan on the CPU.
+    GRADWIRE_TF32=1 lets a GPU round the factors of float32 products to 10 mantissa bits (TF32).
 
     Args:
         problem: The problem to train.
-        weights: The flat vector to start from, of shape (network.size,).
-        device: "cpu", "gpu", or "auto" for a GPU if this process has one that works, otherwise the CPU.
+        weights: The flat vector of initial weights, of shape (network.size,).
+        device: "cpu", "gpu" or "auto". "auto" selects a working GPU if this process has one, otherwise the CPU.
 
     Raises:
-        NoGpuError: The device is "gpu" and this process has no GPU that works.
-        ValueError: GRADWIRE_PLAN is not the name of a plan, or names a plan that cannot run here.
+        NoGpuError: The device is "gpu", but this process has no working GPU.
+        ValueError: GRADWIRE_PLAN is not a valid plan name, or that plan cannot run here.
     """
     if device == "cpu":
         return _cpu_plan(problem, weights, "the job asked for the CPU")
@@ -71,7 +71,7 @@ def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
         return _cpu_plan(problem, weights, found)
     try:
         return _gpu_plan(problem, weights, cupy, found)
-    except Exception as error:  # CuPy and the driver raise many kinds, for example if the memory of the GPU is full.
+    except Exception as error:  # CuPy and the driver raise many exception types, for example if GPU memory is full.
         trouble = f"{found} cannot be used: {type(error).__name__}: {error}"
         if device == "gpu":
             raise NoGpuError(trouble) from error
@@ -79,7 +79,7 @@ def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
 
 
 def warm_up() -> None:
-    """Load the code of the plans that jobs get in this process, and compile it if this machine has not done so yet."""
+    """Load the plans that jobs use in this process, and compile them if they are not yet compiled on this machine."""
     cuda_availability.unavailable_reason()
     problem = Problem(Network.from_stack([(1, 1)]), MSE(), np.dtype(np.float32))
     _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "")

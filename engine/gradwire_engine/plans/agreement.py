@@ -1,4 +1,4 @@
-"""Whether a plan agrees with the reference plan: both take a few steps on small problems."""
+"""Checks a plan against the reference plan by training both for a few steps on small problems."""
 
 from collections.abc import Callable
 from itertools import product
@@ -12,7 +12,7 @@ from gradwire_engine.network import Network
 from gradwire_engine.plans.base import Plan, Problem
 from gradwire_engine.plans.reference import ReferencePlan
 
-# The largest difference between the weights after a few steps, by the size of an element.
+# The largest allowed difference after a few steps, by element size in bytes.
 _TOLERANCE = {4: 1e-4, 8: 1e-10}
 _ROWS, _BATCH = 45, 20
 # A narrow and a wide network, because a plan may run them in different ways.
@@ -20,10 +20,13 @@ _WIDTHS = ((21, 35, 18), (9, 150, 5))
 
 
 def check(make: Callable[[Problem, Array], Plan]) -> None:
-    """Compare the plans that `make` creates with the reference plan.
+    """Compare plans with the reference plan.
+
+    Args:
+        make: A function that creates a plan for a problem and initial weights.
 
     Raises:
-        ArithmeticError: They disagree.
+        ArithmeticError: The results differ by more than the tolerance.
     """
     losses: list[Loss] = [CrossEntropy(), CrossEntropy(from_logits=False), MSE()]
     for dtype in (np.dtype(np.float32), np.dtype(np.float64)):

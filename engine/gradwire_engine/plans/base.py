@@ -15,7 +15,7 @@ from gradwire_engine.network import Network
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, the loss to minimise, and the dtype of the arithmetic: float32 or float64."""
+    """A network, the loss to minimize, and the dtype for arithmetic: float32 or float64."""
 
     network: Network
     loss: Loss
@@ -23,38 +23,45 @@ class Problem:
 
 
 class Plan(Protocol):
-    """One way to run a problem on one kind of machine. A plan owns the weights while it runs.
+    """A way to train a problem on one kind of machine. The plan keeps the current weights.
 
-    On the same machine, the same plan gives the same bits for the same problem, weights, rows and batch size.
+    On the same machine, the same plan gives bit-identical results for the same problem, weights, rows and batch size.
     """
 
-    # Short and stable: the events of a job contain it.
+    # The name is stored in job events, so it must stay short and stable.
     name: str
 
     def place(self, examples: Examples) -> Any:
-        """Return the examples in the form and the memory that `train` and `evaluate` need."""
+        """Prepare examples for `train` and `evaluate`: convert them, and copy them to the device if necessary."""
 
     def train(
         self, placed: Any, rows: NDArray[np.int64], batch_size: int, learning_rate: float, loss_sum: float
     ) -> float:
-        """Take one SGD step for every batch.
+        """Take one SGD step for each batch.
 
         Args:
-            placed: The examples, from `place`.
+            placed: The examples that `place` returned.
             rows: The indices of the rows to train on, in order.
-            batch_size: The number of rows in a batch. The last batch may be shorter.
+            batch_size: The number of rows in a batch. The last batch can have fewer rows.
             learning_rate: The learning rate.
             loss_sum: The sum of the losses so far.
 
         Returns:
-            loss_sum plus the loss of each batch times its rows, added batch by batch.
+            The new sum. For each batch, it grows by the loss of the batch times the number of rows in the batch.
         """
 
     def evaluate(self, placed: Any) -> Metrics:
-        """Return the metrics over all examples with the current weights."""
+        """Return the metrics of the current weights on all examples."""
 
     def predict(self, inputs: Array) -> Array:
-        """Return the outputs of the last layer, (rows, outputs), for inputs of shape (rows, features), on the host."""
+        """Return the outputs of the network in host memory.
+
+        Args:
+            inputs: An array of shape (rows, features).
+
+        Returns:
+            The outputs of the last layer, of shape (rows, outputs).
+        """
 
     def weights(self) -> Array:
-        """Return a copy of the flat vector on the host, laid out as `Network` describes."""
+        """Return a copy of the flat weight vector in host memory, in the layout that `DenseLayer` describes."""

@@ -1,4 +1,4 @@
-"""The integers by which generated code knows losses and element types. The compiled and the CUDA plan share them."""
+"""The integer codes of losses and element types in generated code. The compiled plan and the CUDA plan share them."""
 
 from typing import Any, NamedTuple
 
@@ -7,10 +7,10 @@ import numpy as np
 from gradwire_engine.losses import MSE
 from gradwire_engine.plans.base import Problem
 
-# The losses: cross-entropy of logits, cross-entropy of probabilities, and squared errors.
+# The loss codes: cross-entropy of logits, cross-entropy of probabilities, and squared errors.
 LOGITS, PROBABILITIES, SQUARED_ERROR = range(3)
 
-# The dtypes of data that generated code reads, each with its C type. The code of a dtype is its position.
+# The dtypes that generated code can read, and their C types. The code of a dtype is its position in this dict.
 SOURCE_TYPES = {
     "float32": "float",
     "float64": "double",
@@ -26,13 +26,13 @@ _SOURCE_CODES = {name: code for code, name in enumerate(SOURCE_TYPES)}
 
 
 class LossTerms(NamedTuple):
-    """A loss as generated code computes it, row by row.
+    """The parameters that generated code uses to compute a loss row by row.
 
     Attributes:
-        code: Which loss.
-        gradient_factor: The factor of the gradient of a row besides 1 / rows.
-        loss_share: The weight of the loss of a row in the mean over the rows. It is 1 / outputs for squared errors,
-            because the loss of a row is then a sum over the outputs.
+        code: The loss code.
+        gradient_factor: A factor that is applied to the gradient of each row, in addition to 1 / rows.
+        loss_share: A factor that is applied to the loss of each row. For squared errors it is 1 / outputs, because
+            generated code computes the sum over the outputs, not the mean.
     """
 
     code: int
@@ -41,7 +41,7 @@ class LossTerms(NamedTuple):
 
 
 def loss_terms(problem: Problem) -> LossTerms:
-    """Return the terms of the loss of a problem. The formulas are those of losses.py."""
+    """Return the loss parameters of a problem, which correspond to the formulas in losses.py."""
     if isinstance(problem.loss, MSE):
         outputs = problem.network.out_features
         return LossTerms(SQUARED_ERROR, 2 / outputs, 1 / outputs)
@@ -49,5 +49,5 @@ def loss_terms(problem: Problem) -> LossTerms:
 
 
 def source_code(dtype: "np.dtype[Any]") -> int:
-    """Return the code of a dtype that generated code reads."""
+    """Return the code of a supported dtype."""
     return _SOURCE_CODES[dtype.name]

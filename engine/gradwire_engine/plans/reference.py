@@ -1,4 +1,4 @@
-"""The reference plan: the classes of the chapter in the loop of the chapter. Every other plan must agree with it."""
+"""The reference plan: the textbook classes in the textbook loop. All other plans must agree with it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ from gradwire_engine.network import Network
 from gradwire_engine.optim import SGD
 from gradwire_engine.plans.base import Problem
 
-# Rows that are evaluated together, which bounds the memory of an evaluation.
+# The number of rows that are evaluated together. It bounds the memory that an evaluation needs.
 EVALUATION_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class PlacedExamples:
-    """A set in arrays of the library of the plan."""
+    """A set of examples as NumPy or CuPy arrays."""
 
     inputs: Array
     targets: Array
@@ -29,7 +29,7 @@ class PlacedExamples:
 
 
 class ReferencePlan:
-    """Runs on NumPy, or on CuPy for a GPU."""
+    """A plan that uses NumPy on the CPU, or CuPy on a GPU."""
 
     name = "reference"
 
@@ -38,8 +38,8 @@ class ReferencePlan:
 
         Args:
             problem: The problem to train.
-            weights: The flat vector to start from, of shape (network.size,). It is copied.
-            xp: numpy or cupy.
+            weights: The flat vector of initial weights, of shape (network.size,). The plan copies it.
+            xp: The array library, numpy or cupy.
         """
         self._xp = xp
         self._dtype = problem.dtype
@@ -50,7 +50,7 @@ class ReferencePlan:
         self._optimizer = SGD(self._model)
 
     def place(self, examples: Examples) -> PlacedExamples:
-        """Return the arrays as they are on the CPU, or copies on a GPU."""
+        """Return the arrays unchanged on the CPU, or copy them to the GPU."""
         return PlacedExamples(self._xp.asarray(examples.inputs), self._xp.asarray(examples.targets), examples)
 
     def train(
@@ -104,7 +104,7 @@ class ReferencePlan:
 
 
 def _model_over(network: Network, vector: Array) -> Sequential:
-    """Return the modules of the chapter, with weights that are views into the flat vector."""
+    """Return a Sequential for a network, with weights that are views into the flat vector."""
     modules: list[Linear | ReLU] = [ReLU()] if network.relu_input else []
     for layer in network.layers:
         linear = Linear(layer.out_features, dtype=vector.dtype)

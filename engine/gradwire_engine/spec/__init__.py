@@ -1,1 +1,1 @@
-"""Conversion between the engine and the messages of gradwire.v1. No other part of the engine uses the messages."""
+"""Converts between engine objects and gradwire.v1 messages. No other part of the engine uses the messages."""

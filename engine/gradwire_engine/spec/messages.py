@@ -1,4 +1,4 @@
-"""Conversion of epochs, metrics and executions between the dataclasses of the engine and messages."""
+"""Converts epochs, metrics and executions between engine dataclasses and messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # A client reads epochs without loading the plans.
 
 
 def epoch_message(epoch: Epoch) -> EpochMessage:
-    """Convert an epoch to its message."""
+    """Convert an epoch to a message."""
     return EpochMessage(
         epoch=epoch.epoch,
         running_loss=epoch.running_loss,
@@ -29,7 +29,7 @@ def epoch_message(epoch: Epoch) -> EpochMessage:
 
 
 def epoch_of(message: EpochMessage) -> Epoch:
-    """Convert a message to its epoch."""
+    """Convert a message to an epoch."""
     return Epoch(
         epoch=message.epoch,
         running_loss=message.running_loss,
@@ -41,7 +41,7 @@ def epoch_of(message: EpochMessage) -> Epoch:
 
 
 def execution_message(chosen: ChosenPlan) -> Execution:
-    """Describe how and where a plan runs in this process."""
+    """Return a message that describes the plan, device, host and threads of a job in this process."""
     return Execution(
         plan=chosen.plan.name,
         plan_reason=chosen.reason,
@@ -52,11 +52,11 @@ def execution_message(chosen: ChosenPlan) -> Execution:
 
 
 def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:
-    # The fields have the same names. vars() because asdict() would make deep copies.
+    # The fields have the same names. This uses vars() because asdict() would make deep copies.
     return None if metrics is None else MetricsMessage(**vars(metrics))
 
 
 def _metrics_of(message: MetricsMessage) -> Metrics:
-    # ListFields returns the fields that are present; a loss of 0 is not.
+    # ListFields omits a loss of 0, because the field has no presence.
     present = {field.name: value for field, value in message.ListFields()}
     return Metrics(**{"loss": 0.0, **present})

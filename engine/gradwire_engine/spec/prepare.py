@@ -1,4 +1,4 @@
-"""From a resolved spec and its arrays to a job that can run: plan, starting weights, configuration and examples."""
+"""Turns a resolved spec and its arrays into a runnable job: plan, starting weights, configuration and examples."""
 
 from dataclasses import dataclass
 
@@ -28,12 +28,12 @@ _DEVICE_NAMES = {
 
 @dataclass(frozen=True)
 class JobData:
-    """The arrays of a job, possibly memory-mapped files.
+    """The arrays of a job. They can be memory-mapped files.
 
     Attributes:
-        train: The inputs and the targets of the training set; see Dataset in spec.proto.
-        test: The same for the test set.
-        given_weights: The vector of JobSpec.initial_weights.
+        train: The inputs and targets of the training set; see Dataset in spec.proto.
+        test: The inputs and targets of the test set, if there is one.
+        given_weights: The vector from JobSpec.initial_weights, if it is set.
     """
 
     train: tuple[Array, Array]
@@ -43,7 +43,7 @@ class JobData:
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """The arguments of `training.train`; the plan is in `chosen`."""
+    """The arguments for `training.train`. The plan is in `chosen`."""
 
     chosen: ChosenPlan
     config: TrainingConfig
@@ -55,13 +55,13 @@ def prepare(spec: JobSpec, data: JobData, classification: bool, weights: Array |
     """Prepare a job to run on this machine.
 
     Args:
-        spec: Resolved, and without violations.
+        spec: A valid, resolved spec.
         data: The arrays of the job.
-        classification: Whether epochs report accuracy; see `validation.is_classification`.
-        weights: The flat vector of a checkpoint to continue from. Without it the job starts from its beginning.
+        classification: Whether epochs report classification metrics; see `validation.is_classification`.
+        weights: The flat vector of a checkpoint to continue from. If it is None, the job starts from the beginning.
 
     Raises:
-        NoGpuError: The spec requires a GPU and this process has none that works.
+        NoGpuError: The spec requires a GPU, but this process has no working GPU.
     """
     if weights is None:
         weights = starting_weights(spec, data.given_weights)
@@ -75,10 +75,10 @@ def prepare(spec: JobSpec, data: JobData, classification: bool, weights: Array |
 
 
 def starting_weights(spec: JobSpec, given: Array | None) -> Array:
-    """Return the flat vector that a resolved job starts from.
+    """Return the flat vector of initial weights for a resolved spec.
 
-    Layers with INITIALIZATION_GIVEN take their weights from `given`, in the order of the stack. All others are drawn
-    from the seed of the job.
+    Layers with INITIALIZATION_GIVEN take their weights from `given`, in layer order. The weights of all other layers
+    are drawn with the job's seed.
     """
     dtype = numpy_dtype(spec.dtype)
     net = network(spec.model)
@@ -110,7 +110,7 @@ def config_of(spec: JobSpec) -> TrainingConfig:
 
 
 def loss_message(loss: Loss) -> LossMessage:
-    """Convert a loss to its message."""
+    """Convert a loss to a message."""
     message = LossMessage()
     if isinstance(loss, CrossEntropy):
         message.cross_entropy.from_probabilities = not loss.from_logits
@@ -120,7 +120,7 @@ def loss_message(loss: Loss) -> LossMessage:
 
 
 def loss_of(message: LossMessage) -> Loss:
-    """Convert a message to its loss."""
+    """Convert a message to a loss."""
     if message.HasField("cross_entropy"):
         return CrossEntropy(from_logits=not message.cross_entropy.from_probabilities)
     return MSE()

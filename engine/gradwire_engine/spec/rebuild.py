@@ -1,4 +1,4 @@
-"""A Module rebuilt from its spec and weights, without the class that the user wrote."""
+"""Rebuilds a Module from a model spec and weights, without the user's own class."""
 
 from gradwire_engine.backend import Array
 from gradwire_engine.layers import Linear, ReLU
@@ -8,11 +8,11 @@ from gradwire_proto.v1.spec_pb2 import ModelSpec
 
 
 def build(spec: ModelSpec, weights: Array) -> Module:
-    """Return a Sequential with the layers and names of a resolved model, and copies of its weights.
+    """Return a Sequential with the layers and layer names of a model, and copies of its weights.
 
     Args:
-        spec: A resolved model: every layer has a name, every Linear its widths.
-        weights: The flat vector of all weights, laid out as `Network` describes.
+        spec: A resolved model spec, in which all layer names and widths are set.
+        weights: The flat vector of all weights, in the layout that `DenseLayer` describes.
     """
     dense = iter(network(spec).layers)
     modules: dict[str, Module] = {}

@@ -1,15 +1,15 @@
-"""What a valid spec says: its defaults and widths filled in, the tensors that it names, its layers as a network."""
+"""Reads valid specs: fills in defaults and widths, lists the referenced tensors, and converts the layers."""
 
 from gradwire_engine.network import Network
 from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
-# How many widths `architecture` shows.
+# The maximum number of items that `architecture` shows.
 _MAX_WIDTHS = 12
 
 
 def resolve(spec: JobSpec) -> JobSpec:
-    """Return a copy of a valid spec in which every default is explicit: names, widths, dtype, device and so on."""
+    """Return a copy of a valid spec with all defaults filled in, such as layer names, widths, dtype and device."""
     resolved = JobSpec()
     resolved.CopyFrom(spec)
     for position, layer in enumerate(resolved.model.layers):
@@ -26,12 +26,12 @@ def resolve(spec: JobSpec) -> JobSpec:
 
 
 def linear_layers(spec: ModelSpec) -> list[Layer]:
-    """Return the Linear layers of a model, first to last. They are the messages in `spec`, not copies."""
+    """Return the Linear layers of a model in order. The returned messages are those in `spec`, not copies."""
     return [layer for layer in spec.layers if layer.HasField("linear")]
 
 
 def architecture(spec: ModelSpec) -> str:
-    """Return the widths of a resolved model for people, for example "784-128-32-10"; long ones are shortened."""
+    """Return the widths of a resolved model as text, for example "784-128-32-10". Long texts are shortened."""
     linears = [layer.linear for layer in linear_layers(spec)]
     widths = [str(linears[0].in_features), *(str(linear.out_features) for linear in linears)]
     if len(widths) > _MAX_WIDTHS:
@@ -40,7 +40,7 @@ def architecture(spec: ModelSpec) -> str:
 
 
 def network(spec: ModelSpec) -> Network:
-    """Return the network of a resolved model spec."""
+    """Convert a resolved model spec to a network."""
     return Network.from_stack(
         [
             (layer.linear.in_features, layer.linear.out_features) if layer.HasField("linear") else None
@@ -50,7 +50,7 @@ def network(spec: ModelSpec) -> Network:
 
 
 def references(spec: JobSpec) -> dict[str, TensorRef]:
-    """Return the tensors that a job names, by the path of their field in the spec, for example "train.inputs"."""
+    """Return the tensors that a spec refers to, keyed by field path, for example "train.inputs"."""
     found = {"train.inputs": spec.train.inputs, "train.targets": spec.train.targets}
     if spec.HasField("test"):
         found |= {"test.inputs": spec.test.inputs, "test.targets": spec.test.targets}

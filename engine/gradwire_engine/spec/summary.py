@@ -1,4 +1,4 @@
-"""The facts about the elements of a tensor that validation needs. One pass finds them; they can be cached by digest."""
+"""Summarizes the elements of a tensor for validation, in one pass. Summaries can be cached by tensor digest."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from gradwire_engine.backend import Array
 
-# The elements of a block of rows, about. It bounds the memory that a mapped file needs.
+# The approximate number of elements in a block of rows. It bounds the memory needed for a mapped file.
 _BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
 class TensorSummary:
-    """Facts about the elements of a tensor.
+    """Properties of the elements of a tensor.
 
     Attributes:
-        first_bad_row: The first row with a NaN or an infinity, or -1 if all elements are finite.
-        minimum: The smallest element, or NaN if not all are finite.
-        maximum: The largest element, or NaN if not all are finite.
-        distributions: Whether it is a matrix whose elements are >= 0 and whose rows sum to 1.
-        one_hot: Whether, in addition, all elements are 0 or 1.
+        first_bad_row: The index of the first row that contains a NaN or an infinity, or -1 if all elements are finite.
+        minimum: The smallest element, or NaN if an element is not finite.
+        maximum: The largest element, or NaN if an element is not finite.
+        distributions: Whether the tensor is a matrix with non-negative elements in which every row sums to 1.
+        one_hot: Whether every row of the matrix is one-hot: it sums to 1, and all its elements are 0 or 1.
     """
 
     first_bad_row: int
@@ -30,7 +30,7 @@ class TensorSummary:
 
 
 def summarize(array: Array) -> TensorSummary:
-    """Summarize an array of one or more dimensions in one pass."""
+    """Summarize an array that has one or more dimensions."""
     rows_per_block = max(1, _BLOCK_ELEMENTS // max(1, array[0].size))
     minimum, maximum = np.inf, -np.inf
     distributions = one_hot = array.ndim == 2

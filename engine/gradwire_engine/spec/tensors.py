@@ -1,4 +1,4 @@
-"""Conversion of arrays to Tensor and TensorRef messages: dtype, shape and little-endian bytes."""
+"""Converts between arrays and Tensor or TensorRef messages, which contain a dtype, a shape and little-endian bytes."""
 
 import hashlib
 import re
@@ -25,12 +25,12 @@ _DTYPES: dict[DataType, Any] = {
 }
 _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
-# More than any real tensor has. It keeps products of shapes within 64 bits.
+# No real tensor has more elements. The limit keeps sizes in bytes within 64 bits.
 _MAX_ELEMENTS = 2**48
 
 
 class TensorError(ValueError):
-    """A Tensor or TensorRef message does not describe a tensor, or an array does not fit into a message."""
+    """A Tensor or TensorRef message is invalid, or an array cannot be converted to a message."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class TensorType:
 
     @property
     def size_bytes(self) -> int:
-        """The size of all elements in bytes."""
+        """The total size of the elements, in bytes."""
         return self.dtype.itemsize * prod(self.shape)
 
 
 def data_type(dtype: "np.dtype[np.generic]") -> DataType:
-    """Convert a NumPy dtype to its DataType. Raises TensorError if it has none."""
+    """Convert a NumPy dtype to a DataType. Raises TensorError if the dtype is not supported."""
     if dtype.newbyteorder("<") not in _DATA_TYPES:
         raise TensorError(
             f"arrays of dtype {dtype} cannot be sent: convert to one of {', '.join(map(str, _DATA_TYPES))}"
@@ -56,7 +56,7 @@ def data_type(dtype: "np.dtype[np.generic]") -> DataType:
 
 
 def numpy_dtype(value: DataType) -> "np.dtype[np.generic]":
-    """Convert a DataType to its NumPy dtype. Raises TensorError if it is unknown."""
+    """Convert a DataType to a NumPy dtype. Raises TensorError if the DataType is unknown."""
     if value not in _DTYPES:
         raise TensorError(f"dtype must be one of {', '.join(map(DataType.Name, _DTYPES))}, got {value}")
     dtype: np.dtype[np.generic] = _DTYPES[value]
@@ -78,13 +78,13 @@ def tensor_type(message: Tensor | TensorRef) -> TensorType:
 
 
 def wire_bytes(array: Array) -> memoryview:
-    """Return the elements in row-major order, little-endian. No copy is made if they are stored that way."""
+    """Return the elements as little-endian bytes in row-major order. Copies the array only if its layout differs."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
 
 
 def tensor_ref(array: Array) -> TensorRef:
-    """Return the reference to an array, which names it by its content."""
+    """Return a reference to an array, which identifies the array by the digest of its content."""
     digest = hashlib.sha256(wire_bytes(array)).hexdigest()
     return TensorRef(dtype=data_type(array.dtype), shape=_sizes(array.shape), sha256=digest)
 
@@ -95,7 +95,7 @@ def to_tensor(array: Array) -> Tensor:
 
 
 def from_tensor(message: Tensor) -> Array:
-    """Convert a message to an array, read-only and without a copy. Raises TensorError if the message is invalid."""
+    """Return a read-only array that shares the message's data. Raises TensorError if the message is invalid."""
     kind = tensor_type(message)
     if len(message.data) != kind.size_bytes:
         raise TensorError(

@@ -1,4 +1,4 @@
-"""Tracing turns a Module into a ModelSpec: one forward() with a symbol records the layers that it passes through."""
+"""Turns a Module into a ModelSpec by tracing: a call of forward() with a symbol records the layers in order."""
 
 from dataclasses import dataclass
 
@@ -23,20 +23,20 @@ _INITIALIZATIONS: dict[Init, Initialization] = {
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model as a stack.
+    """A traced model.
 
     Attributes:
         spec: The model as a message.
-        layers: The layer objects of the user, in the order of the stack.
+        layers: The user's layer objects, in the order in which forward() calls them.
     """
 
     spec: ModelSpec
     layers: tuple[Linear | ReLU, ...]
 
     def given_weights(self) -> Array | None:
-        """Return the weights of all initialised layers, packed into one vector in the order of the stack.
+        """Return the weights of all initialised layers as one flat vector, in layer order.
 
-        None if no layer is initialised.
+        Returns None if no layer is initialised.
         """
         initialized = [layer for layer in self._linears() if layer.W.initialized]
         if not initialized:
@@ -44,7 +44,7 @@ class TracedModel:
         return pack([parameter for layer in initialized for parameter in (layer.W, layer.b)])
 
     def load_weights(self, weights: Array, network: Network) -> None:
-        """Store weights, the flat vector of the network, in the layers of the user."""
+        """Copy the network's flat weight vector into the user's layers."""
         linears = self._linears()
         for layer, place in zip(linears, network.layers, strict=True):
             W, b = place.weights(weights)
@@ -59,10 +59,11 @@ class TracedModel:
 
 
 def trace(model: Module) -> TracedModel:
-    """Record the stack of a model.
+    """Record the layers of a model, in the order in which forward() calls them.
 
     Raises:
-        TraceError: forward() does more than pass its input from layer to layer; the message says what, and where.
+        TraceError: forward() does something other than pass its input from layer to layer. The message names the
+            operation and the line.
     """
     if not isinstance(model, Module):
         raise TraceError(f"a model must be a gradwire Module, got {type(model).__name__}")
@@ -91,9 +92,10 @@ def _message(layer: Linear | ReLU, name: str) -> Layer:
 
 
 def unpacked_weights(weights: Array, spec: ModelSpec, network: Network) -> dict[str, Array]:
-    """Return the parts of a flat vector by name, "fc1.W" and "fc1.b" for each Linear, as contiguous arrays.
+    """Split a flat vector into one contiguous array for each parameter, keyed by name.
 
-    "fc1.W" has shape (out_features, in_features), "fc1.b" has shape (out_features,).
+    For example, a Linear layer named fc1 has "fc1.W" of shape (out_features, in_features) and "fc1.b" of shape
+    (out_features,).
     """
     names = [layer.name for layer in linear_layers(spec)]
     parts: dict[str, Array] = {}

@@ -1,7 +1,7 @@
-"""Every rule for a JobSpec and its data, in one place for the server and for at="local". Nothing here raises.
+"""The validation rules for a JobSpec and its data, which the server and at="local" share.
 
-`check_spec` needs only the message. `check_data` also needs summaries of the tensors, and a spec that passed
-`check_spec`.
+The functions return violations and do not raise them. `check_spec` needs only the message. `check_data` also needs
+summaries of the tensors. Call it only for a spec that passes `check_spec`.
 """
 
 import math
@@ -26,11 +26,11 @@ Summarize = Callable[[TensorRef], TensorSummary]
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that is broken.
+    """A violation of a validation rule.
 
     Attributes:
         field: The path of the field in the spec, for example "model.layers[0].linear.in_features".
-        description: What is wrong with the field, and how to correct it.
+        description: The problem with the field, and how to fix it.
     """
 
     field: str
@@ -38,7 +38,7 @@ class Violation:
 
 
 def check_spec(spec: JobSpec) -> list[Violation]:
-    """Return the violations in the message itself: in the model, the numbers and the shapes."""
+    """Check the model, the numbers and the tensor shapes, and return the violations."""
     found = [*_check_model(spec.model), *_check_numbers(spec)]
     if not spec.HasField("train"):
         return [*found, Violation("train", "is missing: set the inputs and targets to train on")]
@@ -51,9 +51,9 @@ def check_spec(spec: JobSpec) -> list[Violation]:
 
 
 def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
-    """Whether the epochs of a valid spec report accuracy rather than errors.
+    """Return whether the job reports classification metrics instead of regression metrics.
 
-    They do for cross-entropy, for class indices and for one-hot targets.
+    It does if the loss is cross-entropy, or if the targets are class indices or one-hot rows. The spec must be valid.
     """
     targets = spec.train.targets
     return (
@@ -64,7 +64,7 @@ def is_classification(spec: JobSpec, summarize: Summarize) -> bool:
 
 
 def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
-    """Return the violations in the elements of the tensors of a spec without violations in itself."""
+    """Check the elements of the tensors, and return the violations. The spec must pass `check_spec`."""
     outputs = linear_layers(spec.model)[-1].linear.out_features
     found: list[Violation] = []
     for name, dataset in (("train", spec.train), ("test", spec.test)):
@@ -196,7 +196,7 @@ def _check_widths(spec: JobSpec) -> Iterator[Violation]:
 
 
 def _is_class_indices(targets: TensorRef, outputs: int) -> bool:
-    """Whether targets are class indices. With one output there are no classes: 1-D integers are regression targets."""
+    """Return whether targets are class indices. If there is only one output, integers are regression targets."""
     return outputs > 1 and len(targets.shape) == 1 and np.issubdtype(numpy_dtype(targets.dtype), np.integer)
 
 

@@ -13,7 +13,7 @@ namespace gradwire::example {
 
 namespace {
 
-// Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
+// The chunks are small, so that even the small data in this example needs several chunks. For real data, use 1 MiB.
 constexpr std::size_t kChunkBytes = 16 << 10;
 constexpr int kMaxAttempts = 8;
 
@@ -51,12 +51,12 @@ const char* Name(grpc::StatusCode code) {
   return names[code];
 }
 
-// Pauses between attempts, each time for longer.
+// Waits between attempts, and increases the delay each time.
 class Backoff {
  public:
   void Reset() { failures_ = 0; }
 
-  // Returns after a pause if it is worth trying again, and throws the error if not.
+  // If the error is temporary, waits and returns. Otherwise, throws the error.
   void Wait(const Error& error) {
     if (++failures_ == kMaxAttempts || error.code() != grpc::UNAVAILABLE) throw error;
     std::this_thread::sleep_for(std::chrono::milliseconds(50 << failures_));
@@ -68,7 +68,7 @@ class Backoff {
 
 }  // namespace
 
-// What google.rpc.ErrorInfo and google.rpc.BadRequest say about an error.
+// The contents of google.rpc.ErrorInfo and google.rpc.BadRequest in an error.
 struct Error::Details {
   explicit Details(const grpc::Status& error) {
     google::rpc::Status status;
@@ -195,7 +195,7 @@ void Client::Send(const v1::TensorRef& tensor, const std::string& data, std::int
   v1::UploadTensorRequest part;
   *part.mutable_header()->mutable_tensor() = tensor;
   part.mutable_header()->set_offset(offset);
-  bool open = stream->Write(part);  // False if the server has ended the call; Finish says why.
+  bool open = stream->Write(part);  // False if the server has ended the call. Finish returns the reason.
   for (std::size_t start = offset; open && start < data.size(); start += kChunkBytes) {
     part.set_chunk(data.substr(start, kChunkBytes));
     open = stream->Write(part);

@@ -1,4 +1,4 @@
-// A client of a gradwire server on gRPC C++.
+// A client for gradwire servers that uses gRPC C++.
 #pragma once
 
 #include <cstddef>
@@ -19,17 +19,17 @@
 
 namespace gradwire::example {
 
-// A call that failed. what() is all that the error says, in one line.
+// A failed call. what() returns a complete description of the error, in one line.
 class Error : public std::runtime_error {
  public:
   explicit Error(const grpc::Status& status);
 
   grpc::StatusCode code() const { return code_; }
-  // For example "JOB_NOT_FOUND".
+  // The reason, for example "JOB_NOT_FOUND".
   const std::string& reason() const { return reason_; }
-  // The names and numbers of the message.
+  // The metadata, which contains the names and numbers in the message.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  // The paths of the fields that are wrong, if the error is about fields.
+  // The paths of the invalid fields, if the error lists any.
   const std::vector<std::string>& fields() const { return fields_; }
 
  private:
@@ -45,7 +45,7 @@ class Error : public std::runtime_error {
 // A connection to a gradwire server. Calls throw Error.
 class Client {
  public:
-  // An empty token is not sent. Without certificates to trust, the connection is not encrypted.
+  // If the token is empty, it is not sent. If there are no trusted certificates, the connection is not encrypted.
   Client(const std::string& address, std::string token, const std::string& certificates);
 
   // Waits until the server can be reached, and returns false if it cannot.
@@ -60,26 +60,26 @@ class Client {
   v1::PredictResponse Predict(const v1::PredictRequest& request);
   void DeleteModel(const std::string& name, bool allow_missing);
 
-  // Sends the tensors that the server does not have. An upload that was interrupted, now or by an earlier run,
-  // continues with the first byte that has not arrived.
+  // Sends the tensors that the server does not have. If an upload was interrupted, in this run or in an earlier run, it
+  // continues with the first missing byte.
   void Upload(const std::vector<std::pair<v1::TensorRef, std::string>>& contents);
 
-  // Uploads a tensor from an offset on.
+  // Uploads a tensor, starting at an offset.
   void Send(const v1::TensorRef& tensor, const std::string& data, std::int64_t offset);
 
-  // Passes the events of a job after a sequence number to a handler until the job has ended or the handler returns
-  // false. If the connection breaks, it reconnects and continues after the last event.
+  // Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler returns
+  // false. If the connection breaks, this function reconnects and continues after the last event.
   void Watch(const std::string& job, std::int64_t after, const std::function<bool(const v1::Event&)>& handler);
 
-  // Appends the file of a model to the bytes that have already arrived, and checks the digest of the whole file. If the
-  // connection breaks, it reconnects and continues at the next byte.
+  // Downloads the rest of a model file, appends it to the bytes that have already arrived, and checks the digest of the
+  // whole file. If the connection breaks, this function reconnects and continues at the next byte.
   void Download(const std::string& model, std::string& file);
 
  private:
   std::unique_ptr<grpc::ClientContext> NewContext() const;
 
-  // Makes a unary call, and repeats it while the server is unavailable. The retry policy of gRPC is not enough: it does
-  // not repeat a call if the connection breaks while the response arrives.
+  // Makes a unary call, and retries it while the server is unavailable. gRPC's retry policy is not sufficient, because
+  // it does not retry a call if the connection breaks while the response arrives.
   template <typename Stub, typename Request, typename Response>
   Response Call(const std::unique_ptr<Stub>& stub,
                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
@@ -92,7 +92,7 @@ class Client {
   std::unique_ptr<v1::ModelService::Stub> models_;
 };
 
-// The name of a tensor of bytes: its type, its shape and the digest of its content.
+// A reference to a tensor of bytes, which consists of its type, its shape and its digest.
 v1::TensorRef Reference(const std::string& data, const std::vector<std::int64_t>& shape);
 
 }  // namespace gradwire::example

@@ -1,9 +1,10 @@
-// Trains a network on a gradwire server and checks on the way that the server keeps its protocol: digits FOLDER JOB
+// Trains a network on a gradwire server, and checks that the server follows the protocol. Usage: digits FOLDER JOB
 //
-// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
-// GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each picture). The environment
+// variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file of trusted
+// certificates, and turns on TLS.
 //
-// The code that other programs need is in client.h and client.cc.
+// The code that you can reuse in other programs is in client.h and client.cc.
 
 #include <algorithm>
 #include <cstdint>
@@ -52,7 +53,7 @@ Client Connect(const std::string& token) {
   return Client(Environment("GRADWIRE_ADDRESS"), token, ca_file.empty() ? "" : ReadFile(ca_file));
 }
 
-// Checks that a call fails with a code and a reason, prints the error, and returns it.
+// Checks that a call fails with the given code and reason, prints the error, and returns it.
 Error ExpectError(const std::function<void()>& call, grpc::StatusCode code, const std::string& reason) {
   try {
     call();
@@ -136,7 +137,7 @@ class Digits {
   }
 
   void CheckUpload() {
-    // The server has the data if another client uploaded it. It does not have this tensor.
+    // The server already has the data if another client uploaded it, but it does not have this tensor.
     const std::string own = inputs_ + job_id_;
     const gw::TensorRef reference = Reference(own, {static_cast<std::int64_t>(own.size())});
     client_.Upload({{dataset_.inputs(), inputs_}, {dataset_.targets(), targets_}, {reference, own}});
@@ -166,7 +167,7 @@ class Digits {
     return spec;
   }
 
-  // The request that creates the job. Its request_id makes it safe to repeat.
+  // The request that creates the job. Because of its request_id, the request can be repeated safely.
   gw::CreateJobRequest Request() const {
     gw::CreateJobRequest request;
     *request.mutable_job()->mutable_spec() = Spec();
@@ -188,7 +189,7 @@ class Digits {
     ExpectError([&] { client_.GetJob("jobs/" + job_id_); }, grpc::NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  // Sends the same request twice, as a client does that lost the response.
+  // Sends the same request twice, like a client that did not receive the response.
   void CheckCreate() {
     job_ = client_.CreateJob(Request()).name();
     const std::string again = client_.CreateJob(Request()).name();
@@ -209,7 +210,7 @@ class Digits {
     return client_.ListJobs(request);
   }
 
-  // Follows the job to its end. Stops after the first epoch and continues with the next event.
+  // Follows the job until it ends. Interrupts the watch after the first epoch, and continues with the next event.
   void CheckWatch() {
     std::int64_t sequence = 0;
     int epoch = 0;
@@ -236,7 +237,7 @@ class Digits {
     client_.Download(model_, file_);
   }
 
-  // Continues a download of which the first half has arrived.
+  // Continues a download after the first half of the file has arrived.
   void CheckDownloadFromOffset() {
     std::string file = file_.substr(0, file_.size() / 2);
     client_.Download(model_, file);
@@ -267,7 +268,7 @@ class Digits {
     std::cout << "weights " << client_.GetModel(model_).weights().sha256() << std::endl;
   }
 
-  // Deletes the job and its model twice, as a client does that lost the response.
+  // Deletes the job and its model twice, like a client that did not receive the response.
   void CheckDelete() {
     for (int count = 0; count < 2; ++count) {
       client_.DeleteJob(job_, /*allow_missing=*/true);

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
+	// The chunks are small, so that even the small data in this example needs several chunks. For real data, use 1 MiB.
 	chunkSize   = 16 << 10
 	maxAttempts = 8
 )
@@ -37,8 +37,8 @@ type Client struct {
 	Models   gw.ModelServiceClient
 }
 
-// Connect opens a connection. An empty token sends none; without a file of trusted certificates the connection is not
-// encrypted.
+// Connect opens a connection. If the token is empty, it is not sent. If there is no file of trusted certificates, the
+// connection is not encrypted.
 func Connect(address, token, caFile string) (*Client, error) {
 	transport := insecure.NewCredentials()
 	if caFile != "" {
@@ -72,7 +72,7 @@ func (token bearer) GetRequestMetadata(context.Context, ...string) (map[string]s
 
 func (bearer) RequireTransportSecurity() bool { return false }
 
-// Reference returns the name of a tensor of bytes: its type, its shape and the digest of its content.
+// Reference returns a reference to a tensor of bytes, which consists of its type, its shape and its digest.
 func Reference(data []byte, shape ...int64) *gw.TensorRef {
 	return &gw.TensorRef{Dtype: gw.DataType_DATA_TYPE_UINT8, Shape: shape, Sha256: digest(data)}
 }
@@ -82,8 +82,8 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Upload sends the tensors that the server does not have. An upload that was interrupted, now or by an earlier run,
-// continues with the first byte that has not arrived.
+// Upload sends the tensors that the server does not have. If an upload was interrupted, in this run or in an earlier
+// run, it continues with the first missing byte.
 func (c *Client) Upload(ctx context.Context, tensors map[*gw.TensorRef][]byte) error {
 	request := &gw.FindMissingTensorsRequest{}
 	contents := map[string][]byte{}
@@ -127,12 +127,12 @@ func (c *Client) send(ctx context.Context, header *gw.UploadHeader, data []byte)
 		err = stream.Send(&gw.UploadTensorRequest{Part: &gw.UploadTensorRequest_Chunk{Chunk: data[:size]}})
 		data = data[size:]
 	}
-	// If the server ended the stream, Send returns io.EOF and CloseAndRecv the error.
+	// If the server ended the stream, Send returns io.EOF, and CloseAndRecv returns the error.
 	_, err = stream.CloseAndRecv()
 	return err
 }
 
-// Watch yields the events of a job after a sequence number until the job has ended. If the connection breaks, it
+// Watch yields the events of a job after a sequence number, until the job ends. If the connection breaks, this function
 // reconnects and continues after the last event. Leaving the loop cancels the call.
 func (c *Client) Watch(ctx context.Context, job string, after int64) iter.Seq2[*gw.Event, error] {
 	return func(yield func(*gw.Event, error) bool) {
@@ -163,8 +163,8 @@ func (c *Client) Watch(ctx context.Context, job string, after int64) iter.Seq2[*
 	}
 }
 
-// Download appends the file of a model to what the buffer already contains, and checks the digest of the whole file. If
-// the connection breaks, it reconnects and continues at the next byte.
+// Download fetches the rest of a model file, appends it to the buffer, and checks the digest of the whole file. If the
+// connection breaks, this function reconnects and continues at the next byte.
 func (c *Client) Download(ctx context.Context, model string, file *bytes.Buffer) error {
 	expected := ""
 	var retry backoff
@@ -198,8 +198,8 @@ func (c *Client) Download(ctx context.Context, model string, file *bytes.Buffer)
 	return nil
 }
 
-// retryUnary repeats a unary call while the server is unavailable. The retry policy of gRPC is not enough: it does not
-// repeat a call if the connection breaks while the response arrives.
+// retryUnary retries a unary call while the server is unavailable. gRPC's retry policy is not sufficient, because it
+// does not retry a call if the connection breaks while the response arrives.
 func retryUnary(
 	ctx context.Context, method string, request, response any, connection *grpc.ClientConn, call grpc.UnaryInvoker,
 	options ...grpc.CallOption,
@@ -213,12 +213,13 @@ func retryUnary(
 	}
 }
 
-// backoff counts how often the server was unavailable in a row.
+// backoff counts the failed attempts since the last success.
 type backoff int
 
 func (b *backoff) reset() { *b = 0 }
 
-// wait pauses, each time for longer, and reports whether to try again. It is false for an error that would come again.
+// wait waits, longer each time, and reports whether to try again. For an error that is not temporary, it immediately
+// returns false.
 func (b *backoff) wait(ctx context.Context, err error) bool {
 	if *b++; status.Code(err) != codes.Unavailable || *b == maxAttempts {
 		return false
@@ -241,7 +242,7 @@ func Reason(err error) (string, map[string]string) {
 	return "", nil
 }
 
-// Fields returns the paths of the fields that are wrong, if the error is about fields.
+// Fields returns the paths of the invalid fields, if the error lists any.
 func Fields(err error) (fields []string) {
 	for _, detail := range status.Convert(err).Details() {
 		if request, ok := detail.(*errdetails.BadRequest); ok {
@@ -253,7 +254,7 @@ func Fields(err error) (fields []string) {
 	return fields
 }
 
-// Describe returns all that an error says, in one line.
+// Describe returns a complete description of an error, in one line.
 func Describe(err error) string {
 	text := &strings.Builder{}
 	reason, metadata := Reason(err)

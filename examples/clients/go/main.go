@@ -1,11 +1,12 @@
-// Command digits trains a network on a gradwire server and checks on the way that the server keeps its protocol.
+// Command digits trains a network on a gradwire server, and checks that the server follows the protocol.
 //
 //	digits FOLDER JOB
 //
-// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
-// GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each picture). The environment
+// variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file of trusted
+// certificates, and turns on TLS.
 //
-// The code that other programs need is in client.go.
+// The code that you can reuse in other programs is in client.go.
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 	}
 }
 
-// digits holds what the checks share.
+// digits contains the state that the checks share.
 type digits struct {
 	*Client
 	inputs, targets []byte
@@ -166,7 +167,7 @@ func (d *digits) errorMetadata(ctx context.Context) error {
 }
 
 func (d *digits) upload(ctx context.Context) error {
-	// The server has the data if another client uploaded it. It does not have this tensor.
+	// The server already has the data if another client uploaded it, but it does not have this tensor.
 	own := slices.Concat(d.inputs, []byte(d.jobID))
 	reference := Reference(own, int64(len(own)))
 	tensors := map[*gw.TensorRef][]byte{d.dataset.Inputs: d.inputs, d.dataset.Targets: d.targets, reference: own}
@@ -199,7 +200,7 @@ func (d *digits) spec() *gw.JobSpec {
 	}
 }
 
-// request returns the request that creates the job. Its request_id makes it safe to repeat.
+// request returns the request that creates the job. Because of its request_id, the request can be repeated safely.
 func (d *digits) request() *gw.CreateJobRequest {
 	labels := map[string]string{"example": "digits", "client": d.jobID}
 	job := &gw.Job{Spec: d.spec(), Labels: labels}
@@ -221,7 +222,7 @@ func (d *digits) validateOnly(ctx context.Context) error {
 	return err
 }
 
-// create sends the same request twice, as a client does that lost the response.
+// create sends the same request twice, like a client that did not receive the response.
 func (d *digits) create(ctx context.Context) error {
 	first, err := d.Training.CreateJob(ctx, d.request())
 	if err != nil {
@@ -254,7 +255,8 @@ func (d *digits) labelsFilter(ctx context.Context) error {
 	return nil
 }
 
-// watch follows the job to its end. It stops after the first epoch and continues with the next event.
+// watch follows the job until it ends. It interrupts the watch after the first epoch, and continues with the next
+// event.
 func (d *digits) watch(ctx context.Context) error {
 	var sequence int64
 	var epoch int32
@@ -300,7 +302,7 @@ func (d *digits) download(ctx context.Context) error {
 	return err
 }
 
-// downloadFromOffset continues a download of which the first half has arrived.
+// downloadFromOffset continues a download after the first half of the file has arrived.
 func (d *digits) downloadFromOffset(ctx context.Context) error {
 	file := bytes.NewBuffer(slices.Clone(d.file[:len(d.file)/2]))
 	if err := d.Download(ctx, d.model, file); err != nil {
@@ -345,7 +347,7 @@ func (d *digits) predict(ctx context.Context) error {
 	return err
 }
 
-// delete deletes the job and its model twice, as a client does that lost the response.
+// delete deletes the job and its model twice, like a client that did not receive the response.
 func (d *digits) delete(ctx context.Context) error {
 	for range 2 {
 		if _, err := d.Training.DeleteJob(ctx, &gw.DeleteJobRequest{Name: d.job, AllowMissing: true}); err != nil {
@@ -360,7 +362,7 @@ func (d *digits) delete(ctx context.Context) error {
 	return err
 }
 
-// expect checks that a call failed with a code and a reason, prints the error, and returns its metadata.
+// expect checks that a call failed with the given code and reason, prints the error, and returns its metadata.
 func expect(err error, code codes.Code, reason string) (map[string]string, error) {
 	if err == nil {
 		return nil, errors.New("a call succeeded that must fail")

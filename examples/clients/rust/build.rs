@@ -1,4 +1,4 @@
-//! Generates code for the messages and services from the .proto files, without a protoc.
+//! Generates code for the messages and services from the .proto files, without protoc.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../../proto";
     println!("cargo::rerun-if-changed={root}");

@@ -1,7 +1,8 @@
 # Functions that call a gradwire server with buf curl, jq and coreutils. Source this file from bash.
 #
-# GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the
-# server is. Without --schema, buf would ask the server for its .proto files in each call.
+# The environment variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file
+# of trusted certificates, and turns on TLS. Without --schema, buf would ask the server for its .proto files in each
+# call.
 
 shell_client=$(dirname "${BASH_SOURCE[0]}")
 scratch=$(mktemp -d)
@@ -15,13 +16,13 @@ else
     server=http://$GRADWIRE_ADDRESS transport=(--http2-prior-knowledge)
 fi
 
-# call_once METHOD [OPTION...]: makes one attempt. An error is in $scratch/error, as JSON.
+# call_once METHOD [OPTION...]: makes one attempt. If it fails, $scratch/error contains the error as JSON.
 call_once() {
     buf curl --protocol grpc "${transport[@]}" --schema "$shell_client/../../../proto" \
         --header "Authorization: Bearer ${token-${GRADWIRE_TOKEN-}}" "$server/$1" "${@:2}" 2> "$scratch/error"
 }
 
-# call METHOD [OPTION...]: makes a call with one response, and repeats it while the server is unavailable.
+# call METHOD [OPTION...]: makes a call with one response, and retries it while the server is unavailable.
 call() {
     until call_once "$@" > "$scratch/response"; do
         pause_if_unavailable || return 1
@@ -30,8 +31,8 @@ call() {
     cat "$scratch/response"
 }
 
-# pause_if_unavailable: after a failed attempt, pauses if it is worth trying again, and fails if it is not. buf reports
-# a connection that breaks as unavailable or, while it sends a stream, as canceled.
+# pause_if_unavailable: after a failed attempt, waits if the error is temporary, and fails otherwise. buf reports a
+# broken connection as unavailable or, while it sends a stream, as canceled.
 pause_if_unavailable() {
     failures=$((failures + 1))
     if [ "$failures" = "$max_failures" ] || ! grep -qE '"code": "(unavailable|canceled)"' "$scratch/error"; then
@@ -48,7 +49,7 @@ detail() {
         buf convert "$shell_client/error_details.proto" --type "$1" --from - --to -#format=json
 }
 
-# describe: prints all that the last error says, in one line.
+# describe: prints a complete description of the last error, in one line.
 describe() {
     local info
     info=$(detail google.rpc.ErrorInfo) || info={}
@@ -59,7 +60,7 @@ describe() {
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# reference FILE SIZE...: prints the name of a tensor of bytes: its type, its shape and the digest of its content.
+# reference FILE SIZE...: prints a reference to a tensor of bytes, which consists of its type, its shape and its digest.
 reference() {
     jq -nc --arg sha256 "$(digest "$1")" \
         '{dtype: "DATA_TYPE_UINT8", $sha256, shape: ($ARGS.positional | map(tonumber))}' --args "${@:2}"
@@ -69,8 +70,8 @@ find_missing() {
     call gradwire.v1.TensorService/FindMissingTensors -d "{\"tensors\": [$1]}" | jq -c '.missing[]?'
 }
 
-# upload REFERENCE FILE: sends the bytes of a tensor that the server does not have. An upload that was interrupted, now
-# or by an earlier run, continues with the first byte that has not arrived.
+# upload REFERENCE FILE: sends the bytes of a tensor that the server does not have. If an upload was interrupted, in
+# this run or in an earlier run, it continues with the first missing byte.
 upload() {
     local missing
     while missing=$(find_missing "$1") && [ -n "$missing" ]; do
@@ -79,8 +80,8 @@ upload() {
     failures=0
 }
 
-# send REFERENCE FILE OFFSET: uploads a tensor, or the rest of one. The chunks are small, so that the small data of this
-# example takes several. 1 MiB is a good size for real data.
+# send REFERENCE FILE OFFSET: uploads a tensor, or the rest of a tensor. The chunks are small, so that even the small
+# data in this example needs several chunks. For real data, use 1 MiB.
 send() {
     {
         jq -nc --argjson tensor "$1" --argjson offset "$3" '{header: {$tensor, $offset}}'
@@ -88,8 +89,8 @@ send() {
     } | call_once gradwire.v1.TensorService/UploadTensor -d @-
 }
 
-# watch JOB AFTER: prints the events of a job after a sequence number, one in a line, until the job has ended. If the
-# connection breaks, it reconnects and continues after the last event.
+# watch JOB AFTER: prints the events of a job after a sequence number, one on each line, until the job ends. If the
+# connection breaks, this function reconnects and continues after the last event.
 watch() {
     local after=$2 seen
     seen=$(mktemp "$scratch/events.XXXX")
@@ -101,8 +102,8 @@ watch() {
     done
 }
 
-# download MODEL FILE: appends the file of a model to what FILE already contains, and checks the digest of the whole
-# file. If the connection breaks, it reconnects and continues at the next byte.
+# download MODEL FILE: downloads the rest of a model file, appends it to FILE, and checks the digest of the whole file.
+# If the connection breaks, this function reconnects and continues at the next byte.
 download() {
     local complete=
     until [ "$complete" ]; do

@@ -33,8 +33,8 @@ class ModelServiceStub:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel):
@@ -77,8 +77,8 @@ class ModelServiceServicer:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def GetModel(self, request, context):
@@ -102,8 +102,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadModel(self, request, context):
-        """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
-        model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
+        """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
+        same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
@@ -131,7 +131,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Deletes a model. Its job and the events of the job are kept.
+        """Deletes a model. The job that trained it and the events of this job are kept.
 
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
@@ -183,8 +183,8 @@ class ModelService:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     @staticmethod

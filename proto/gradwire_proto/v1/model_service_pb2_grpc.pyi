@@ -34,8 +34,8 @@ class ModelServiceStub:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     @_typing.overload
@@ -55,8 +55,8 @@ class ModelServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
     """
     DownloadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]
-    """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
-    model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
+    """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
+    same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
@@ -76,7 +76,7 @@ class ModelServiceStub:
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]
-    """Deletes a model. Its job and the events of the job are kept.
+    """Deletes a model. The job that trained it and the events of this job are kept.
 
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
@@ -90,8 +90,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -108,8 +108,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
     """
     DownloadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]  # type: ignore[assignment]
-    """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
-    model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
+    """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
+    same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
@@ -129,7 +129,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a model. Its job and the events of the job are kept.
+    """Deletes a model. The job that trained it and the events of this job are kept.
 
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.
@@ -142,8 +142,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     @_abc_1.abstractmethod
@@ -176,8 +176,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DownloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_model_service_pb2.DownloadModelResponse], _abc.AsyncIterator[_model_service_pb2.DownloadModelResponse]]:
-        """Downloads a model as a file, in chunks. The first message has the size and the digest of the whole file. The same
-        model in the same format always gives the same bytes, so a download that was interrupted can continue at an offset.
+        """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
+        same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
@@ -209,7 +209,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a model. Its job and the events of the job are kept.
+        """Deletes a model. The job that trained it and the events of this job are kept.
 
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name, and allow_missing is not set.

@@ -28,16 +28,17 @@ if _version_not_supported:
 
 class TensorServiceStub:
     """Stores tensors under the SHA-256 digest of their bytes, so that the same data is never sent twice. To submit a job,
-    ask which tensors are missing, upload only those, and reference them in JobSpec.train and JobSpec.test.
+    ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
+    JobSpec.test.
 
-    A tensor that no job and no model references is deleted about a day after its last use, or a few minutes after it while
-    the disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel):
@@ -70,24 +71,25 @@ class TensorServiceStub:
 
 class TensorServiceServicer:
     """Stores tensors under the SHA-256 digest of their bytes, so that the same data is never sent twice. To submit a job,
-    ask which tensors are missing, upload only those, and reference them in JobSpec.train and JobSpec.test.
+    ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
+    JobSpec.test.
 
-    A tensor that no job and no model references is deleted about a day after its last use, or a few minutes after it while
-    the disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def FindMissingTensors(self, request, context):
         """Returns which of the given tensors are not stored, and how many bytes of each have arrived.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELDS): more than 1000 references, or a reference with a malformed dtype, shape or
-        sha256. BadRequest names it.
+        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 1000 references, or a reference has a malformed dtype,
+        shape or sha256. BadRequest contains its path.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,8 +102,8 @@ class TensorServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
-        not a chunk, or the stream has more or fewer bytes than the reference says. Bytes that arrived before the stream
-        ended early are kept; received_bytes in the metadata is their number.
+        not a chunk, or the size of the data differs from the size in the reference. If the stream ends early, the bytes
+        that have arrived are kept, and received_bytes in the metadata is their number.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
         Continue at received_bytes in the metadata.
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
@@ -168,16 +170,17 @@ def add_TensorServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TensorService:
     """Stores tensors under the SHA-256 digest of their bytes, so that the same data is never sent twice. To submit a job,
-    ask which tensors are missing, upload only those, and reference them in JobSpec.train and JobSpec.test.
+    ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
+    JobSpec.test.
 
-    A tensor that no job and no model references is deleted about a day after its last use, or a few minutes after it while
-    the disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     @staticmethod

@@ -29,20 +29,20 @@ if _version_not_supported:
 class TrainingServiceStub:
     """Creates, watches and controls training jobs.
 
-    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
-    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
-    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
-    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
+    Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
+    metadata with the values that appear in the message. BadRequest and PreconditionFailure list the invalid fields,
+    QuotaFailure names the exhausted resource, and RetryInfo contains the retry delay.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
-    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
-    retry CreateJob with the same request_id.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
+    you retry CreateJob, use the same request_id.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel):
@@ -96,37 +96,37 @@ class TrainingServiceStub:
 class TrainingServiceServicer:
     """Creates, watches and controls training jobs.
 
-    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
-    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
-    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
-    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
+    Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
+    metadata with the values that appear in the message. BadRequest and PreconditionFailure list the invalid fields,
+    QuotaFailure names the exhausted resource, and RetryInfo contains the retry delay.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
-    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
-    retry CreateJob with the same request_id.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
+    you retry CreateJob, use the same request_id.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     def CreateJob(self, request, context):
-        """Validates a job and its data, and puts it into the queue. A job that is accepted can run.
+        """Validates a job and its data, and adds the job to the queue. An accepted job can run.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are wrong. BadRequest names each by its path, for example
-        "job.spec.epochs". If the events of so many epochs would fill the store, max_epochs in the metadata is the number
-        that fits.
+        - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
+        example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
+        maximum number of epochs.
         - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
         this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
         (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
-        - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), or its bytes are damaged
-        (TENSOR_DAMAGED): upload it. The job requires a GPU and the cluster has none (NO_GPU), or needs more memory than a
-        worker has (JOB_TOO_LARGE). The job cannot start from the job or model in start_from (CANNOT_START_FROM).
-        PreconditionFailure names the field.
+        - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
+        the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
+        (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
+        PreconditionFailure contains the field. Upload missing or damaged tensors again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,9 +153,9 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Streams the events of a job after a sequence number: first those that are stored, then new ones as they are stored.
-        The stream ends with OK after the event that ends the job. A client that loses its connection reconnects with the
-        last sequence number that it received; it misses no event and receives none twice.
+        """Streams the events of a job after a sequence number: first the stored events, and then new events as they are
+        stored. The stream ends with OK after the event that ends the job. If a client loses its connection, it can
+        reconnect with the last sequence number that it received. It then receives every event exactly once.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -166,7 +166,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Pauses a job: it stops running, usually within a second, and keeps every epoch that was reported. Pausing a job
+        """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
         that is already paused returns it unchanged.
 
         Errors:
@@ -178,8 +178,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Puts a paused job back into the queue. It continues from its last checkpoint, and the result is bit-identical to
-        that of a job that was never paused. Resuming a job that was already resumed returns it unchanged.
+        """Puts a paused job back into the queue. It continues from its last checkpoint, and its result is bit-identical to
+        the result of an uninterrupted job. Resuming a job that was already resumed returns it unchanged.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -190,7 +190,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job. It keeps every epoch that was reported. Cancelling a job that has ended returns it unchanged.
+        """Cancels a job. All reported epochs are kept. Cancelling a job that has ended returns it unchanged.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -200,7 +200,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that has ended, with its events and checkpoints. Its model is kept.
+        """Deletes a job that has ended, including its events and checkpoints. The model of the job is kept.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
@@ -264,20 +264,20 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 class TrainingService:
     """Creates, watches and controls training jobs.
 
-    The protocol grows by additions only. Clients ignore fields, kinds of events and enum values that they do not know;
-    new job states can appear too. Resource names are opaque: do not derive anything from their parts.
+    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
-    Errors carry google.rpc details. ErrorInfo has the domain "gradwire.dev", a reason from ErrorReason, and as metadata
-    the values that appear in the message. BadRequest and PreconditionFailure name the fields that are wrong,
-    QuotaFailure the resource that is exhausted. RetryInfo says when to retry.
+    Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
+    metadata with the values that appear in the message. BadRequest and PreconditionFailure list the invalid fields,
+    QuotaFailure names the exhausted resource, and RetryInfo contains the retry delay.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
-    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff;
-    retry CreateJob with the same request_id.
+    - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
+    you retry CreateJob, use the same request_id.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request has a field that this server does not know.
-    - RESOURCE_EXHAUSTED (DISK_FULL): the call has to write and the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: a defect in the service. Its log has the cause under the id in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
+    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""The gRPC services: authentication, the translation of requests, and the statuses of errors."""
+"""The gRPC services: authentication, the conversion of requests, and the mapping of errors to statuses."""

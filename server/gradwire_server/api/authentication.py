@@ -1,4 +1,4 @@
-"""Authenticates each call by its token, and makes the caller's Principal available to the services."""
+"""Authenticates each call with its token, and makes the caller's Principal available to the services."""
 
 import hmac
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ _principal: ContextVar[Principal] = ContextVar("principal")
 
 
 def current_principal() -> Principal:
-    """Return the caller of the current method, which must not be public."""
+    """Return the caller of the current method. The method must require authentication."""
     return _principal.get()
 
 

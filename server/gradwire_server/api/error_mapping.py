@@ -1,4 +1,4 @@
-"""Turns every exception of a call into a gRPC status, once, at the edge of the server."""
+"""Converts exceptions to gRPC statuses."""
 
 import logging
 import secrets
@@ -14,15 +14,15 @@ from gradwire_server.errors import DomainError
 
 _log = logging.getLogger(__name__)
 
-# The binary trailer in which gRPC carries a google.rpc.Status.
+# The binary trailer in which gRPC transmits a google.rpc.Status.
 _STATUS_TRAILER = "grpc-status-details-bin"
 
 
 class ErrorMappingInterceptor(Interceptor):
-    """Aborts a call that raises an exception, with the status for it. Must be the first interceptor of the server."""
+    """Aborts calls that raise exceptions, with the matching status. It must be the server's first interceptor."""
 
     def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
-        """Return a behavior whose exceptions become statuses."""
+        """Return a behavior that converts exceptions to statuses."""
 
         async def mapped(request: Any, context: ServicerContext[Any, Any]) -> Any:
             try:
@@ -33,7 +33,7 @@ class ErrorMappingInterceptor(Interceptor):
         return mapped
 
     def wrap_stream(self, behavior: StreamBehavior) -> StreamBehavior:
-        """Return a behavior whose exceptions become statuses."""
+        """Return a behavior that converts exceptions to statuses."""
 
         async def mapped(request: Any, context: ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
@@ -46,7 +46,7 @@ class ErrorMappingInterceptor(Interceptor):
 
 
 async def _abort(context: ServicerContext[Any, Any], error: Exception) -> None:
-    if isinstance(error, grpc.aio.AbortError):  # Already aborted, for example by the reflection service.
+    if isinstance(error, grpc.aio.AbortError):  # The call is already aborted, for example by the reflection service.
         raise error
     if isinstance(error, DomainError):
         code, status = status_of(error)

@@ -1,4 +1,4 @@
-"""The base of the server's interceptors: wraps the behavior of each call of gradwire's own services."""
+"""The base class of the server's interceptors, which wrap the behavior of each method of gradwire's services."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -9,12 +9,12 @@ from grpc.aio import ServicerContext
 UnaryBehavior = Callable[[Any, ServicerContext[Any, Any]], Awaitable[Any]]
 StreamBehavior = Callable[[Any, ServicerContext[Any, Any]], AsyncIterator[Any]]
 
-# Standard services, which are left as they are. Health probes carry no token, and the protocol is public.
+# Standard services are not wrapped, because health probes do not send a token, and the protocol is public.
 _PUBLIC_METHODS = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps behaviors that return one response with `wrap_unary`, and those that stream with `wrap_stream`."""
+    """Wraps behaviors: `wrap_unary` if they return one response, and `wrap_stream` if they return a stream."""
 
     def wrap_unary(self, behavior: UnaryBehavior) -> UnaryBehavior:
         """Return a behavior that calls `behavior`."""
@@ -29,7 +29,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the handler of a call with its behavior wrapped."""
+        """Return the handler of a call, with a wrapped behavior."""
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_PUBLIC_METHODS):
             return handler

@@ -1,4 +1,4 @@
-"""Parses the List calls: pages (AIP-158), filters (a small part of AIP-160) and orders (AIP-132)."""
+"""Parses List requests: pages (AIP-158), filters (a small part of AIP-160) and orders (AIP-132)."""
 
 import hashlib
 import re
@@ -14,13 +14,13 @@ MAX_FILTER_LENGTH = 4096
 MAX_FILTER_CONDITIONS = 20
 
 _OPERATORS: dict[str, Operator] = {"=": "=", "!=": "!=", ":": ":"}
-# One clause, or the AND between two. No part can match the same text in two ways, so parsing takes linear time.
+# One clause, or the AND between two clauses. No part can match the same text in two ways, so parsing takes linear time.
 _CLAUSE = re.compile(r'\s*(?P<field>[\w.-]+)\s*(?P<operator>!=|=|:)\s*(?:"(?P<quoted>[^"]*)"|(?P<word>[^\s"]+))')
 _AND = re.compile(r"\s+AND(?=\s)")
 
 
 class ListRequest(Protocol):
-    """The fields that all List requests have."""
+    """The fields that are common to all List requests."""
 
     page_size: int
     page_token: str
@@ -29,11 +29,11 @@ class ListRequest(Protocol):
 
 
 def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
-    """Return the page that a List request asks for.
+    """Return the page that a List request specifies.
 
     Args:
         request: A List request.
-        states: The values of the field `state` in filters; empty if the resource has no such field.
+        states: The values of the field `state` in filters. It is empty if the resource does not have this field.
 
     Raises:
         InvalidFieldsError: A field of the request is invalid.

@@ -1,4 +1,4 @@
-"""ModelService: finds, downloads, runs and deletes trained models."""
+"""ModelService, which finds, downloads, runs and deletes trained models."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ModelService(ModelServiceServicer):
-    """Gives access to trained models."""
+    """Finds, downloads, runs and deletes trained models."""
 
     models: ModelRegistry
 

@@ -1,4 +1,4 @@
-"""Server reflection (v1 and v1alpha), which lets generic clients such as grpcurl and ghz read the protocol."""
+"""Server reflection (v1 and v1alpha), with which generic clients such as grpcurl and ghz read the protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-# The messages of v1 have the same wire format as those of v1alpha, for which grpcio-reflection has the code.
+# The messages of v1 and v1alpha have the same wire format, and grpcio-reflection implements v1alpha.
 _SERVICES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
 
 
 class _PoolWithMethods:
-    """The descriptors of this process. Unlike those of protobuf's pool, the symbols include the names of methods."""
+    """The descriptors of this process. In contrast to protobuf's own pool, it can also find methods by name."""
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
-        """Return the file that defines a symbol. Raises KeyError."""
+        """Return the file that defines a symbol. Raises KeyError if the symbol is unknown."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -34,7 +34,7 @@ class _PoolWithMethods:
 
 
 def add_reflection_to_server(service_names: Sequence[str], server: grpc.aio.Server) -> None:
-    """Serve the descriptors of the named services, and of everything that they use."""
+    """Serve the descriptors of the named services, including all messages that they use."""
     servicer = reflection.aio.ReflectionServicer([*service_names, *_SERVICES], pool=_PoolWithMethods())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -1,4 +1,4 @@
-"""Domain exceptions as gRPC statuses with google.rpc details. No other file knows the status codes."""
+"""Converts domain exceptions to gRPC statuses with google.rpc details. No other module uses status codes."""
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -23,7 +23,8 @@ from gradwire_server.errors import (
 
 DOMAIN = "gradwire.dev"
 _REASON_PREFIX = "ERROR_REASON_"
-# A status travels in HTTP/2 headers, which clients limit to 8 KiB. The message is percent-encoded, the rest in base64.
+# A status is sent in HTTP/2 headers, which clients limit to 8 KiB. The message is percent-encoded, and the details are
+# base64-encoded.
 _MAX_MESSAGE_BYTES = 700
 _MAX_DETAIL_BYTES = 150
 _MAX_VIOLATIONS = 10
@@ -43,14 +44,14 @@ _CODES: dict[type[DomainError], grpc.StatusCode] = {
 
 
 def status_of(error: DomainError) -> tuple[grpc.StatusCode, Status]:
-    """Return the code of an error, and the status with its details. Long texts are shortened."""
+    """Return the code and the status of an error. The status contains the details. Long texts are shortened."""
     code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
     text = _shorten(str(error), _MAX_MESSAGE_BYTES)
     return code, _status(code, text, _error_info(error.reason, error.metadata), *_details(error))
 
 
 def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
-    """Return the status for a defect of the service. The log contains the cause under `error_id`."""
+    """Return the status for a defect in the service. The log contains the cause, under `error_id`."""
     code = grpc.StatusCode.INTERNAL
     text = f"the service failed. Its log has the cause under the id {error_id}"
     return code, _status(code, text, _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"error_id": error_id}))

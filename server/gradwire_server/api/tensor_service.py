@@ -1,4 +1,4 @@
-"""TensorService: finds out which tensors are missing, receives them, lists them and deletes them."""
+"""TensorService, which finds missing tensors, receives uploads, and lists and deletes tensors."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ Requests = AsyncIterator[UploadTensorRequest]
 
 @dataclass(frozen=True)
 class TensorService(TensorServiceServicer):
-    """Receives, lists and deletes tensors."""
+    """Finds missing tensors, receives uploads, and lists and deletes tensors."""
 
     blobs: BlobStore
     uploads: Uploads

@@ -1,4 +1,4 @@
-"""TrainingService: each method translates a request, makes one call, and translates the result."""
+"""TrainingService. Each method converts a request, makes one call, and converts the result."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Refuses requests with fields that this server does not know: a newer client that sets them expects an effect."""
+"""Refuses requests with unknown fields, because a newer client that sets such a field expects an effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
@@ -11,12 +11,12 @@ from grpc.aio import ServicerContext
 from gradwire_server.api.interceptor import Interceptor, StreamBehavior, UnaryBehavior
 from gradwire_server.errors import FieldViolation, InvalidFieldsError
 
-# The error names at most this many fields.
+# The maximum number of fields in the error.
 _MAX_NAMED_FIELDS = 10
 
 
 def refuse_unknown_fields(request: Message) -> None:
-    """Raise InvalidFieldsError, naming the fields, if the request or a message in it has unknown fields."""
+    """Raise InvalidFieldsError, which lists the fields, if the request or a nested message contains unknown fields."""
     found = [
         FieldViolation(
             path or "(request)",
@@ -50,7 +50,7 @@ class UnknownFieldsInterceptor(Interceptor):
 
 
 def _checked(request: Any) -> Any:
-    """Return the request after the check, or for a stream of requests one that checks each."""
+    """Check the request and return it. For a request stream, return a stream that checks each request."""
     if isinstance(request, Message):
         refuse_unknown_fields(request)
         return request
@@ -64,7 +64,7 @@ async def _checked_requests(requests: AsyncIterator[Message]) -> AsyncIterator[M
 
 
 def _unknown_fields(parent: Message, path: str) -> Iterator[tuple[str, int]]:
-    unknown: Any = UnknownFieldSet(parent)  # Its stubs lack the iterator.
+    unknown: Any = UnknownFieldSet(parent)  # The type stubs lack the iterator.
     for field in unknown:
         yield path, field.field_number
     for descriptor, value in parent.ListFields():

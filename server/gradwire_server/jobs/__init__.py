@@ -1,1 +1,1 @@
-"""Jobs: what clients ask of them, what their attempts record, and their log of events."""
+"""Jobs: client commands and queries, the records of attempts, and the event log."""

@@ -1,4 +1,4 @@
-"""Admission: checks a job and its data before it is created, so that a job that is accepted can run."""
+"""Checks a job and its data before the job is created, so that accepted jobs can run."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +35,11 @@ _SPEC_PATH = "job.spec."
 
 @dataclass(frozen=True)
 class AdmittedJob:
-    """A job that can run: all fields of its spec have values, and all its data is stored and valid.
+    """A job that can run. All fields of its spec have values, and all its data is stored and valid.
 
     Attributes:
         job: The job, without a name.
-        classification: Whether its epochs report accuracy.
+        classification: Whether its epochs report classification metrics.
         check_stored: Raises TensorMissingError if a tensor has been deleted since the job was admitted.
     """
 
@@ -71,14 +71,14 @@ class Admission:
 
         Args:
             principal: The caller.
-            requested: The job with its spec, labels and start_from; other fields are ignored.
+            requested: The requested job. Only spec, labels and start_from are used.
 
         Raises:
-            InvalidFieldsError: Fields of the job or values of its data are invalid.
+            InvalidFieldsError: Fields of the job or values in its data are invalid.
             PreconditionError: A tensor is missing or damaged, the cluster has no GPU or too little memory, or the job
                 cannot start from the job or model that it names.
             NotFoundError: The job or model to start from does not exist.
-            DiskFullError: There is no space for new work.
+            DiskFullError: There is not enough disk space for new work.
         """
         self.disk_space.require_for_new_work()
         check_labels(requested.labels)
@@ -97,7 +97,7 @@ class Admission:
                 raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
 
     async def _check_spec(self, spec: JobSpec) -> bool:
-        """Check a spec and its data. Returns whether its epochs report accuracy."""
+        """Check a spec and its data. Returns whether the epochs report classification metrics."""
         _refuse(check_spec(spec))
         tensors = references(spec)
         for field, reference in tensors.items():
@@ -131,7 +131,7 @@ class Admission:
         try:
             summary = await asyncio.to_thread(lambda: summarize(self.blobs.load(reference)))
         except BlobLostError as error:
-            # Without the damaged blob, the tensor is missing and can be uploaded again.
+            # If the damaged blob is deleted, the tensor is missing, and clients can upload it again.
             await asyncio.to_thread(self.blobs.delete, reference.sha256)
             raise TensorDamagedError(_SPEC_PATH + field, reference.sha256, str(error)) from error
         await self.database.write(lambda connection: tensor_queries.save_summary(connection, key, summary))

@@ -1,4 +1,4 @@
-"""What the server that holds the lease records about attempts: their start, their reports and their end."""
+"""The records of attempts: their start, their reports and their end. Only the lease holder writes them."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +16,7 @@ from gradwire_server.store.job_queries import JobRecord
 
 _log = logging.getLogger(__name__)
 
-# A job fails when this many of its workers die in a row without a new epoch: the job itself may kill them.
+# If this many workers of a job die in a row without a new epoch, the job fails, because the job may be the cause.
 MAX_WORKERS_LOST = 3
 
 # A job that was running at this many crashes of the server, without a new epoch in between, runs only while no other
@@ -36,14 +36,14 @@ def is_suspect(record: JobRecord) -> bool:
 
 
 class AttemptOverError(RuntimeError):
-    """The attempt is no longer current, or its job is not active. The reports of its worker are refused."""
+    """The attempt is no longer current, or its job is not active. Reports from its worker are refused."""
 
 
 class AttemptRecords:
-    """Records attempts. Each write checks the lease in its own transaction and is refused if another server has it."""
+    """Records attempts. Each write checks the lease in the same transaction, and fails if this server has lost it."""
 
     def __init__(self, log: EventLog, check_lease: Callable[[Connection], None]) -> None:
-        """`check_lease` raises an exception in a transaction of a server that does not hold the lease."""
+        """Create the records. `check_lease` raises an exception if this server does not hold the lease."""
         self._log = log
         self._check_lease = check_lease
 
@@ -53,7 +53,7 @@ class AttemptRecords:
         return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, states, limit))
 
     async def active(self) -> Sequence[JobRecord]:
-        """Return the jobs whose attempt has started and not ended."""
+        """Return the jobs with an attempt that has started and not ended."""
         return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, _ACTIVE_STATES))
 
     async def start_attempt(self, job_key: int) -> JobRecord:
@@ -71,23 +71,23 @@ class AttemptRecords:
         return await self._write(work)
 
     async def record_reports(self, job_key: int, attempt: int, new: Sequence[Event], last_report: int) -> JobRecord:
-        """Store the events of an attempt that its worker reported.
+        """Store the events that the worker of an attempt reported.
 
         Args:
             job_key: The job.
             attempt: The number of the attempt.
             new: The events, in order.
-            last_report: The sequence number of the last report that they come from. Reports up to it are never stored
-                again; a server that takes over continues after it.
+            last_report: The sequence number of the last of these reports. Reports up to this number are never stored
+                again, and a server that takes over continues after this number.
 
         Raises:
-            AttemptOverError: The attempt is over. Nothing was stored.
+            AttemptOverError: The attempt has ended. Nothing was stored.
         """
 
         def work(connection: Connection) -> JobRecord:
             record = _lock_current(connection, job_key, attempt)
             if last_report <= record.last_report:
-                return record  # They were stored just before the connection to the database was lost.
+                return record  # The reports were stored just before the connection to the database was lost.
             record.last_report = last_report
             unseen = [event for each in new for event in _without_repeated_epochs(connection, record, each)]
             if any(event.HasField("epoch") for event in unseen):
@@ -98,13 +98,13 @@ class AttemptRecords:
         return await self._write(work)
 
     async def worker_lost(self, job_key: int, attempt: int, cause: str, worker_log: str) -> JobRecord:
-        """Put a job back into the queue after its worker died, or fail it if that happened too often.
+        """Put a job back into the queue after its worker died, or fail the job if too many workers died.
 
         Args:
             job_key: The job.
             attempt: The number of the attempt.
-            cause: Why the worker counts as lost.
-            worker_log: The end of the worker's log, for the message of a job that fails.
+            cause: The reason why the worker counts as lost.
+            worker_log: The end of the worker's log, which is part of the message if the job fails.
         """
 
         def work(connection: Connection) -> JobRecord:
@@ -123,11 +123,11 @@ class AttemptRecords:
         return await self._write(work)
 
     async def fail(self, job_key: int, attempt: int, reason: JobErrorReason, text: str) -> JobRecord:
-        """End an attempt and its job with an error that the server found."""
+        """End an attempt and its job with an error that the server detected."""
         return await self._append_to_current(job_key, attempt, [failure(reason, text)])
 
     async def requeue(self, job_key: int, attempt: int) -> JobRecord:
-        """Put a job back into the queue after its attempt was interrupted, although nobody asked to stop it."""
+        """Put a job back into the queue after its attempt was interrupted without a request."""
         interrupted = state_change(JobState.JOB_STATE_QUEUED, "the attempt was interrupted")
         return await self._append_to_current(job_key, attempt, [interrupted])
 
@@ -135,7 +135,7 @@ class AttemptRecords:
         """Put active jobs back into the queue. They continue from their last checkpoint in a new attempt.
 
         Args:
-            except_keys: The jobs whose worker still runs.
+            except_keys: The jobs with workers that are still running.
             after_crash: Whether the jobs were running when a server crashed. A job fails at the third crash without a
                 new epoch in between.
         """
@@ -188,7 +188,7 @@ class AttemptRecords:
 
 
 def _lock_current(connection: Connection, job_key: int, attempt: int) -> JobRecord:
-    """Return the job of an attempt for a change. Raises AttemptOverError if the attempt is over."""
+    """Return the job of an attempt, locked for a change. Raises AttemptOverError if the attempt has ended."""
     return _check_current(job_queries.lock_job(connection, job_key), job_key, attempt)
 
 
@@ -199,7 +199,7 @@ def _check_current(record: JobRecord | None, job_key: int, attempt: int) -> JobR
 
 
 def _without_repeated_epochs(connection: Connection, record: JobRecord, event: Event) -> list[Event]:
-    """Return the event, unless it is an epoch that an earlier attempt reported; then a warning if it differs."""
+    """Return the event to store. For a repeated epoch, this is a warning if the result differs, otherwise nothing."""
     if event.WhichOneof("kind") != "epoch" or event.epoch.epoch > record.job.last_epoch.epoch:
         return [event]
     stored = job_queries.epoch_event(connection, record.job_key, event.epoch.epoch).epoch

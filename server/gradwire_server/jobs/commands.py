@@ -1,4 +1,4 @@
-"""What clients can do with jobs: create, pause, resume, cancel and delete them. Any server executes these commands."""
+"""The client commands: create, pause, resume, cancel and delete jobs. Any server can execute these commands."""
 
 import secrets
 
@@ -31,15 +31,15 @@ class JobCommands:
         self._queries = queries
 
     async def create(self, _principal: Principal, admitted: AdmittedJob, request: CreateJobRequest) -> Job:
-        """Put a job into the queue. A repeated request returns the job that the first one created.
+        """Add a job to the queue. A repeated request returns the job that the first request created.
 
         Args:
-            admitted: The job, validated.
-            request: The request, with the job as the client wants it.
+            admitted: The validated job.
+            request: The original request of the client.
 
         Raises:
             TensorMissingError: A tensor of the job was deleted in the meantime.
-            AlreadyExistsError: A job of another request, or the model of a deleted job, has this id.
+            AlreadyExistsError: A job from another request, or the model of a deleted job, has this ID.
         """
 
         def work(connection: Connection) -> JobRecord:
@@ -63,11 +63,11 @@ class JobCommands:
         return (await self._log.write(work, start=True)).job
 
     async def check_free(self, _principal: Principal, job_id: str) -> None:
-        """Raise AlreadyExistsError if a job or a model has this id."""
+        """Raise AlreadyExistsError if a job or a model has this ID."""
         await self._log.read(lambda connection: _check_free(connection, job_id))
 
     async def cancel(self, principal: Principal, job_name: str) -> Job:
-        """Cancel a job. A job that has ended stays unchanged."""
+        """Cancel a job. If the job has ended, it is not changed."""
         found = await self._queries.get(principal, job_name)
 
         def work(connection: Connection) -> JobRecord:
@@ -79,7 +79,7 @@ class JobCommands:
         return (await self._log.write(work, stop=True)).job
 
     async def pause(self, principal: Principal, job_name: str) -> Job:
-        """Pause a job. A paused job stays unchanged. Raises JobEndedError."""
+        """Pause a job. If the job is already paused, it is not changed. Raises JobEndedError."""
         found = await self._queries.get(principal, job_name)
 
         def work(connection: Connection) -> JobRecord:
@@ -93,7 +93,7 @@ class JobCommands:
         return (await self._log.write(work, stop=True)).job
 
     async def resume(self, principal: Principal, job_name: str) -> Job:
-        """Put a paused job back into the queue. A job that was already resumed stays unchanged.
+        """Put a paused job back into the queue. If the job was already resumed, it is not changed.
 
         Raises:
             JobEndedError: The job has ended.
@@ -115,7 +115,7 @@ class JobCommands:
         return (await self._log.write(work, start=True)).job
 
     async def delete(self, principal: Principal, job_name: str) -> JobRecord:
-        """Delete a job that has ended, with its events. Raises JobNotEndedError."""
+        """Delete a job that has ended, including its events. Raises JobNotEndedError."""
         found = await self._queries.get(principal, job_name)
 
         def work(connection: Connection) -> JobRecord:
@@ -136,7 +136,7 @@ def _check_free(connection: Connection, job_id: str) -> None:
 
 
 def _lock(connection: Connection, found: JobRecord) -> JobRecord:
-    """Return the job for a change. Raises JobNotFoundError if it was deleted in the meantime."""
+    """Return the job, locked for a change. Raises JobNotFoundError if it was deleted in the meantime."""
     record = job_queries.lock_job(connection, found.job_key)
     if record is None:
         raise JobNotFoundError(found.job.name)

@@ -1,4 +1,4 @@
-"""Writes to jobs: each is one transaction that stores a job with its new events, and then publishes the change."""
+"""Stores a job together with its new events in one transaction, and then publishes the change."""
 
 import asyncio
 import time
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class EventLog:
-    """The append-only logs of all jobs. An event is visible only after it is durable."""
+    """The append-only logs of all jobs. Events are visible only after they are durable."""
 
     def __init__(self, database: Database, notifier: JobNotifier, clock: Callable[[], int] = time.time_ns) -> None:
-        """`clock` returns the time in nanoseconds since 1970."""
+        """Create the log. `clock` is a function that returns the time in nanoseconds since 1970."""
         self._database = database
         self._notifier = notifier
         self._clock = clock
@@ -31,11 +31,11 @@ class EventLog:
     async def write(
         self, work: Callable[[Connection], JobRecord], *, start: bool = False, stop: bool = False
     ) -> JobRecord:
-        """Run `work` in a transaction and publish the change of the job that it returns.
+        """Run `work` in a transaction, and publish the change to the job that it returns.
 
         Args:
-            work: Changes one job.
-            start: Whether the scheduler may have something to start.
+            work: A function that changes one job.
+            start: Whether the scheduler may be able to start a job.
             stop: Whether the scheduler must stop the running attempt of the job.
         """
 
@@ -52,7 +52,7 @@ class EventLog:
         return await asyncio.shield(task)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on what is durable."""
+        """Run a query on durable data."""
         return await self._database.read(query)
 
     async def _write_and_publish(self, work: Callable[[Connection], tuple[JobRecord, JobChange]]) -> JobRecord:
@@ -63,7 +63,7 @@ class EventLog:
     def _end_write(self, task: asyncio.Task[JobRecord]) -> None:
         self._writing.discard(task)
         if not task.cancelled():
-            # If the caller is gone, nobody else retrieves the exception, and asyncio would log it as an error.
+            # If the caller was cancelled, no one else retrieves the exception, and asyncio would log an error.
             task.exception()
 
     def now(self) -> int:
@@ -71,7 +71,7 @@ class EventLog:
         return self._clock()
 
     def append(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
-        """Number the events, apply them to the job, and store both. A job that succeeds gets its model."""
+        """Number the events, apply them to the job, and store both. If the job succeeds, store its model."""
         now = self._clock()
         checkpoint: Checkpoint | None = None
         for event in new:

@@ -1,4 +1,4 @@
-"""The events of a job: how to make them, and what each changes in the job."""
+"""Creates the events of a job, and applies them to the job."""
 
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
@@ -11,33 +11,33 @@ TERMINAL_STATES = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobS
 
 
 def has_ended(job: Job) -> bool:
-    """Whether the job is in a state that it never leaves."""
+    """Return whether the job is in a final state."""
     return job.state in TERMINAL_STATES
 
 
 def state_name(job: Job) -> str:
-    """Return the state for messages, for example "RUNNING"."""
+    """Return the name of a state for messages, for example "RUNNING"."""
     return JobState.Name(job.state).removeprefix("JOB_STATE_")
 
 
 def state_change(state: JobState, text: str = "") -> Event:
-    """Return the event that a job entered a state."""
+    """Return a state change event."""
     return Event(state_change=StateChange(state=state, message=text))
 
 
 def failure(reason: JobErrorReason, text: str) -> Event:
-    """Return the event that a job failed."""
+    """Return a state change event for a failed job."""
     error = JobError(reason=reason, message=text)
     return Event(state_change=StateChange(state=JobState.JOB_STATE_FAILED, message=text, error=error))
 
 
 def warning(reason: JobWarningReason, text: str) -> Event:
-    """Return the event of a warning."""
+    """Return a warning event."""
     return Event(warning=JobWarning(reason=reason, message=text))
 
 
 def apply(event: Event, job: Job) -> None:
-    """Update the fields of a job with its newest event."""
+    """Update the fields of a job for its newest event."""
     kind = event.WhichOneof("kind")
     job.disk_usage.log_bytes += event.ByteSize()
     if kind == "epoch":
@@ -59,14 +59,14 @@ def _apply_state_change(event: Event, job: Job) -> None:
     if change.state in TERMINAL_STATES:
         job.end_time.CopyFrom(event.time)
         job.model = change.model
-        if change.model:  # Its weights are a blob of the model now.
+        if change.model:  # The weights are now a blob that belongs to the model.
             job.disk_usage.checkpoint_bytes = 0
         if change.HasField("error"):
             job.error.CopyFrom(change.error)
 
 
 def difference(stored: Epoch, repeated: Epoch) -> str:
-    """Describe how an epoch that ran again differs from the stored one. Empty if the results are the same."""
+    """Describe how a repeated epoch differs from the stored epoch. Returns an empty string if they are the same."""
     if _result(stored) == _result(repeated):
         return ""
     return (
@@ -76,16 +76,16 @@ def difference(stored: Epoch, repeated: Epoch) -> str:
 
 
 def _result(epoch: Epoch) -> tuple[float, bytes, bytes]:
-    """Everything that must be bit-identical when an epoch runs again: all fields except the times."""
+    """Return the fields that must be bit-identical if an epoch is repeated. These are all fields except the times."""
     return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
 
 
 def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> Model:
-    """Return the model of a job that succeeded.
+    """Return the model of a successful job.
 
     Args:
         job: The job.
-        model_id: The id of the model.
+        model_id: The ID of the model.
         checkpoint: The last checkpoint, which contains the weights of the model.
         now: The time in nanoseconds since 1970.
     """

@@ -1,4 +1,4 @@
-"""Publishes changes to jobs, to watchers and subscribers, on this server and on all others."""
+"""Publishes job changes to the watchers and subscribers on all servers."""
 
 import asyncio
 from collections import defaultdict
@@ -12,23 +12,23 @@ from gradwire_server.store.notifications import JobChange, Notifications
 
 
 class Subscriber(Protocol):
-    """Receives all changes that start or stop something: the scheduler."""
+    """Receives all changes that start or stop jobs. The scheduler is a subscriber."""
 
     def on_change(self, change: JobChange) -> None:
         """React to a change."""
 
     def on_gap(self) -> None:
-        """Read everything again, because changes may have been missed."""
+        """Read the store again, because changes may have been missed."""
 
 
 class JobWatch:
-    """Waits for changes to one job. Read the store first, then call `changed`: no change can be missed in between."""
+    """Waits for changes to one job. If you read the store and then call `changed`, you cannot miss a change."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     async def changed(self) -> None:
-        """Wait for a change since the last call, or since the watch began."""
+        """Wait for a change since the previous call or, in the first call, since the watch began."""
         await self._event.wait()
         self._event.clear()
 
@@ -38,13 +38,13 @@ class JobWatch:
 
 
 class JobNotifier:
-    """Publishes changes to jobs. A change is published only after it is durable."""
+    """Publishes job changes. A change is published only after it is durable."""
 
     def __init__(self, notifications: Notifications) -> None:
         self._notifications = notifications
         self._watches: defaultdict[int, set[JobWatch]] = defaultdict(set)
         self._subscribers: list[Subscriber] = []
-        # Whether the server is shutting down. Watches end then, and clients continue them on the next server.
+        # Whether the server is shutting down. All watches then end, and clients continue them on another server.
         self.closed = False
 
     def listen(self) -> None:
@@ -60,7 +60,7 @@ class JobNotifier:
         self._notifications.send(connection, change)
 
     def publish(self, change: JobChange) -> None:
-        """Notify the watches of the job, and the subscribers if the change starts or stops something."""
+        """Notify the watchers of the job and, if the change starts or stops a job, the subscribers."""
         for watch in self._watches.get(change.job_key, ()):
             watch.notify()
         if change.start or change.stop:
@@ -68,7 +68,7 @@ class JobNotifier:
                 subscriber.on_change(change)
 
     def publish_gap(self) -> None:
-        """Wake everyone, because changes may have been missed."""
+        """Wake all watchers and subscribers, because changes may have been missed."""
         for watches in self._watches.values():
             for watch in watches:
                 watch.notify()
@@ -76,7 +76,7 @@ class JobNotifier:
             subscriber.on_gap()
 
     def close(self) -> None:
-        """End all watches: they raise ShuttingDownError."""
+        """End all watches, which then raise ShuttingDownError."""
         self.closed = True
         self.publish_gap()
 

@@ -1,4 +1,4 @@
-"""What clients can ask about jobs."""
+"""The client queries for jobs."""
 
 from collections.abc import AsyncGenerator, Sequence
 
@@ -15,19 +15,19 @@ from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.paging import Page
 
-# A watch reads this many events at a time, so that a client that reads slowly costs little memory.
+# The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
 _MAX_EVENTS_PER_READ = 1000
 
 
 class JobQueries:
-    """Reads jobs and watches their logs. Any server answers."""
+    """Reads jobs and watches their logs. Any server can answer these queries."""
 
     def __init__(self, database: Database, notifier: JobNotifier) -> None:
         self._database = database
         self._notifier = notifier
 
     async def get(self, _principal: Principal, job_name: str) -> JobRecord:
-        """Return a job by its name, "jobs/{job_id}", or raise JobNotFoundError."""
+        """Return the job with the name "jobs/{job_id}", or raise JobNotFoundError."""
         job_id = id_in("jobs", job_name)
         if job_id is None:
             raise JobNotFoundError(job_name)
@@ -37,7 +37,7 @@ class JobQueries:
         return record
 
     async def find_by_request(self, _principal: Principal, request_id: str) -> Job | None:
-        """Return the job that an earlier request with this id created, or None."""
+        """Return the job that an earlier request with this ID created, or None."""
         record = await self._database.read(lambda connection: job_queries.find_job_by_request(connection, request_id))
         return None if record is None else record.job
 
@@ -48,12 +48,12 @@ class JobQueries:
     async def watch(
         self, principal: Principal, job_name: str, after_sequence: int
     ) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the events of a job after a sequence number, as they are stored, up to the one that ends the job.
+        """Yield the events of a job after a sequence number, including new events, until the job ends.
 
         Raises:
             JobNotFoundError: The job does not exist, or was deleted while it was watched.
-            SequenceOutOfRangeError: The job has no event with this number.
-            ShuttingDownError: The server is shutting down. Continue on the next one.
+            SequenceOutOfRangeError: The job does not have an event with this number.
+            ShuttingDownError: The server is shutting down. The client can continue on another server.
         """
         record = await self.get(principal, job_name)
         last_sequence = record.job.last_sequence

@@ -1,4 +1,4 @@
-"""Repeated requests: whether a request with a known request_id is the one that created the job."""
+"""Checks whether a request with a known request_id is the same as the request that created the job."""
 
 from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_proto.v1.spec_pb2 import JobSpec
@@ -7,7 +7,7 @@ from gradwire_server.errors import RequestIdReusedError
 
 
 def check_repeated(request: CreateJobRequest, created: Job) -> None:
-    """Raise RequestIdReusedError, naming the fields that differ, unless the request is the one that created the job.
+    """Raise RequestIdReusedError, which lists the differing fields, unless the requests are the same.
 
     Args:
         request: The new request.
@@ -27,7 +27,7 @@ def check_repeated(request: CreateJobRequest, created: Job) -> None:
 
 
 def _differing_fields(requested: JobSpec, created: JobSpec, *, is_warm_start: bool) -> list[str]:
-    # The spec of a job is resolved. A spec that cannot be resolved was never accepted.
+    # The spec of a stored job is resolved. If a spec cannot be resolved, it was never accepted.
     spec, job_spec = JobSpec(), JobSpec()
     spec.CopyFrom(resolve(requested) if len(requested.train.inputs.shape) == 2 else requested)
     job_spec.CopyFrom(created)

@@ -1,4 +1,4 @@
-"""Warm starts: a new job that starts from the weights of an earlier job or model."""
+"""Warm starts, in which a new job starts from the weights of an earlier job or model."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a job starts: the field that says so, the resource it names, and its model, weights and epochs."""
+    """The start of a job: the request field, the resource that it names, and its model, weights and epochs."""
 
     field: str
     source: str
@@ -39,12 +39,12 @@ class WarmStart:
     blobs: BlobStore
 
     async def apply(self, principal: Principal, requested: Job) -> Job:
-        """Return a new job with the fields that a client may set, and with the weights that start_from names.
+        """Return a new job with the fields that a client can set, and with the weights that start_from specifies.
 
         Raises:
             NotFoundError: The job or model does not exist.
-            CannotStartFromError: It has no weights yet, or different layers.
-            InvalidFieldsError: The job to continue already has as many epochs as requested.
+            CannotStartFromError: The job or model has no weights yet, or has different layers.
+            InvalidFieldsError: The job to continue already has the requested number of epochs.
         """
         job = Job(spec=requested.spec, labels=requested.labels)
         kind = requested.WhichOneof("start_from")
@@ -110,7 +110,7 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
 
 
 def _resolved_model(spec: JobSpec) -> ModelSpec:
-    """The model with all widths. If the data is malformed, the model as it is: admission refuses the job later."""
+    """Return the model with all widths, or unchanged if the data is malformed. Admission then refuses the job."""
     return resolve(spec).model if len(spec.train.inputs.shape) == 2 else spec.model
 
 

@@ -1,1 +1,1 @@
-"""Trained models: the registry, and the files they are exported as."""
+"""Trained models: the registry and the export to files."""

@@ -1,4 +1,4 @@
-"""Exports models as files for other programs: safetensors and ONNX."""
+"""Exports models to safetensors and ONNX files for other programs."""
 
 from dataclasses import dataclass
 
@@ -12,23 +12,24 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import Model
 
-# The oldest versions that support what is written here, so that old runtimes can read the files.
+# These are the oldest versions with all required features, so that old runtimes can read the files.
 _ONNX_OPSET = 17
 _ONNX_IR = 8
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file's name and bytes."""
+    """The name and bytes of a file."""
 
     name: str
     data: bytes
 
 
 def safetensors_file(model: Model, weights: Array) -> ModelFile:
-    """Return a safetensors file with "<layer>.W" and "<layer>.b". Its metadata has the spec, so it stands alone."""
+    """Return a safetensors file with "<layer>.W" and "<layer>.b". Its metadata contains the spec of the model."""
     spec = MessageToJson(model.spec, indent=None, preserving_proto_field_name=True)
-    # One entry: safetensors writes several in random order, and an interrupted download needs the same bytes again.
+    # There is only one metadata entry, because safetensors writes several entries in random order. To continue an
+    # interrupted download, a client needs the same bytes.
     metadata = {"gradwire.model_spec": spec}
     tensors = unpacked_weights(weights, model.spec, network(model.spec))
     return ModelFile(f"{_stem(model)}.safetensors", save(tensors, metadata=metadata))

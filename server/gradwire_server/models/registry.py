@@ -1,4 +1,4 @@
-"""The registry of trained models: finds, lists, runs, exports and deletes them."""
+"""The registry of trained models, which finds, lists, runs, exports and deletes models."""
 
 import asyncio
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ _EXPORTERS = {
 
 
 class ModelRegistry:
-    """Reads models from the database and their weights from the blob store."""
+    """Reads models from the database, and their weights from the blob store."""
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
@@ -49,7 +49,7 @@ class ModelRegistry:
         self._waiting_bytes = 0
 
     async def get(self, _principal: Principal, model_name: str) -> Model:
-        """Return a model by its name, "models/{model_id}", or raise ModelNotFoundError."""
+        """Return the model with the name "models/{model_id}", or raise ModelNotFoundError."""
         model_id = id_in("models", model_name)
         if model_id is None:
             raise ModelNotFoundError(model_name)
@@ -69,15 +69,15 @@ class ModelRegistry:
         await self._database.write(lambda connection: model_queries.delete_model(connection, model_id))
 
     async def predict(self, principal: Principal, model_name: str, inputs: Tensor) -> Tensor:
-        """Run a model forward.
+        """Run the forward pass of a model.
 
         Args:
             principal: The caller.
             model_name: The model.
-            inputs: Shape (rows, features).
+            inputs: An array of shape (rows, features).
 
         Returns:
-            The outputs of the last layer, shape (rows, outputs).
+            The outputs of the last layer, of shape (rows, outputs).
 
         Raises:
             InvalidFieldsError: The inputs do not match the model, are not finite, or are too large.
@@ -103,7 +103,7 @@ class ModelRegistry:
             self._waiting_bytes -= size
 
     async def export(self, principal: Principal, model_name: str, format_: ModelFormat) -> ModelFile:
-        """Return a model as a file.
+        """Export a model to a file.
 
         Raises:
             InvalidFieldsError: The format is unknown.

@@ -1,1 +1,1 @@
-"""Which job runs when and where: the lease, the policy, the loop, and each attempt."""
+"""Scheduling: the lease, the policy, the loop, and the attempts of jobs."""

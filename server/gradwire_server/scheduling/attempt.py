@@ -1,4 +1,4 @@
-"""One attempt of a job: from a free worker to the last event of the attempt."""
+"""Runs one attempt of a job, from acquiring a worker to the last event of the attempt."""
 
 import asyncio
 import hashlib
@@ -25,25 +25,25 @@ from gradwire_worker.messages import Assignment, Report
 
 _log = logging.getLogger(__name__)
 
-# How long a poll waits for a report.
+# The time that a poll waits for a report.
 _POLL_SECONDS = 20.0
-# A job that loses a second worker in a row waits this long before it continues.
+# If a job loses a second worker in a row, it waits this long before it continues.
 _BACKOFF_SECONDS = 1.0
 
 
 class WorkerDisposition(Enum):
-    """What the pool does with a worker after an attempt."""
+    """The action that the pool takes for a worker after an attempt."""
 
-    # It is healthy and waits for the next attempt.
+    # The worker is healthy and waits for the next attempt.
     RELEASE = auto()
-    # It is dead or cannot be trusted, and is killed.
+    # The worker is dead or cannot be trusted, and is killed.
     DISCARD = auto()
-    # It continues, and the next server that schedules takes it over.
+    # The worker continues, and the next scheduling server takes it over.
     LEAVE = auto()
 
 
 class Attempts:
-    """Runs attempts on workers and stores what they report, while this server schedules."""
+    """Runs attempts on workers, and stores their reports, while this server schedules."""
 
     def __init__(
         self,
@@ -58,22 +58,22 @@ class Attempts:
         self._blobs = blobs
         self._checkpoints = checkpoints
         self._disk_space = disk_space
-        # What happens to all workers when this server stops scheduling. None: it still schedules.
+        # The disposition of all workers when this server stops scheduling, or None while it schedules.
         self._final_disposition: WorkerDisposition | None = None
 
     def end(self, *, leave_workers: bool) -> None:
-        """Declare that attempts are cancelled from now on because this server stops scheduling.
+        """Mark that attempts are cancelled from now on because this server is no longer scheduling.
 
         Args:
-            leave_workers: Whether workers continue for the next server.
+            leave_workers: Whether workers continue to run for the next server.
         """
         self._final_disposition = WorkerDisposition.LEAVE if leave_workers else WorkerDisposition.DISCARD
 
     async def run(self, queued: JobRecord, device: DeviceKind) -> None:
-        """Run the next attempt of a queued job until it succeeds, fails or is interrupted. Cancel the task to stop it.
+        """Run the next attempt of a queued job until it succeeds, fails or is interrupted. To stop it, cancel the task.
 
         Raises:
-            WorkerLostError: No worker can be created.
+            WorkerLostError: A worker cannot be created.
         """
         if queued.workers_lost > 1:
             await asyncio.sleep(_BACKOFF_SECONDS)
@@ -81,7 +81,7 @@ class Attempts:
         await self._finish(worker, queued, self._start_and_follow(worker, queued))
 
     async def take_over(self, record: JobRecord, worker: WorkerHandle) -> None:
-        """Follow an attempt that another server started, after the last report that is stored."""
+        """Follow an attempt that another server started. Continue after the last stored report."""
         await self._finish(worker, record, self._follow_to_end(worker, record, self._follow(worker, record)))
 
     async def _finish(
@@ -112,19 +112,19 @@ class Attempts:
             _log.error("cannot start %s: %s", queued.job.name, error)
             return WorkerDisposition.RELEASE
         except asyncio.CancelledError:
-            # Writes are executed in order: if the start was already on its way, it is stored by now.
+            # Writes are executed in order, so if the start was already submitted, it is stored now.
             if self._final_disposition is None:
                 with suppress(AttemptOverError):
                     attempt = queued.job.attempt + 1
                     await wait_for_space(lambda _waited: self._records.requeue(queued.job_key, attempt))
-            return WorkerDisposition.RELEASE  # The worker never saw the job.
+            return WorkerDisposition.RELEASE  # The worker has not received the job.
         _log.info("%s: attempt %d starts on worker %s", record.job.name, record.job.attempt, worker.name)
         return await self._follow_to_end(worker, record, self._assign_and_follow(worker, record))
 
     async def _follow_to_end(
         self, worker: WorkerHandle, record: JobRecord, follow: Coroutine[Any, Any, None]
     ) -> WorkerDisposition:
-        """Wait for the end of an attempt and record it, whatever it is. Returns what becomes of the worker."""
+        """Wait for an attempt to end, and record the result. Returns the disposition of the worker."""
         try:
             await follow
         except WorkerLostError as error:
@@ -138,7 +138,7 @@ class Attempts:
             return await self._stop_and_requeue(worker, record)
         except (LeaseLostError, UnavailableError):
             raise
-        except Exception as error:  # The last resort: the job must end and say why.
+        except Exception as error:  # Whatever happens, the job must end with an error message.
             _log.exception("attempt %d of %s failed in the server", record.job.attempt, record.job.name)
             text = f"the server failed while it followed the job: {type(error).__name__}: {error}"
             await self._record_failure(record, text)
@@ -160,7 +160,7 @@ class Attempts:
         await self._follow(worker, record)
 
     async def _follow(self, worker: WorkerHandle, record: JobRecord) -> None:
-        """Poll the worker and store its reports until the job has ended. Reports are acknowledged after that."""
+        """Poll the worker, and store its reports before acknowledging them, until the job has ended."""
         job, acknowledged = record.job, record.last_report
         ended = False
         while not ended:
@@ -169,17 +169,17 @@ class Attempts:
                 ended = await wait_for_space(partial(self._store, record, reports))
                 acknowledged = reports[-1].sequence
             else:
-                # The request to stop the attempt may have been missed.
+                # This server may have missed the request to stop the attempt.
                 with suppress(UnavailableError):
                     await self._records.check_current(record.job_key, job.attempt)
 
     async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
-        """Store reports, their weights first. Returns whether the job has ended.
+        """Store reports, after the weights that they contain. Returns whether the job has ended.
 
         Args:
             record: The job.
-            reports: What its worker reported.
-            waited: How long the reports have waited for disk space, in seconds.
+            reports: The reports of the worker.
+            waited: The time that the reports have waited for disk space, in seconds.
         """
         self._disk_space.require_for_running_work()
         events = [report.to_event() for report in reports]
@@ -208,7 +208,7 @@ class Attempts:
 
     async def _record_lost_worker(self, worker: WorkerHandle, record: JobRecord, error: WorkerLostError) -> None:
         _log.warning("%s lost its worker in attempt %d: %s", record.job.name, record.job.attempt, error)
-        # Read the log only if it will be shown, because the job waits meanwhile.
+        # Read the log only if it will be shown, because the job waits in the meantime.
         log = await worker.log_tail() if record.workers_lost + 1 == MAX_WORKERS_LOST else ""
         with suppress(AttemptOverError):
             await wait_for_space(
@@ -221,7 +221,7 @@ class Attempts:
             await wait_for_space(lambda _waited: self._records.fail(record.job_key, record.job.attempt, reason, text))
 
     async def _stop_and_requeue(self, worker: WorkerHandle, record: JobRecord) -> WorkerDisposition:
-        """Stop an attempt on request. If the job was resumed in the meantime, it is still active: put it back."""
+        """Stop an attempt on request. If the job is still active because it was resumed, put it back into the queue."""
         disposition = await self._stop(worker, record)
         with suppress(AttemptOverError):
             await wait_for_space(lambda _waited: self._records.requeue(record.job_key, record.job.attempt))

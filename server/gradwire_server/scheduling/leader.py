@@ -1,4 +1,4 @@
-"""Leadership: the lease holder schedules jobs and continues the previous holder's work."""
+"""The leader, which holds the lease, schedules jobs, and continues the work of the previous leader."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from gradwire_server.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
-# How long a server waits after it failed to lead, for example because the database does not respond.
+# The time that a server waits after it failed to lead, for example because the database did not respond.
 _RETRY_SECONDS = 1.0
 
 
@@ -27,9 +27,9 @@ class Leader:
     """Waits for the lease, schedules while this server holds it, and waits again.
 
     Attributes:
-        leave_workers: Whether workers continue for the next server when this one stops scheduling.
-        new_attempts: Creates the object that runs attempts, for each time that this server leads.
-        ready: Set as soon as submitted jobs will run: another server schedules, or this one does and has a warm worker.
+        leave_workers: Whether workers continue for the next server when this server is no longer scheduling.
+        new_attempts: A function that creates the object that runs attempts. It is called each time this server leads.
+        ready: Set as soon as submitted jobs can run, because another server schedules or this server has a warm worker.
     """
 
     lease: Lease
@@ -42,7 +42,7 @@ class Leader:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Lead whenever no other server does, until cancelled."""
+        """Lead whenever no other server leads, until cancelled."""
         while True:
             try:
                 await self._wait_for_lease()
@@ -82,7 +82,7 @@ class Leader:
             self.pool.forget()
 
     async def _take_over(self, scheduler: Scheduler) -> None:
-        """Follow the attempts whose workers still run, and put the other active jobs back into the queue."""
+        """Follow attempts with workers that are still running, and put all other active jobs back into the queue."""
         workers = await self.pool.adopt_workers()
         followed = set()
         for record in await self.records.active():
@@ -92,7 +92,7 @@ class Leader:
                 scheduler.take_over(record, worker)
                 followed.add(record.job_key)
         for (job_name, attempt), worker in workers.items():
-            # The job was cancelled or paused, or it ended just before the earlier server did.
+            # The job was cancelled or paused, or it ended just before the earlier server ended.
             try:
                 await worker.stop(job_name, attempt)
                 self.pool.release(worker)

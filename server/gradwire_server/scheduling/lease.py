@@ -1,4 +1,4 @@
-"""The lease of the server that schedules: acquires, renews and releases it, and refuses writes without it."""
+"""Acquires, renews and releases the lease of the scheduling server, and refuses writes without the lease."""
 
 import asyncio
 import contextlib
@@ -26,11 +26,11 @@ class LeaseLostError(RuntimeError):
 
 
 class Lease:
-    """Held by one server at a time. Its fencing token lets `check` refuse the writes of a server that lost it."""
+    """A lease that one server at a time can hold. A fencing token lets `check` refuse writes by former holders."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # The fencing token. 0: not held; tokens in the database start at 1.
+        # The fencing token, or 0 if this server does not hold the lease. Tokens in the database start at 1.
         self._token = 0
         # The token that this process held last.
         self._last_token = 0
@@ -42,7 +42,7 @@ class Lease:
         return self._after_crash
 
     async def try_acquire(self) -> bool:
-        """Acquire the lease if nobody holds it. Returns whether this server holds it now."""
+        """Acquire the lease if no server holds it. Returns whether this server now holds the lease."""
         exclusive = not self._database.shared
         acquired = await self._database.write(
             lambda connection: lease_queries.acquire(connection, SERVER_NAME, exclusive=exclusive)
@@ -65,10 +65,10 @@ class Lease:
                 _log.warning("cannot acquire the lease: %s", error)
 
     async def keep_renewing(self) -> NoReturn:
-        """Renew the lease regularly. Raises LeaseLostError when another server has it."""
+        """Renew the lease regularly. Raises LeaseLostError if another server holds the lease."""
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
-            # A SQLite file has only one server, so its lease needs no renewal.
+            # Only one server can use a SQLite file, so the lease does not have to be renewed.
             if self._database.shared and not await self._renew():
                 raise LeaseLostError(f"{await self.holder()} now holds the lease")
 
@@ -85,17 +85,17 @@ class Lease:
         """Release the lease, so that another server can acquire it immediately."""
         token, self._token = self._token, 0
         if token:
-            # If the database does not respond, the lease expires by itself.
+            # If the database does not respond, the lease expires automatically.
             with contextlib.suppress(DomainError):
                 await self._database.write(lambda connection: lease_queries.release(connection, token))
 
     def check(self, connection: Connection) -> None:
-        """Raise LeaseLostError unless this server holds the lease. It is locked until the transaction ends."""
+        """Raise LeaseLostError unless this server holds the lease. The lease is locked until the transaction ends."""
         if not self._token or not lease_queries.is_current(connection, self._token):
             raise LeaseLostError("another server now holds the lease")
 
     async def holder(self) -> str:
-        """Return the current or last holder."""
+        """Return the current or last holder of the lease."""
         return await self._database.read(lease_queries.holder)
 
     async def _renew(self) -> bool:

@@ -1,4 +1,4 @@
-"""The scheduling loop: starts attempts of queued jobs, and stops attempts on request."""
+"""The scheduling loop, which starts attempts of queued jobs and stops attempts on request."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from gradwire_server.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
-# How many queued jobs one round considers.
+# The number of queued jobs that one round considers.
 _MAX_QUEUED = 100
 # The interval between rounds when no notification arrives.
 _INTERVAL_SECONDS = 5.0
 
 
 class Scheduler:
-    """Starts queued jobs as soon as workers are free. A subscriber of the job notifier."""
+    """Starts queued jobs as soon as workers are free. It is a subscriber of the job notifier."""
 
     def __init__(self, records: AttemptRecords, pool: WorkerPool, attempts: Attempts) -> None:
         self._records = records
@@ -35,7 +35,7 @@ class Scheduler:
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def on_change(self, change: JobChange) -> None:
-        """Stop the attempt of a job if the change says so, and run a round."""
+        """Stop the attempt of a job if the change requests it, and run a round."""
         task = self._running.get(change.job_key)
         # A second cancellation would interrupt the attempt while it stops its worker.
         if change.stop and task is not None and not task.cancelling():
@@ -43,9 +43,9 @@ class Scheduler:
         self._wake.set()
 
     def on_gap(self) -> None:
-        """Run a round that also looks for active jobs that nobody follows.
+        """Run a round that also looks for active jobs without an attempt in this server.
 
-        There are some if the connection to the database was lost while an attempt started.
+        Such jobs exist if the connection to the database was lost while an attempt started.
         """
         self._check_active = True
         self._wake.set()
@@ -63,14 +63,14 @@ class Scheduler:
             except DomainError as error:
                 _log.warning("cannot schedule: %s", error)
             try:
-                # Not wait_for: in Python 3.11 it can lose a cancellation that arrives together with a change.
+                # Do not use wait_for. In Python 3.11, it can lose a cancellation that arrives together with a change.
                 async with asyncio.timeout(_INTERVAL_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
                 self.on_gap()
 
     async def close(self) -> None:
-        """Stop following attempts. `Attempts.end` decides whether the workers continue."""
+        """Stop following attempts. `Attempts.end` determines whether the workers continue."""
         running = list(self._running.values())
         for task in running:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The scheduling policy: which queued jobs start next. A pure function."""
+"""The scheduling policy, a pure function that decides which queued jobs start next."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -31,10 +31,10 @@ def without_further_suspects(
 def next_jobs(
     queued: Sequence[tuple[JobT, DeviceT]], free_workers: Mapping[DeviceT, int]
 ) -> list[tuple[JobT, DeviceT]]:
-    """Choose the jobs to start: in order of arrival, as many of each kind as there are free workers.
+    """Choose the jobs to start, in order of arrival. Each job needs a free worker of the right kind.
 
     Args:
-        queued: Jobs in order of arrival, each with the kind of worker that it needs.
+        queued: The queued jobs in order of arrival, each with the kind of worker that it needs.
         free_workers: The number of free workers of each kind.
     """
     left = dict(free_workers)

@@ -1,1 +1,1 @@
-"""Bytes on disk or in an object store: blobs, checkpoints, uploads, and the space for them."""
+"""Storage on disk or in an object store: blobs, checkpoints, uploads, and disk space."""

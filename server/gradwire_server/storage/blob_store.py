@@ -1,4 +1,4 @@
-"""Blobs: bytes stored under their SHA-256 digest, in a folder or an object store. Only the server writes them."""
+"""Stores blobs under their SHA-256 digests, in a folder or an object store. Only the server writes blobs."""
 
 import hashlib
 import os
@@ -15,16 +15,16 @@ from typing import Any
 from gradwire_server.storage.disk_space import disk_full_errors
 from gradwire_worker.blob_reader import BlobReader
 
-# A blob that every store has. A worker reads it to find out whether it can reach the store.
+# A blob that every store contains. A worker reads it to find out whether it can access the store.
 _PROBE = b"gradwire blob store"
-# The file with the mark of the store.
+# The name of the file that contains the mark of the store.
 _MARK = "mark"
 # While the disk is nearly full, unreferenced blobs in it are kept only this long after their last use.
 TIGHT_RETENTION_SECONDS = 300.0
 # The time of the last use is about as exact as this in a folder. In an object store, to change it means to write the
 # whole blob.
 _USE_SECONDS = 60.0
-# Unreferenced blobs are kept this long after their last use, because the job that needs them may still be created.
+# Unreferenced blobs are kept for this long after their last use, because a job that needs them may still be created.
 RETENTION_SECONDS = 86_400.0
 
 
@@ -38,7 +38,7 @@ class StoredBlob:
 
 
 class BlobStore(BlobReader):
-    """A reader that also writes: first to a file in `staging`, so that a blob appears complete or not at all.
+    """A BlobReader that also writes blobs. It writes to `staging` first, so that a blob never appears incomplete.
 
     If the store is a folder, the staging area is inside it, because a rename is atomic only within a file system. Each
     server has its own staging area.
@@ -47,7 +47,7 @@ class BlobStore(BlobReader):
     def __init__(self, url: str, scratch: Path) -> None:
         super().__init__(url, cache=scratch / "cache")
         server = hashlib.sha256(f"{platform.node()}:{scratch.resolve()}".encode()).hexdigest()[:12]
-        # The staging areas of all servers.
+        # The parent folder of the staging areas of all servers.
         self._staging_root = Path(self.root, "staging") if self.is_local else scratch / "staging"
         self.staging = self._staging_root / server
         self.staging.mkdir(parents=True, exist_ok=True)
@@ -56,16 +56,16 @@ class BlobStore(BlobReader):
 
     @property
     def mark(self) -> str | None:
-        """The store id that connects this store to its database, or None in a new store."""
+        """The mark that connects this store to its database, or None in a new store."""
         path = f"{self.root}/{_MARK}"
         return str(self.fs.cat_file(path).decode()) if self.fs.exists(path) else None
 
     def set_mark(self, mark: str) -> None:
-        """Connect this store to the database with that mark."""
+        """Connect this store to the database that has this mark."""
         self.write(f"{self.root}/{_MARK}", mark.encode())
 
     def put(self, sha256: str, data: bytes | memoryview) -> None:
-        """Store bytes whose digest was verified."""
+        """Store bytes with a verified digest."""
         if not self.has(sha256):
             self.write(self.blob_path(sha256), data)
 
@@ -74,7 +74,7 @@ class BlobStore(BlobReader):
         self._move(staged, self.blob_path(sha256))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Write a file durably and atomically to the file system of the store."""
+        """Write a file durably and atomically to the store's file system."""
         with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
             staged = Path(file.name)
             try:
@@ -88,7 +88,7 @@ class BlobStore(BlobReader):
                 raise
 
     def touch(self, sha256: str) -> bool:
-        """Mark a blob as used, so that it is kept for at least another day. Returns whether it exists."""
+        """Mark a blob as used, so that it is kept for at least another day. Returns whether the blob exists."""
         path = self.blob_path(sha256)
         try:
             if self._age(path) > (_USE_SECONDS if self.is_local else RETENTION_SECONDS / 2):
@@ -101,17 +101,17 @@ class BlobStore(BlobReader):
         return True
 
     def delete(self, sha256: str) -> None:
-        """Delete a blob, if it exists."""
+        """Delete a blob if it exists."""
         if self.has(sha256):
             self.fs.rm_file(self.blob_path(sha256))
 
     def unused_files(self, seconds: float = RETENTION_SECONDS) -> list[str]:
-        """Return the files of the store and the staging areas that have not been written or used for some seconds."""
+        """Return the files in the store and the staging areas that have not been written or used for some seconds."""
         staged = [str(path) for path in self._staged_files()]
         return [path for path in {*self.fs.find(self.root), *staged} if self._is_unused(path, seconds)]
 
     def delete_if_unused(self, path: str, seconds: float = RETENTION_SECONDS) -> bool:
-        """Delete a file unless it was used in the meantime. Returns whether it was deleted."""
+        """Delete a file unless it was used in the meantime. Returns whether the file was deleted."""
         if not self._is_unused(path, seconds):
             return False
         if self.is_staged(path):
@@ -121,11 +121,11 @@ class BlobStore(BlobReader):
         return True
 
     def is_staged(self, path: str) -> bool:
-        """Whether the file is in a staging area, and so was never completed."""
+        """Return whether the file is in a staging area, which means that it is incomplete."""
         return Path(path).is_relative_to(self._staging_root)
 
     def is_blob(self, path: str) -> bool:
-        """Whether the file is a blob that a client or a job stored."""
+        """Return whether the file is a blob that a client or a job stored."""
         sha256 = PurePosixPath(path).name
         return path == self.blob_path(sha256) and sha256 != self.probe
 
@@ -195,7 +195,7 @@ class BlobStore(BlobReader):
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in the folder durable."""
+    """Sync a folder, so that renames in it are durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Stores checkpoints, and chooses the one that the next attempt of a job continues from."""
+"""Stores checkpoints, and chooses the checkpoint from which the next attempt of a job continues."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -7,12 +7,12 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_worker.messages import ResumePoint
 
-# The newest checkpoint, and the one before it in case the newest is damaged.
+# Keep the newest checkpoint, and the previous one in case the newest checkpoint is damaged.
 CHECKPOINTS_PER_JOB = 2
 
 
 class CheckpointStore:
-    """A folder for each job in the blob store. The name of a file is its epoch and the digest of its bytes."""
+    """The checkpoints of all jobs. Each job has a folder. File names contain the epoch and the digest of the bytes."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -46,6 +46,6 @@ class CheckpointStore:
         return f"{self._blobs.root}/checkpoints/{job_key}"
 
     def _files(self, job_key: int) -> list[str]:
-        """The files of a job, newest first."""
+        """Return the checkpoint files of a job. The newest file comes first."""
         folder = self._folder(job_key)
         return sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []

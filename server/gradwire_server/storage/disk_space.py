@@ -1,6 +1,6 @@
-"""Disk space: before a disk is full, new work is refused and running jobs wait.
+"""Checks disk space. Before a disk is full, new work is refused, and running jobs wait.
 
-The reserve lets jobs end and be deleted when the disk is full.
+Because of this reserve, jobs can still end and be deleted when the disk is full.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from gradwire_server.errors import DiskFullError
 
 _log = logging.getLogger(__name__)
 
-# Running jobs wait when less than this is free, in bytes or as a share of the disk, whichever is smaller. New work
-# requires twice as much.
+# Running jobs wait if the free space is less than this size in bytes or this share of the disk, whichever is smaller.
+# New work requires twice as much free space.
 _RESERVE_BYTES = 64 << 20
 _RESERVE_SHARE = 0.05
-# How often waiting work checks for free space.
+# The interval at which waiting work checks for free space.
 _CHECK_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
 class DiskSpace:
-    """The free space of the disks that hold some folders."""
+    """The free space on the disks that contain the given folders."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
@@ -38,10 +38,10 @@ class DiskSpace:
         """Check that there is space for new work.
 
         Args:
-            size: How much the work will write, in bytes.
+            size: The number of bytes that the work will write.
 
         Raises:
-            DiskFullError: There is not enough space.
+            DiskFullError: There is not enough disk space.
         """
         try:
             self._require(2, size)
@@ -50,7 +50,7 @@ class DiskSpace:
             raise
 
     def require_for_running_work(self) -> None:
-        """Raise DiskFullError unless there is space for what running jobs write."""
+        """Raise DiskFullError unless there is enough space for the writes of running jobs."""
         self._require(1, 0)
 
     def is_tight(self) -> bool:
@@ -76,7 +76,7 @@ async def wait_for_space(write: Callable[[float], Awaitable[T]]) -> T:
     """Call `write` until it does not raise DiskFullError, and return its result.
 
     Args:
-        write: Receives the time in seconds that it has waited so far.
+        write: A function that receives the time that it has waited so far, in seconds.
     """
     began = time.monotonic()
     waited = 0.0
@@ -92,7 +92,7 @@ async def wait_for_space(write: Callable[[float], Awaitable[T]]) -> T:
 
 @contextmanager
 def disk_full_errors() -> Iterator[None]:
-    """Turn the operating system's error for a full disk into a DiskFullError."""
+    """Convert the operating system's error for a full disk to a DiskFullError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Deletes what nothing references: unused blobs, interrupted uploads, and checkpoints of deleted jobs."""
+"""Deletes unreferenced files: unused blobs, interrupted uploads, and checkpoints of deleted jobs."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ _TIGHT_INTERVAL_SECONDS = 60.0
 
 
 class GarbageCollector:
-    """Collects garbage in the blob store. Runs only on the server that schedules."""
+    """Collects garbage in the blob store. It runs only on the scheduling server."""
 
     def __init__(
         self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore, disk_space: DiskSpace
@@ -43,13 +43,13 @@ class GarbageCollector:
                 continue
             try:
                 await self.collect(TIGHT_RETENTION_SECONDS if tight else RETENTION_SECONDS)
-            except Exception:  # Whatever the file system's library raises, the next run may succeed.
+            except Exception:  # The file system library can raise any exception. The next run may succeed.
                 _log.exception("cannot collect garbage in the blob store")
             collected = time.monotonic()
 
     async def collect(self, seconds: float = RETENTION_SECONDS) -> int:
-        """Delete unreferenced files that have not been used for some seconds, and return their number."""
-        # List the files before the references: a file that is uploaded in between is not considered.
+        """Delete unreferenced files that have not been used for some seconds. Returns the number of deleted files."""
+        # List the files before the references, so that files that are uploaded in between are not considered.
         paths = await asyncio.to_thread(self._blobs.unused_files, seconds)
         referenced = await self._database.read(tensor_queries.referenced_tensors)
         job_keys = await self._database.read(job_queries.job_keys)
@@ -60,7 +60,7 @@ class GarbageCollector:
         return deleted
 
     def _is_garbage(self, path: str, referenced: set[str], job_keys: set[int]) -> bool:
-        """Whether an unused file is neither a referenced blob nor a checkpoint of a job."""
+        """Return whether an unused file is neither a referenced blob nor a checkpoint of an existing job."""
         job_key = self._checkpoints.job_key_of(path)
         if job_key is not None:
             return job_key not in job_keys

@@ -1,4 +1,4 @@
-"""Uploads in progress: chunks are hashed and written as they arrive, and a complete file becomes a blob."""
+"""Receives uploads. Chunks are hashed and written as they arrive, and complete files become blobs."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ _READ_BYTES = 1 << 22
 
 
 class Uploads:
-    """The received part of each tensor that is being uploaded. Uploads of the same tensor run one after another."""
+    """The partial files of tensors that are being uploaded. Uploads of the same tensor run one after another."""
 
     def __init__(self, blobs: BlobStore, folder: Path, disk_space: DiskSpace) -> None:
         self._blobs = blobs
@@ -26,22 +26,22 @@ class Uploads:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def received_bytes(self, sha256: str) -> int:
-        """Return the number of bytes of an incomplete upload that have arrived."""
+        """Return the number of bytes that have arrived in an incomplete upload."""
         part = self._part(sha256)
         return part.stat().st_size if part.exists() else 0
 
     @asynccontextmanager
     async def receive(self, sha256: str, size: int, offset: int) -> AsyncIterator["Upload | None"]:
-        """Start or continue an upload. Yields None if the blob is already stored.
+        """Start or continue an upload. Yields None if the tensor is already stored.
 
         Args:
             sha256: The digest of the tensor.
             size: The size of the tensor, in bytes.
-            offset: Where the upload continues, in bytes: 0, or the number of received bytes.
+            offset: The offset at which the upload continues, in bytes. It is 0 or the number of received bytes.
 
         Raises:
-            OffsetOutOfRangeError: The offset is neither.
-            DiskFullError: There is not enough space for the rest.
+            OffsetOutOfRangeError: The offset is neither 0 nor the number of received bytes.
+            DiskFullError: There is not enough disk space for the rest.
         """
         lock = self._locks.setdefault(sha256, asyncio.Lock())
         try:
@@ -73,7 +73,7 @@ class Uploads:
 
 
 class Upload:
-    """One tensor that is arriving. A chunk is hashed and written while the next one is received, at most one behind."""
+    """An upload of one tensor. A chunk is hashed and written while the next chunk is received."""
 
     def __init__(self, blobs: BlobStore, part: Path, sha256: str, size: int) -> None:
         self._blobs = blobs
@@ -112,10 +112,10 @@ class Upload:
         self._pending = asyncio.get_running_loop().run_in_executor(None, self._store, chunk)
 
     async def finish(self) -> bool:
-        """Make the tensor a blob if all of it has arrived. Returns whether it has.
+        """Store the tensor as a blob if it is complete. Returns whether it is complete.
 
         Raises:
-            DigestMismatchError: The bytes do not have the digest of the tensor. They are deleted.
+            DigestMismatchError: The digest of the bytes is wrong. The bytes are deleted.
         """
         await self._wait_for_pending()
         if self._received < self._size:
@@ -127,7 +127,7 @@ class Upload:
         return True
 
     async def close(self) -> None:
-        """Close the file. What has arrived is kept."""
+        """Close the file. The received bytes are kept."""
         await self._wait_for_pending()
         if self._file is not None:
             self._file.close()
@@ -143,7 +143,7 @@ class Upload:
             with disk_full_errors():
                 self._file.write(chunk)
         except DiskFullError:
-            self._file.truncate(0)  # The received bytes are part of what fills the disk.
+            self._file.truncate(0)  # Delete the received bytes, because they use space on the full disk.
             raise
         self._digest.update(chunk)
 

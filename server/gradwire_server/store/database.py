@@ -1,7 +1,7 @@
-"""The database of an asyncio server: one writer thread that groups commits, and a few reader threads.
+"""The database of an asyncio server, with one writer thread that groups commits, and a few reader threads.
 
-Work is a function of a connection. The result of a write is returned only after its transaction is durable. Several
-servers can share a Postgres; a SQLite file belongs to one server.
+Work is a function that takes a connection. The result of a write is returned only after its transaction is durable.
+Several servers can share a Postgres database. A SQLite file belongs to one server.
 """
 
 import asyncio
@@ -36,18 +36,18 @@ T = TypeVar("T")
 _Write = tuple[Callable[[Connection], Any], Future[Any]]
 _Outcome = tuple[Future[Any], Any, BaseException | None]
 
-# How long writes keep trying while the database does not respond, and the time between two tries.
+# The time for which writes are retried while the database does not respond, and the time between two attempts.
 _MAX_UNAVAILABLE_SECONDS = 60.0
 _RETRY_SECONDS = 0.5
-# Writes that arrive during a commit go into the next one together, up to this many.
+# Writes that arrive during a commit are grouped into the next commit. This is the maximum number in a group.
 _MAX_WRITES_PER_COMMIT = 256
 _READER_THREADS = 4
-# How many times conflicting work is tried. If two servers insert the same row, one of them needs two tries.
+# The maximum number of attempts for conflicting work. If two servers insert the same row, one of them needs two.
 _MAX_TRIES = 5
 
 
 class Database:
-    """A SQLite file or a Postgres database. Opening it migrates its tables to the version of this server."""
+    """A SQLite file or a Postgres database. When it is opened, its tables are migrated to the current version."""
 
     def __init__(self, location: Path | str) -> None:
         """Open the database.
@@ -74,7 +74,7 @@ class Database:
         self._writer.start()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a savepoint of a transaction and return its result when the transaction is durable.
+        """Run `work` in a savepoint of a transaction, and return its result when the transaction is durable.
 
         Raises:
             StoreUnavailableError: The database did not respond for a minute.
@@ -85,7 +85,7 @@ class Database:
         return await asyncio.wrap_future(done)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on a snapshot of what is durable.
+        """Run `work` on a snapshot of durable data.
 
         Raises:
             StoreUnavailableError: The database does not respond.
@@ -93,7 +93,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     def close(self) -> None:
-        """Finish pending writes and close the database."""
+        """Finish pending writes, and close the database."""
         self.notifications.close()
         self._writes.put(None)
         self._writer.join()
@@ -111,9 +111,10 @@ class Database:
             raise
 
     def _run_in_one_transaction(self, batch: list[_Write]) -> list[_Outcome]:
-        """Run the batch, and run it again if the connection to the database is lost.
+        """Run the batch in a transaction, and run it again if the connection to the database is lost.
 
-        The batch may have been committed just before that. Work reads what is stored, so repeating it is safe.
+        The batch may have been committed just before the connection was lost. Repeating work is safe, because work
+        reads the stored data first.
         """
         deadline = time.monotonic() + _MAX_UNAVAILABLE_SECONDS
         tries = 0
@@ -145,14 +146,14 @@ class Database:
                 try:
                     outcomes.append((done, self._run(work), None))
                 except Exception as error:
-                    # These fail the whole transaction, not only this work.
+                    # These errors affect the whole transaction, and not only this work.
                     if is_unavailable(error) or is_disk_full(error):
                         raise
                     outcomes.append((done, None, error))
         return outcomes
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        """Run work in a savepoint, and again if another server inserted the same row at the same time."""
+        """Run work in a savepoint, and run it again if another server inserted the same row at the same time."""
         for _ in range(_MAX_TRIES):
             try:
                 with self._connection.begin_nested():

@@ -1,4 +1,4 @@
-"""What differs between the two databases that can be the store: a SQLite file, and Postgres by URL."""
+"""The differences between the two kinds of stores, a SQLite file and a Postgres database."""
 
 import os
 import platform
@@ -10,13 +10,13 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
-# SQLSTATEs of Postgres: the disk is full; transactions conflict or deadlock.
+# The Postgres SQLSTATE codes for a full disk, and for transactions that conflict or deadlock.
 _DISK_FULL = "53100"
 _CONFLICTS = ("40001", "40P01")
-# TCP keepalive in seconds: a connection that is silently lost is noticed and replaced.
+# The TCP keepalive times in seconds. With keepalive, silently lost connections are detected and replaced.
 _KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 
-# The name of this process as the holder of the lease, and in the list of connections of Postgres.
+# The name of this process as lease holder and in the Postgres connection list.
 SERVER_NAME = f"gradwire server {platform.node()} {os.getpid()}"
 
 
@@ -35,7 +35,7 @@ def describe(location: Path | str) -> str:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether Postgres did not respond or closed the connection, so that the statement can be retried."""
+    """Return whether Postgres did not respond or closed the connection, so that the statement can be retried."""
     if not isinstance(error, DBAPIError) or is_disk_full(error) or is_conflict(error):
         return False
     return error.connection_invalidated or (
@@ -44,7 +44,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk of the database is full."""
+    """Return whether the disk of the database is full."""
     if not isinstance(error, DBAPIError):
         return False
     sqlite_code = getattr(error.orig, "sqlite_errorcode", 0)
@@ -52,7 +52,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether the transaction conflicts with another server's transaction, so that it can be retried immediately."""
+    """Return whether the transaction conflicts with another server's transaction, and can be retried immediately."""
     return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _CONFLICTS)
 
 
@@ -65,7 +65,7 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
-        # SQLAlchemy begins transactions, not the driver; savepoints need that.
+        # SQLAlchemy begins transactions instead of the driver. Savepoints require this.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
             connection.execute(f"PRAGMA {pragma}")

@@ -1,4 +1,4 @@
-"""Queries for jobs and their events: functions of a connection, each one or two statements."""
+"""Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ _PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_la
 
 @dataclass
 class JobRecord:
-    """A job as it is stored.
+    """A stored job.
 
     Attributes:
         job_key: The integer key of the job. Keys increase in order of arrival.
-        job_id: The id of the job; its name is "jobs/{job_id}".
-        classification: Whether its epochs report accuracy.
-        workers_lost: How many workers in a row died without a new epoch in between.
-        crashes: At how many crashes of the server in a row it was running, without a new epoch in between.
+        job_id: The ID of the job. The name of the job is "jobs/{job_id}".
+        classification: Whether the job reports classification metrics.
+        workers_lost: The number of workers that died in a row without a new epoch in between.
+        crashes: The number of server crashes in a row during which the job was running, without a new epoch in between.
         last_report: The sequence number of the last stored report of the current attempt.
-        job: The job as clients see it.
+        job: The job message that clients receive.
     """
 
     job_key: int
@@ -37,7 +37,7 @@ class JobRecord:
 
 
 def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
-    """Add a job with its labels."""
+    """Add a job and its labels."""
     values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
     result = connection.execute(
         insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString())
@@ -51,7 +51,7 @@ def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, c
 
 
 def save_job(connection: Connection, record: JobRecord) -> None:
-    """Store the changes of a job."""
+    """Store the changes to a job."""
     values = {
         "state": record.job.state,
         "workers_lost": record.workers_lost,
@@ -70,22 +70,22 @@ def delete_job(connection: Connection, job_key: int) -> None:
 
 
 def find_job(connection: Connection, job_id: str) -> JobRecord | None:
-    """Return the job with an id, or None."""
+    """Return the job with this ID, or None."""
     return _one_job(connection, select(jobs).where(jobs.c.job_id == job_id))
 
 
 def find_job_by_key(connection: Connection, job_key: int) -> JobRecord | None:
-    """Return the job with a key, or None."""
+    """Return the job with this key, or None."""
     return _one_job(connection, select(jobs).where(jobs.c.id == job_key))
 
 
 def find_job_by_request(connection: Connection, request_id: str) -> JobRecord | None:
-    """Return the job that the request with this id created, or None."""
+    """Return the job that the request with this ID created, or None."""
     return _one_job(connection, select(jobs).where(jobs.c.request_id == request_id)) if request_id else None
 
 
 def job_exists(connection: Connection, job_key: int) -> bool:
-    """Whether a job with this key exists."""
+    """Return whether a job with this key exists."""
     return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key)) is not None
 
 
@@ -96,12 +96,12 @@ def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, i
 
 
 def lock_job(connection: Connection, job_key: int) -> JobRecord | None:
-    """Return a job to change it, or None if it was deleted. Other servers wait until the transaction ends."""
+    """Lock a job and return it, or None if it was deleted. Other servers wait until the transaction ends."""
     return _one_job(connection, select(jobs).where(jobs.c.id == job_key).with_for_update())
 
 
 def jobs_in_states(connection: Connection, states: Sequence[JobState], limit: int | None = None) -> list[JobRecord]:
-    """Return the jobs in any of the states, in order of arrival."""
+    """Return the jobs that are in any of the states, in order of arrival."""
     query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id).limit(limit)
     return [_job_record(row) for row in connection.execute(query)]
 
@@ -113,7 +113,7 @@ def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
 
 
 def was_paused(connection: Connection, job_key: int) -> bool:
-    """Whether a job was ever paused."""
+    """Return whether a job was ever paused."""
     changes = select(events.c.message).where(events.c.job == job_key, events.c.kind == "state_change")
     return any(
         Event.FromString(serialized).state_change.state == JobState.JOB_STATE_PAUSED
@@ -122,7 +122,7 @@ def was_paused(connection: Connection, job_key: int) -> bool:
 
 
 def insert_events(connection: Connection, job_key: int, new: Sequence[Event]) -> None:
-    """Append events that have their sequence numbers."""
+    """Append events, which already have sequence numbers."""
     if new:
         connection.execute(insert(events), [_event_values(job_key, event) for event in new])
 
@@ -139,13 +139,13 @@ def events_after(connection: Connection, job_key: int, sequence: int, limit: int
 
 
 def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
-    """Return the event of an epoch that is stored."""
+    """Return the event for a stored epoch."""
     query = select(events.c.message).where(events.c.job == job_key, events.c.kind == "epoch", events.c.epoch == epoch)
     return Event.FromString(connection.scalars(query).one())
 
 
 def last_checkpoint(connection: Connection, job_key: int) -> Checkpoint:
-    """Return the newest checkpoint of a job that has one."""
+    """Return the newest checkpoint of a job. The job must have a checkpoint."""
     query = (
         select(events.c.message)
         .where(events.c.job == job_key, events.c.kind == "checkpoint")

@@ -1,4 +1,4 @@
-"""Queries for the lease that decides which of several servers schedules: functions of a connection."""
+"""Queries for the lease, which determines the scheduling server. Each query is a function that takes a connection."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, extract, func, literal, select
 
 from gradwire_server.store.tables import lease
 
-# A holder that does not renew the lease for this long loses it.
+# If a holder does not renew the lease for this long, it loses the lease.
 LEASE_SECONDS = 6.0
 
 
@@ -26,12 +26,12 @@ class Acquired:
 
 
 def acquire(connection: Connection, holder: str, *, exclusive: bool) -> Acquired | None:
-    """Acquire the lease if nobody holds it, otherwise return None.
+    """Acquire the lease if no server holds it. Returns None if another server holds it.
 
     Args:
         connection: A connection in a transaction.
         holder: The name of this server.
-        exclusive: Whether no other server can use this database, so that an unexpired lease belongs to a dead server.
+        exclusive: Whether no other server can use this database. An unexpired lease then belongs to a dead server.
     """
     free = select(lease.c.orderly).with_for_update()
     if not exclusive:
@@ -47,7 +47,7 @@ def acquire(connection: Connection, holder: str, *, exclusive: bool) -> Acquired
 
 
 def renew(connection: Connection, token: int) -> bool:
-    """Extend the lease. Returns whether this token still holds it."""
+    """Extend the lease. Returns whether the token is still current."""
     statement = update(lease).where(lease.c.token == token).values(expires=_now(connection) + literal(LEASE_SECONDS))
     return connection.execute(statement).rowcount > 0
 
@@ -63,7 +63,7 @@ def mark_orderly(connection: Connection, token: int) -> None:
 
 
 def is_current(connection: Connection, token: int) -> bool:
-    """Whether this is the current fencing token. No server can acquire the lease until the transaction ends."""
+    """Return whether the token is current. Other servers cannot acquire the lease until the transaction ends."""
     return connection.scalar(select(lease.c.token).with_for_update(read=True)) == token
 
 
@@ -73,7 +73,7 @@ def holder(connection: Connection) -> str:
 
 
 def _now(connection: Connection) -> ColumnElement[Any]:
-    """The clock of the database, the only one that all servers share. SQLite uses the clock of its only server."""
+    """Return the time of the database, which all servers share. With SQLite, this is the time of the only server."""
     if connection.dialect.name == "postgresql":
         return extract("epoch", func.clock_timestamp())
     return literal(time.time())

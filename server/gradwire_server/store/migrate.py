@@ -1,4 +1,4 @@
-"""Migrates a database to the tables of this version of the server. Refuses a database of a later version."""
+"""Migrates a database to the current schema. A database from a later version is refused."""
 
 import logging
 import zlib
@@ -13,9 +13,9 @@ from gradwire_server.store.dialects import StoreError
 
 _log = logging.getLogger(__name__)
 
-# The Postgres advisory lock that lets servers that start at the same time migrate one after another.
+# The Postgres advisory lock for migrations. It ensures that servers migrate one after another.
 _LOCK = zlib.crc32(b"gradwire migration")
-# The revision of databases created before gradwire used Alembic. They store it in a table named `schema`.
+# The revision of databases from before gradwire used Alembic. They store the revision in a table named `schema`.
 _BEFORE_ALEMBIC = "1"
 
 
@@ -28,11 +28,11 @@ def alembic_config(connection: Connection) -> Config:
 
 
 def migrate(connection: Connection, name: str) -> None:
-    """Apply the missing revisions, all or none.
+    """Apply all missing revisions, or none if one of them fails.
 
     Args:
-        connection: A connection outside of a transaction.
-        name: The name of the database for messages.
+        connection: A connection that is not in a transaction.
+        name: The name of the database in messages.
 
     Raises:
         StoreError: A later version of gradwire wrote the database.

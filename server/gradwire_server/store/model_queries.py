@@ -1,4 +1,4 @@
-"""Queries for models: functions of a connection, each one or two statements."""
+"""Queries for models. Each query is a function that takes a connection and runs one or two statements."""
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy import delete as delete_from
@@ -11,7 +11,7 @@ _PAGED = PagedTable(models, {"name": models.c.model_id}, model_labels)
 
 
 def insert_model(connection: Connection, model_id: str, model: Model) -> None:
-    """Add a model with its labels."""
+    """Add a model and its labels."""
     result = connection.execute(insert(models).values(model_id=model_id, message=model.SerializeToString()))
     assert result.inserted_primary_key is not None
     model_key = result.inserted_primary_key[0]
@@ -21,7 +21,7 @@ def insert_model(connection: Connection, model_id: str, model: Model) -> None:
 
 
 def find_model(connection: Connection, model_id: str) -> Model | None:
-    """Return the model with an id, or None."""
+    """Return the model with this ID, or None."""
     serialized = connection.scalars(select(models.c.message).where(models.c.model_id == model_id)).first()
     return None if serialized is None else Model.FromString(serialized)
 
@@ -33,7 +33,7 @@ def list_models(connection: Connection, page: Page) -> tuple[list[Model], str]:
 
 
 def delete_model(connection: Connection, model_id: str) -> bool:
-    """Delete a model and its labels. Returns whether it existed."""
+    """Delete a model and its labels. Returns whether the model existed."""
     model_key = connection.scalar(select(models.c.id).where(models.c.model_id == model_id))
     if model_key is None:
         return False

@@ -1,4 +1,4 @@
-"""Notifications between servers that share a Postgres. A SQLite file has one server and needs none."""
+"""Notifications between servers that share a Postgres database. SQLite does not need them."""
 
 import logging
 import secrets
@@ -13,17 +13,17 @@ from sqlalchemy.exc import DBAPIError
 _log = logging.getLogger(__name__)
 
 _CHANNEL = "gradwire"
-# How long the listener waits before it checks whether to stop, and before it reconnects.
+# The time that the listener waits before it checks whether to stop, and before it reconnects.
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class JobChange:
-    """A change of a job that was stored.
+    """A stored change to a job.
 
     Attributes:
         job_key: The job, which has new events.
-        start: Whether the scheduler may have something to start.
+        start: Whether the scheduler may be able to start a job.
         stop: Whether the scheduler must stop the running attempt of the job.
     """
 
@@ -33,7 +33,7 @@ class JobChange:
 
 
 class Notifications:
-    """Sends and receives job changes by NOTIFY and LISTEN. A server does not receive what it sent itself."""
+    """Sends and receives job changes with NOTIFY and LISTEN. A server does not receive its own changes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -51,8 +51,9 @@ class Notifications:
         """Start receiving changes.
 
         Args:
-            on_change: Called for each change, on a thread of the listener.
-            on_gap: Called on that thread after each connect, as changes before it may have been missed.
+            on_change: A function that is called for each change, on the thread of the listener.
+            on_gap: A function that is called on the same thread after each connect, because earlier changes may have
+                been missed.
         """
         if self._engine.dialect.name == "postgresql":
             self._thread = threading.Thread(

@@ -1,4 +1,4 @@
-"""Pages of a list: a List request in the terms of the store, and the rows of one page."""
+"""List pages: the description of a page, and the query for its rows."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class FieldClause:
 
 @dataclass(frozen=True)
 class LabelClause:
-    """A condition on a label. The operator ":" means that the key is set; the value is not used then."""
+    """A condition on a label. The operator ":" means that the key is set, and ignores the value."""
 
     key: str
     operator: Operator
@@ -40,10 +40,11 @@ class Page:
 
     Attributes:
         size: The maximum number of rows.
-        after_key: The key of the last row of the previous page, 0 for the first page.
+        after_key: The key of the last row of the previous page, or 0 for the first page.
         newest_first: Whether rows are in descending order of their keys.
-        clauses: Conditions that all must hold.
-        fingerprint: Identifies the filter and the order; part of the page token, which is only valid with them.
+        clauses: The conditions, all of which must hold.
+        fingerprint: A value that identifies the filter and the order. A page token contains it, because the token is
+            valid only for the same filter and order.
     """
 
     size: int
@@ -53,12 +54,12 @@ class Page:
     fingerprint: str
 
     def token_after(self, key: int) -> str:
-        """Return the token of the page that follows the row with this key."""
+        """Return the token for the page that follows the row with this key."""
         return base64.urlsafe_b64encode(f"{key}:{self.fingerprint}".encode()).decode()
 
 
 def parse_token(token: str, fingerprint: str) -> int:
-    """Return the key in a page token. Raises ValueError unless the token has this fingerprint."""
+    """Return the key in a page token. Raises ValueError unless the token contains this fingerprint."""
     key, _, found = base64.urlsafe_b64decode(token[:_MAX_TOKEN_LENGTH].encode()).decode().partition(":")
     if found != fingerprint or not (key.isascii() and key.isdecimal()) or int(key) > _MAX_KEY:
         raise ValueError("the token belongs to another list")
@@ -70,9 +71,9 @@ class PagedTable:
     """A table that can be listed.
 
     Attributes:
-        table: The rows, with their keys in the column `id`.
-        fields: The columns that a FieldClause can name.
-        labels: The labels of the rows, in the columns `owner`, `key` and `value`.
+        table: The table, whose column `id` contains the keys.
+        fields: The columns that a FieldClause can refer to.
+        labels: The table of labels, with the columns `owner`, `key` and `value`.
     """
 
     table: Table
@@ -83,7 +84,7 @@ class PagedTable:
 def rows_of_page(
     connection: Connection, paged: PagedTable, page: Page
 ) -> tuple[Sequence[Row[*tuple[object, ...]]], str]:
-    """Return the rows of a page, and the token of the next page, empty if this is the last."""
+    """Return the rows of a page, and the token of the next page. The token is empty if this is the last page."""
     key = paged.table.c.id
     query = select(paged.table).order_by(key.desc() if page.newest_first else key).limit(page.size + 1)
     if page.after_key:

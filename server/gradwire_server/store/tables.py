@@ -1,6 +1,6 @@
-"""The tables. A row holds a serialized protobuf message, and separate columns for the values that queries use.
+"""The tables. A row contains a serialized protobuf message, and separate columns for the values that queries use.
 
-A change here needs a revision in `migrations`; a test compares the two.
+Each change to the tables needs a revision in `migrations`. A test compares the tables with the revisions.
 """
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
@@ -10,14 +10,14 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    # The job key: jobs in order of arrival.
+    # The job key. Keys increase in order of arrival.
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("job_id", String(63), nullable=False, unique=True),
     Column("request_id", String(128), unique=True),
     Column("state", Integer, nullable=False, index=True),
-    # Whether epochs report accuracy.
+    # Whether epochs report classification metrics.
     Column("classification", Integer, nullable=False),
-    # How many workers in a row died without a new epoch in between.
+    # The number of workers that died in a row without a new epoch in between.
     Column("workers_lost", Integer, nullable=False, default=0),
     # At how many crashes of the server in a row the job was running, without a new epoch in between.
     Column("crashes", Integer, nullable=False, default=0, server_default="0"),
@@ -33,7 +33,7 @@ events = Table(
     metadata,
     Column("job", Integer, ForeignKey("jobs.id"), primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
-    # The name of the kind in Event.kind, and for an epoch or a checkpoint the number of the epoch.
+    # The name of the event's kind and, for an epoch or a checkpoint, the number of the epoch.
     Column("kind", String(16), nullable=False),
     Column("epoch", Integer),
     # A gradwire.v1.Event.
@@ -76,27 +76,28 @@ def _labels(name: str, owners: Table) -> Table:
 job_labels = _labels("job_labels", jobs)
 model_labels = _labels("model_labels", models)
 
-# Facts about the elements of a tensor that validation computed; see gradwire_engine.spec.summary.
+# Summaries of tensors that validation has computed; see gradwire_engine.spec.summary.
 summaries = Table(
     "summaries",
     metadata,
-    # sha256, dtype and shape.
+    # A key that consists of sha256, dtype and shape.
     Column("tensor", String, primary_key=True),
     Column("summary", String, nullable=False),
 )
 
-# One row: the lease of the server that schedules.
+# A table with one row, the lease of the scheduling server.
 lease = Table(
     "lease",
     metadata,
-    # The fencing token. It increases with each new holder; writes with an older token are refused.
+    # The fencing token. It increases with each new holder, and writes with an older token are refused.
     Column("token", BigInteger, nullable=False),
     Column("holder", String, nullable=False),
-    # Seconds since 1970 by the clock of the database. 0: nobody holds the lease.
+    # The expiry time in seconds since 1970, on the clock of the database. 0 means that no server holds the lease.
     Column("expires", Float(53), nullable=False),
     # Whether the last holder ended orderly. If not, it crashed, or it still runs.
     Column("orderly", Integer, nullable=False, server_default="1"),
 )
 
-# At most one row: the mark of the blob store that belongs to this database. The store contains the same mark.
+# A table with at most one row, the mark of the blob store that belongs to this database. The blob store contains the
+# same mark.
 blob_store = Table("blob_store", metadata, Column("mark", String, nullable=False))

@@ -1,4 +1,4 @@
-"""Queries for tensors and the blob store that holds them: functions of a connection, each one or two statements."""
+"""Queries for tensors and the mark of the blob store. Each query is a function that takes a connection."""
 
 import json
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ def save_summary(connection: Connection, tensor: str, summary: TensorSummary) ->
 
 
 def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
-    """Return the mark of the blob store of this database, and whether the store may not have it yet.
+    """Return the mark of this database's blob store, and whether the blob store may not contain the mark yet.
 
     Args:
         connection: A connection in a transaction.
-        candidate: The mark to store if there is none.
+        candidate: The mark to store if there is no mark.
     """
     mark = connection.scalar(select(blob_store.c.mark))
     if mark is None:

@@ -1,1 +1,1 @@
-"""The Ray workers: the cluster, the pool that keeps them warm, and the calls to each."""
+"""The Ray workers: the cluster, the pool of warm workers, and the handles of workers."""

@@ -1,7 +1,7 @@
-"""A handle to one worker, and the calls to it.
+"""A handle for one worker, through which the server calls the worker.
 
-Calls to an actor fail when its process or node dies. Calls to Ray itself, such as looking up or killing an actor, run
-in threads: if the cluster is lost, they never return.
+Calls to an actor fail if its process or node dies. Calls to Ray itself, such as looking up or killing an actor, run in
+threads, because they never return if the cluster is lost.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_worker.log_tail import last_lines
 from gradwire_worker.messages import Assignment, Report, unpack
 
-# How long a worker may take to stop an attempt before it is killed.
+# The time that a worker has to stop an attempt before it is killed.
 _STOP_SECONDS = 10
-# How long an idle worker may take to answer before it counts as dead.
+# The time that an idle worker has to answer before it counts as dead.
 PING_SECONDS = 5
 
 DeviceKind = Literal["cpu", "gpu"]
@@ -36,11 +36,11 @@ class WorkerHandle:
 
     Attributes:
         name: The name of the actor.
-        device: The kind of device that it runs on.
-        actor: Ray's handle.
-        reads_blobs: Whether it can read the blob store. If not, tensors are sent through Ray's object store.
-        log: Its node, and the path of its log there.
-        assigned: The job and the number of the last attempt that was sent to it.
+        device: The kind of device that the worker runs on.
+        actor: The Ray handle of the actor.
+        reads_blobs: Whether the worker can read the blob store. If not, tensors are sent through Ray's object store.
+        log: The ID of the worker's node, and the path of the worker's log on that node.
+        assigned: The job and the number of the last attempt that was sent to the worker.
     """
 
     name: str
@@ -52,7 +52,7 @@ class WorkerHandle:
 
     @classmethod
     async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
-        """Return a handle to an actor, after asking it what the server must know."""
+        """Get information from an actor, and return a handle for it."""
         reads_blobs = await call_actor(actor.can_read.remote(blobs.url, blobs.probe))
         return cls(name, device, actor, reads_blobs, await call_actor(actor.own_log.remote()))
 
@@ -60,25 +60,25 @@ class WorkerHandle:
         """Start an attempt. Raises WorkerLostError."""
         tensors = None
         if not self.reads_blobs:
-            # Ray's object store sends each tensor to a node once, and workers map it there.
+            # Ray's object store sends each tensor to a node only once, and workers map the tensor into memory there.
             arrays = await asyncio.to_thread(lambda: {ref.sha256: blobs.load(ref) for ref in references})
             tensors = ray.put(arrays)
         self.assigned = (assignment.job, assignment.attempt)
         await call_actor(self.actor.start.remote(assignment, tensors))
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
-        """Return the reports of an attempt after a sequence number. This acknowledges all up to that number.
+        """Return the reports of an attempt after a sequence number, and acknowledge all reports up to this number.
 
         Args:
             job_name: The job.
             attempt: The number of the attempt.
-            after: The sequence number of the last report that is stored.
-            timeout: How long to wait for a report, in seconds.
+            after: The sequence number of the last stored report.
+            timeout: The maximum time to wait for a report, in seconds.
         """
         return unpack(await call_actor(self.actor.poll.remote(job_name, attempt, after, timeout)))
 
     async def stop(self, job_name: str, attempt: int) -> None:
-        """Stop an attempt. Raises WorkerLostError, or TimeoutError after some seconds.
+        """Stop an attempt. Raises WorkerLostError, or TimeoutError if the worker does not stop in time.
 
         An attempt that was cancelled before it was sent needs no stop.
         """
@@ -88,7 +88,7 @@ class WorkerHandle:
             await call_actor(self.actor.stop.remote(job_name, attempt))
 
     async def is_alive(self) -> bool:
-        """Whether the worker answers."""
+        """Return whether the worker answers."""
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await call_actor(self.actor.ping.remote())
@@ -97,7 +97,7 @@ class WorkerHandle:
         return True
 
     async def log_tail(self) -> str:
-        """Return the end of the worker's log, even if its process is dead. Empty if its node is also lost."""
+        """Return the end of the worker's log, even if the worker is dead, or an empty string if its node is lost."""
         node, path = self.log
         on_node = NodeAffinitySchedulingStrategy(node, soft=False)
         try:
@@ -110,7 +110,7 @@ class WorkerHandle:
 
 
 async def call_actor(reference: Any) -> Any:
-    """Wait for the result of a call to an actor. Raises WorkerLostError if it failed."""
+    """Wait for the result of a call to an actor. Raises WorkerLostError if the call failed."""
     try:
         return await reference
     except RayError as error:
@@ -118,13 +118,13 @@ async def call_actor(reference: Any) -> Any:
 
 
 def kill_actor(name: str) -> None:
-    """Kill an actor, if it exists. Blocks."""
+    """Kill an actor if it exists. This function blocks."""
     with suppress(ValueError):
         ray.kill(ray.get_actor(name))
 
 
 def ping_actor(name: str) -> None:
-    """Tell an actor, if it exists, that it is still needed. Blocks."""
+    """Ping an actor if it exists, so that it knows that it is still needed. This function blocks."""
     with suppress(ValueError):
         ray.get_actor(name).ping.remote()
 

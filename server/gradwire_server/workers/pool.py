@@ -1,4 +1,4 @@
-"""The pool of warm workers: creates as many as the cluster can hold, and lends each to one attempt at a time."""
+"""The pool of warm workers, which creates workers up to the capacity of the cluster, and lends them to attempts."""
 
 import asyncio
 import hashlib
@@ -28,44 +28,44 @@ from gradwire_worker.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-# start, poll and stop can run at the same time.
+# The calls start, poll and stop can run at the same time.
 _MAX_CONCURRENT_CALLS = 8
-# A worker exits if no server calls it for this long. Servers ping ten times as often.
+# A worker exits if no server calls it for this many seconds. Servers ping workers ten times in this interval.
 _ABANDONED_SECONDS = 900.0
 
 
 class WorkerPool:
-    """Warm workers, idle or lent. Only the server that schedules uses its pool."""
+    """Warm workers, which are idle or lent to an attempt. Only the scheduling server uses its pool."""
 
     def __init__(self, settings: Settings, cluster: RayCluster, blobs: BlobStore) -> None:
         self._settings = settings
         self._cluster = cluster
         self._blobs = blobs
-        # Workers that wait for an attempt. An error stands for a worker that could not be created.
+        # Idle workers, by kind. An error represents a worker that could not be created.
         self._idle: dict[DeviceKind, asyncio.Queue[WorkerHandle | WorkerLostError]] = {
             "cpu": asyncio.Queue(),
             "gpu": asyncio.Queue(),
         }
-        # Workers that exist or are being created, and those that are lent or waited for.
+        # The number of workers that exist or are being created, and the number of workers that are lent or requested.
         self._existing: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._lent: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._background: set[asyncio.Task[None]] = set()
         # The names of all workers of this server: idle, lent or being created.
         self._names: set[str] = set()
         self._created = 0
-        # The name of a worker contains the store that it works for, so that a server finds those of an earlier server,
-        # and the version of its code, because workers of other versions are replaced.
+        # The name of a worker contains its store, so that a server finds the workers of an earlier server. It also
+        # contains the version of the code, because workers with other versions are replaced.
         self._store_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
         self._name_prefix = f"{self._store_prefix}{version('gradwire')}-"
 
     def device_for(self, device: Device) -> DeviceKind:
-        """Return the kind of worker for a job; DEVICE_AUTO is a GPU if the cluster has one."""
+        """Return the kind of worker for a job. DEVICE_AUTO selects a GPU if the cluster has one."""
         if device == Device.DEVICE_CPU or not self._cluster.has_gpu:
             return "cpu"
         return "gpu"
 
     def free(self, device: DeviceKind) -> int:
-        """Return how many more workers of a kind can be lent now."""
+        """Return the number of workers of a kind that can be lent now."""
         return max(0, self._cluster.capacity(device) - self._lent[device])
 
     async def warm_up(self) -> None:
@@ -76,7 +76,7 @@ class WorkerPool:
                 self.release(await self.acquire(device))
 
     async def acquire(self, device: DeviceKind) -> WorkerHandle:
-        """Lend an idle worker, or a new one. The caller must `release` or `discard` it.
+        """Lend an idle or new worker. The caller must `release` or `discard` the worker.
 
         Raises:
             WorkerLostError: A worker cannot be created.
@@ -115,9 +115,9 @@ class WorkerPool:
         self._create_missing(worker.device)
 
     async def adopt_workers(self) -> dict[tuple[str, int], WorkerHandle]:
-        """Take over the workers of an earlier server, and return those that run an attempt, by job name and attempt.
+        """Take over the workers of an earlier server. Return those that run attempts, keyed by job name and attempt.
 
-        The returned workers are lent, as by `acquire`. Workers that run nothing become idle. Workers that do not answer
+        The returned workers count as lent, as with `acquire`. Other workers become idle. Workers that do not answer
         or have another version are killed.
         """
         running: dict[tuple[str, int], WorkerHandle] = {}
@@ -126,7 +126,11 @@ class WorkerPool:
                 continue
             try:
                 worker, attempt = await self._adopt(name)
-            except (WorkerLostError, TimeoutError, ValueError) as error:  # ValueError: it has just ended.
+            except (
+                WorkerLostError,
+                TimeoutError,
+                ValueError,
+            ) as error:  # ValueError means that the actor has just ended.
                 _log.warning("killing worker %s of an earlier server: %s", name, error)
                 await asyncio.to_thread(kill_actor, name)
                 continue
@@ -140,7 +144,7 @@ class WorkerPool:
         return running
 
     def forget(self) -> None:
-        """Give up all workers, because another server now holds the lease. It adopts those that outlive this server."""
+        """Give up all workers, because another server now holds the lease. It adopts the workers that keep running."""
         for task in self._background:
             task.cancel()
         if not self._cluster.outlives_server:
@@ -178,7 +182,7 @@ class WorkerPool:
             return worker, attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
-        """Create workers in the background for waiting callers, up to the capacity."""
+        """Create workers for waiting callers in the background, up to the capacity."""
         while self._existing[device] < min(self._lent[device], self._cluster.capacity(device)):
             self._existing[device] += 1
             self._run(self._create(device))

@@ -1,4 +1,4 @@
-"""The Ray cluster: joins it, measures its capacity, and notices when it is lost."""
+"""The Ray cluster. This module joins the cluster, measures its capacity, and notices when it is lost."""
 
 import asyncio
 import logging
@@ -16,25 +16,25 @@ from gradwire_server.workers.handle import DeviceKind
 _log = logging.getLogger(__name__)
 
 _NAMESPACE = "gradwire"
-# How long the head of a cluster may take to accept a connection.
+# The time that the head of a cluster has to accept a connection.
 _CONNECT_SECONDS = 5
-# How often the cluster is checked, and how many checks in a row must fail before it counts as lost.
+# The interval of the checks, and the number of checks that must fail in a row before the cluster counts as lost.
 _CHECK_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
 # The memory that a worker needs before it has a job, in bytes.
 _IDLE_WORKER_BYTES = 256 << 20
 # A job can have this many bytes even on a node with little memory.
 _MIN_JOB_BYTES = 512 << 20
-# Ray sends its token only when configured to, and gives no reason when a cluster refuses it.
+# Ray sends its token only if it is configured to do so. If a cluster refuses the token, Ray does not state the reason.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 
 class ClusterLostError(RuntimeError):
-    """The head of the cluster no longer answers. A process can join a cluster only once, so this one must end."""
+    """The head of the cluster no longer answers. A process can join a cluster only once, so this process must end."""
 
 
 class RayCluster:
-    """The cluster that runs the workers: started by this server, or an existing one."""
+    """The cluster that runs the workers. This server starts it, or joins an existing cluster."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -43,12 +43,12 @@ class RayCluster:
         self._head = ""
 
     def connect(self) -> None:
-        """Start Ray, or join the cluster of the settings. Blocks for some seconds. Raises SettingsError."""
+        """Start Ray, or join the configured cluster. This method blocks for some seconds. Raises SettingsError."""
         address = self._settings.ray
         options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
         try:
             if ":" in address and "://" not in address:
-                _try_connect(address)  # Ray itself would try for minutes.
+                _try_connect(address)  # Ray itself would try to connect for minutes.
             ray.init(address=address, namespace=_NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
         except (OSError, RayError, ValueError) as error:
             hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
@@ -57,21 +57,21 @@ class RayCluster:
         self.measure()
 
     def disconnect(self) -> None:
-        """Leave the cluster. Its workers continue for the next server; a local cluster ends with its workers."""
+        """Leave the cluster. Its workers continue for the next server. A local cluster ends, including its workers."""
         ray.shutdown()
 
     @property
     def outlives_server(self) -> bool:
-        """Whether workers continue when this server ends."""
+        """Whether workers continue to run when this server ends."""
         return self._settings.ray != "local"
 
     @property
     def has_gpu(self) -> bool:
-        """Whether a job can have a GPU."""
+        """Whether the cluster has a GPU for jobs."""
         return self._capacity["gpu"] > 0
 
     def capacity(self, device: DeviceKind) -> int:
-        """Return how many workers of a kind the cluster can hold."""
+        """Return the number of workers of a kind that the cluster has room for."""
         return self._capacity[device]
 
     @property
@@ -85,7 +85,7 @@ class RayCluster:
         return max(_MIN_JOB_BYTES, self._worker_memory - _IDLE_WORKER_BYTES) if self._worker_memory else 0
 
     def measure(self) -> None:
-        """Update the capacity and the memory of a worker. Blocks."""
+        """Update the capacity and the memory of a worker. This method blocks."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         by_cpu = int(cpus / self._settings.cpus_per_job)
@@ -100,7 +100,7 @@ class RayCluster:
         while True:
             try:
                 async with asyncio.timeout(_CHECK_SECONDS):
-                    # Ray's own calls would wait for the head for a minute, and then end the process.
+                    # Ray's own calls would wait a minute for the head, and then end the process.
                     await asyncio.to_thread(_try_connect, self._head)
                     await asyncio.to_thread(self.measure)
                 failed = 0
@@ -138,6 +138,6 @@ def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tu
 
 
 def _try_connect(address: str) -> None:
-    """Raise OSError unless something listens at the address."""
+    """Raise OSError unless a process listens at the address."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()

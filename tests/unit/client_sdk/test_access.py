@@ -1,4 +1,4 @@
-"""Addresses, tokens and TLS of a client, before it connects."""
+"""The address, token and TLS settings of a client, before it connects."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_client_without_an_address_says_what_to_set():
     "address",
     ["localhost:50051", "127.0.0.1:1", "[::1]:50051", "host-1.example.org:443", "unix:/run/x.sock", "dns:///host:1"],
 )
-def test_addresses_of_grpc_are_accepted(address):
+def test_grpc_addresses_are_accepted(address):
     assert checked_address(address) == address
 
 
@@ -42,7 +42,7 @@ def test_other_addresses_are_refused_at_once_with_an_example(address, example):
 
 
 @pytest.mark.parametrize("address", ["example.org:50051", "192.0.2.1:50051", "[2001:db8::1]:50051"])
-def test_a_token_does_not_travel_to_another_machine_without_tls(address):
+def test_a_token_is_not_sent_to_another_machine_without_tls(address):
     with pytest.raises(gw.InvalidArgumentError, match=r"refusing to send the token .* without TLS"):
         Transport(address, Access(token="secret"))
     Transport(address, Access(token="secret", insecure=True))
@@ -60,7 +60,7 @@ def test_missing_certificates_are_named():
         gw.Client("localhost:1", tls="/nowhere/ca.pem")
 
 
-def test_the_token_comes_from_a_file_too(monkeypatch, tmp_path):
+def test_the_token_can_come_from_a_file(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("secret\n")
     monkeypatch.setenv("GRADWIRE_TOKEN_FILE", str(tmp_path / "token"))
     assert Access().metadata("localhost:1", encrypted=False) == (("authorization", "Bearer secret"),)
@@ -70,6 +70,6 @@ def test_the_token_comes_from_a_file_too(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"max_retries": -1}])
-def test_limits_that_make_no_sense_are_refused(limits):
+def test_invalid_limits_are_refused(limits):
     with pytest.raises(gw.InvalidArgumentError, match=r"timeout: |max_retries: "):
         gw.Client("localhost:1", **limits)

@@ -1,4 +1,4 @@
-"""What users have, as arrays: lists, pandas objects, torch tensors, NumPy arrays of any number type."""
+"""Conversion of user data to arrays: lists, pandas objects, torch tensors and NumPy arrays of any numeric dtype."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def test_anything_that_numpy_can_view_is_accepted(value):
     assert np.allclose(to_array(value, "x", FLOAT32), X, atol=1e-3)
 
 
-def test_tensors_of_torch_are_detached_first():
+def test_torch_tensors_are_detached_first():
     class Tensor:
         def detach(self):
             return X
@@ -41,7 +41,7 @@ def test_numbers_keep_their_kind():
     assert to_array(pd.Series([0, 1]), "y", FLOAT32).dtype == np.int64
 
 
-def test_frames_with_columns_of_several_kinds_are_numbers():
+def test_frames_with_columns_of_several_kinds_become_numeric_arrays():
     cities = pd.get_dummies(pd.DataFrame({"size": [1.5, 2.5], "city": ["Oslo", "Bonn"]}))
     assert to_array(cities, "x", FLOAT32).tolist() == [[1.5, 0, 1], [2.5, 1, 0]]
     nullable = pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": pd.array([True, False], "boolean"), "c": [0.5, 1.5]})

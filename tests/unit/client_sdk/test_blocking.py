@@ -1,4 +1,4 @@
-"""The blocking classes: their signatures and help, streams, and their end."""
+"""The blocking classes: signatures, help, streams, and closing."""
 
 import asyncio
 import inspect
@@ -27,7 +27,7 @@ def public(kind):
 
 
 @pytest.mark.parametrize(("blocking", "asynchronous"), PAIRS)
-def test_a_blocking_class_has_what_its_async_class_has(blocking, asynchronous):
+def test_a_blocking_class_has_the_same_methods_as_its_async_class(blocking, asynchronous):
     assert public(blocking) == public(asynchronous)
 
 
@@ -64,7 +64,7 @@ def test_help_on_the_client_names_its_arguments_namespaces_and_an_example():
 
 
 def test_training_options_are_the_same_everywhere():
-    """`fit` and `submit` write them out for help and editors; TrainingOptions has the defaults."""
+    """`fit` and `submit` list the options for help() and editors. TrainingOptions contains the defaults."""
     options = inspect.signature(gw.TrainingOptions).parameters
     for function in (_fit.fit, _jobs.AsyncJobs.submit):
         parameters = inspect.signature(function).parameters
@@ -88,7 +88,7 @@ def test_a_stream_is_for_both_kinds_of_loops():
     portal.close()
 
 
-def test_clients_come_and_go_without_a_word():
+def test_opening_and_closing_clients_prints_nothing():
     script = """
 import contextlib, threading
 import gradwire as gw

@@ -1,4 +1,4 @@
-"""Data files of the command line."""
+"""The data files that the command line reads."""
 
 import numpy as np
 import pandas as pd

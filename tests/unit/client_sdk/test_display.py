@@ -1,4 +1,4 @@
-"""Display: what a user sees while training runs."""
+"""The output that a user sees during training."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from gradwire._display import Display
 
 
 class Clock:
-    """A clock that a test moves."""
+    """A clock that a test can move forward."""
 
     def __init__(self):
         self.now = 0.0

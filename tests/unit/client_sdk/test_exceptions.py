@@ -1,4 +1,4 @@
-"""The tree of exceptions, and what becomes of the errors of calls."""
+"""The exception hierarchy, and the conversion of gRPC errors to exceptions."""
 
 import pickle
 
@@ -53,7 +53,7 @@ def test_exceptions_can_be_pickled(kind):
         (gw.FileError, ValueError),
     ],
 )
-def test_exceptions_are_those_of_python_where_it_has_one(kind, builtin):
+def test_exceptions_derive_from_the_matching_python_exception(kind, builtin):
     assert issubclass(kind, builtin)
 
 
@@ -87,7 +87,7 @@ def test_an_error_without_details_has_no_reason():
     assert (error.reason, error.metadata, error.retry_after) == (None, {}, None)
 
 
-def test_details_of_another_domain_are_no_reasons_of_ours():
+def test_a_reason_from_another_domain_is_ignored():
     made = status(Code.NOT_FOUND, "no such thing", reason="THEIRS")
     made.details[0].value = made.details[0].value.replace(b"gradwire.dev", b"elsewhere.io")
     assert translated(made).reason is None
@@ -137,7 +137,7 @@ def test_no_server_says_what_to_start_and_to_set():
     assert "GRADWIRE_ADDRESS" in str(error)
 
 
-def test_what_an_unavailable_server_said_is_not_replaced():
+def test_the_message_of_an_unavailable_server_is_kept():
     error = translated(
         status(Code.UNAVAILABLE, "the database does not respond", reason="STORE_UNAVAILABLE", retry_after=2)
     )

@@ -1,4 +1,4 @@
-"""History: a sequence of epochs, as columns, a table and a picture."""
+"""History as a sequence of epochs, as columns, as a table and as a plot."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""import gradwire is quick: it loads neither servers nor displays nor compilers."""
+"""`import gradwire` is fast, because it does not load servers, displays or compilers."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""client.jobs, client.models and job handles against a server whose answers are given."""
+"""client.jobs, client.models and job handles, tested against a server with scripted responses."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ def epoch_event(sequence, epoch, loss=1.0):
     return Event(sequence=sequence, epoch={"epoch": epoch, "running_loss": loss, "train": {"loss": loss}})
 
 
-# Three epochs with a checkpoint among them.
+# Three epochs, and a checkpoint before the third epoch.
 LOG = [
     state_event(1, QUEUED),
     state_event(2, RUNNING),
@@ -54,7 +54,7 @@ def client(scripted):
 
 
 def serve_job(scripted, last, **fields):
-    """Serve a job "x" with three epochs that ends with an event."""
+    """Serve a job "x" that has three epochs and ends with the given event."""
     log = [*LOG, last]
     job = Job(
         name="jobs/x", state=last.state_change.state, epochs=3, architecture="4-3", last_sequence=len(log),
@@ -98,7 +98,7 @@ def test_states_and_kinds_of_a_newer_server_are_unknown(scripted, client):
     assert client.jobs.get("x").status == "UNKNOWN"
 
 
-def test_a_list_has_what_the_basic_view_has_and_reads_all_pages(scripted, client):
+def test_a_list_shows_the_basic_view_and_reads_all_pages(scripted, client):
     jobs = [Job(name=f"jobs/{number}", epochs=3, architecture="4-3", labels={"team": "a"}) for number in range(3)]
 
     def page(request):
@@ -133,13 +133,13 @@ def test_deleting_does_not_mind_what_does_not_exist(scripted, client):
 
 
 @pytest.mark.parametrize(("after", "start"), [(0, 0), (1, 1), (2, 2), (3, 3), (10**6, 7)])
-def test_epochs_after_one_start_the_log_near_it(scripted, client, after, start):
+def test_reading_epochs_after_a_given_one_starts_near_it_in_the_log(scripted, client, after, start):
     serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
     assert [epoch.epoch for epoch in client.jobs.get("x").epochs(after=after)] == [1, 2, 3][after:]
     assert watches(scripted) == [start]
 
 
-def test_epochs_of_a_job_that_continues_another_start_near_too(scripted, client):
+def test_the_same_holds_for_a_job_that_continues_another(scripted, client):
     log = [
         state_event(1, QUEUED),
         *(epoch_event(number, 98 + number) for number in range(2, 12)),
@@ -207,7 +207,7 @@ def test_wait_returns_the_job_however_it_ended(scripted, client):
 
 
 class ModelServer:
-    """Serves one model as a file, whose stream breaks after each so many bytes."""
+    """Serves one model as a file. Each download stream breaks after `break_after` bytes."""
 
     def __init__(self, scripted, tmp_path, break_after=10**9):
         self.model = stack(4, 3)
@@ -342,7 +342,7 @@ def test_a_job_continues_from_the_handle_of_another(accepting, client):
         ({"labels": {"team": 5}}, "labels: must have strings as keys and values, got 'team': 5"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_before_anything_is_sent(scripted, client, arguments, message):
+def test_invalid_arguments_are_refused_before_anything_is_sent(scripted, client, arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         submit(client, **arguments)
     assert scripted.requests == []

@@ -1,4 +1,4 @@
-"""fit in this process: results, what it refuses, and how it ends."""
+"""fit without a server: results, invalid arguments, and interruption."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_optimizers_of_all_parameters_of_the_model_are_accepted():
 def test_the_same_data_twice_is_one_tensor():
     model = stack(4, 8, 3)
     options = gw.TrainingOptions(loss=CrossEntropy(), optimizer=SGD(model))
-    assert len(make_job_request(model, (X, Y), (X, Y), options).tensors) == 3  # X, Y and the model's weights
+    assert len(make_job_request(model, (X, Y), (X, Y), options).tensors) == 3  # The tensors are X, Y and the weights.
 
 
 @pytest.mark.parametrize(("fraction", "rows"), [(0.2, 6), (0.5, 15), (0.9, 27), (0.35, 11), (1 / 30, 1), (29 / 30, 29)])
@@ -190,7 +190,7 @@ def test_all_wrong_options_are_named_at_once():
         fit(epochs=0, batch_size=0, device="tpu")
 
 
-def test_a_learning_rate_that_was_set_to_nonsense_is_refused():
+def test_an_invalid_learning_rate_is_refused():
     model = stack(4, 3)
     optimizer = SGD(model)
     optimizer.lr = float("nan")
@@ -203,18 +203,18 @@ def test_a_users_mistake_has_a_short_traceback():
         fit(train=(X, Y + 1))
     frames = [entry.name for entry in caught.traceback]
     assert frames[-1] == "fit"
-    assert len(frames) == 3  # this test, the helper in small.py, and gw.fit
+    assert len(frames) == 3  # The frames are this test, the helper in small.py, and gw.fit.
     assert caught.value.__cause__ is None
 
 
-def test_a_model_that_is_no_stack_names_the_operation_the_class_and_the_line():
+def test_the_error_for_an_untraceable_model_names_the_operation_the_class_and_the_line():
     with pytest.raises(gw.TraceError, match=r"(?s)NotAStack\.forward.*line \d+.*\*") as caught:
         fit(NotAStack())
     assert isinstance(caught.value, gw.GradwireError)
     assert isinstance(caught.value, TypeError)
 
 
-def test_a_loss_that_explodes_says_when_and_what_to_try_and_carries_the_history():
+def test_the_error_for_a_diverging_loss_names_the_epoch_and_a_remedy_and_contains_the_history():
     model = stack(4, 8, 1)
     with pytest.raises(JobFailedError, match=r"epoch \d+") as caught:
         fit(model, (X, X[:, 0]), loss=MSE(), optimizer=SGD(model, lr=30.0), epochs=50)
@@ -230,7 +230,7 @@ def test_a_missing_gpu_is_reported():
 
 
 @pytest.mark.parametrize("arguments", [{"resume_from": "a-job"}, {"initial_model": "a-model"}])
-def test_what_needs_a_server_is_refused_without_one(arguments):
+def test_options_that_need_a_server_are_refused_without_one(arguments):
     with pytest.raises(InvalidArgumentError, match="needs a server"):
         fit(**arguments)
 

@@ -38,7 +38,7 @@ def test_a_missing_folder_is_named(tmp_path):
         gw.save(stack(4, 3), tmp_path / "nowhere" / "m.safetensors")
 
 
-def test_files_that_are_no_models_are_refused(tmp_path):
+def test_files_that_do_not_contain_a_model_are_refused(tmp_path):
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(FileError, match="cannot read"):
         gw.load_model(tmp_path / "junk.safetensors")

@@ -1,4 +1,4 @@
-"""Calls that are repeated: after which errors, how often, and how long after."""
+"""Which calls are retried, after which errors, how many times and with which delays."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ AWAY = status(Code.UNAVAILABLE, "connection refused")
 
 
 def deletes(scripted, answers, max_retries=6):
-    """Delete a job on a server that gives these answers, one to each call; return how long was waited between them."""
+    """Delete a job on a server that returns these answers in turn, and return the delays between the calls."""
     waits = []
 
     async def sleep(seconds):

@@ -1,4 +1,4 @@
-"""A whole epoch compared with an independent implementation in JAX, with automatic differentiation, in float64."""
+"""Compares an epoch with an independent float64 implementation in JAX, which uses automatic differentiation."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_an_epoch_agrees_with_jax(cross_entropy):
     rng = np.random.default_rng(3)
     network = Network.from_stack([(7, 20), None, (20, 9), None, (9, 4)])
     weights = rng.standard_normal(network.size) * 0.3
-    x = rng.standard_normal((103, 7))  # The last batch is shorter.
+    x = rng.standard_normal((103, 7))  # The last batch has fewer rows.
     y = rng.integers(0, 4, 103) if cross_entropy else rng.standard_normal((103, 4))
     problem = Problem(network, CrossEntropy() if cross_entropy else MSE(), np.dtype(np.float64))
     examples = Examples.of(x, y, classification=cross_entropy)

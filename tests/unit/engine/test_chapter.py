@@ -1,4 +1,4 @@
-"""The code of the chapter on these classes: its model, its loop, deferred layers, lists of parameters."""
+"""The textbook classes: the model and training loop of the original chapter, and deferred layers."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""The choice of a plan, and the warning if the fastest plan cannot run."""
+"""How a plan is chosen, and the warning if the fastest plan cannot run."""
 
 import os
 import subprocess

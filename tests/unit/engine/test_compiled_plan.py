@@ -1,4 +1,4 @@
-"""The compiled plan agrees with the reference plan for all shapes, and gives the same bits on any number of threads."""
+"""The compiled plan agrees with the reference plan, and its results do not depend on the number of threads."""
 
 from dataclasses import asdict
 from itertools import pairwise
@@ -50,7 +50,7 @@ def config(batch_size=10, epochs=1, learning_rate=0.05):
 
 
 def examples_for(network, rows, kind, dtype=FLOAT64, seed=1):
-    """Inputs, and targets of one kind: "labels", "one-hot", "soft" or "values"."""
+    """Return inputs, and targets of the given kind: "labels", "one-hot", "soft" or "values"."""
     rng = np.random.default_rng(seed)
     outputs = network.out_features
     inputs = rng.standard_normal((rows, network.in_features)).astype(dtype)
@@ -87,9 +87,9 @@ def assert_same_metrics(ours, theirs, tolerance=1e-10):
     seed=st.integers(0, 10**6),
 )
 def test_any_stack_trains_as_with_the_reference_plan(widths, rows, batch, kind, relu_first, seed):
-    assume(kind == "values" or widths[-1] > 1)  # Validation ensures that a classification has two outputs or more.
+    assume(kind == "values" or widths[-1] > 1)  # Validation ensures that a classification has at least two outputs.
     network = stack(*widths, relu_first=relu_first)
-    batch = max(batch, rows // 40)  # A few steps are enough, and the reference plan is slow.
+    batch = max(batch, rows // 40)  # Train for only a few steps, because the reference plan is slow.
     problem = Problem(network, MSE() if kind == "values" else CrossEntropy(), FLOAT64)
     data, start = examples_for(network, rows, kind, seed=seed), weights_for(network, seed=seed)
     theirs, (reference,) = run(ReferencePlan(problem, start), config(batch), data)
@@ -208,7 +208,7 @@ def test_memory_mapped_data_is_read_in_place(tmp_path):
     assert plan.evaluate(placed) == expected.evaluate(expected.place(data))
 
 
-def test_of_equal_outputs_the_first_is_predicted_as_by_argmax():
+def test_if_outputs_are_equal_the_first_is_predicted_as_with_argmax():
     network = stack(3, 40)
     problem = Problem(network, CrossEntropy(), FLOAT32)
     plan = compiled(problem, np.zeros(network.size, np.float32))

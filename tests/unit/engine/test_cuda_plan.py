@@ -1,7 +1,7 @@
 """The CUDA plan: its kernels compile for several GPU architectures, and it agrees with the reference plan.
 
-Every test runs on a stand-in for a GPU. Tests with `any_cupy` also run on the GPU, if there is one. This file needs
-only NumPy and pytest, so that it also runs on a GPU machine where gradwire is not installed (see benchmarks/gpu.py).
+Every test runs on a simulated GPU. Tests with `any_cupy` also run on a real GPU, if there is one. This file needs only
+NumPy and pytest, so it also runs on a GPU machine where gradwire is not installed (see benchmarks/gpu.py).
 """
 
 import ctypes
@@ -56,7 +56,7 @@ def _fresh_availability(monkeypatch):
 
 
 def nvrtc_library():
-    """The newest NVRTC among NVIDIA's packages, or None."""
+    """Return the path of the newest NVRTC library in the installed NVIDIA packages, or None."""
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else spec.submodule_search_locations
     found = [path for folder in folders for path in Path(folder).glob("*/lib/libnvrtc.so.*")]
@@ -71,7 +71,7 @@ def nvrtc_library():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_80", "compute_90", "compute_100"])
 def test_the_kernels_compile_for_every_architecture(source, names, dtype, architecture):
-    """NVRTC needs no GPU. The options are those that CuPy passes."""
+    """NVRTC does not need a GPU. The test passes the same options as CuPy."""
     library = ctypes.CDLL(str(nvrtc_library()))
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(program), source(dtype).encode(), b"kernels.cu", 0, None, None)
@@ -124,7 +124,7 @@ def problem_of(stack, loss, dtype=FLOAT64):
 
 
 class Case(NamedTuple):
-    """What to train, and on what."""
+    """A problem to train, and the data to train it on."""
 
     stack: list
     loss: object
@@ -135,7 +135,7 @@ class Case(NamedTuple):
 
 
 def results_of_both(cupy, case, way="persistent"):
-    """The weights, epochs and predictions of the CUDA plan, and of the reference plan."""
+    """Return the weights, epochs and predictions of the CUDA plan and of the reference plan."""
     problem, weights = problem_of(case.stack, case.loss, case.dtype)
     config = TrainingConfig(case.epochs, case.batch_size, 0.05, True, 3)
     results = []
@@ -207,7 +207,7 @@ def test_the_network_of_the_benchmark_trains_in_one_launch(any_cupy, batch_size)
 @needs_compiler
 @pytest.mark.parametrize("stack", [[(9, 30), None, (30, 20), None, (20, 3)], [(9, 6)]])
 def test_the_order_in_which_threads_run_changes_no_bit(folder, stack, monkeypatch):
-    """If the kernel lacked a barrier, some thread would read a value before another has written it."""
+    """Without a barrier, a thread could read a value before another thread has written it."""
     set_ = examples(np.random.default_rng(0), 100, 9, stack[-1][1], True, "float32")
     results = []
     for seed, threads in [(0, 512), (1, 512), (2, 96), (3, 96), (4, 96), (5, 96)]:
@@ -303,7 +303,7 @@ def test_a_set_larger_than_the_memory_gives_the_same_weights_to_the_bit(cupy, fo
     small = FakeCupy(folder)
     plan = cuda_plan(small, *problem_of(stack, CrossEntropy()), way)
     plan._allocate(3000, 3000)
-    small.memory = small.used + 40_000  # For about 750 rows.
+    small.memory = small.used + 40_000  # This is enough memory for about 750 rows.
     config = TrainingConfig(3, 8, 0.05, True, 3)
     epochs = list(train(plan, config, set_, None))
     assert not plan.place(set_).resident

@@ -1,4 +1,4 @@
-"""benchmarks.gpu and the report of the benchmark, as far as they run without a GPU."""
+"""The parts of benchmarks.gpu and of the benchmark report that run without a GPU."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Every gradient compared with finite differences in float64."""
+"""Compares every gradient with finite differences in float64."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_the_gradient_of_cross_entropy_of_probabilities_equals_finite_difference
     assert np.allclose(loss.backward(), numeric_gradient(lambda: loss.forward(p, y), p), atol=1e-5)
 
 
-def test_mse_with_one_output_equals_the_formula_of_the_chapter():
+def test_mse_with_one_output_equals_the_textbook_formula():
     y_pred, y_true = np.array([[1.0], [3.0]]), np.array([0.5, 1.0])
     loss = MSE()
     loss.forward(y_pred, y_true)

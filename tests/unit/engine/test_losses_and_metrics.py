@@ -1,4 +1,4 @@
-"""The targets that losses accept and refuse, and the metrics compared with scikit-learn."""
+"""The targets that losses accept and reject, and a comparison of the metrics with scikit-learn."""
 
 import numpy as np
 import pytest

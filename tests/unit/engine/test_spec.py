@@ -1,4 +1,4 @@
-"""Specs: every rule of validation, tensors as messages, and resolved specs as networks and modules."""
+"""Specs: validation rules, tensor messages, and the conversion of resolved specs to networks and modules."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tracing turns a model into a spec; an error names the operation, class and line that cannot be traced."""
+"""Tracing turns a model into a spec. An error names the operation that cannot be traced, and its class and line."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_layers_inside_other_modules_are_named_by_their_path():
 
 
 class WithContainers(Module):
-    """Layers in a list, a tuple and a dict, one of them nested."""
+    """A model with layers in a list, a tuple and a dict, and in a nested container."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +69,7 @@ def test_the_parameters_of_layers_in_containers_are_found_once_even_in_a_list_th
 
 
 class MadeInForward(Module):
-    """One layer is an attribute, and the next one is created in each forward()."""
+    """A model in which forward() creates one of the layers."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The epoch loop: reproducibility, resuming, evaluation, stopping, and losses that are not finite."""
+"""The epoch loop: reproducibility, resuming, evaluation, stopping, and non-finite losses."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the server's parts."""
+"""Fixtures for the tests of the server components."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What becomes of the job and of the worker when an attempt ends, on a worker that a test controls."""
+"""What happens to the job and the worker when an attempt ends. The tests control the worker."""
 
 import asyncio
 import hashlib
@@ -38,7 +38,7 @@ WHOLE_JOB = [
 
 
 class Worker:
-    """A worker that reports `events` at once, and then waits, or raises `error`."""
+    """A worker that immediately reports `events`, and then raises `error` if it is given, or waits."""
 
     name, device = "worker", "cpu"
 
@@ -70,7 +70,7 @@ class Worker:
 
 
 class Pool:
-    """Lends one worker, and remembers what became of it."""
+    """A pool with one worker that records whether the worker was released or discarded."""
 
     def __init__(self, worker):
         self.worker = worker
@@ -87,7 +87,7 @@ class Pool:
 
 
 class Scene:
-    """A queued job, and an attempt to run it on a worker."""
+    """A queued job, and an attempt that runs it on a worker."""
 
     def __init__(self, database, folder, worker):
         self.lease = Lease(database)

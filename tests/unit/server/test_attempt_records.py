@@ -1,4 +1,4 @@
-"""What attempts leave in the job and in its log."""
+"""The changes that attempts make to a job and its log."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ CHECKPOINT = Event(checkpoint=Checkpoint(epoch=3, weights=TensorRef(dtype=1, sha
 
 
 async def log(jobs, job_id="a"):
-    """The events of a job, each as "kind detail"."""
+    """Return the events of a job, each as a string of the form "kind detail"."""
     last = (await jobs.queries.get(OPERATOR, f"jobs/{job_id}")).job.last_sequence
     events = []
     watch = jobs.queries.watch(OPERATOR, f"jobs/{job_id}", 0)
@@ -107,7 +107,7 @@ def test_an_epoch_that_runs_again_is_stored_once_and_a_different_result_is_a_war
 def test_reports_that_are_already_stored_are_not_stored_again(jobs):
     async def scenario():
         record = await jobs.start()
-        for _ in range(2):  # As after a crash between the commit and the acknowledgement.
+        for _ in range(2):  # This happens after a crash between the commit and the acknowledgement.
             reports = [state_event(JobState.JOB_STATE_RUNNING), CHECKPOINT]
             await jobs.records.record_reports(record.job_key, 1, reports, 2)
         assert (await log(jobs))[2:] == ["RUNNING", "checkpoint"]
@@ -164,7 +164,7 @@ def test_the_disk_usage_of_a_job_counts_its_events_and_at_most_two_checkpoints(j
             point = Event(checkpoint=Checkpoint(epoch=epoch, weights=CHECKPOINT.checkpoint.weights))
             record = await jobs.records.record_reports(record.job_key, 1, [epoch_event(epoch), point], 2 * epoch)
             sizes.append(record.job.disk_usage.checkpoint_bytes)
-        assert sizes == [8, 16, 16]  # Two float32 in each.
+        assert sizes == [8, 16, 16]  # Each checkpoint contains two float32 numbers.
         assert record.job.disk_usage.log_bytes > before
         done = [state_event(JobState.JOB_STATE_SUCCEEDED)]
         record = await jobs.records.record_reports(record.job_key, 1, done, 7)

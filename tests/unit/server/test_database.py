@@ -1,4 +1,4 @@
-"""Grouped writes, and when they are durable."""
+"""Grouped writes and their durability."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ def test_a_write_that_fails_does_not_affect_the_others_in_its_group(database):
     assert asyncio.run(database.read(count)) == 3
 
 
-def test_a_file_that_is_opened_again_has_what_was_written(tmp_path):
+def test_a_file_that_is_reopened_contains_the_written_data(tmp_path):
     first = Database(tmp_path / "x.db")
     asyncio.run(first.write(add("kept")))
     first.close()

@@ -1,4 +1,4 @@
-"""Unreferenced files are deleted a day after their last use; all others are kept."""
+"""Unreferenced files are deleted a day after their last use. All other files are kept."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ def digest(text):
 
 @pytest.fixture
 def store(tmp_path):
-    """A blob store with files of each kind, all unused for more than a day, and its garbage collector."""
+    """A blob store and its garbage collector. The store contains files of each kind, unused for more than a day."""
     database = Database(tmp_path / "gradwire.db")
     blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
     blobs.set_mark("mark")
@@ -39,7 +39,7 @@ def store(tmp_path):
         blobs.put(digest(name), name.encode())
     data = Dataset(inputs=TensorRef(sha256=digest("inputs")), targets=TensorRef(sha256=digest("targets")))
     asyncio.run(open_jobs(database, lease).create("a", spec=JobSpec(train=data)))
-    for job in (1, 2):  # There is no second job.
+    for job in (1, 2):  # A second job does not exist.
         checkpoints.save(job, Checkpoint(epoch=1, weights=TensorRef(sha256=digest("weights"))), b"weights")
     (blobs.staging / "interrupted.part").write_bytes(b"half")
     for path in (tmp_path / "blobs").rglob("*"):

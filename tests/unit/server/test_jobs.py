@@ -1,4 +1,4 @@
-"""Commands of clients, and queries: what becomes of a job and its log."""
+"""Client commands and queries, and their effects on a job and its log."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ def test_another_request_cannot_take_the_name_of_a_job(jobs):
     asyncio.run(scenario())
 
 
-def test_of_two_different_requests_with_the_same_id_at_once_one_is_refused(jobs):
+def test_one_of_two_simultaneous_requests_with_the_same_id_is_refused(jobs):
     async def scenario():
         both = (jobs.create("", "request-1", labels={"team": team}) for team in ("vision", "speech"))
         outcomes = await asyncio.gather(*both, return_exceptions=True)
@@ -218,7 +218,7 @@ def test_a_change_between_reading_and_waiting_wakes_the_watcher(jobs):
     asyncio.run(scenario())
 
 
-def test_a_subscriber_hears_what_starts_or_stops_as_long_as_it_is_subscribed(jobs):
+def test_a_subscriber_is_notified_of_changes_as_long_as_it_is_subscribed(jobs):
     class Subscriber:
         def __init__(self):
             self.heard = []

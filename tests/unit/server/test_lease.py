@@ -1,4 +1,4 @@
-"""Which server schedules, if several share a database. Here they share a SQLite file that counts as shared."""
+"""Which of several servers that share a database schedules jobs. The tests use a SQLite file as the shared database."""
 
 import asyncio
 
@@ -62,7 +62,7 @@ def test_a_server_that_lost_the_lease_records_nothing_for_attempts_but_still_exe
         old, new = open_jobs(shared_database, first), open_jobs(shared_database, second)
         await first.try_acquire()
         record = await old.start()
-        # As if the first server had been suspended until its lease expired.
+        # Simulate that the first server was suspended until its lease expired.
         await shared_database.write(lambda c: lease_queries.release(c, 1))
         await second.try_acquire()
         epoch = Event(epoch=Epoch(epoch=1))

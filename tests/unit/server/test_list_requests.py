@@ -1,4 +1,4 @@
-"""Pages, filters and orders of List calls: what is parsed, and what they select."""
+"""The page sizes, page tokens, filters and orders of List calls, and the items that they select."""
 
 import asyncio
 import contextlib
@@ -128,4 +128,4 @@ def test_the_labels_of_a_deleted_job_are_deleted(jobs):
         await jobs.commands.cancel(OPERATOR, "jobs/a")
         await jobs.commands.delete(OPERATOR, "jobs/a")
 
-    asyncio.run(scenario())  # The foreign key of the labels would refuse it.
+    asyncio.run(scenario())  # If labels remained, their foreign key would prevent this.

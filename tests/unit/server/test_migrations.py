@@ -1,4 +1,4 @@
-"""The revisions that migrate a database to the tables of this version."""
+"""The revisions that migrate a database to the current schema."""
 
 import asyncio
 import sqlite3
@@ -25,7 +25,7 @@ def test_the_revisions_create_the_tables(tmp_path):
         assert differences(connection) == []
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
         connection.rollback()
-        migrate(connection, "db")  # Already migrated.
+        migrate(connection, "db")  # The database is already migrated.
 
 
 def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
@@ -44,7 +44,7 @@ def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
 def test_a_revision_that_fails_changes_nothing(tmp_path):
     path = tmp_path / "db"
     with sqlite3.connect(path) as connection:
-        # Conflicts with the second revision.
+        # This table conflicts with the second revision.
         connection.execute("CREATE TABLE blob_store (something TEXT)")
     for _ in range(2):
         with pytest.raises(StoreError, match="cannot be used as the store: table blob_store already exists"):

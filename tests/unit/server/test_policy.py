@@ -1,4 +1,4 @@
-"""Which jobs start next."""
+"""The policy that decides which jobs start next."""
 
 from gradwire_server.scheduling.policy import next_jobs, without_further_suspects
 

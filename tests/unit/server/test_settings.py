@@ -1,4 +1,4 @@
-"""The rules for settings, and where the token comes from."""
+"""The validation of settings, and the sources of the token."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Domain exceptions as statuses: code, reason, metadata and details."""
+"""The conversion of domain exceptions to gRPC statuses: code, reason, metadata and details."""
 
 import base64
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""What the worker pool and the cluster do without Ray."""
+"""The parts of the worker pool and the cluster that do not need Ray."""
 
 import asyncio
 import queue

@@ -1,4 +1,4 @@
-"""The worker's parts, without Ray: outbox, checkpoint policy, blobs as arrays, and a Trainer in this process."""
+"""The parts of the worker, without Ray: the outbox, the checkpoint policy, the blob reader, and a local Trainer."""
 
 import hashlib
 import subprocess
@@ -113,12 +113,12 @@ def test_the_interval_of_checkpoints_depends_on_their_cost():
     assert not policy.is_due()
     now = 1.0
     assert policy.is_due()
-    policy.record(seconds=0.1)  # 2 % of the time: the next one is due after 5 s
+    policy.record(seconds=0.1)  # At 2% of the time, the next checkpoint is due after 5 s.
     now = 5.9
     assert not policy.is_due()
     now = 6.0
     assert policy.is_due()
-    policy.record(seconds=100)  # however dear: after 30 s
+    policy.record(seconds=100)  # Even after a very slow checkpoint, the next one is due after 30 s.
     now = 36.0
     assert policy.is_due()
 

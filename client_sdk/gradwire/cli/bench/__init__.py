@@ -1,1 +1,1 @@
-"""`gradwire bench`: the engine compared with NumPy, PyTorch, JAX and scikit-learn on the same task."""
+"""`gradwire bench`, which compares the engine with NumPy, PyTorch, JAX and scikit-learn on the same task."""

@@ -1,4 +1,4 @@
-"""The command `gradwire bench`: prints the comparison as tables or JSON, and draws it."""
+"""The command `gradwire bench`, which prints the comparison as tables or JSON, and plots it."""
 
 import os
 from dataclasses import asdict
@@ -52,7 +52,7 @@ def bench(
 
 
 def _plot(report: Report, path: Path) -> None:
-    """Draw the ratios over the batch size, one diagram for each network."""
+    """Plot the ratios over the batch size, with one diagram for each network."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     networks = list(dict.fromkeys(result.widths for result in report.results))

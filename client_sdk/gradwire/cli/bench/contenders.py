@@ -1,4 +1,4 @@
-"""The contenders, on a CPU or a GPU: gradwire, the chapter's loop in NumPy, PyTorch, JAX and scikit-learn."""
+"""The contenders on a CPU or a GPU: gradwire, the textbook loop in NumPy, PyTorch, JAX and scikit-learn."""
 
 import shutil
 import sys
@@ -67,13 +67,13 @@ class _Torch:
         self._inputs, self._labels, self._order = (
             torch.from_numpy(array).to(torch_device) for array in (task.inputs, task.labels, task.order)
         )
-        # A GPU runs asynchronously.
+        # GPU work runs asynchronously.
         self._wait = torch.cuda.synchronize if device == "gpu" else lambda: None
 
         def forward_and_loss(x: Any, y: Any) -> Any:
             return self._loss(self._net(x), y)
 
-        torch._dynamo.reset()  # Compile each task for its own shapes.
+        torch._dynamo.reset()  # Compile each task separately for its shapes.
         mode = "reduce-overhead" if device == "gpu" else None
         self._step_loss = torch.compile(forward_and_loss, dynamic=False, mode=mode) if compiled else forward_and_loss
 
@@ -108,7 +108,7 @@ class _TorchGraph(_Torch):
         first = [parameter.detach().clone() for parameter in self._net.parameters()]
         warm_up = torch.cuda.Stream()
         warm_up.wait_stream(torch.cuda.current_stream())
-        # PyTorch requires some steps before the capture. The weights are restored afterward.
+        # PyTorch requires some warm-up steps before the capture. The weights are restored afterward.
         with torch.cuda.stream(warm_up):
             for _ in range(3):
                 self._step(self._batch)
@@ -133,7 +133,7 @@ class _Jax:
         import jax  # noqa: PLC0415
         import jax.numpy as jnp  # noqa: PLC0415
 
-        # Otherwise a GPU rounds the factors to TF32, which no other contender does.
+        # Without this, a GPU would round the factors to TF32, which no other contender does.
         jax.config.update("jax_default_matmul_precision", "highest")
         inputs, labels = jnp.asarray(task.inputs), jnp.asarray(task.labels)
         self._order = jnp.asarray(task.order.reshape(-1, task.batch_size))
@@ -186,7 +186,7 @@ class _ScikitLearn:
             solver="sgd", alpha=0, momentum=0, nesterovs_momentum=False, shuffle=False,
             learning_rate_init=LEARNING_RATE, batch_size=task.batch_size,
         )  # fmt: skip
-        # The first call draws its own weights; after that they can be replaced.
+        # The first call draws random weights. After that, the weights can be replaced.
         first = task.order[: max(task.batch_size, len(self._classes))]
         self._net.partial_fit(task.inputs[first], task.labels[first], classes=self._classes)
         for index, (W, b) in enumerate(task.parameters()):
@@ -232,7 +232,7 @@ _MODULES = {
 
 
 def missing(device: Device) -> dict[str, str]:
-    """Return the contenders that cannot run here, and why."""
+    """Return the contenders that cannot run here, and the reasons."""
     needs = {name: _MODULES[name] for name in CONTENDERS[device] if name in _MODULES}
     found = {name: f"{module} is not installed" for name, module in needs.items() if find_spec(module) is None}
     if device == "gpu":

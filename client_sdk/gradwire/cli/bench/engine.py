@@ -1,6 +1,6 @@
 """Times the contenders in turn on each task. `python -m gradwire.cli.bench.engine` prints the results as lines of JSON.
 
-`gradwire bench` runs this module in a child process, whose processors and threads are set before any library is loaded.
+`gradwire bench` runs this module in a child process, and sets its processors and threads before any library is loaded.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from gradwire.cli.bench.contenders import CONTENDERS, missing
 from gradwire.cli.bench.task import Contender, Device, Task
 from gradwire_engine.backend import Array, gpu_module
 
-# After one step, all contenders must have the same weights. After more steps, a ReLU whose input is near 0 can differ
-# between two of them, and sooner or later each differs from float64 by 1e-2.
+# After one step, all contenders must have the same weights. After more steps, the output of a ReLU can differ between
+# contenders if its input is near 0, and eventually each contender differs from float64 by 1e-2.
 _COMPARED_STEPS = 1
 _MAX_DIFFERENCE = 1e-3
 # BLAS and OpenMP threads keep their processors busy for a while after their work, which would slow down the next
 # contender.
 _REST_SECONDS = 0.2
-# The approximate work of an epoch: enough to time it, little enough to take turns.
+# The approximate work in an epoch. It is large enough to measure, and small enough for the contenders to take turns.
 _EPOCH_FLOPS = 2e9
 # The size of the square matrices for measuring sgemm's peak.
 _PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 4096}
@@ -41,10 +41,10 @@ class Result:
         contender: The contender's name.
         step_microseconds: The time of a training step.
         ratio: The training time divided by gradwire's, compared round by round.
-        epoch_ratio: The same for a whole epoch: training, then evaluating all rows.
+        epoch_ratio: The ratio for a whole epoch, including the evaluation of all rows.
         gflops: A step's useful floating-point operations divided by its time, in GFLOP/s.
-        difference: How far the weights of the first layer are from gradwire's after a step, relative to how far
-            gradwire's have moved.
+        difference: The difference from gradwire's weights in the first layer after a step, divided by the change of
+            gradwire's weights in this step.
     """
 
     widths: tuple[int, ...]
@@ -59,7 +59,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Times:
-    """A contender's seconds in each round."""
+    """The times of a contender in each round, in seconds."""
 
     training: list[float]
     evaluation: list[float]
@@ -75,14 +75,14 @@ def run(
     """Time contenders on a task.
 
     Args:
-        device: Where they run.
+        device: The device on which they run.
         widths: The widths of the network.
         batch_size: The number of rows in a batch.
-        names: The contenders; the first one is gradwire.
-        rounds: The number of turns for each.
+        names: The contenders. The first contender is gradwire.
+        rounds: The number of turns for each contender.
 
     Returns:
-        The results, and each failed contender's error.
+        The results, and the errors of failed contenders.
 
     Raises:
         ArithmeticError: A contender does not arrive at the same weights as gradwire.
@@ -114,7 +114,7 @@ def run(
 def _weights_after_a_step(
     device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Run the same training steps with every contender. A failing peer is left out; gradwire must not fail."""
+    """Run the same training steps with every contender. Failing contenders are left out, but gradwire must not fail."""
     task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
     after: dict[str, Array] = {}
     failed: dict[str, str] = {}
@@ -123,7 +123,7 @@ def _weights_after_a_step(
             contender = CONTENDERS[device][name](task)
             contender.train_epoch()
             after[name] = contender.first_weights()
-        except Exception as error:  # Each library raises its own types.
+        except Exception as error:  # Each library raises its own exception types.
             if name == names[0]:
                 raise
             failed[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
@@ -146,7 +146,7 @@ def _differences(widths: tuple[int, ...], batch_size: int, after: dict[str, Arra
 
 
 def _time(contenders: dict[str, Contender], rounds: int) -> dict[str, _Times]:
-    """Time the contenders in turn, after an untimed first epoch."""
+    """Measure the times of the contenders in turn, after a first epoch that is not measured."""
     for contender in contenders.values():
         contender.train_epoch()
         contender.evaluate()
@@ -160,7 +160,7 @@ def _time(contenders: dict[str, Contender], rounds: int) -> dict[str, _Times]:
 
 
 def _useful_flops(task: Task) -> float:
-    """Return the least work of a step: forward, weight gradients, and input gradients of all layers but the first."""
+    """Count the operations of a step: forward pass, weight gradients, and the input gradients of later layers."""
     sizes = [layer.in_features * layer.out_features for layer in task.network.layers]
     return 2 * task.batch_size * (3 * sum(sizes) - sizes[0])
 
@@ -176,7 +176,7 @@ def _ratio(theirs: list[float], ours: list[float]) -> float:
 
 
 def gemm_peak(device: Device) -> float:
-    """Return the GFLOP/s of sgemm on large matrices: NumPy's on the threads of this process, or CuPy's without TF32."""
+    """Return the GFLOP/s of sgemm on large matrices, with NumPy on this process's threads or with CuPy without TF32."""
     a = np.random.default_rng(0).random((_PEAK_SIZE[device],) * 2, np.float32)
     cupy = gpu_module()[0] if device == "gpu" else None
     if cupy is not None:

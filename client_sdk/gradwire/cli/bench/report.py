@@ -1,4 +1,4 @@
-"""Runs a comparison in a child process, and turns its results into tables. Needs only the engine."""
+"""Runs a comparison in a child process, and converts the results to tables. This module needs only the engine."""
 
 import json
 import os
@@ -23,16 +23,16 @@ _FIGURES = {"training": "ratio", "whole epochs, with evaluation": "epoch_ratio"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare.
+    """The settings of a comparison.
 
     Attributes:
-        device: Where the contenders run.
+        device: The device on which the contenders run.
         device_name: The name of the processor or GPU.
-        threads: The number of threads and processors they may use.
-        tasks: Widths and batch sizes, for example "784-128-32-10:10,128".
+        threads: The number of threads and processors that the contenders may use.
+        tasks: The widths and batch sizes, for example "784-128-32-10:10,128".
         rounds: The number of turns for each contender on each task.
-        only: The peers to run, separated by commas, or "" for all.
-        timeout: The seconds after which the comparison is stopped.
+        only: The other libraries to run, separated by commas, or "" for all.
+        timeout: The time after which the comparison is stopped, in seconds.
     """
 
     device: Device
@@ -50,11 +50,11 @@ class Report:
 
     Attributes:
         device: The name of the processor or GPU.
-        threads: The number of threads the contenders could use.
+        threads: The number of threads that the contenders could use.
         gemm_peak: The GFLOP/s of sgemm on large matrices.
-        missing: The contenders that could not run, and why.
-        results: The results, by task.
-        error: Why the comparison ended early.
+        missing: The contenders that could not run, and the reasons.
+        results: The results for each task.
+        error: The reason why the comparison ended early, if it did.
     """
 
     device: str
@@ -66,13 +66,13 @@ class Report:
 
 
 def compare(comparison: Comparison, engine: Sequence[str] = ENGINE) -> Report:
-    """Run a comparison in a child process, so that libraries find their threads and processors set when they load."""
+    """Run a comparison in a child process, so that threads and processors are set before libraries are loaded."""
     child = _start(comparison, engine)
     stopped = threading.Event()
 
     def stop() -> None:
         stopped.set()
-        os.killpg(child.pid, signal.SIGKILL)  # Including the processes that libraries start for compiling.
+        os.killpg(child.pid, signal.SIGKILL)  # This also kills the processes that libraries start for compiling.
 
     timer = threading.Timer(comparison.timeout or threading.TIMEOUT_MAX, stop)
     timer.daemon = True
@@ -112,7 +112,7 @@ def _start(comparison: Comparison, engine: Sequence[str]) -> "subprocess.Popen[s
         variables["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
         variables["JAX_PLATFORMS"] = "cpu"
     else:
-        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # JAX would take most of the GPU's memory.
+        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # By default, JAX would allocate most of the GPU memory.
     # The child inherits this process's temporary affinity.
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:threads])
@@ -143,7 +143,7 @@ def to_text(report: Report) -> str:
 
 
 def by_task(report: Report) -> list[list[Result]]:
-    """Return the results of each task, gradwire's first."""
+    """Return the results for each task. The result of gradwire comes first."""
     tasks: dict[tuple[tuple[int, ...], int], list[Result]] = {}
     for result in report.results:
         tasks.setdefault((result.widths, result.batch_size), []).append(result)
@@ -159,7 +159,7 @@ def _row(results: list[Result], figure: str, peak: float, peers: list[str]) -> l
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    """Yield the lines of a Markdown table. The first column is a name, the others are numbers."""
+    """Yield the lines of a Markdown table. The first column contains names, and the other columns contain numbers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for number, row in enumerate(rows):
         first, *others = zip(row, widths, strict=True)

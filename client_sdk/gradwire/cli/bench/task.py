@@ -11,21 +11,21 @@ from gradwire_engine.backend import Array
 from gradwire_engine.network import Network
 
 LEARNING_RATE = 0.01
-# Where the contenders run.
+# The devices on which the contenders can run.
 Device = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A stack of Linear layers with a ReLU after each but the last, cross-entropy, plain SGD, and whole batches only.
+    """A training task: a stack of Linear layers with a ReLU between each pair, cross-entropy, SGD, and full batches.
 
     Attributes:
         network: The network.
-        weights: Its initial weights, as a flat vector.
-        inputs: float32 of shape (rows, features).
+        weights: The initial weights, as a flat vector.
+        inputs: A float32 array of shape (rows, features).
         labels: Class indices of shape (rows,).
         batch_size: The number of rows in a batch.
-        order: The row indices of all batches; their number is a multiple of batch_size.
+        order: The row indices of all batches. The number of indices is a multiple of batch_size.
     """
 
     network: Network
@@ -37,7 +37,7 @@ class Task:
 
     @classmethod
     def of(cls, widths: tuple[int, ...], batch_size: int, rows: int) -> "Task":
-        """Return the task for a network with these widths. It is random, but always the same."""
+        """Return the task for a network with these widths. Its data is random, but always the same."""
         stack = [layer for pair in pairwise(widths) for layer in (pair, None)]
         network = Network.from_stack(stack[:-1])
         rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ class Task:
 
 
 class Contender(Protocol):
-    """One way to train a task, from its initial weights."""
+    """An implementation that trains a task from its initial weights."""
 
     def train_epoch(self) -> None:
         """Take one SGD step for each batch, in the order of the task, and wait until all are done."""

@@ -1,4 +1,4 @@
-"""The compiled plan for the CPU: LLVM code for the vector units of this processor, made by Numba (extra `fast`).
+"""The compiled plan, which runs vectorized LLVM code on the CPU. It requires Numba (extra `fast`).
 
-`availability` says whether the plan can run here, and needs no Numba. Every other module imports Numba.
+`availability` checks whether the plan can run here, and can be imported without Numba. Most other modules need Numba.
 """

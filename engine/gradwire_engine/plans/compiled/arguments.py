@@ -1,4 +1,4 @@
-"""The arguments of the compiled loops, as named tuples, which Numba accepts."""
+"""The arguments of the compiled loops. They are named tuples because Numba supports those."""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +9,15 @@ from gradwire_engine.plans.compiled.kernels import Kernels
 
 
 class Model(NamedTuple):
-    """The network as the loops see it.
+    """The network in the form that the loops use.
 
     Attributes:
-        kernels: The kernels for its element type.
-        layers: The table of layers; see layout.py.
-        loss: The code of the loss; see `codes.LossTerms`.
-        loss_share: The weight of the loss of a row; see `codes.LossTerms`.
+        kernels: The kernels for the element type.
+        layers: The layer table; see layout.py.
+        loss: The loss code; see `codes.LossTerms`.
+        loss_share: The factor for the loss of each row; see `codes.LossTerms`.
         relu_input: Whether a ReLU precedes the first layer.
-        zero: A 0 of the element type.
+        zero: A zero of the element type. Numba infers the element type from it.
     """
 
     kernels: Kernels
@@ -32,10 +32,10 @@ class Data(NamedTuple):
     """A set of examples.
 
     Attributes:
-        inputs: The address of a row-major matrix, the code of its dtype, and its item size.
-        targets: The same for the targets. Not read if there are labels.
-        labels: The class of each row if the targets are class indices, otherwise empty.
-        classes: The class of each row if the problem is a classification, otherwise empty.
+        inputs: The address, dtype code and item size of the row-major input matrix.
+        targets: The address, dtype code and item size of the target matrix. It is unused if there are labels.
+        labels: The class of each row if the targets are class indices. Otherwise, this array is empty.
+        classes: The class of each row if the problem is a classification. Otherwise, this array is empty.
     """
 
     inputs: NDArray[np.int64]
@@ -48,9 +48,9 @@ class Batches(NamedTuple):
     """The rows to train on.
 
     Attributes:
-        order: The indices of the rows, in order.
+        order: The row indices in training order.
         size: The number of rows in a batch.
-        scales: The factors of the gradients of a whole batch, and of the last batch; each includes -learning_rate.
+        scales: The gradient factors for a full batch and for the last batch. Both include -learning_rate.
     """
 
     order: NDArray[np.int64]
@@ -59,12 +59,12 @@ class Batches(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """The sums of an evaluation, for which the rows are divided into strips.
+    """The sums of an evaluation. The rows are divided into strips, and each strip is summed by one thread.
 
     Attributes:
-        losses: The sum of the losses of each strip, of shape (strips,).
-        counts: For classifications, the counts of `metrics.ClassSums` by thread, of shape (threads, 3, classes).
-        errors: For regressions, the sums of `metrics.ErrorSums` by strip, of shape (strips, 2, outputs).
+        losses: The sum of the losses for each strip, of shape (strips,).
+        counts: For classification, the counts in `metrics.ClassSums` for each thread, of shape (threads, 3, classes).
+        errors: For regression, the sums in `metrics.ErrorSums` for each strip, of shape (strips, 2, outputs).
     """
 
     losses: NDArray[np.float64]
@@ -76,10 +76,10 @@ class Thread(NamedTuple):
     """One of the threads that run a loop.
 
     Attributes:
-        number: 0 for the first.
-        threads: How many there are.
-        barrier_at: The address of their barrier.
-        transposed_at: The address of the transpose buffer of this thread.
+        number: The number of this thread. The first thread is 0.
+        threads: The total number of threads.
+        barrier_at: The address of the barrier that the threads share.
+        transposed_at: The address of this thread's transpose buffer.
     """
 
     number: int
@@ -89,21 +89,21 @@ class Thread(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A range of rows, panels or strips: from `start` up to, but not including, `stop`."""
+    """A range of rows, panels or strips. It includes `start` and excludes `stop`."""
 
     start: int
     stop: int
 
 
 class LossRow(NamedTuple):
-    """What the loss of every row of a batch needs, in numbers only.
+    """The numbers that are needed to compute the loss of each row in a batch.
 
     Attributes:
-        loss: The code of the loss.
-        outputs: The number of outputs of the network.
-        panel_bytes: The bytes from panel to panel.
-        scale: The factor of the gradient.
-        zero: A 0 of the element type.
+        loss: The loss code.
+        outputs: The number of network outputs.
+        panel_bytes: The distance between panels, in bytes.
+        scale: The gradient factor.
+        zero: A zero of the element type.
     """
 
     loss: int

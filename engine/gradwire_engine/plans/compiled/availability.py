@@ -1,4 +1,4 @@
-"""Whether the compiled plan can run on this machine. A child process finds that out, once."""
+"""Checks once, in a child process, whether the compiled plan can run on this machine."""
 
 import fcntl
 import platform
@@ -7,14 +7,14 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 
-# To compile everything takes about ten seconds. A machine under load gets more.
+# Compiling everything takes about 15 seconds. The limit leaves time for a machine under load.
 _CHECK_SECONDS = 300
 _LINE_BYTES = 64
 
 
 @cache
 def vector_registers() -> int:
-    """Return how many lines of 64 bytes the vector registers of this processor hold; 0 without fused multiply-add."""
+    """Return the total size of the vector registers, in 64-byte lines, or 0 if there is no fused multiply-add."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (comes with Numba)
 
     if platform.machine() in ("aarch64", "arm64"):
@@ -29,8 +29,8 @@ def vector_registers() -> int:
 def unavailable_reason() -> str | None:
     """Return why the compiled plan cannot run here, or None if it can.
 
-    The first call on a machine compiles the code of the plan and trains with it in a child process. Code that crashes
-    there, or that disagrees with the reference plan, is not used. Code that passed is not checked again.
+    The first call on a machine compiles the plan's code and trains with it in a child process. If the code crashes or
+    disagrees with the reference plan, the plan is not used. Code that passes the check is not checked again.
     """
     if find_spec("numba") is None:
         return "Numba is not installed (extra `fast`)"
@@ -39,7 +39,7 @@ def unavailable_reason() -> str | None:
     from gradwire_engine.plans.compiled.code_cache import folder  # noqa: PLC0415  (needs Numba's version)
 
     passed = folder() / "passed"
-    # Processes that start at the same time wait for the first one.
+    # If several processes start at the same time, only one runs the check, and the others wait for it.
     with (folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if passed.exists():

@@ -5,8 +5,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# How often a thread reads the barrier, for about a microsecond, before it yields its processor. Two threads on one
-# processor would otherwise wait for each other.
+# The number of times that a thread reads the barrier, which takes about a microsecond, before it yields the processor.
+# It must yield in case the thread that it waits for needs the same processor.
 _SPINS = 100
 
 
@@ -34,9 +34,9 @@ def wait(barrier_at, threads, waits):
     """Wait until all threads have reached the barrier.
 
     Args:
-        barrier_at: The address of an int64 that counts the arrivals of all threads, from 0.
-        threads: How many threads use the barrier.
-        waits: How often this thread has waited before.
+        barrier_at: The address of an int64, initially 0, that counts the arrivals of all threads.
+        threads: The number of threads that use the barrier.
+        waits: The number of times that this thread has already waited at the barrier.
 
     Returns:
         waits + 1.

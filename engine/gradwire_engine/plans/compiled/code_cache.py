@@ -1,4 +1,4 @@
-"""Where compiled code is kept on disk, so that a machine compiles it only once."""
+"""The cache folder for compiled code, which makes it possible to compile only once on each machine."""
 
 import hashlib
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 
 from gradwire_engine.backend import processor_model
 
-# Compiled code depends on everything in this folder, and on the codes.
+# Compiled code depends on all modules in this package, and on codes.py.
 _SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "codes.py")
 
 
 @cache
 def folder() -> Path:
-    """Return a folder for code of this version on this kind of processor that only this user can write to.
+    """Return the cache folder for this version of the code and this kind of processor.
 
-    It is in GRADWIRE_CACHE if that is set. Otherwise it is in XDG_CACHE_HOME or ~/.cache or, if that is not writable,
-    in the folder for temporary files. Numba unpickles the files in it, so a folder that another user can write to is
-    not used.
+    If GRADWIRE_CACHE is set, the folder is there. Otherwise it is in XDG_CACHE_HOME or ~/.cache or, if those are not
+    writable, in the folder for temporary files. Numba unpickles the cached files, so this function never returns a
+    folder that other users can write to.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     given = os.environ.get("GRADWIRE_CACHE")
@@ -47,7 +47,7 @@ def _only_ours(path: Path) -> bool:
 
 
 def _digest() -> str:
-    """Return a digest of the code, the libraries and the processor. Numba checks only the file of a function."""
+    """Return a digest of the code, library versions and processor. Numba itself checks only a function's own file."""
     digest = hashlib.sha256()
     for source in _SOURCES:
         digest.update(source.read_bytes())
@@ -58,7 +58,7 @@ def _digest() -> str:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Keep the functions that are compiled in this block in `folder`. Functions of the user are not affected."""
+    """Cache the functions that are compiled in this block in `folder`. The user's own functions are not affected."""
     import numba  # noqa: PLC0415  (an extra)
 
     before = numba.config.CACHE_DIR

@@ -1,8 +1,8 @@
-"""The three kernels that take nearly all the time: matrix product, weight update and gather.
+"""The three kernels that account for nearly all of the training time: matrix product, weight update and gather.
 
-Each is compiled once for an element type. The loops call them by address, so that this code, by far the largest part,
-is not compiled again into each of its callers. Their arguments are integers only: addresses, counts, and strides from
-panel to panel in bytes.
+Each kernel is compiled once for each element type. The loops call the kernels by address, because otherwise this code,
+which is by far the largest part, would be compiled again into each caller. All arguments are integers: addresses,
+counts, and distances between panels in bytes.
 """
 
 from functools import cache
@@ -32,25 +32,27 @@ from gradwire_engine.plans.compiled.vector_intrinsics import (
     store_element,
 )
 
-# Products and updates take the depth in blocks of this many elements. A product takes the rows of its left operand in
-# blocks of at most this many bytes, which fit into the L2 cache together with the right operand.
+# Products and updates process the inner dimension in blocks of this many elements.
 DEPTH_BLOCK = 1024
+# Products process the rows of the left operand in blocks of at most this many bytes. A block fits into the L2 cache
+# together with the right operand.
 _BLOCK_BYTES = 256 * 1024
-# Rows that are gathered together, panel by panel.
+# The number of rows that are gathered together, panel by panel.
 _GATHER_ROWS = 8
-# The rows of a tile of an update. They must divide a line.
+# The maximum number of rows in an update tile. The number of elements in a line must be a multiple of it.
 _MAX_UPDATE_ROWS = 8
 
 
 class Product(NamedTuple):
-    """result[rows, panels] = end(bias + left[rows, depth] @ right[depth, panels]).
+    """Computes result[rows, panels] = end(bias + left[rows, depth] @ right[depth, panels]).
 
-    All matrices are addresses; `left_panel` and so on are their strides from panel to panel in bytes.
+    Matrices are passed as addresses. `left_panel`, `right_panel` and `result_panel` are the distances between panels,
+    in bytes.
 
     Attributes:
-        bias: The address of a line for each panel, or 0 for none.
-        end: How the accumulators end; see tiles.py.
-        other: The matrix that WHERE_POSITIVE reads, with the strides of the result.
+        bias: The address of the biases, one line for each panel, or 0 if there are none.
+        end: The code of the final operation; see tiles.py.
+        other: The matrix that WHERE_POSITIVE reads. Its strides are the same as those of the result.
     """
 
     left: int
@@ -68,7 +70,10 @@ class Product(NamedTuple):
 
 
 class Update(NamedTuple):
-    """result[left_rows, panels] += left[depth, left_rows]^T @ right[depth, panels], with left_rows in one panel."""
+    """Computes result[left_rows, panels] += left[depth, left_rows]^T @ right[depth, panels].
+
+    left_rows must lie within one panel of the left operand.
+    """
 
     left: int
     left_rows: int
@@ -81,18 +86,18 @@ class Update(NamedTuple):
 
 
 class Gather(NamedTuple):
-    """Copies rows of a row-major matrix to the first rows of panels, converted to elements.
+    """Copies rows of a row-major matrix into panels, and converts them to the element type.
 
     Attributes:
         source: The address of the matrix.
-        code: The code of its dtype.
-        source_size: Its item size in bytes.
-        features: Its columns.
-        order: The address of the indices of the rows, int64.
+        code: The dtype code of the matrix.
+        source_size: The item size of the matrix, in bytes.
+        features: The number of columns of the matrix.
+        order: The address of the row indices (int64).
         rows: The number of rows to copy.
-        relu: Whether to replace negative elements by 0.
+        relu: Whether to replace negative values with 0.
         target: The address of the first panel.
-        target_panel: The bytes from panel to panel.
+        target_panel: The distance between target panels, in bytes.
     """
 
     source: int
@@ -201,7 +206,7 @@ def _gather(g, zero):
 
 @cache
 def kernels(dtype: np.dtype[Any], registers: int) -> Kernels:
-    """Return the kernels for elements of a dtype, on a processor whose vector registers hold `registers` lines."""
+    """Return the kernels for a dtype, on a processor whose vector registers can store `registers` lines in total."""
     zero = dtype.type(0)
     shapes = np.array(panels_by_rows(registers), np.int64)
     update_rows = _MAX_UPDATE_ROWS if len(shapes) > _MAX_UPDATE_ROWS else _MAX_UPDATE_ROWS // 2
@@ -227,7 +232,7 @@ def kernels(dtype: np.dtype[Any], registers: int) -> Kernels:
     def gather(arguments):
         _gather(arguments, zero)
 
-    # The functions must outlive their addresses.
+    # Keep a reference to the functions, because their addresses must stay valid.
     _kept.extend((product, update, gather))
     return Kernels(product.address, update.address, gather.address)
 

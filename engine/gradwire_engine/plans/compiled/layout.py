@@ -1,11 +1,11 @@
-"""How the compiled plan stores matrices: in panels, with tables that hold the address of each.
+"""The matrix layout of the compiled plan: matrices are stored in panels, and tables contain the panel addresses.
 
-A panel holds the columns of a matrix that fit into 64 bytes (16 of float32, 8 of float64), row after row. The last
-panel is padded with zeros. One row of one panel, a line, is a cache line and a vector register, and a product reads
-both its operands sequentially, whatever their shapes.
+A panel contains the columns of a matrix that fit into 64 bytes (16 float32 or 8 float64 columns), row by row. The last
+panel is padded with zeros. One row of one panel is called a line. A line fills a cache line and an AVX-512 register. In
+a product, both operands are read sequentially, whatever their shapes.
 
 A weight matrix has a row for each input and a column for each output. A batch has a row for each example. The number of
-rows of a panel is odd, so that the panels of a matrix do not compete for the same cache sets.
+rows in a panel is odd, so that the panels of a matrix do not compete for the same cache sets.
 """
 
 from typing import Any, NamedTuple
@@ -17,16 +17,16 @@ from gradwire_engine.backend import Array
 from gradwire_engine.network import DenseLayer, Network
 from gradwire_engine.plans.compiled.llvm_vectors import LINE_BYTES
 
-# The columns of the table of layers: widths, the address of the weights, the bytes from panel to panel, the address of
-# the biases, and whether a ReLU follows.
+# The columns of the layer table: the widths, the address of the weights, the distance between panels in bytes, the
+# address of the biases, and whether a ReLU follows.
 INPUTS, OUTPUTS, WEIGHTS, WEIGHTS_PANEL, BIAS, RELU_AFTER = range(6)
-# The columns of the table of values: the address of the values of a layer, and of the gradient of the loss with respect
-# to them.
+# The columns of the value table: the address of the values (inputs or outputs of a layer), and the address of the
+# gradients of the loss with respect to these values.
 VALUES, GRADIENTS = range(2)
 
 
 def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
-    """Return zeros of shape (panels, rows, lanes), aligned to a line."""
+    """Return an array of zeros, of shape (panels, rows, lanes), that is aligned to a line."""
     shape = (panels, rows, LINE_BYTES // dtype.itemsize)
     memory = np.zeros(panels * rows * LINE_BYTES + LINE_BYTES, np.uint8)
     start = -memory.ctypes.data % LINE_BYTES
@@ -34,7 +34,7 @@ def lines(dtype: np.dtype[Any], panels: int, rows: int) -> Array:
 
 
 def panel_count(dtype: np.dtype[Any], columns: int) -> int:
-    """Return the number of panels of a matrix with `columns` columns."""
+    """Return the number of panels in a matrix with `columns` columns."""
     return -(-columns * dtype.itemsize // LINE_BYTES)
 
 
@@ -43,13 +43,13 @@ def _panel_rows(rows: int) -> int:
 
 
 class LayerWeights:
-    """The weights and biases of one layer in panels."""
+    """The weights and biases of one layer, stored in panels."""
 
     def __init__(self, layer: DenseLayer, vector: Array) -> None:
-        """Copy them from the flat vector of a network."""
+        """Copy the weights and biases from the network's flat vector."""
         dtype = vector.dtype
         panels = panel_count(dtype, layer.out_features)
-        # Only whole blocks of lanes x lanes elements are transposed, so the last one needs all its rows.
+        # Transposition works on whole blocks of lanes x lanes elements, so the rows of the last block must all exist.
         rows = panel_count(dtype, layer.in_features) * LINE_BYTES // dtype.itemsize
         self._layer = layer
         self._weights = lines(dtype, panels, _panel_rows(rows))
@@ -60,14 +60,14 @@ class LayerWeights:
         self._biases.reshape(-1)[: layer.out_features] = b
 
     def write(self, vector: Array) -> None:
-        """Copy them into the flat vector of a network."""
+        """Copy the weights and biases into the network's flat vector."""
         W, b = self._layer.weights(vector)
         for panel, columns in enumerate(self._columns()):
             W[columns] = self._weights[panel, : self._layer.in_features, : columns.stop - columns.start].T
         b[:] = self._biases.reshape(-1)[: self._layer.out_features]
 
     def row(self) -> list[int]:
-        """Return the row of this layer in the table of layers."""
+        """Return this layer's row of the layer table."""
         at, panel = self._weights.ctypes.data, self._weights.strides[0]
         layer = self._layer
         return [layer.in_features, layer.out_features, at, panel, self._biases.ctypes.data, int(layer.relu)]
@@ -78,13 +78,13 @@ class LayerWeights:
 
 
 class Scratch(NamedTuple):
-    """A workspace as the loops see it.
+    """A workspace in the form that the loops use.
 
     Attributes:
-        table: The table of values.
-        panel_bytes: The bytes from panel to panel.
-        targets_at: The address of the targets as a matrix.
-        ones_at: The address of a line of ones for each row.
+        table: The value table.
+        panel_bytes: The distance between panels, in bytes.
+        targets_at: The address of the target matrix.
+        ones_at: The address of a panel that is filled with ones.
         losses: The loss of each row.
     """
 
@@ -96,7 +96,7 @@ class Scratch(NamedTuple):
 
 
 class Workspace:
-    """Memory for the values and gradients of all layers, and for the targets, of up to `rows` rows."""
+    """Memory for the targets, and for the values and gradients of all layers, for up to `rows` rows."""
 
     def __init__(self, network: Network, dtype: np.dtype[Any], rows: int) -> None:
         height = _panel_rows(rows)
@@ -107,7 +107,7 @@ class Workspace:
         self._targets = lines(dtype, panel_count(dtype, outputs[-1]), height)
         self._ones = lines(dtype, 1, height)
         self._ones[:] = 1
-        # The inputs have no gradient.
+        # No gradient is computed for the network inputs.
         gradients_at = [0, *(array.ctypes.data for array in self._gradients)]
         addresses = [[values.ctypes.data, at] for values, at in zip(self._values, gradients_at, strict=True)]
         self.scratch = Scratch(
@@ -124,6 +124,6 @@ class Workspace:
 
 
 def transpose_buffer(network: Network, dtype: np.dtype[Any]) -> Array:
-    """Allocate memory for the transposed weights of two input panels of any layer."""
+    """Allocate a buffer that is large enough for the transposed weights of two input panels of the widest layer."""
     lanes = LINE_BYTES // dtype.itemsize
     return lines(dtype, 2, panel_count(dtype, max(layer.out_features for layer in network.layers)) * lanes)

@@ -1,4 +1,4 @@
-"""LLVM vector code on lines of 64 bytes, from which tiles.py and vector_intrinsics.py are written."""
+"""Helpers that generate LLVM vector code for 64-byte lines. tiles.py and vector_intrinsics.py use them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ I32 = ir.IntType(32)
 
 
 def integers_of(context: Any, builder: ir.IRBuilder, tuple_type: Any, value: ir.Value) -> list[ir.Value]:
-    """Return the items of a tuple of integers and booleans, each as an int64."""
+    """Convert the items of a tuple of integers and booleans to int64 values."""
     return [
         context.cast(builder, builder.extract_value(value, index), kind, types.int64)
         for index, kind in enumerate(tuple_type)
@@ -21,7 +21,7 @@ def integers_of(context: Any, builder: ir.IRBuilder, tuple_type: Any, value: ir.
 
 
 class Vectors:
-    """Vector code on lines of one element type."""
+    """Generates vector code for lines of one element type."""
 
     def __init__(self, builder: ir.IRBuilder, element: ir.Type) -> None:
         self.builder = builder
@@ -72,7 +72,7 @@ class Vectors:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picks)), picks))
 
     def valid_lanes(self, count: ir.Value) -> ir.Value:
-        """Return a vector of bits that is set in the lanes before `count`."""
+        """Return a mask in which the first `count` lanes are set."""
         vector = ir.VectorType(I64, self.lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         one = self.builder.insert_element(undefined, count, ir.Constant(I32, 0))
@@ -80,7 +80,7 @@ class Vectors:
         return self.builder.icmp_signed("<", ir.Constant(vector, list(range(self.lanes))), counts)
 
     def reduce(self, value: ir.Value, combine: Any) -> ir.Value:
-        """Combine the lanes pairwise, always in the same order, and return the scalar."""
+        """Combine the lanes pairwise, always in the same order, and return a scalar."""
         half = self.lanes // 2
         while half:
             picks = [(lane + half) % self.lanes for lane in range(self.lanes)]

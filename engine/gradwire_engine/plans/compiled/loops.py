@@ -1,8 +1,11 @@
-"""Whole epochs without Python: gather a batch, forward, loss, backward and update; and evaluation.
+"""The compiled loops, which train and evaluate whole epochs without the Python interpreter.
 
-All threads of a plan run the same function, each on its share of the work, and wait at a barrier where one needs the
-results of another. Sums are always taken in an order that does not depend on the shares, so the number of threads
-changes no bit. Names that end in _at are addresses, those in _bytes distances between them; see layout.py.
+A training step gathers a batch, and then runs the forward pass, the loss, the backward pass and the update.
+
+All threads of a plan run the same function, each on its share of the work. They wait at a barrier wherever a thread
+needs results from other threads. The order of every sum is independent of the shares, so the number of threads does not
+change the results. Names that end in _at denote addresses, and names that end in _bytes denote distances in bytes. See
+layout.py.
 """
 
 import math
@@ -39,12 +42,13 @@ from gradwire_engine.plans.compiled.vector_intrinsics import (
     transpose_block,
 )
 
-# With fewer rows, a thread computes some of the outputs of all rows instead of all outputs of some rows. Its part of
-# the weights then stays in its own cache: to move weights between cores can cost more than everything else.
+# If there are fewer rows than this for each thread, the threads divide the outputs of a layer instead of the rows. Then
+# each thread's part of the weights stays in the cache of its core. Moving weights between cores can cost more than
+# everything else.
 _MIN_ROWS_PER_THREAD = 64
-# Rows that are gathered and taken through the first layer together.
+# The number of rows that are gathered and passed through the first layer together.
 _ROWS_TOGETHER = 96
-# Panels of the inputs of a layer whose gradient is computed together.
+# The number of input panels of a layer for which gradients are computed together.
 _BACKWARD_PANELS = 2
 _PROBABILITY_FLOOR = 1e-12
 
@@ -61,7 +65,7 @@ def _panels(columns, zero):
 
 @njit(nogil=True, cache=True)
 def _column_offset(column, panel_bytes, zero):
-    """Return the offset of a column in bytes, relative to the start of its row in the first panel."""
+    """Return the offset of a column, in bytes, from the start of the row in the first panel."""
     lanes = LINE_BYTES // item_size(zero)
     return column // lanes * panel_bytes + column % lanes * item_size(zero)
 
@@ -102,7 +106,7 @@ def _gather_targets(model, scratch, data, order, rows):
 
 @njit(nogil=True, cache=True)
 def _forward_layer(model, scratch, layer, rows, panels):
-    """Compute the outputs of a layer in some panels for some rows."""
+    """Compute the given output panels of a layer for the given rows."""
     table = model.layers
     at, panel_bytes = rows.start * LINE_BYTES, scratch.panel_bytes
     product = Product(
@@ -124,7 +128,7 @@ def _forward_layer(model, scratch, layer, rows, panels):
 
 @njit(nogil=True, cache=True)
 def _forward_rows(model, scratch, data, order, rows):
-    """Compute the outputs of all layers for some rows of a batch."""
+    """Compute the outputs of all layers for the given rows of a batch."""
     panels = Span(0, _panels(model.layers[0, OUTPUTS], model.zero))
     for block in range(rows.start, rows.stop, _ROWS_TOGETHER):
         together = Span(block, min(block + _ROWS_TOGETHER, rows.stop))
@@ -134,12 +138,16 @@ def _forward_rows(model, scratch, data, order, rows):
         _forward_layer(model, scratch, layer, rows, Span(0, _panels(model.layers[layer, OUTPUTS], model.zero)))
 
 
-# The functions for one row take only numbers, alone or in a tuple: to pass an array costs as much as the row itself.
+# The functions for a single row take only numbers and tuples of numbers. Passing an array would cost as much as the
+# computation itself.
 
 
 @njit(nogil=True, cache=True)
 def _softmax_loss(row, outputs_at, gradient_at, targets_at, label):
-    """Cross-entropy of the logits of one row; the gradient is scale * (softmax - targets). See `_loss_of_row`."""
+    """Return the cross-entropy of one row of logits. The gradient is scale * (softmax - targets).
+
+    See `_loss_of_row`.
+    """
     lanes = LINE_BYTES // item_size(row.zero)
     panels = _panels(row.outputs, row.zero)
     largest = line_max(outputs_at, min(lanes, row.outputs), row.zero)
@@ -168,7 +176,7 @@ def _softmax_loss(row, outputs_at, gradient_at, targets_at, label):
 
 @njit(nogil=True, cache=True)
 def _elementwise_loss(row, outputs_at, gradient_at, targets_at, label):
-    """Cross-entropy of the probabilities of one row, or its sum of squared errors. See `_loss_of_row`."""
+    """Return the cross-entropy of one row of probabilities, or its sum of squared errors. See `_loss_of_row`."""
     total = 0.0
     for column in range(row.outputs):
         at = _column_offset(column, row.panel_bytes, row.zero)
@@ -189,10 +197,10 @@ def _elementwise_loss(row, outputs_at, gradient_at, targets_at, label):
 
 @njit(nogil=True, cache=True)
 def _loss_of_row(row, outputs_at, gradient_at, targets_at, label):
-    """Return the loss of one row, and write `scale` times the gradient with respect to its outputs.
+    """Return the loss of one row, and store `scale` times the gradient with respect to the outputs.
 
-    The target of the row is the class `label` or, if that is -1, the row at targets_at. The formulas are those of
-    losses.py, except that the loss for squared errors is a sum and its gradient lacks the factor 2 / outputs.
+    The target is the class `label` or, if `label` is -1, the row at targets_at. The formulas match losses.py with one
+    exception: for squared errors, the loss is the sum over the outputs, and the gradient lacks the factor 2 / outputs.
     """
     if row.loss == LOGITS:
         return _softmax_loss(row, outputs_at, gradient_at, targets_at, label)
@@ -201,7 +209,7 @@ def _loss_of_row(row, outputs_at, gradient_at, targets_at, label):
 
 @njit(nogil=True, cache=True)
 def _loss_rows(model, scratch, data, order, rows, scale):
-    """Compute scratch.losses and the gradients for some rows of a batch. Row i is example order[i]."""
+    """Compute scratch.losses and the gradients for the given rows of a batch. Row i contains example order[i]."""
     terms = LossRow(model.loss, model.layers[-1, OUTPUTS], scratch.panel_bytes, scale, model.zero)
     outputs_at, gradients_at = scratch.table[-1, VALUES], scratch.table[-1, GRADIENTS]
     labels, losses = data.labels, scratch.losses
@@ -213,7 +221,7 @@ def _loss_rows(model, scratch, data, order, rows, scale):
 
 @njit(nogil=True, cache=True)
 def _update_weights(model, scratch, layer, panel, out_panels, rows):
-    """Update the weights from the inputs in one panel to the outputs in some panels, using some rows of the batch."""
+    """Update the weights between one input panel and the given output panels, using the given rows of the batch."""
     table = model.layers
     lanes = LINE_BYTES // item_size(model.zero)
     at, panel_bytes = rows.start * LINE_BYTES, scratch.panel_bytes
@@ -233,7 +241,7 @@ def _update_weights(model, scratch, layer, panel, out_panels, rows):
 
 @njit(nogil=True, cache=True)
 def _update_biases(model, scratch, layer, panels, rows):
-    """Update the biases of the outputs in some panels: the same product, with a 1 as the input of every row."""
+    """Update the biases of the given output panels. A bias is updated like a weight whose input is always 1."""
     update = Update(
         left=scratch.ones_at,
         left_rows=1,
@@ -249,7 +257,7 @@ def _update_biases(model, scratch, layer, panels, rows):
 
 @njit(nogil=True, cache=True)
 def _input_gradient(model, scratch, transposed_at, layer, panels, rows):
-    """Compute the gradient of some panels of the inputs of a layer: gradients @ W, from a transposed copy of W."""
+    """Compute the gradients for the given input panels of a layer: gradients @ W, with a transposed copy of W."""
     table = model.layers
     lanes = LINE_BYTES // item_size(model.zero)
     out_panels = _panels(table[layer, OUTPUTS], model.zero)
@@ -281,10 +289,10 @@ def _input_gradient(model, scratch, transposed_at, layer, panels, rows):
 
 @njit(nogil=True, cache=True)
 def _backward_layer(model, scratch, layer, rows, by_outputs, thread):
-    """Do the share of this thread of a layer: the gradient of its inputs, then the update. Gradients include -lr.
+    """Run this thread's share of the backward pass for a layer: first the input gradients, then the update.
 
-    by_outputs: the weights of the first layer are shared as in the forward pass, by their outputs, so that they stay in
-    the cache of the thread that updates them.
+    The gradients include the factor -lr. If `by_outputs` is true, the threads divide the weights of the first layer by
+    outputs, as in the forward pass, so that each part of the weights stays in the cache of one core.
     """
     in_panels = _share(_panels(model.layers[layer, INPUTS], model.zero), thread.number, thread.threads)
     all_out_panels = Span(0, _panels(model.layers[layer, OUTPUTS], model.zero))
@@ -295,7 +303,7 @@ def _backward_layer(model, scratch, layer, rows, by_outputs, thread):
             together = Span(panel, min(panel + _BACKWARD_PANELS, in_panels.stop))
             _input_gradient(model, scratch, thread.transposed_at, layer, together, rows)
             if one_block:
-                # Now, while these weights are still in the cache.
+                # Update these weights now, while they are still in the cache.
                 for each in range(together.start, together.stop):
                     _update_weights(model, scratch, layer, each, all_out_panels, Span(0, rows))
     if layer == 0 and by_outputs:
@@ -313,7 +321,7 @@ def _backward_layer(model, scratch, layer, rows, by_outputs, thread):
 
 @njit(nogil=True, cache=True)
 def train(model, scratch, data, batches, loss_sum, thread):
-    """Take one SGD step for each batch. Return loss_sum plus the loss of each batch times its rows."""
+    """Take one SGD step for each batch, and return the new sum of the losses; see `Plan.train`."""
     depth = len(model.layers)
     waits = 0
     for start in range(0, len(batches.order), batches.size):
@@ -352,7 +360,7 @@ def forward(model, scratch, data, order):
 
 @njit(nogil=True, cache=True)
 def _largest_output(outputs, panel_bytes, outputs_at, zero):
-    """Return the column of the largest output of a row, the first if several are equal."""
+    """Return the column of the largest output in a row. If several outputs are equal, return the first."""
     lanes = LINE_BYTES // item_size(zero)
     best_panel, largest = 0, line_max(outputs_at, min(lanes, outputs), zero)
     for panel in range(1, _panels(outputs, zero)):
@@ -360,7 +368,7 @@ def _largest_output(outputs, panel_bytes, outputs_at, zero):
         if value > largest:
             best_panel, largest = panel, value
     count = min(lanes, outputs - best_panel * lanes)
-    # If nothing is equal to the largest, all outputs are NaN.
+    # If no output equals the largest value, all outputs are NaN.
     return best_panel * lanes + first_equal(outputs_at + best_panel * panel_bytes, count, largest) % lanes
 
 
@@ -390,7 +398,7 @@ def _add_errors(model, scratch, rows, sums):
 
 @njit(nogil=True, cache=True)
 def evaluate(model, scratch, data, rows, sums, thread):
-    """Add the rows 0..rows to the sums of an evaluation, by strips, of which this thread takes its share."""
+    """Evaluate this thread's share of the strips, and add the results to the sums."""
     one = element(1, model.zero)
     strips, block_rows = len(sums.losses), len(scratch.losses)
     own_strips = _share(strips, thread.number, thread.threads)

@@ -1,4 +1,4 @@
-"""The compiled plan: the weights of a problem in panels, and the compiled loops over them, on one or more threads."""
+"""The compiled plan, which keeps the weights in panels and runs the compiled loops on one or more threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +23,18 @@ with compiling():
 
 T = TypeVar("T")
 
-# Rows that are evaluated together: few enough that all their values stay in the L2 cache.
+# The number of rows that are evaluated together. It is small enough for all values to stay in the L2 cache.
 _EVALUATION_ROWS = 96
-# The rows of a set are divided into at most this many strips. One thread sums up a strip.
+# For an evaluation, the rows are divided into at most this many strips. Each strip is summed by one thread.
 _MAX_STRIPS = 64
-# With fewer multiplications than this for each thread, a step or an evaluation is not worth another thread, even if the
-# cores are far apart.
+# If each thread had fewer multiplications than this, another thread would not make a step or an evaluation faster.
 _MIN_WORK_PER_THREAD = 500_000
 _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class PlacedExamples:
-    """A set as the loops read it, and the arrays that it points into."""
+    """A set in the form that the loops use, and the arrays that its addresses point into."""
 
     data: Data
     source: Examples
@@ -43,7 +42,7 @@ class PlacedExamples:
 
 
 class CompiledPlan:
-    """Runs on the vector units of the CPU, with code that LLVM compiles for this processor."""
+    """A plan that runs on the CPU, with vector code that LLVM compiles for this processor."""
 
     name = "compiled"
 
@@ -52,9 +51,9 @@ class CompiledPlan:
 
         Args:
             problem: The problem to train.
-            weights: The flat vector to start from, of shape (network.size,). It is copied.
-            threads: The most threads to use.
-            registers: How many lines of 64 bytes the vector registers of this processor hold.
+            weights: The flat vector of initial weights, of shape (network.size,). The plan copies it.
+            threads: The maximum number of threads to use.
+            registers: The total size of the processor's vector registers, in 64-byte lines.
         """
         self._network = problem.network
         self._dtype = problem.dtype
@@ -76,7 +75,7 @@ class CompiledPlan:
         self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="plan") if threads > 1 else None
 
     def place(self, examples: Examples) -> PlacedExamples:
-        """Return the examples where they are. Arrays that are not row-major are copied."""
+        """Return the examples without copying them. Only arrays that are not row-major are copied."""
         inputs, targets = np.ascontiguousarray(examples.inputs), np.ascontiguousarray(examples.targets)
         labels = targets.astype(np.int64) if targets.ndim == 1 else _NONE
         classes = _NONE
@@ -148,7 +147,7 @@ class CompiledPlan:
         return max(1, min(self._max_threads, rows * self._network.size // _MIN_WORK_PER_THREAD))
 
     def _on_threads(self, run: Callable[[Thread], T], count: int) -> list[T]:
-        """Call `run` on each thread and return the results. The loops release the global interpreter lock."""
+        """Call `run` on `count` threads and return the results. The loops release the global interpreter lock."""
         barrier = np.zeros(1, np.int64)
         threads = [
             Thread(index, count, barrier.ctypes.data, self._transposed[index].ctypes.data) for index in range(count)
@@ -160,5 +159,5 @@ class CompiledPlan:
 
 
 def _source(array: Array) -> NDArray[np.int64]:
-    """Return the address of a row-major array, the code of its dtype, and its item size."""
+    """Return the address, dtype code and item size of a row-major array."""
     return np.array([array.ctypes.data, source_code(array.dtype), array.itemsize], np.int64)

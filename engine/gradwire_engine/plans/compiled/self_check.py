@@ -1,6 +1,7 @@
-"""Compiles all code of the compiled plan, and compares the plan with the reference plan.
+"""Compiles the compiled plan, and compares it with the reference plan.
 
-`availability` runs this module. It fails if the plans disagree. The compiled code is kept on disk.
+`availability` runs this module in a child process, which fails if the plans disagree. The compiled code is cached on
+disk.
 """
 
 from gradwire_engine.plans import agreement

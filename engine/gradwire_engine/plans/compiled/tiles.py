@@ -1,11 +1,10 @@
-"""The innermost loop, as LLVM vector code: a tile of a matrix product held in registers.
+"""The innermost loop, which computes a tile of a matrix product in registers. It is LLVM vector code.
 
-Matrices are stored in panels (see layout.py); a line is the 64 bytes of one row in one panel. A tile is some rows of
-some panels of a product, with one accumulator of a line for each. Every element is one chain of fused multiply-adds in
-the order of k, whatever the tile, so neither the size of the tiles nor the number of threads changes a bit of the
-result.
+Matrices are stored in panels, and one row of one panel is a 64-byte line; see layout.py. A tile covers several rows and
+panels of the result, and has one accumulator line for each combination. Every element is one chain of fused
+multiply-adds in the order of k. The results therefore do not depend on the tile size or on the number of threads.
 
-Addresses are plain integers here. Nothing checks bounds: the callers in kernels.py know the shapes.
+Addresses are plain integers, and bounds are not checked: the callers in kernels.py know the shapes.
 """
 
 from typing import Any, NamedTuple
@@ -16,36 +15,37 @@ from numba.extending import intrinsic
 
 from gradwire_engine.plans.compiled.llvm_vectors import I64, LINE_BYTES, Vectors, integers_of
 
-# How the accumulators of a tile begin: at 0, at a line of biases for each panel, or at the present result.
+# The initial values of the accumulators: 0, the biases, or the current result.
 FROM_ZERO, FROM_BIAS, FROM_RESULT = 0, 1, 2
-# How they end: stored as they are, as max(x, 0), as x where the other matrix is positive and 0 elsewhere, or added to
-# the result. An update is added as a whole: if it were accumulated onto the weights, a small step would be lost in the
-# rounding of large weights.
+# The final operation on an accumulator x: store x, store max(x, 0), store x where the other matrix is positive and 0
+# elsewhere, or add x to the result. An update is summed up first and then added to the weights. If the weights were the
+# initial values, small contributions would be lost to rounding.
 AS_IS, RELU, WHERE_POSITIVE, ADDED = 0, 1, 2, 3
 
 _ZERO = ir.Constant(I64, 0)
 _Starts = dict[ir.Block, list[ir.Value]]
-# The shapes of tiles that are compiled: those that fit into 32 registers of a line each, as AVX-512 has them.
+# The limits for the tile shapes that are compiled. The shapes must fit into 32 registers of one line each (AVX-512).
 _MAX_REGISTERS = 32
 _MAX_ROWS = 12
 _PANELS = (1, 2, 4, 8)
 
 
 class Tile(NamedTuple):
-    """The operands of a tile. All matrices are addresses, all strides are in bytes.
+    """The operands of a tile. Matrices are passed as addresses, and all distances are in bytes.
 
     Attributes:
         left: The left operand.
-        left_jump: From the last element of a line of the left operand to the first of the same row in the next panel.
-        depth: The number of products that an element sums up.
+        left_jump: The distance from the last element of a line of the left operand to the first element of the same row
+            in the next panel.
+        depth: The number of products that are summed for each element.
         right: The right operand.
-        right_panel: From panel to panel of the right operand.
+        right_panel: The distance between panels of the right operand.
         result: The result.
-        result_panel: From panel to panel of the result.
-        begin: How the accumulators begin.
-        bias: A line for each panel, for FROM_BIAS.
-        end: How the accumulators end.
-        other: The matrix that WHERE_POSITIVE reads, with the strides of the result.
+        result_panel: The distance between panels of the result.
+        begin: The code of the initial values.
+        bias: The biases for FROM_BIAS, one line for each panel.
+        end: The code of the final operation.
+        other: The matrix that WHERE_POSITIVE reads. Its strides are the same as those of the result.
     """
 
     left: Any
@@ -62,9 +62,12 @@ class Tile(NamedTuple):
 
 
 def panels_by_rows(registers: int) -> list[int]:
-    """Return how many panels a tile of 0, 1, 2, ... rows can span if the vector registers hold `registers` lines.
+    """Return the maximum number of panels for tiles with 0, 1, 2, ... rows.
 
-    A tile keeps its accumulators, a line of each panel, and one factor in registers.
+    The accumulators of a tile, one line of each panel and one factor must fit into the vector registers.
+
+    Args:
+        registers: The total size of the vector registers, in lines.
     """
     fitting = [
         [panels for panels in _PANELS if panels * (rows + 1) < min(registers, _MAX_REGISTERS)]
@@ -74,10 +77,10 @@ def panels_by_rows(registers: int) -> list[int]:
 
 
 class _TileWriter:
-    """Writes the function for one shape of tile.
+    """Generates the function for one tile shape.
 
-    along_rows: the k of the left operand runs along its rows, from panel to panel. Otherwise it runs down the rows of
-    one panel, that is, the left operand is transposed.
+    If `along_rows` is true, k runs along the rows of the left operand, from panel to panel. Otherwise, the left operand
+    is transposed, and k runs down one of its panels.
     """
 
     def __init__(self, function: ir.Function, element: ir.Type, rows: int, panels: int, along_rows: bool) -> None:
@@ -88,7 +91,7 @@ class _TileWriter:
         self.v = Vectors(self.builder, element)
 
     def write(self) -> None:
-        """Write the whole function."""
+        """Generate the whole function."""
         tile = Tile(*self.function.args)
         self._end(tile, self._sum(tile, self._begin(tile)))
 
@@ -102,7 +105,7 @@ class _TileWriter:
         return block
 
     def _begin(self, tile: Tile) -> _Starts:
-        """Return the initial values of the accumulators, by the block that they come from."""
+        """Return the initial values of the accumulators, keyed by the block that computes them."""
         v = self.v
         entry = self.builder.block
         starts: _Starts = {self._block("zero"): [v.constant(0.0)] * len(self.positions)}
@@ -120,7 +123,7 @@ class _TileWriter:
         return starts
 
     def _sum(self, tile: Tile, starts: _Starts) -> list[ir.Value]:
-        """Write sums += left[row, k] * right[k, :] for all k. Return the sums, with the builder after the loop."""
+        """Generate the loop sums += left[row, k] * right[k, :] over all k, and return the sums after the loop."""
         v, builder = self.v, self.builder
         loop = self._block("loop")
         k, left_at, right_at = (builder.phi(I64) for _ in range(3))
@@ -151,7 +154,7 @@ class _TileWriter:
         return added
 
     def _end(self, tile: Tile, sums: list[ir.Value]) -> None:
-        """Write the store of the sums and the return."""
+        """Generate the code that stores the sums and returns."""
         v, builder = self.v, self.builder
         done, zero = builder.block, v.constant(0.0)
         blocks = {kind: self._block(f"end{kind}") for kind in (AS_IS, RELU, WHERE_POSITIVE, ADDED)}
@@ -164,7 +167,7 @@ class _TileWriter:
                     stored = builder.fadd(v.load(target), value)
                 elif kind != AS_IS:
                     gate = value if kind == RELU else v.load(self._line(tile.other, tile.result_panel, *position))
-                    # Not "value where the gate is above 0": a NaN must stay a NaN, as in x * (x > 0).
+                    # The comparison is <= and not >, so that a NaN remains a NaN, as in x * (x > 0).
                     stored = builder.select(builder.fcmp_ordered("<=", gate, zero), zero, value)
                 v.store(stored, target)
             builder.ret_void()
@@ -175,7 +178,7 @@ class _TileWriter:
 
 
 def _tile_function(module: ir.Module, element: ir.Type, rows: int, panels: int, along_rows: bool) -> ir.Function:
-    """Return the function for one shape of tile. A module contains it once."""
+    """Return the function for one tile shape. It is generated only once in each module."""
     name = f"gradwire_tile_{'rows' if along_rows else 'columns'}_{element}_{rows}x{panels}"
     if name in module.globals:
         return module.globals[name]
@@ -212,7 +215,8 @@ def _tile_intrinsic(along_rows: bool) -> Any:
     return intrinsic(run_tile)
 
 
-# (rows, panels, tile, zero): begin, then add left[rows, k] * right[k, panels] for k in 0..depth, then end.
+# Arguments: (rows, panels, tile, zero). Sets the initial values, adds left[rows, k] * right[k, panels] for each k from
+# 0 to depth - 1, and applies the final operation.
 row_tile = _tile_intrinsic(along_rows=True)
-# The same with left[k, rows], the left operand transposed: k runs down the rows of one panel.
+# The same with a transposed left operand, left[k, rows]. k runs down the rows of one panel.
 column_tile = _tile_intrinsic(along_rows=False)

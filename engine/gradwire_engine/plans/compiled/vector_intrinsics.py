@@ -1,6 +1,6 @@
-"""Intrinsics on single lines and elements, as LLVM vector code, and calls by address.
+"""Numba intrinsics that process lines and elements with LLVM vector code, and that call kernels by address.
 
-Addresses are plain integers here, as in tiles.py, and nothing checks bounds. `zero` is a 0 of the element type.
+Addresses are plain integers, as in tiles.py, and bounds are not checked. `zero` is a zero of the element type.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def transpose_block(typing_context, source, target, zero):
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
         rows = [v.load(v.shift(arguments[0], row * LINE_BYTES)) for row in range(v.lanes)]
-        # Swap the blocks off the diagonal; each round halves their size.
+        # Swap the off-diagonal blocks. Each round halves their size.
         half = v.lanes // 2
         while half:
             for row in range(v.lanes):
@@ -43,7 +43,7 @@ def transpose_block(typing_context, source, target, zero):
 
 @intrinsic
 def line_max(typing_context, address, count, zero):
-    """Return the largest of the first `count` elements of a line. It may ignore a NaN."""
+    """Return the largest of the first `count` elements of a line. NaNs may be ignored."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
@@ -56,13 +56,16 @@ def line_max(typing_context, address, count, zero):
 
 @intrinsic
 def first_equal(typing_context, address, count, value):
-    """Return the index of the first of `count` elements of a line that equals `value`; if none does, lanes."""
+    """Return the index of the first element that equals `value`, or the number of lanes if there is none.
+
+    Only the first `count` elements of the line are compared.
+    """
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[2]))
         equal = builder.fcmp_ordered("==", v.load(arguments[0]), v.splat(arguments[2]))
         bits = builder.bitcast(builder.and_(equal, v.valid_lanes(arguments[1])), ir.IntType(v.lanes))
-        # An extra bit, so that cttz always finds one.
+        # The extra bit ensures that cttz always finds a set bit.
         found = builder.or_(builder.zext(bits, I64), ir.Constant(I64, 1 << v.lanes))
         return builder.cttz(found, ir.Constant(ir.IntType(1), 1))
 
@@ -71,7 +74,7 @@ def first_equal(typing_context, address, count, value):
 
 @intrinsic
 def scale_line(typing_context, address, factor):
-    """Multiply the elements of a line by `factor`, in place."""
+    """Multiply the elements of a line by `factor` in place."""
 
     def generate(context, builder, signature, arguments):
         v = Vectors(builder, context.get_value_type(signature.args[1]))
@@ -81,20 +84,21 @@ def scale_line(typing_context, address, factor):
     return types.void(types.int64, factor), generate
 
 
-# The number of terms of exp(r) = sum of r^k / k! for |r| <= ln(2)/2. The remainder is below half a unit in the last
-# place.
+# The number of terms of the series exp(r) = sum(r^k / k!) for |r| <= ln(2)/2, by element size in bytes. The remainder
+# is less than half a unit in the last place.
 _EXP_TERMS = {4: 8, 8: 14}
-# ln(2) in two parts (Cody and Waite), so that n times the first part is exact.
+# ln(2) in two parts (Cody and Waite). The product of n and the first part is exact.
 _LN2 = {4: (0.693359375, -2.12194440054690583e-4), 8: (0.693147180369123816490, 1.90821492927058770002e-10)}
-# Below this, exp(x) is not a normal number.
+# Below this value of x, exp(x) is not a normal number.
 _EXP_MIN = {4: -87.0, 8: -708.0}
 
 
 @intrinsic
 def exp_line(typing_context, source, count, shift, target):
-    """Set the first `count` elements of the line `target` to exp(source - shift) and the others to 0. Return the sum.
+    """Compute exp(source - shift) for the first `count` elements of a line, and return the sum.
 
-    source - shift must not be positive. A result too small for a normal number becomes the smallest normal number.
+    The other elements of `target` become 0. source - shift must not be positive. Values below -87 (float32) or -708
+    (float64) are replaced by that limit, so that every result is a normal number.
     """
 
     def generate(context, builder, signature, arguments):
@@ -118,7 +122,7 @@ def exp_line(typing_context, source, count, shift, target):
             value = v.fma(value, r, v.constant(coefficient))
         integers = ir.VectorType(ir.IntType(8 * v.size), v.lanes)
         bits, offset = (23, 127) if v.is_float else (52, 1023)
-        # A saturating conversion, because n is NaN where x is; value is already NaN there.
+        # The conversion saturates because n is NaN where x is NaN. `value` is already NaN there.
         convert = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(integers, [v.vector]),
@@ -177,7 +181,7 @@ def element(typing_context, value, zero):
 
 
 def _convert(v: Vectors, source: ir.Value, dtype: str, lanes: int) -> ir.Value:
-    """Load `lanes` values of a dtype, unaligned, and convert them to elements: a vector, or for one lane a scalar."""
+    """Load `lanes` unaligned values as a vector (or one value as a scalar), and convert them to the element type."""
     width = int(dtype.lstrip("uintfloa"))
     is_float = dtype.startswith("float")
     kind = ({32: ir.FloatType(), 64: ir.DoubleType()} if is_float else {width: ir.IntType(width)})[width]
@@ -215,14 +219,15 @@ def _convert_intrinsic(whole_line: bool) -> Any:
     return intrinsic(convert)
 
 
-# (source, code, target, zero): convert a line of values, or one value, of the dtype with that code.
+# Arguments: (source, code, target, zero). These convert a line of values, or a single value, from the dtype with the
+# given code to the element type.
 convert_line = _convert_intrinsic(whole_line=True)
 convert_element = _convert_intrinsic(whole_line=False)
 
 
 @intrinsic
 def call(typing_context, function, arguments):
-    """Call the kernel at an address with a named tuple of integers and booleans, which it receives as int64s."""
+    """Call the kernel at an address. The items of the named tuple are passed as int64 values."""
 
     def generate(context, builder, signature, values):
         integers = integers_of(context, builder, signature.args[1], values[1])

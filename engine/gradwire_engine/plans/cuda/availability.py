@@ -1,4 +1,4 @@
-"""Whether the CUDA plan can run on the GPU of this machine. A few steps on it find that out, once in a process."""
+"""Checks whether the CUDA plan can run on this machine's GPU, by running a few steps once in each process."""
 
 from functools import cache
 from types import ModuleType
@@ -19,6 +19,6 @@ def unavailable_reason() -> str | None:
 def _check(cupy: ModuleType) -> str | None:
     try:
         agreement.check(lambda problem, weights: CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=False)))
-    except Exception as error:  # CuPy, its compiler and the driver raise many kinds, for example for an old GPU.
+    except Exception as error:  # CuPy, the compiler and the driver raise many exception types.
         return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}"
     return None

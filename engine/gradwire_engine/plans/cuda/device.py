@@ -1,4 +1,4 @@
-"""A GPU as the CUDA plan uses it, through CuPy: memory, kernels, matrix products, and graphs of them."""
+"""The GPU operations of the CUDA plan: memory, kernels, matrix products and CUDA graphs. They use CuPy."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -11,20 +11,20 @@ from gradwire_engine.backend import Array
 from gradwire_engine.plans.cuda import kernels
 
 _OPTIONS = ("--std=c++14",)
-# The modes of cuBLAS: CUBLAS_DEFAULT_MATH, which does not use TF32, and CUBLAS_TF32_TENSOR_OP_MATH.
+# The cuBLAS math modes: CUBLAS_DEFAULT_MATH, which does not use TF32, and CUBLAS_TF32_TENSOR_OP_MATH.
 _DEFAULT_MATH, _TF32_MATH = 0, 3
 
 
 class Device:
-    """The first GPU that CuPy sees. Its arrays are CuPy arrays. All work runs in order on one stream."""
+    """The first GPU that is visible to CuPy. Its arrays are CuPy arrays. All work runs in order on one stream."""
 
     def __init__(self, cupy: Any, dtype: "np.dtype[Any]", *, tf32: bool) -> None:
-        """Compile the kernels of single steps.
+        """Compile the kernels for single steps.
 
         Args:
-            cupy: The module.
-            dtype: The dtype of the arithmetic, float32 or float64.
-            tf32: Whether float32 products may round their factors to 10 bits of mantissa, to run on tensor cores.
+            cupy: The CuPy module.
+            dtype: The dtype for arithmetic, float32 or float64.
+            tf32: Whether float32 products may run on tensor cores, which round the factors to 10 mantissa bits.
         """
         self._cupy = cupy
         module = cupy.RawModule(code=kernels.step_source(dtype.name), options=_OPTIONS)
@@ -37,45 +37,45 @@ class Device:
         self._multiply = self._cublas.sgemm if dtype == np.float32 else self._cublas.dgemm
         attributes = cupy.cuda.Device().attributes
         self._multiprocessors: int = attributes["MultiProcessorCount"]
-        # 0 if the GPU has no cooperative launches.
+        # This is 0 if the GPU does not support cooperative launches.
         self._max_shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"] * attributes["CooperativeLaunch"]
 
     def free_bytes(self) -> int:
-        """Return how much memory can be allocated, including what the pool of CuPy holds and does not use."""
+        """Return the number of bytes that can be allocated, including unused memory in CuPy's pool."""
         free, _total = self._cupy.cuda.runtime.memGetInfo()
         return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
     def zeros(self, shape: int | tuple[int, ...], dtype: "np.dtype[Any]") -> Any:
-        """Return a new array."""
+        """Return a new device array that is filled with zeros."""
         with self._stream:
             return self._cupy.zeros(shape, dtype)
 
     def copy_in(self, target: Any, array: Array) -> None:
-        """Copy a host array into the beginning of a device array of the same dtype."""
+        """Copy a host array to the beginning of a device array. Both arrays must have the same dtype."""
         with self._stream:
             target.ravel()[: array.size].set(np.ascontiguousarray(array).ravel())
 
     def copy_out(self, array: Any) -> NDArray[Any]:
-        """Return a device array on the host, after all work that was launched before."""
+        """Wait for all work that was launched before, and return a copy of a device array in host memory."""
         with self._stream:
             host: NDArray[Any] = array.get()
         return host
 
     def launch(self, kernel: str, threads: int, arguments: tuple[Any, ...]) -> None:
-        """Run one of STEP_KERNELS with at least `threads` threads."""
+        """Run one of the kernels in STEP_KERNELS with at least `threads` threads."""
         blocks = -(-threads // kernels.BLOCK)
         size = min(threads, kernels.BLOCK)
         with self._stream:
             self._kernels[kernel]((blocks,), (size,), _converted(arguments))
 
     def fits_cooperative(self, blocks: int, shared_bytes: int) -> bool:
-        """Whether a number of blocks of the persistent kernel can run at the same time.
+        """Return whether all blocks of the persistent kernel can run at the same time.
 
-        CuPy itself would start fewer, with a warning.
+        Without this check, CuPy would print a warning and start fewer blocks.
 
         Args:
             blocks: The number of blocks.
-            shared_bytes: The shared memory of each.
+            shared_bytes: The shared memory for each block, in bytes.
         """
         if shared_bytes > self._max_shared_bytes:
             return False
@@ -86,7 +86,7 @@ class Device:
         return blocks <= int(blocks_per_multiprocessor) * self._multiprocessors
 
     def launch_cooperative(self, blocks: int, shared_bytes: int, arguments: kernels.PersistentArguments) -> None:
-        """Run the persistent kernel in `blocks` blocks, which `fits_cooperative` has allowed."""
+        """Run the persistent kernel with a number of blocks for which `fits_cooperative` returned true."""
         kernel = self._persistent_kernel
         kernel.max_dynamic_shared_size_bytes = shared_bytes
         with self._stream:
@@ -95,9 +95,10 @@ class Device:
     def multiply(
         self, a: Any, b: Any, out: Any, *, transpose_a: bool, transpose_b: bool, alpha: float, beta: float
     ) -> None:
-        """Set out = alpha * op(a) @ op(b) + beta * out, where op transposes if told to. All matrices are row-major.
+        """Compute out = alpha * op(a) @ op(b) + beta * out, for row-major matrices.
 
-        cuBLAS, whose matrices are column-major, sees the transpose of each matrix.
+        op transposes its argument if `transpose_a` or `transpose_b` is true. cuBLAS uses column-major order, so the
+        arguments are passed as if each matrix were transposed.
         """
         rows, columns = out.shape
         inner = a.shape[0] if transpose_a else a.shape[1]
@@ -121,7 +122,7 @@ class Device:
             )
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the launches of `work` as a CUDA graph without running them; return a function that runs the graph."""
+        """Record the launches in `work` as a CUDA graph without running them, and return a function that runs it."""
         with self._stream:
             self._stream.begin_capture()
             try:
@@ -132,12 +133,12 @@ class Device:
 
     @cached_property
     def _persistent_kernel(self) -> Any:
-        # Compiled when it is first needed.
+        # The kernel is compiled when it is first needed.
         text = kernels.persistent_source(self._dtype.name)
         module = self._cupy.RawModule(code=text, options=_OPTIONS, enable_cooperative_groups=True)
         return module.get_function(kernels.PERSISTENT_KERNEL)
 
 
 def _converted(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Make each int or bool an int32, which is the int of CUDA; CuPy would pass it as a long long or a bool."""
+    """Convert each int or bool to int32, which is int in CUDA. CuPy would pass it as a long long or a bool."""
     return tuple(np.int32(argument) if isinstance(argument, int) else argument for argument in arguments)

@@ -1,4 +1,4 @@
-"""A set of examples in the memory of the device."""
+"""A set of examples in GPU memory."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +8,24 @@ from gradwire_engine.plans.codes import source_code
 
 @dataclass(frozen=True, eq=False)
 class DeviceExamples:
-    """Inputs of shape (rows, features), and targets: class indices of shape (rows,) or a matrix (rows, outputs)."""
+    """A set of examples on the device.
+
+    Attributes:
+        inputs: A device array of shape (rows, features).
+        targets: A device array of class indices, of shape (rows,), or a matrix of shape (rows, outputs).
+    """
 
     inputs: Any
     targets: Any
 
     @property
     def input_type(self) -> int:
-        """The code of the dtype of the inputs."""
+        """The dtype code of the inputs."""
         return source_code(self.inputs.dtype)
 
     @property
     def target_type(self) -> int:
-        """The code of the dtype of the targets."""
+        """The dtype code of the targets."""
         return source_code(self.targets.dtype)
 
     @property

@@ -1,12 +1,12 @@
-// The kernels of a step that runs as a sequence of kernels, between matrix products of cuBLAS.
+// The kernels for a training step that alternates between these kernels and cuBLAS matrix products.
 //
-// No sum depends on the order in which threads run, so every run gives the same bits. `position` is the index in
-// `order` of the first row of the batch. It is on the device, so that a captured step can be replayed. kernels.py names
-// the parameters again, in the same order. BLOCK and PARTS are defined before this text.
+// No sum depends on the order in which threads run, so results are bit-identical between runs. `position` is the index
+// in `order` of the first row of the batch. It is in device memory, so that a captured step can be replayed. kernels.py
+// lists the same parameters in the same order. kernels.py also defines BLOCK and PARTS before this text.
 
 extern "C" {
 
-// out[row, column] = source[order[position + row], column]; with relu, 0 instead of a negative value.
+// Sets out[row, column] = source[order[position + row], column]. If relu is set, negative values become 0.
 __global__ void gather(const void* source, int source_type, const INDEX* order, const INDEX* position, int rows,
                        int width, int relu, REAL* out) {
     INDEX at = (INDEX)blockIdx.x * blockDim.x + threadIdx.x;
@@ -15,20 +15,20 @@ __global__ void gather(const void* source, int source_type, const INDEX* order, 
     out[at] = rectified(element(source, source_type, row * width + at % width), relu);
 }
 
-// out = out + bias in each row; with relu, then max(out, 0).
+// Adds the biases to each row of out. If relu is set, negative results become 0.
 __global__ void add_bias(REAL* out, const REAL* bias, int rows, int width, int relu) {
     INDEX at = (INDEX)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (INDEX)rows * width) return;
     out[at] = rectified(out[at] + bias[at % width], relu);
 }
 
-// gradient = 0 where the output of the ReLU is 0.
+// Sets the gradient to 0 where the output of the ReLU is 0.
 __global__ void mask(REAL* gradient, const REAL* output, INDEX count) {
     INDEX at = (INDEX)blockIdx.x * blockDim.x + threadIdx.x;
     if (at < count && !(output[at] > 0)) gradient[at] = 0;
 }
 
-// One thread for each row: see row_loss.
+// Computes the loss of each row, with one thread for each row; see row_loss.
 __global__ void losses(REAL* outputs, const void* targets, int target_type, int is_labels, const INDEX* order,
                        const INDEX* position, int rows, int width, int loss, int relu, REAL factor, int train,
                        double* row_losses) {
@@ -38,8 +38,8 @@ __global__ void losses(REAL* outputs, const void* targets, int target_type, int 
     row_losses[row] = row_loss(outputs + (INDEX)row * width, width, terms, order[*position + row]);
 }
 
-// Ends a step, in one block of BLOCK threads, a power of two. Each thread sums the losses of some rows; then the sums
-// are added in pairs.
+// Adds the losses of a batch to loss_sum, and advances position. Runs in one block of BLOCK threads, where BLOCK is a
+// power of two. Each thread sums the losses of some of the rows. Then the sums are added in pairs.
 __global__ void end_step(const double* row_losses, int rows, double share, double* loss_sum, INDEX* position) {
     __shared__ double sums[BLOCK];
     double sum = 0;
@@ -54,8 +54,8 @@ __global__ void end_step(const double* row_losses, int rows, double share, doubl
     *position += rows;
 }
 
-// One thread for each row: counts the class with the largest output, and the actual class. The counts are integers, so
-// the order of the atomic additions changes nothing.
+// Counts the predicted and actual classes, with one thread for each row. The counts are integers, so the order of the
+// atomic additions does not affect the result.
 __global__ void count_classes(const REAL* outputs, const void* targets, int target_type, int is_labels,
                               const INDEX* order, const INDEX* position, int rows, int width,
                               unsigned long long* sums) {
@@ -75,8 +75,8 @@ __global__ void count_classes(const REAL* outputs, const void* targets, int targ
     atomicAdd(sums + 2 * width + actual, 1ULL);
 }
 
-// One thread for each part of the rows and each column: adds |error| and error^2 of its rows to its sums. `sums` has
-// shape (2, PARTS, width).
+// Adds |error| and error^2 to `sums`, which has shape (2, PARTS, width). There is one thread for each combination of a
+// column and a part of the rows.
 __global__ void sum_errors(const REAL* outputs, const void* targets, int target_type, int is_labels,
                            const INDEX* order, const INDEX* position, int rows, int width, double* sums) {
     int at = blockIdx.x * blockDim.x + threadIdx.x, part = at / width, column = at % width;

@@ -1,8 +1,7 @@
-"""The CUDA C++ text of the kernels, and their arguments by name.
+"""The CUDA C++ source of the kernels, and named tuples for their arguments.
 
-The fields of the argument tuples have the names and the order of the parameters in the .cu files. The type of an
-argument must be that of its parameter: `Device.launch` passes integers and booleans as int, and everything else as it
-is.
+The fields of the named tuples have the same names and order as the parameters in the .cu files. The types must match
+too: `Device.launch` passes integers and booleans as int, and all other values unchanged.
 """
 
 from pathlib import Path
@@ -15,10 +14,10 @@ from gradwire_engine.plans.codes import LOGITS, PROBABILITIES, SOURCE_TYPES, SQU
 STEP_KERNELS = ("gather", "add_bias", "mask", "losses", "end_step", "count_classes", "sum_errors")
 PERSISTENT_KERNEL = "persistent_steps"
 
-# For kernels.cu: the threads of a block, and the parts into which sum_errors divides the rows.
+# For kernels.cu: the number of threads in a block, and the number of parts into which sum_errors divides the rows.
 BLOCK = 256
 PARTS = 64
-# For persistent.cu: the threads of a block, and the outputs of the first layer that a block owns.
+# For persistent.cu: the number of threads in a block, and the number of first-layer outputs that a block computes.
 PERSISTENT_THREADS = 512
 OUTPUTS_PER_BLOCK = 4
 
@@ -37,7 +36,7 @@ class GatherArguments(NamedTuple):
 
 
 class LossesArguments(NamedTuple):
-    """The arguments of `losses`. factor has the dtype of the outputs."""
+    """The arguments of `losses`. The dtype of `factor` must match the outputs."""
 
     outputs: Any
     targets: Any
@@ -55,7 +54,7 @@ class LossesArguments(NamedTuple):
 
 
 class MetricsArguments(NamedTuple):
-    """The arguments of `count_classes` and of `sum_errors`."""
+    """The arguments of `count_classes` and `sum_errors`."""
 
     outputs: Any
     targets: Any
@@ -69,7 +68,7 @@ class MetricsArguments(NamedTuple):
 
 
 class PersistentArguments(NamedTuple):
-    """The arguments of `persistent_steps`. rate has the dtype of the weights."""
+    """The arguments of `persistent_steps`. The dtype of `rate` must match the weights."""
 
     weights: Any
     layers: Any
@@ -95,12 +94,12 @@ class PersistentArguments(NamedTuple):
 
 
 def step_source(dtype: str) -> str:
-    """Return the CUDA C++ of STEP_KERNELS for arithmetic in "float32" or "float64"."""
+    """Return the CUDA C++ source of STEP_KERNELS. The dtype for arithmetic is "float32" or "float64"."""
     return _definitions(dtype, BLOCK=BLOCK, PARTS=PARTS) + _text("rows.cu") + _text("kernels.cu")
 
 
 def persistent_source(dtype: str) -> str:
-    """Return the CUDA C++ of PERSISTENT_KERNEL for arithmetic in "float32" or "float64"."""
+    """Return the CUDA C++ source of PERSISTENT_KERNEL. The dtype for arithmetic is "float32" or "float64"."""
     definitions = _definitions(dtype, THREADS=PERSISTENT_THREADS, OUTPUTS_PER_BLOCK=OUTPUTS_PER_BLOCK)
     return definitions + _text("rows.cu") + _text("persistent.cu")
 

@@ -1,33 +1,37 @@
-// The persistent kernel: many SGD steps of a network with narrow layers and small batches, in one launch.
+// The persistent kernel, which runs many SGD steps in one launch, for networks with narrow layers and small batches.
 //
-// The weights of the first layer, the only one that may be large, stay on chip from the first step to the last: each
-// block keeps those of OUTPUTS_PER_BLOCK outputs in its shared memory. A step has three phases with a grid barrier
-// after the first and the second:
+// Only the first layer can have many weights. These weights stay on chip from the first step to the last: each block
+// keeps the weights of OUTPUTS_PER_BLOCK outputs in shared memory. A step has three phases, with a grid barrier after
+// the first phase and after the second phase:
 //   1. Each block computes its outputs of the first layer for the whole batch.
-//   2. Each block takes some rows of the batch forward through the later layers and back.
-//   3. Each block updates the weights of its outputs: those of the first layer on chip, those of the later layers in
-//      global memory, from where all blocks read them in the next step.
+//   2. Each block runs the forward and backward passes of the later layers for some rows of the batch.
+//   3. Each block updates the weights of its outputs. The weights of the first layer are on chip. The weights of the
+//      later layers are in global memory, and all blocks read them again in the next step.
 //
-// Blocks exchange data through buffers in global memory. Because they wait for each other, all blocks must run at the
-// same time, which a cooperative launch guarantees. This follows the fully fused networks of Müller et al., "Real-time
-// Neural Radiance Caching for Path Tracing", 2021, extended to a first layer and a batch that are too much work for one
-// block.
+// Blocks exchange data through buffers in global memory. They wait for each other, so all blocks must run at the same
+// time. A cooperative launch guarantees this. The design follows the fully fused networks in Müller et al., "Real-time
+// Neural Radiance Caching for Path Tracing", 2021. It extends them to first layers and batches that are too large for
+// one block.
 //
-// The order of each sum depends on neither the number of threads nor that of blocks, so every run gives the same bits.
+// The order of each sum is fixed. It does not depend on the number of threads or blocks, so results are bit-identical
+// between runs.
 //
-// OUTPUTS_PER_BLOCK and THREADS (of a block, a multiple of 32) are defined before this text.
+// kernels.py defines OUTPUTS_PER_BLOCK and THREADS before this text. THREADS, the number of threads in a block, is a
+// multiple of 32.
 
-// Rows that a warp takes through the first layer together, and inputs whose weights a thread updates together.
+// The number of rows that a warp passes through the first layer together, and the number of inputs for which a thread
+// updates the weights together.
 #define ROWS_PER_WARP 2
 #define INPUTS_PER_THREAD 2
 #define WARPS (THREADS / 32)
 
-// A layer. `offset`: where its W and b begin in the vector of all weights. `output_offset`: where its outputs begin in
-// a row of the outputs of all layers.
+// A layer. `offset` is the index of its first weight in the flat weight vector. `output_offset` is the index of its
+// first output in a row that contains the outputs of all layers.
 struct Layer {
     int in_features, out_features, relu, offset, output_offset;
 
-    // The index in W and b of the weight from input k to an output; k = in_features is the bias.
+    // Returns the index of the weight from input k to an output, relative to `offset`. If k equals in_features, returns
+    // the index of the bias.
     __device__ int index(int output, int k) const {
         return k < in_features ? output * in_features + k : out_features * in_features + output;
     }
@@ -39,9 +43,9 @@ struct Stack {
     int count;
 };
 
-// The exchange buffers of a step: for each row of the batch, the outputs of all layers side by side, `width` of them,
-// their gradients in the same way, and the loss. Always read past the L1 cache, which does not see the writes of other
-// blocks.
+// The exchange buffers of a step. For each row of the batch, they contain the outputs of all layers (`width` values),
+// the gradients of these outputs, and the loss. Reads must bypass the L1 cache, because it is not updated when other
+// blocks write.
 struct Exchange {
     REAL* outputs;
     REAL* gradients;
@@ -49,7 +53,7 @@ struct Exchange {
     int width;
 };
 
-// One step: the indices of the rows of its batch in the set, their number, the learning rate and the exchange buffers.
+// One step: the row indices of the batch, the number of rows, the learning rate and the exchange buffers.
 struct Step {
     const INDEX* indices;
     int rows;
@@ -57,35 +61,35 @@ struct Step {
     Exchange exchange;
 };
 
-// The part of the first layer that a block owns: the outputs from first_output on. W has a row for each of them and a
-// column for each input, then one for the bias.
+// The part of the first layer that a block owns, which starts at first_output. W has a row for each owned output, a
+// column for each input, and a last column for the bias.
 struct FirstLayer {
     Layer layer;
     int relu_input, first_output;
     REAL* W;
 };
 
-// The rows of the batch that a block takes through the later layers, with their outputs and gradients on chip.
+// The rows of the batch that a block passes through the later layers. Their outputs and gradients are on chip.
 struct BlockRows {
     int first, count, width;
     REAL* outputs;
     REAL* gradients;
 };
 
-// A value for each output that a block owns.
+// One value for each output that a block owns.
 struct __align__(16) OutputValues {
     REAL of[OUTPUTS_PER_BLOCK];
 };
 
-// Returns the sum of the values of all lanes, in each of them.
+// Returns the sum of the values of all lanes. Every lane receives the same sum.
 template <typename Value>
 __device__ Value warp_sum(Value value) {
     for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
     return value;
 }
 
-// Waits until all blocks have arrived, and makes the writes before it visible to all of them. `arrivals` counts the
-// blocks that have arrived since the launch.
+// Waits until all blocks have arrived, and makes all earlier writes visible to every block. `arrivals` counts the
+// arrivals of all blocks since the launch.
 __device__ void grid_barrier(unsigned* arrivals, unsigned expected) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -97,7 +101,8 @@ __device__ void grid_barrier(unsigned* arrivals, unsigned expected) {
     __syncthreads();
 }
 
-// Computes the block's outputs of the first layer for all rows of the batch. The lanes of a warp share the inputs.
+// Computes the block's outputs of the first layer for all rows of the batch. The lanes of a warp divide the inputs
+// among them.
 template <typename Source>
 __device__ void first_forward(const Source* set, Step step, FirstLayer first) {
     const int lane = threadIdx.x % 32, features = first.layer.in_features;
@@ -130,7 +135,8 @@ __device__ void first_forward(const Source* set, Step step, FirstLayer first) {
     }
 }
 
-// Adds -rate times the gradient to the weights and biases of the same outputs. Each thread has some inputs.
+// Adds -rate times the gradient to the weights and biases of the block's outputs. Each thread updates the weights of
+// some of the inputs.
 template <typename Source>
 __device__ void first_update(const Source* set, Step step, FirstLayer first, const OutputValues* gradients) {
     const int features = first.layer.in_features;
@@ -157,8 +163,8 @@ __device__ void first_update(const Source* set, Step step, FirstLayer first, con
     }
 }
 
-// Computes the outputs of a later layer for the block's rows. W is followed by b. A warp computes one output of one
-// row; its lanes share the inputs.
+// Computes the outputs of a later layer for the block's rows. b follows W in memory. Each warp computes one output of
+// one row at a time, and its lanes divide the inputs among them.
 __device__ void layer_forward(Layer layer, Layer below, const REAL* W, BlockRows rows) {
     const int lane = threadIdx.x % 32, features = layer.in_features;
     for (int at = threadIdx.x / 32; at < rows.count * layer.out_features; at += WARPS) {
@@ -171,8 +177,8 @@ __device__ void layer_forward(Layer layer, Layer below, const REAL* W, BlockRows
     }
 }
 
-// Computes the gradients of the inputs of a later layer, which are the outputs of the layer below, for the block's
-// rows. A thread computes one of them.
+// Computes the input gradients of a later layer for the block's rows. The inputs are the outputs of the layer below.
+// Each thread computes one gradient at a time.
 __device__ void layer_backward(Layer layer, Layer below, const REAL* W, BlockRows rows) {
     for (int at = threadIdx.x; at < rows.count * layer.in_features; at += THREADS) {
         int row = at / layer.in_features, k = at % layer.in_features;
@@ -185,9 +191,9 @@ __device__ void layer_backward(Layer layer, Layer below, const REAL* W, BlockRow
     }
 }
 
-// Updates the block's share of the weights of a later layer, every gridDim.x-th output from first_output on: reads them
-// on chip, and writes them to global memory for the next step of all blocks. A thread updates the weights of some
-// inputs.
+// Updates the block's share of a later layer: the weights of every gridDim.x-th output, starting at first_output. Reads
+// the weights from shared memory, and writes them to global memory, where all blocks read them in the next step. Each
+// thread updates the weights of some of the inputs.
 __device__ void layer_update(Layer layer, Layer below, int first_output, const REAL* W, Step step, REAL* weights) {
     const int features = layer.in_features;
     const Exchange exchange = step.exchange;
@@ -205,8 +211,9 @@ __device__ void layer_update(Layer layer, Layer below, int first_output, const R
         }
 }
 
-// Takes the block's rows forward through the later layers and back: from their outputs of the first layer in the
-// exchange buffers to all their outputs, gradients and losses there. W has the weights of the later layers.
+// Runs the forward and backward passes of the later layers for the block's rows. Reads the outputs of the first layer
+// from the exchange buffers, and writes all outputs, gradients and losses back to them. W contains the weights of the
+// later layers.
 __device__ void later_forward_and_backward(Stack stack, const REAL* W, Step step, BlockRows rows, LossTerms terms) {
     const Layer* layers = stack.layers;
     const Layer first = layers[0], last = layers[stack.count - 1];
@@ -238,7 +245,7 @@ __device__ void later_forward_and_backward(Stack stack, const REAL* W, Step step
     }
 }
 
-// Updates the later layers. Their outputs are assigned to the blocks round-robin.
+// Updates the later layers. Their outputs are assigned to the blocks in round-robin order.
 __device__ void later_update(Stack stack, const REAL* W, Step step, REAL* weights) {
     const Layer first = stack.layers[0];
     for (int l = 1; l < stack.count; ++l) {
@@ -251,9 +258,10 @@ __device__ void later_update(Stack stack, const REAL* W, Step step, REAL* weight
 
 extern "C" {
 
-// Takes one SGD step for every batch of `order`; the last batch may be shorter. The exchange buffers hold two batches,
-// because a block that is ahead writes to one while others still read the one before. Adds to `loss_sum`, batch by
-// batch, the losses times `loss_share`. `gradient_factor`: the factor of the gradient of a row besides 1 / rows.
+// Takes one SGD step for each batch in `order`. The last batch can have fewer rows. The exchange buffers have room for
+// two batches, because a block that is ahead writes to one half while others still read the other half. For each batch,
+// adds the losses times `loss_share` to `loss_sum`. `gradient_factor` is applied to the gradient of each row, in
+// addition to 1 / rows.
 __global__ void __launch_bounds__(THREADS, 1)
 persistent_steps(REAL* weights, const Layer* layers, int layer_count, const void* inputs, int input_type,
                  int relu_input, const void* targets, int target_type, int is_labels, const INDEX* order,
@@ -267,17 +275,17 @@ persistent_steps(REAL* weights, const Layer* layers, int layer_count, const void
     const int later_size = last.end() - first.end();
     const int rows_each = (batch + gridDim.x - 1) / gridDim.x, first_row = blockIdx.x * rows_each;
 
-    // Shared memory. persistent_kernel.py computes its size.
+    // Divide up the shared memory. persistent_kernel.py computes its size.
     extern __shared__ double shared_memory[];
-    OutputValues* own_gradients = (OutputValues*)shared_memory;  // Of the block's outputs of the first layer, by row.
-    INDEX* indices = (INDEX*)(own_gradients + batch);            // The rows of the batch.
+    OutputValues* own_gradients = (OutputValues*)shared_memory;  // The gradients of the block's outputs, by row.
+    INDEX* indices = (INDEX*)(own_gradients + batch);            // The row indices of the batch.
     REAL* own_W = (REAL*)(indices + batch);                      // The block's weights and biases of the first layer.
-    REAL* later_W = own_W + OUTPUTS_PER_BLOCK * columns;         // W and b of all later layers.
-    REAL* outputs = later_W + later_size;                        // Of all layers, for the block's rows.
+    REAL* later_W = own_W + OUTPUTS_PER_BLOCK * columns;         // The weights and biases of all later layers.
+    REAL* outputs = later_W + later_size;                        // The outputs of all layers for the block's rows.
     REAL* gradients = outputs + rows_each * width;
     const FirstLayer own_part = {first, relu_input, from, own_W};
 
-    // The last block may own fewer outputs; the missing ones have weights of 0.
+    // The last block may own fewer outputs. The weights of the missing outputs are 0.
     for (int at = threadIdx.x; at < OUTPUTS_PER_BLOCK * columns; at += THREADS) {
         const int output = at / columns;
         own_W[at] = output < own ? weights[first.offset + first.index(from + output, at % columns)] : (REAL)0;

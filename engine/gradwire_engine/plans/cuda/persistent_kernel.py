@@ -1,4 +1,4 @@
-"""The persistent kernel (persistent.cu): the problems that it suits, its layout, and its launches."""
+"""Launches the persistent kernel (persistent.cu), and decides when to use it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +13,24 @@ from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.device_examples import DeviceExamples
 from gradwire_engine.plans.cuda.kernels import OUTPUTS_PER_BLOCK, PersistentArguments
 
-# For wider layers and larger batches, cuBLAS products, which divide a layer among the whole GPU, are expected to be
-# faster.
+# For wider layers and larger batches, cuBLAS products are expected to be faster, because they use the whole GPU for
+# each layer.
 _MAX_WIDTH = 128
 _MAX_BATCH = 128
-# Steps in one launch, which cannot be interrupted: about a second.
+# The number of steps in a launch, which takes about a second and cannot be interrupted.
 _STEPS_PER_LAUNCH = 1 << 16
 _INDEX_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The number of blocks, and what each of them needs.
+    """The layout of the persistent kernel.
 
     Attributes:
-        table: int32 of shape (layers, 5), a row for each `struct Layer` of persistent.cu.
-        width: The outputs of all layers together.
+        table: An int32 array of shape (layers, 5). Each row is a `struct Layer` in persistent.cu.
+        width: The total number of outputs of all layers.
         blocks: The number of blocks.
-        shared_bytes: The shared memory of a block.
+        shared_bytes: The shared memory for each block, in bytes.
     """
 
     table: NDArray[np.int32]
@@ -40,7 +40,7 @@ class Layout:
 
     @classmethod
     def of(cls, network: Network, batch: int, itemsize: int) -> "Layout":
-        """Return the layout for batches of `batch` rows whose elements have `itemsize` bytes."""
+        """Return the layout for batches of `batch` rows, with elements of `itemsize` bytes."""
         rows, width = [], 0
         for layer in network.layers:
             rows.append((layer.in_features, layer.out_features, layer.relu, layer.offset, width))
@@ -54,7 +54,7 @@ class Layout:
 
 
 def suits(network: Network, batch: int, itemsize: int, device: Device) -> bool:
-    """Whether to use the persistent kernel for a network on a device, with batches of `batch` rows."""
+    """Return whether to use the persistent kernel for a network and batches of `batch` rows on a device."""
     if batch > _MAX_BATCH or max(layer.out_features for layer in network.layers) > _MAX_WIDTH:
         return False
     layout = Layout.of(network, batch, itemsize)
@@ -76,21 +76,21 @@ class PersistentKernel:
         self._layout = Layout.of(problem.network, batch, problem.dtype.itemsize)
         self._table = device.zeros(self._layout.table.shape, self._layout.table.dtype)
         device.copy_in(self._table, self._layout.table)
-        # Each for two batches; see persistent.cu.
+        # Each exchange buffer has room for two batches; see persistent.cu.
         self._outputs = device.zeros(2 * batch * self._layout.width, problem.dtype)
         self._gradients = device.zeros(2 * batch * self._layout.width, problem.dtype)
         self._losses = device.zeros(2 * batch, np.dtype(np.float64))
         self._arrivals = device.zeros(1, np.dtype(np.uint32))
 
     def train(self, weights: Any, examples: DeviceExamples, order: Any, learning_rate: float, loss_sum: Any) -> None:
-        """Take one SGD step for every batch of rows.
+        """Take one SGD step for each batch of rows.
 
         Args:
-            weights: The flat vector, which is updated.
-            examples: The set.
-            order: The indices of the rows in the set, int64.
+            weights: The flat vector, which is updated in place.
+            examples: The training set.
+            order: The indices of the rows to train on, as int64.
             learning_rate: The learning rate.
-            loss_sum: float64 of shape (1,), to which the loss of each batch times its rows is added.
+            loss_sum: A float64 array of shape (1,). For each batch, the kernel adds the loss times the number of rows.
         """
         max_rows = _STEPS_PER_LAUNCH * self._batch
         for start in range(0, order.size, max_rows):

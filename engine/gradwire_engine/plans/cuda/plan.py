@@ -1,6 +1,7 @@
-"""The CUDA plan: SGD steps run as CUDA graphs that are captured once, or many in one launch of the persistent kernel.
+"""The CUDA plan, which runs SGD steps as CUDA graphs, or many steps in one launch of the persistent kernel.
 
-On a machine without a GPU, the tests run all of it, including the kernels, on a stand-in for CuPy (tests/fake_cupy.py).
+On a machine without a GPU, the tests run the whole plan, including the kernels, with a stand-in for CuPy
+(tests/fake_cupy.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,25 +22,25 @@ from gradwire_engine.plans.cuda.device_examples import DeviceExamples
 from gradwire_engine.plans.cuda.kernels import BLOCK, PARTS, GatherArguments, LossesArguments, MetricsArguments
 from gradwire_engine.plans.cuda.persistent_kernel import PersistentKernel, suits
 
-# Steps in one graph: enough that a launch costs little in comparison.
+# The number of steps in a graph. It is large enough for the cost of a launch to be small in comparison.
 _STEPS_PER_GRAPH = 16
-# Rows that are evaluated together.
+# The number of rows that are evaluated together.
 _EVALUATION_ROWS = 8192
-# The share of the free memory of the device that is left to others.
+# The share of free device memory to leave unused.
 _SPARE_SHARE = 0.1
 _INDEX = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
 class PlacedExamples:
-    """A set on the device or, if the device has too little memory for it, one that is copied there in chunks.
+    """A set of examples for the GPU. If the set does not fit into device memory, it is copied there in chunks.
 
     Attributes:
-        source: The examples.
-        inputs: Their inputs with a dtype that the kernels read, on the host.
-        targets: Their targets, likewise.
-        on_device: The set, or the present chunk of it, on the device.
-        chunk_rows: How many rows are on the device at a time.
+        source: The original examples.
+        inputs: The inputs in host memory, with a dtype that the kernels can read.
+        targets: The targets in host memory, with a dtype that the kernels can read.
+        on_device: The set on the device, or the current chunk of it.
+        chunk_rows: The number of rows in a chunk.
     """
 
     source: Examples
@@ -55,15 +56,20 @@ class PlacedExamples:
 
 
 class CudaPlan:
-    """Runs on one GPU."""
+    """A plan that runs on one NVIDIA GPU."""
 
     name = "cuda"
 
     def __init__(self, problem: Problem, weights: Array, device: Device) -> None:
-        """Copy the weights, the flat vector of shape (network.size,), to the device.
+        """Copy the weights to the device.
+
+        Args:
+            problem: The problem to train.
+            weights: The flat vector of initial weights, of shape (network.size,).
+            device: The GPU.
 
         Raises:
-            MemoryError: The device does not have enough memory for them.
+            MemoryError: The device does not have enough memory for the weights.
         """
         self._problem = problem
         self._network = problem.network
@@ -73,7 +79,7 @@ class CudaPlan:
         self._require(2 * weights.nbytes, "the weights")
         self._vector = device.zeros(weights.size, problem.dtype)
         device.copy_in(self._vector, weights.astype(problem.dtype, copy=False))
-        # The index of the batch in the order of the rows, and the sum of the losses.
+        # The position of the current batch in the row order, and the sum of the losses.
         self._position = device.zeros(1, _INDEX)
         self._loss_sum = device.zeros(1, np.dtype(np.float64))
         self._buffers: _Buffers | None = None
@@ -81,9 +87,9 @@ class CudaPlan:
         self._graphs: dict[tuple[object, ...], Callable[[], None]] = {}
 
     def place(self, examples: Examples) -> PlacedExamples:
-        """Copy the set to the device. If there is too little memory, it will be copied in chunks when it is used."""
+        """Copy the examples to the device. If they do not fit, they are copied later, in chunks, when they are used."""
         inputs, targets = _readable(examples.inputs, self._dtype), _readable(examples.targets, self._dtype)
-        # First, so that the data takes only what remains.
+        # Allocate the buffers first, so that the data uses only the remaining memory.
         self._allocate(min(_EVALUATION_ROWS, examples.rows), examples.rows)
         row_bytes = (inputs.nbytes + targets.nbytes) // examples.rows
         chunk_rows = min(examples.rows, int(self._device.free_bytes() * (1 - _SPARE_SHARE)) // row_bytes)
@@ -157,7 +163,10 @@ class CudaPlan:
         return self._device.copy_out(self._vector).copy()
 
     def _chunks(self, placed: PlacedExamples, rows: NDArray[np.int64], batch: int) -> Iterator[int]:
-        """Put the rows on the device in their order, in chunks of whole batches, and yield the rows of each chunk."""
+        """Copy the rows to the device in order, in chunks of whole batches, and yield the number of rows in each chunk.
+
+        If the whole set is already on the device, only the order is copied, and there is one chunk.
+        """
         if placed.resident:
             self._set_order(rows)
             yield len(rows)
@@ -182,14 +191,14 @@ class CudaPlan:
         self._device.copy_in(self._position, np.zeros(1, np.int64))
 
     def _persistent_kernel(self, batch: int) -> PersistentKernel | None:
-        """Return the persistent kernel for batches of `batch` rows, or None if graphs are the better way."""
+        """Return the persistent kernel for batches of `batch` rows, or None if the plan uses graphs for them."""
         if batch not in self._persistent:
             suitable = suits(self._network, batch, self._dtype.itemsize, self._device)
             self._persistent[batch] = PersistentKernel(self._problem, batch, self._device) if suitable else None
         return self._persistent[batch]
 
     def _run_graphs(self, placed: PlacedExamples, rows: int, batch: int, learning_rate: float) -> None:
-        """Take a step for every batch of the next rows in the order."""
+        """Take one step for each batch of the next `rows` rows in the row order."""
         whole_batches, rest = divmod(rows, batch)
         many, few = divmod(whole_batches, _STEPS_PER_GRAPH)
         for _ in range(many):
@@ -200,7 +209,7 @@ class CudaPlan:
             self._graph(placed, rest, learning_rate, 1)()
 
     def _graph(self, placed: PlacedExamples, rows: int, learning_rate: float, steps: int) -> Callable[[], None]:
-        """Return the graph of `steps` steps, which is captured when it is first needed."""
+        """Return a graph of `steps` steps. Each graph is captured when it is first needed."""
         key = (placed.on_device, rows, learning_rate, steps)
         if key not in self._graphs:
 
@@ -212,7 +221,7 @@ class CudaPlan:
         return self._graphs[key]
 
     def _step(self, examples: DeviceExamples, rows: int, learning_rate: float) -> None:
-        """Forward, loss, backward and update for the batch at `position`. Nothing in it depends on the host."""
+        """Run forward pass, loss, backward pass and update for the batch at `position`, without data from the host."""
         buffers, layers = self._allocated, self._network.layers
         inputs = self._forward(examples.inputs, rows)
         self._losses(examples, rows, train=True)
@@ -222,7 +231,7 @@ class CudaPlan:
             layer = layers[number]
             W, b = self._weights_of(layer)
             if number:
-                # This needs the weights of the forward pass, so it runs before the update.
+                # This needs the weights from before the update.
                 below = _matrix(buffers.gradients[number - 1], rows, layer.in_features)
                 self._device.multiply(gradient, W, below, transpose_a=False, transpose_b=False, alpha=1, beta=0)
                 if layers[number - 1].relu:
@@ -235,7 +244,7 @@ class CudaPlan:
                 gradient = below
 
     def _forward(self, source: Any, rows: int) -> list[Any]:
-        """Take the rows at `position` through all layers. Return the input of each layer."""
+        """Pass the rows at `position` through all layers, and return the input of each layer."""
         buffers, features = self._allocated, self._network.in_features
         values = _matrix(buffers.inputs, rows, features)
         arguments = GatherArguments(
@@ -260,7 +269,7 @@ class CudaPlan:
         return inputs
 
     def _losses(self, examples: DeviceExamples, rows: int, *, train: bool) -> None:
-        """Add the losses of the rows at `position` to the sum, and advance `position`."""
+        """Add the losses of the rows at `position` to the sum of the losses, and advance `position`."""
         buffers = self._allocated
         arguments = LossesArguments(
             outputs=buffers.outputs[-1],
@@ -282,7 +291,7 @@ class CudaPlan:
         self._device.launch("end_step", BLOCK, (buffers.row_losses, rows, share, self._loss_sum, self._position))
 
     def _add_metrics(self, placed: PlacedExamples, rows: int, sums: Any) -> None:
-        """Add the rows at `position` to the sums of an evaluation."""
+        """Add the results for the rows at `position` to the evaluation sums."""
         buffers, outputs, examples = self._allocated, self._network.out_features, placed.on_device
         arguments = MetricsArguments(
             outputs=buffers.outputs[-1],
@@ -310,7 +319,7 @@ class CudaPlan:
         return self._buffers
 
     def _allocate(self, rows: int, order: int) -> "_Buffers":
-        """Return buffers for batches of at least `rows` rows, and for an order of at least `order` rows."""
+        """Return buffers for batches of at least `rows` rows and a row order of at least `order` rows."""
         present = self._buffers
         if present is not None and present.rows >= rows and present.order.size >= order:
             return present
@@ -318,7 +327,7 @@ class CudaPlan:
             rows, order = max(rows, present.rows), max(order, present.order.size)
         del present
         self._buffers = None
-        self._graphs.clear()  # They contain the addresses of the old buffers.
+        self._graphs.clear()  # The graphs contain the addresses of the old buffers.
         self._require(self._buffer_bytes(rows) + _INDEX.itemsize * order, f"batches of {rows} rows")
         self._buffers = _Buffers(self._device, self._network.layers, self._dtype, rows, order)
         return self._buffers
@@ -334,7 +343,7 @@ class CudaPlan:
 
 
 class _Buffers:
-    """What a step works in, for up to `rows` rows."""
+    """The device buffers for a step with up to `rows` rows."""
 
     def __init__(
         self, device: Device, layers: tuple[DenseLayer, ...], dtype: "np.dtype[Any]", rows: int, order: int
@@ -350,10 +359,10 @@ class _Buffers:
 
 
 def _matrix(array: Any, rows: int, columns: int) -> Any:
-    """Return the beginning of an array as a matrix."""
+    """Return the first rows * columns elements of a flat array as a matrix."""
     return array[: rows * columns].reshape(rows, columns)
 
 
 def _readable(array: Array, dtype: "np.dtype[Any]") -> Array:
-    """Return the array with a dtype that the kernels read."""
+    """Return the array, converted to `dtype` if the kernels cannot read its own dtype."""
     return array if array.dtype.name in SOURCE_TYPES else array.astype(dtype)

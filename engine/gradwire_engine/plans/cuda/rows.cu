@@ -1,9 +1,10 @@
-// What all kernels share: access to data of any type, and the loss of one row. This text precedes the kernels.
+// The functions that all kernels share: access to data of any type, and the loss of one row. kernels.py puts this text
+// before the kernels.
 //
-// REAL (float or double), INDEX (long long), the codes of the losses, and FOR_EACH_SOURCE_TYPE, the codes and types of
-// data, are defined before this text. All matrices are row-major.
+// kernels.py also defines some macros before this text: REAL (float or double), INDEX (long long), the loss codes, and
+// FOR_EACH_SOURCE_TYPE, which lists the codes and types of the data. All matrices are row-major.
 
-// Calls `work` with the pointer to data, cast to the type with that code.
+// Casts the data pointer to the type with the given code, and calls `work` with it.
 template <typename Work>
 __device__ void with_type(const void* data, int type, Work work) {
 #define SOURCE_CASE(code, Type) case code: work((const Type*)data); break;
@@ -19,7 +20,8 @@ __device__ REAL element(const void* source, int type, INDEX at) {
 
 __device__ REAL rectified(REAL value, int relu) { return relu && value < 0 ? (REAL)0 : value; }
 
-// The targets of one row: 1 at its class and 0 elsewhere, or its row of a matrix.
+// The targets of one row. If the targets are labels, the target is 1 for the row's class and 0 for all other classes.
+// Otherwise, it is a row of a matrix.
 struct Target {
     const void* data;
     int type, is_label;
@@ -31,19 +33,19 @@ struct Target {
     }
 };
 
-// The targets of a set: class indices, or a matrix with a column for each output.
+// The targets of a data set: class indices, or a matrix with a column for each output.
 struct Targets {
     const void* data;
     int type, is_labels;
 
-    // Reads the label of the row once, however many columns are used.
+    // Reads the label of the row only once, so that `at` does not read it again for each column.
     __device__ Target of(INDEX row, int width) const {
         return {data, type, is_labels, is_labels ? (INDEX)element(data, type, row) : row * width};
     }
 };
 
-// How the loss of a row is computed. `kind` is one of the codes of the losses. `relu`: whether the outputs come from a
-// ReLU. `factor`: the factor of the gradient, 1 / rows times that of the loss. `train`: whether the gradient is needed.
+// The parameters of row_loss. `kind` is a loss code, `relu` is whether the outputs come from a ReLU, `factor` is the
+// gradient factor (1 / rows times the factor of the loss), and `train` is whether to compute the gradient.
 struct LossTerms {
     Targets targets;
     int kind, relu;
@@ -51,7 +53,8 @@ struct LossTerms {
     int train;
 };
 
-// Returns the loss of row `row` of the set. For training, replaces its outputs by their gradient, through the ReLU.
+// Returns the loss of row `row` of the data set. If `train` is set, replaces the outputs with their gradient, taking a
+// final ReLU into account.
 __device__ double row_loss(REAL* output, int width, LossTerms terms, INDEX row) {
     const Target target = terms.targets.of(row, width);
     double sum = 0;

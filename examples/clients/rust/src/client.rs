@@ -1,4 +1,4 @@
-//! A client of a gradwire server on tonic. The messages in `v1` are generated from the .proto files.
+//! A client for gradwire servers that uses tonic. The messages in `v1` are generated from the .proto files.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,7 +21,7 @@ use v1::tensor_service_client::TensorServiceClient;
 use v1::training_service_client::TrainingServiceClient;
 use v1::*;
 
-// Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
+// The chunks are small, so that even the small data in this example needs several chunks. For real data, use 1 MiB.
 const CHUNK_BYTES: usize = 16 << 10;
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -48,7 +48,7 @@ pub struct Client {
     models: ModelServiceClient<Authorized>,
 }
 
-/// Defines methods for unary calls, which are repeated while the server is unavailable.
+/// Defines methods for unary calls. The methods retry a call while the server is unavailable.
 macro_rules! unary {
     ($($service:ident.$method:ident($request:ty) -> $response:ty;)*) => {
         impl Client {
@@ -77,8 +77,8 @@ unary! {
 }
 
 impl Client {
-    /// Prepares a connection, which is opened by the first call. An empty token is not sent; without certificates to
-    /// trust, the connection is not encrypted.
+    /// Prepares a connection, which the first call opens. If the token is empty, it is not sent. If there are no
+    /// trusted certificates, the connection is not encrypted.
     pub fn new(address: &str, token: &str, certificates: Option<Vec<u8>>) -> Result<Self, Box<dyn Error>> {
         let channel = match certificates {
             Some(pem) => {
@@ -97,8 +97,8 @@ impl Client {
         })
     }
 
-    /// Sends the tensors that the server does not have. An upload that was interrupted, now or by an earlier run,
-    /// continues with the first byte that has not arrived.
+    /// Sends the tensors that the server does not have. If an upload was interrupted, in this run or in an earlier run,
+    /// it continues with the first missing byte.
     pub async fn upload(&self, contents: &[(TensorRef, &[u8])]) -> Result<(), Status> {
         let tensors = contents.iter().map(|(tensor, _)| tensor.clone()).collect();
         let request = FindMissingTensorsRequest { tensors };
@@ -124,7 +124,7 @@ impl Client {
         Ok(())
     }
 
-    /// Uploads a tensor from an offset on.
+    /// Uploads a tensor, starting at an offset.
     pub async fn send(&self, tensor: &TensorRef, data: &[u8], offset: i64) -> Result<(), Status> {
         let header = UploadHeader { tensor: Some(tensor.clone()), offset };
         let chunks = data[offset as usize..].chunks(CHUNK_BYTES).map(<[u8]>::to_vec);
@@ -136,8 +136,8 @@ impl Client {
         Ok(())
     }
 
-    /// Passes the events of a job after a sequence number to a handler until the job has ended or the handler breaks.
-    /// If the connection breaks, it reconnects and continues after the last event.
+    /// Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler breaks.
+    /// If the connection breaks, this function reconnects and continues after the last event.
     pub async fn watch(
         &self,
         job: &str,
@@ -167,8 +167,8 @@ impl Client {
         }
     }
 
-    /// Appends the file of a model to the bytes that have already arrived, and checks the digest of the whole file. If
-    /// the connection breaks, it reconnects and continues at the next byte.
+    /// Downloads the rest of a model file, appends it to the bytes that have already arrived, and checks the digest of
+    /// the whole file. If the connection breaks, this function reconnects and continues at the next byte.
     pub async fn download(&self, model: &str, file: &mut Vec<u8>) -> Result<(), Status> {
         let mut expected = String::new();
         let mut backoff = Backoff::default();
@@ -207,7 +207,7 @@ impl Client {
     }
 }
 
-/// Pauses between attempts, each time for longer.
+/// Waits between attempts, and increases the delay each time.
 #[derive(Default)]
 struct Backoff {
     failures: u32,
@@ -218,10 +218,10 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Returns after a pause if it is worth trying again, and fails with the status if not.
+    /// If the error is temporary, waits and returns. Otherwise, fails with the status.
     async fn wait(&mut self, status: Status) -> Result<(), Status> {
         self.failures += 1;
-        // tonic reports a connection that breaks under several codes; such a status has a source.
+        // tonic reports broken connections with several codes. In these cases, the status has a source.
         let unavailable = status.code() == Code::Unavailable || status.source().is_some();
         if !unavailable || self.failures == MAX_ATTEMPTS {
             return Err(status);
@@ -231,7 +231,7 @@ impl Backoff {
     }
 }
 
-/// The name of a tensor of bytes: its type, its shape and the digest of its content.
+/// A reference to a tensor of bytes, which consists of its type, its shape and its digest.
 pub fn reference(data: &[u8], shape: &[usize]) -> TensorRef {
     TensorRef {
         dtype: DataType::Uint8.into(),
@@ -250,13 +250,13 @@ pub fn reason(status: &Status) -> (String, BTreeMap<String, String>) {
     info.map(|info| (info.reason, info.metadata.into_iter().collect())).unwrap_or_default()
 }
 
-/// The paths of the fields that are wrong, if the error is about fields.
+/// The paths of the invalid fields, if the error lists any.
 pub fn fields(status: &Status) -> Vec<String> {
     let violations = status.get_details_bad_request().map(|detail| detail.field_violations).unwrap_or_default();
     violations.into_iter().map(|violation| violation.field).collect()
 }
 
-/// All that an error says, in one line.
+/// A complete description of an error, in one line.
 pub fn describe(status: &Status) -> String {
     let (reason, metadata) = reason(status);
     let values: String = metadata.iter().map(|(key, value)| format!(" {key}={value}")).collect();

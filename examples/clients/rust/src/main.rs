@@ -1,9 +1,10 @@
-//! Trains a network on a gradwire server and checks on the way that the server keeps its protocol: digits FOLDER JOB
+//! Trains a network on a gradwire server, and checks that the server follows the protocol. Usage: digits FOLDER JOB
 //!
-//! FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
-//! GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+//! FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each picture). The environment
+//! variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file of trusted
+//! certificates, and turns on TLS.
 //!
-//! The code that other programs need is in client.rs.
+//! The code that you can reuse in other programs is in client.rs.
 
 mod client;
 
@@ -22,7 +23,7 @@ const EPOCHS: i32 = 20;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What the checks share.
+/// The state that the checks share.
 struct Digits {
     client: Client,
     inputs: Vec<u8>,
@@ -120,7 +121,7 @@ impl Digits {
     }
 
     async fn upload(&self) -> Outcome<()> {
-        // The server has the data if another client uploaded it. It does not have this tensor.
+        // The server already has the data if another client uploaded it, but it does not have this tensor.
         let own = [self.inputs.as_slice(), self.job_id.as_bytes()].concat();
         let contents: [(TensorRef, &[u8]); 3] = [
             (self.dataset.inputs.clone().unwrap_or_default(), &self.inputs),
@@ -155,7 +156,7 @@ impl Digits {
         }
     }
 
-    /// The request that creates the job. Its request_id makes it safe to repeat.
+    /// The request that creates the job. Because of its request_id, the request can be repeated safely.
     fn request(&self) -> CreateJobRequest {
         let labels = HashMap::from([("example", "digits"), ("client", &self.job_id)]);
         let labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
@@ -181,7 +182,7 @@ impl Digits {
         Ok(())
     }
 
-    /// Sends the same request twice, as a client does that lost the response.
+    /// Sends the same request twice, like a client that did not receive the response.
     async fn create(&mut self) -> Outcome<()> {
         self.job = self.client.create_job(self.request()).await?.name;
         let again = self.client.create_job(self.request()).await?.name;
@@ -202,7 +203,7 @@ impl Digits {
         Ok(self.client.list_jobs(ListJobsRequest { filter, ..Default::default() }).await?.jobs)
     }
 
-    /// Follows the job to its end. Stops after the first epoch and continues with the next event.
+    /// Follows the job until it ends. Interrupts the watch after the first epoch, and continues with the next event.
     async fn watch(&self) -> Outcome<()> {
         let (mut sequences, mut epochs, mut state) = (Vec::new(), Vec::new(), JobState::Unspecified);
         for last in [1, EPOCHS + 1] {
@@ -232,7 +233,7 @@ impl Digits {
         Ok(self.client.download(&self.model, &mut self.file).await?)
     }
 
-    /// Continues a download of which the first half has arrived.
+    /// Continues a download after the first half of the file has arrived.
     async fn download_from_offset(&self) -> Outcome<()> {
         let mut file = self.file[..self.file.len() / 2].to_vec();
         self.client.download(&self.model, &mut file).await?;
@@ -264,7 +265,7 @@ impl Digits {
         Ok(())
     }
 
-    /// Deletes the job and its model twice, as a client does that lost the response.
+    /// Deletes the job and its model twice, like a client that did not receive the response.
     async fn delete(&self) -> Outcome<()> {
         for _ in 0..2 {
             self.client.delete_job(DeleteJobRequest { name: self.job.clone(), allow_missing: true }).await?;
@@ -280,7 +281,7 @@ fn get_job(name: &str) -> GetJobRequest {
     GetJobRequest { name: name.into() }
 }
 
-/// Checks that a call failed with a code and a reason, prints the error, and returns it.
+/// Checks that a call failed with the given code and reason, prints the error, and returns it.
 fn expect_error<T>(result: Result<T, Status>, code: Code, expected: &str) -> Outcome<Status> {
     let Err(status) = result else { return Err("a call succeeded that must fail".into()) };
     println!("{}", describe(&status));

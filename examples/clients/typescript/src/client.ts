@@ -1,4 +1,4 @@
-/** A client of a gradwire server on \@grpc/grpc-js. The types in gen/ are generated from the .proto files. */
+/** A client for gradwire servers that uses \@grpc/grpc-js. The types in gen/ are generated from the .proto files. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -22,7 +22,7 @@ import type { ProtoGrpcType as Models } from "./gen/model_service.js";
 import type { ProtoGrpcType as Tensors } from "./gen/tensor_service.js";
 import type { ProtoGrpcType as Training } from "./gen/training_service.js";
 
-// Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
+// The chunks are small, so that even the small data in this example needs several chunks. For real data, use 1 MiB.
 const CHUNK_BYTES = 16 << 10;
 const MAX_ATTEMPTS = 8;
 
@@ -55,9 +55,9 @@ function bearer(token: string): grpc.Interceptor {
 }
 
 /**
- * Turns a unary method with a callback into one that returns a promise and repeats the call while the server is
- * unavailable. The retry policy of gRPC is not enough: it does not repeat a call if the connection breaks while the
- * response arrives.
+ * Converts a unary method with a callback into a function that returns a promise and retries the call while the server
+ * is unavailable. gRPC's retry policy is not sufficient, because it does not retry a call if the connection breaks
+ * while the response arrives.
  */
 function unary<Request, Response>(
   client: grpc.Client,
@@ -79,7 +79,7 @@ export function sha256(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex");
 }
 
-/** The name of a tensor of bytes: its type, its shape and the digest of its content. */
+/** A reference to a tensor of bytes, which consists of its type, its shape and its digest. */
 export function reference(data: Uint8Array, shape: number[]): TensorRef {
   return { dtype: "DATA_TYPE_UINT8", shape, sha256: sha256(data) };
 }
@@ -97,7 +97,7 @@ export class Client {
   readonly predict;
   readonly deleteModel;
 
-  /** Without a token none is sent; without a file of trusted certificates the connection is not encrypted. */
+  /** If there is no file of trusted certificates, the connection is not encrypted. */
   constructor(address: string, token?: string, caFile?: string) {
     const credentials = caFile
       ? grpc.credentials.createSsl(readFileSync(caFile))
@@ -128,8 +128,8 @@ export class Client {
   }
 
   /**
-   * Sends the tensors that the server does not have. An upload that was interrupted, now or by an earlier run,
-   * continues with the first byte that has not arrived.
+   * Sends the tensors that the server does not have. If an upload was interrupted, in this run or in an earlier run, it
+   * continues with the first missing byte.
    */
   async upload(contents: [TensorRef, Uint8Array][]): Promise<void> {
     const request = { tensors: contents.map(([tensor]) => tensor) };
@@ -147,7 +147,7 @@ export class Client {
     }
   }
 
-  /** Uploads a tensor, or the rest of one. */
+  /** Uploads a tensor, or the rest of a tensor. */
   send(header: UploadHeader, data: Uint8Array): Promise<UploadTensorResponse__Output> {
     function* parts(): Generator<UploadTensorRequest> {
       yield { header };
@@ -162,13 +162,13 @@ export class Client {
   }
 
   /**
-   * Yields the events of a job after a sequence number until the job has ended. If the connection breaks, it reconnects
-   * and continues after the last event. Leaving the loop cancels the call.
+   * Yields the events of a job after a sequence number, until the job ends. If the connection breaks, this function
+   * reconnects and continues after the last event. Leaving the loop cancels the call.
    */
   async *watch(job: string, after = "0"): AsyncGenerator<Event__Output> {
     for (const backoff = new Backoff(); ; ) {
       const stream = this.training.watchJob({ name: job, after_sequence: after });
-      stream.on("error", () => {}); // Cancelling raises an error after the last reader has left.
+      stream.on("error", () => {}); // Canceling raises an error after the reader has stopped.
       try {
         for await (const response of stream as AsyncIterable<WatchJobResponse__Output>) {
           for (const event of response.events) {
@@ -187,8 +187,8 @@ export class Client {
   }
 
   /**
-   * Downloads the file of a model, after the bytes that have already arrived, and checks the digest of the whole file.
-   * If the connection breaks, it reconnects and continues at the next byte.
+   * Downloads the rest of a model file, appends it to the bytes that have already arrived, and checks the digest of the
+   * whole file. If the connection breaks, this function reconnects and continues at the next byte.
    */
   async download(model: string, arrived: Uint8Array = Buffer.alloc(0)): Promise<Buffer> {
     const chunks = [arrived];
@@ -219,7 +219,7 @@ export class Client {
   }
 }
 
-/** Pauses between attempts, each time for longer. */
+/** Waits between attempts, and increases the delay each time. */
 class Backoff {
   private failures = 0;
 
@@ -227,7 +227,7 @@ class Backoff {
     this.failures = 0;
   }
 
-  /** Returns after a pause if it is worth trying again, and throws the error if not. */
+  /** If the error is temporary, waits and returns. Otherwise, throws the error. */
   async wait(error: unknown): Promise<void> {
     this.failures += 1;
     if ((error as grpc.ServiceError).code !== grpc.status.UNAVAILABLE || this.failures === MAX_ATTEMPTS) throw error;
@@ -235,7 +235,7 @@ class Backoff {
   }
 }
 
-/** What google.rpc.ErrorInfo and google.rpc.BadRequest say about an error. */
+/** The contents of google.rpc.ErrorInfo and google.rpc.BadRequest in an error. */
 export interface Details {
   reason: string;
   metadata: Record<string, string>;
@@ -260,7 +260,7 @@ export function details(error: grpc.ServiceError): Details {
   return found;
 }
 
-/** All that an error says, in one line. */
+/** A complete description of an error, in one line. */
 export function describe(error: grpc.ServiceError): string {
   const { reason, metadata } = details(error);
   const values = Object.entries(metadata).map(([key, value]) => ` ${key}=${value}`);

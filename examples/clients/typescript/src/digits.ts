@@ -1,11 +1,12 @@
 /**
- * Trains a network on a gradwire server and checks on the way that the server keeps its protocol:
- * node dist/digits.js FOLDER JOB
+ * Trains a network on a gradwire server, and checks that the server follows the protocol. Usage: node dist/digits.js
+ * FOLDER JOB
  *
- * FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each). GRADWIRE_ADDRESS,
- * GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the server is.
+ * FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each picture). The environment
+ * variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file of trusted
+ * certificates, and turns on TLS.
  *
- * The code that other programs need is in client.ts.
+ * The code that you can reuse in other programs is in client.ts.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -57,7 +58,7 @@ const spec: JobSpec = {
   device: "DEVICE_CPU",
 };
 
-/** The request_id makes it safe to repeat this request. */
+/** Because of its request_id, this request can be repeated safely. */
 const request: CreateJobRequest = {
   job: { spec, labels: { example: "digits", client: jobId } },
   job_id: jobId,
@@ -68,7 +69,7 @@ function expect(holds: boolean, otherwise: string): void {
   if (!holds) throw new Error(otherwise);
 }
 
-/** Checks that a call fails with a code and a reason, prints the error, and returns its details. */
+/** Checks that a call fails with the given code and reason, prints the error, and returns its details. */
 async function expectError(call: Promise<unknown>, code: grpc.status, reason: string): Promise<Details> {
   const error: grpc.ServiceError = await call.then(
     () => Promise.reject(new Error("a call succeeded that must fail")),
@@ -113,7 +114,7 @@ const checks: Record<string, () => Promise<void>> = {
   },
 
   async upload() {
-    // The server has the data if another client uploaded it. It does not have this tensor.
+    // The server already has the data if another client uploaded it, but it does not have this tensor.
     const own = Buffer.concat([inputs, Buffer.from(jobId)]);
     const tensors = [dataset.inputs, dataset.targets, reference(own, [own.length])];
     await client.upload([[tensors[0], inputs], [tensors[1], targets], [tensors[2], own]]);
@@ -128,7 +129,7 @@ const checks: Record<string, () => Promise<void>> = {
     await expectError(client.getJob({ name: `jobs/${jobId}` }), grpc.status.NOT_FOUND, "JOB_NOT_FOUND");
   },
 
-  /** Sends the same request twice, as a client does that lost the response. */
+  /** Sends the same request twice, like a client that did not receive the response. */
   async create() {
     job = (await client.createJob(request)).name;
     const again = (await client.createJob(request)).name;
@@ -143,7 +144,7 @@ const checks: Record<string, () => Promise<void>> = {
     expect((await client.listJobs({ filter: filter("nobody") })).jobs.length === 0, "the filter found another job");
   },
 
-  /** Follows the job to its end. Stops after the first epoch and continues with the next event. */
+  /** Follows the job until it ends. Interrupts the watch after the first epoch, and continues with the next event. */
   async watch() {
     let sequence = 0;
     let epoch = 0;
@@ -170,7 +171,7 @@ const checks: Record<string, () => Promise<void>> = {
     file = await client.download(model);
   },
 
-  /** Continues a download of which the first half has arrived. */
+  /** Continues a download after the first half of the file has arrived. */
   async "download-from-offset"() {
     await client.download(model, file.subarray(0, file.length / 2));
     const beyond = client.download(model, Buffer.concat([file, Buffer.alloc(1)]));
@@ -193,7 +194,7 @@ const checks: Record<string, () => Promise<void>> = {
     console.log(`weights ${(await client.getModel({ name: model })).weights!.sha256}`);
   },
 
-  /** Deletes the job and its model twice, as a client does that lost the response. */
+  /** Deletes the job and its model twice, like a client that did not receive the response. */
   async delete() {
     for (let count = 0; count < 2; count += 1) {
       await client.deleteJob({ name: job, allow_missing: true });

@@ -1,1 +1,1 @@
-"""The Alembic revisions, one for each change to the tables. Alembic applies those that a database lacks."""
+"""The Alembic revisions, one for each change to the tables. Alembic applies the missing revisions to a database."""

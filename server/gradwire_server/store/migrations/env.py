@@ -1,4 +1,4 @@
-"""Run by Alembic: applies revisions to the database of the configured connection, in one transaction."""
+"""The script that Alembic runs. It applies revisions to the configured connection in one transaction."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from gradwire_server.store.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite changes tables in a transaction too, because the store begins transactions itself.
+    # SQLite also changes tables within the transaction, because the store begins transactions explicitly.
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -1,4 +1,4 @@
-"""The lease of the server that schedules, and the mark of the blob store."""
+"""The lease of the scheduling server, and the mark of the blob store."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables, and drop the one that held the revision before Alembic."""
+    """Create the tables, and drop the table that contained the revision before gradwire used Alembic."""
     op.create_table(
         "lease",
         sa.Column("token", sa.BigInteger, nullable=False),

@@ -1,4 +1,4 @@
-"""Labels of jobs and models, as tables to search."""
+"""The tables for searching the labels of jobs and models."""
 
 import sqlalchemy as sa
 from alembic import op

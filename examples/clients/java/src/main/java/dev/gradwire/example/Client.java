@@ -52,7 +52,7 @@ import java.util.function.Predicate;
 
 /** A connection to a gradwire server and the services on it. */
 public final class Client implements AutoCloseable {
-  // Small, so that the small data of this example takes several chunks. 1 MiB is a good size for real data.
+  // The chunks are small, so that even the small data in this example needs several chunks. For real data, use 1 MiB.
   private static final int CHUNK_BYTES = 16 << 10;
   private static final int MAX_ATTEMPTS = 8;
 
@@ -131,8 +131,8 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Makes a unary call, and repeats it while the server is unavailable. The retry policy of gRPC is not enough: it does
-   * not repeat a call if the connection breaks while the response arrives.
+   * Makes a unary call, and retries it while the server is unavailable. gRPC's retry policy is not sufficient, because
+   * it does not retry a call if the connection breaks while the response arrives.
    */
   private <Q, R> R call(Method<Q, R> method, Q request) throws StatusException, InterruptedException {
     for (var backoff = new Backoff(); ; ) {
@@ -144,7 +144,7 @@ public final class Client implements AutoCloseable {
     }
   }
 
-  /** Returns the name of a tensor of bytes: its type, its shape and the digest of its content. */
+  /** Returns a reference to a tensor of bytes, which consists of its type, its shape and its digest. */
   public static TensorRef reference(byte[] data, long... shape) {
     var reference = TensorRef.newBuilder().setDtype(DataType.DATA_TYPE_UINT8).setSha256(sha256(data));
     for (long size : shape) {
@@ -154,8 +154,8 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Sends the tensors that the server does not have. An upload that was interrupted, now or by an earlier run,
-   * continues with the first byte that has not arrived.
+   * Sends the tensors that the server does not have. If an upload was interrupted, in this run or in an earlier run, it
+   * continues with the first missing byte.
    */
   public void upload(Map<TensorRef, byte[]> contents) throws StatusException, InterruptedException {
     for (var backoff = new Backoff(); ; ) {
@@ -170,7 +170,7 @@ public final class Client implements AutoCloseable {
     }
   }
 
-  /** Uploads a tensor from an offset on. */
+  /** Uploads a tensor, starting at an offset. */
   void send(TensorRef tensor, byte[] data, long offset) throws StatusException, InterruptedException {
     var call = tensors.uploadTensor();
     var header = UploadHeader.newBuilder().setTensor(tensor).setOffset(offset);
@@ -178,7 +178,7 @@ public final class Client implements AutoCloseable {
     for (int start = (int) offset; start < data.length; start += CHUNK_BYTES) {
       var chunk = ByteString.copyFrom(data, start, Math.min(CHUNK_BYTES, data.length - start));
       if (!call.write(UploadTensorRequest.newBuilder().setChunk(chunk).build())) {
-        break; // The server has ended the call; read says why.
+        break; // The server has ended the call. read throws the error.
       }
     }
     call.halfClose();
@@ -186,8 +186,8 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Passes the events of a job after a sequence number to a handler until the job has ended or the handler returns
-   * false. If the connection breaks, it reconnects and continues after the last event.
+   * Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler returns
+   * false. If the connection breaks, this function reconnects and continues after the last event.
    */
   public void watch(String job, long after, Predicate<Event> handler) throws StatusException, InterruptedException {
     for (var backoff = new Backoff(); ; ) {
@@ -211,8 +211,8 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Downloads the file of a model after the bytes that have already arrived, and checks the digest of the whole file.
-   * If the connection breaks, it reconnects and continues at the next byte.
+   * Downloads the rest of a model file, appends it to the bytes that have already arrived, and checks the digest of the
+   * whole file. If the connection breaks, this function reconnects and continues at the next byte.
    */
   public byte[] download(String model, byte[] arrived) throws StatusException, InterruptedException {
     var file = new ByteArrayOutputStream();
@@ -242,7 +242,7 @@ public final class Client implements AutoCloseable {
     return content;
   }
 
-  /** Pauses between attempts, each time for longer. */
+  /** Waits between attempts, and increases the delay each time. */
   private static final class Backoff {
     private int failures;
 
@@ -250,7 +250,7 @@ public final class Client implements AutoCloseable {
       failures = 0;
     }
 
-    /** Returns after a pause if it is worth trying again, and throws the error if not. */
+    /** If the error is temporary, waits and returns. Otherwise, throws the error. */
     void pause(StatusException error) throws StatusException, InterruptedException {
       failures++;
       if (error.getStatus().getCode() != Status.Code.UNAVAILABLE || failures == MAX_ATTEMPTS) {
@@ -265,7 +265,7 @@ public final class Client implements AutoCloseable {
     return detail(error, ErrorInfo.class).orElse(ErrorInfo.getDefaultInstance());
   }
 
-  /** Returns the paths of the fields that are wrong, if the error is about fields. */
+  /** Returns the paths of the invalid fields, if the error lists any. */
   public static List<String> fields(StatusException error) {
     return detail(error, BadRequest.class).stream()
         .flatMap(request -> request.getFieldViolationsList().stream())
@@ -273,7 +273,7 @@ public final class Client implements AutoCloseable {
         .toList();
   }
 
-  /** Returns all that an error says, in one line. */
+  /** Returns a complete description of an error, in one line. */
   public static String describe(StatusException error) {
     var info = errorInfo(error);
     var text = new StringBuilder();

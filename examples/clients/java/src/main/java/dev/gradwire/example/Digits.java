@@ -35,11 +35,12 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * Trains a network on a gradwire server and checks on the way that the server keeps its protocol.
+ * Trains a network on a gradwire server, and checks that the server follows the protocol.
  *
- * <p>Arguments: FOLDER JOB. FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each).
- * GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA (a file of trusted certificates, which turns TLS on) say where the
- * server is. The code that other programs need is in {@link Client}.
+ * <p>Arguments: FOLDER JOB. FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each
+ * picture). The environment variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA
+ * is a file of trusted certificates, and turns on TLS. The code that you can reuse in other programs is in {@link
+ * Client}.
  */
 public final class Digits {
   private static final int FEATURES = 64;
@@ -69,7 +70,7 @@ public final class Digits {
             .build();
   }
 
-  /** A check; it fails by throwing. */
+  /** A check, which throws an exception if it fails. */
   private interface Check {
     void run() throws Exception;
   }
@@ -147,7 +148,7 @@ public final class Digits {
   }
 
   private void upload() throws Exception {
-    // The server has the data if another client uploaded it. It does not have this tensor.
+    // The server already has the data if another client uploaded it, but it does not have this tensor.
     byte[] own = ByteString.copyFrom(inputs).concat(ByteString.copyFromUtf8(jobId)).toByteArray();
     var contents =
         Map.of(dataset.getInputs(), inputs, dataset.getTargets(), targets, Client.reference(own, own.length), own);
@@ -173,7 +174,7 @@ public final class Digits {
         .build();
   }
 
-  /** Returns the request that creates the job. Its request_id makes it safe to repeat. */
+  /** Returns the request that creates the job. Because of its request_id, the request can be repeated safely. */
   private CreateJobRequest request() {
     var labels = Map.of("example", "digits", "client", jobId);
     return CreateJobRequest.newBuilder()
@@ -191,7 +192,7 @@ public final class Digits {
     requireError(() -> client.getJob("jobs/" + jobId), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  /** Sends the same request twice, as a client does that lost the response. */
+  /** Sends the same request twice, like a client that did not receive the response. */
   private void create() throws Exception {
     job = client.createJob(request()).getName();
     String again = client.createJob(request()).getName();
@@ -211,7 +212,7 @@ public final class Digits {
     return client.listJobs(ListJobsRequest.newBuilder().setFilter(filter).build()).getJobsList();
   }
 
-  /** What a watcher has seen of a job. */
+  /** The progress of a job, as seen by a watcher. */
   private static final class Progress {
     private long sequence;
     private int epoch;
@@ -232,7 +233,7 @@ public final class Digits {
     }
   }
 
-  /** Follows the job to its end. Stops after the first epoch and continues with the next event. */
+  /** Follows the job until it ends. Interrupts the watch after the first epoch, and continues with the next event. */
   private void watch() throws Exception {
     var progress = new Progress();
     for (int last : new int[] {1, EPOCHS + 1}) {
@@ -254,7 +255,7 @@ public final class Digits {
     file = client.download(model, new byte[0]);
   }
 
-  /** Continues a download of which the first half has arrived. */
+  /** Continues a download after the first half of the file has arrived. */
   private void downloadFromOffset() throws Exception {
     client.download(model, Arrays.copyOf(file, file.length / 2));
     byte[] longer = Arrays.copyOf(file, file.length + 1);
@@ -288,7 +289,7 @@ public final class Digits {
     System.out.println("weights " + client.getModel(model).getWeights().getSha256());
   }
 
-  /** Deletes the job and its model twice, as a client does that lost the response. */
+  /** Deletes the job and its model twice, like a client that did not receive the response. */
   private void delete() throws Exception {
     for (int count = 0; count < 2; count++) {
       client.deleteJob(job, true);
@@ -297,7 +298,7 @@ public final class Digits {
     requireError(() -> client.deleteJob(job, false), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  /** Checks that a call fails with a code and a reason, prints the error, and returns it. */
+  /** Checks that a call fails with the given code and reason, prints the error, and returns it. */
   private static StatusException requireError(Check call, Status.Code code, String reason) throws Exception {
     try {
       call.run();
