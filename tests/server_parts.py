@@ -33,11 +33,19 @@ class Jobs:
     commands: JobCommands
     records: AttemptRecords
 
-    async def create(self, job_id: str = "a", request_id: str = "", **fields: object) -> Job:
+    async def create(
+        self,
+        job_id: str = "a",
+        request_id: str = "",
+        check_stored: Callable[[], None] = lambda: None,
+        **fields: object,
+    ) -> Job:
         """Create a job without checking it."""
         job = Job(**{"spec": JobSpec(epochs=3), **fields})
         request = CreateJobRequest(job=job, job_id=job_id, request_id=request_id)
-        return await self.commands.create(OPERATOR, AdmittedJob(job, classification=True), request)
+        return await self.commands.create(
+            OPERATOR, AdmittedJob(job, classification=True, check_stored=check_stored), request
+        )
 
     async def start(self, job_id: str = "a") -> JobRecord:
         """Create a job and start its first attempt."""

@@ -30,7 +30,7 @@ from gradwire._exceptions import (
 )
 from gradwire._fit import fit
 from gradwire._history import History
-from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan, TensorInfo
+from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan, StoredTensorInfo, TensorInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._local_server import LocalServer
 from gradwire._model_files import load_model, save
@@ -92,6 +92,7 @@ __all__ = [
     "ReLU",
     "ResourceExhaustedError",
     "Sequential",
+    "StoredTensorInfo",
     "TensorInfo",
     "TraceError",
     "TrainingOptions",

@@ -1,7 +1,7 @@
 """Maps request fields to their names in the Python call."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gradwire._exceptions import FieldViolation, InvalidArgumentError
 
@@ -58,13 +58,15 @@ def in_terms_of_the_call(text: str, layer_names: Sequence[str] = ()) -> str:
     return _SET_PATH.sub(r"\1 \2", text)
 
 
-def invalid(violations: Sequence[FieldViolation], layer_names: Sequence[str] = ()) -> InvalidArgumentError:
+def invalid(
+    violations: Sequence[FieldViolation], layer_names: Sequence[str] = (), metadata: Mapping[str, str] | None = None
+) -> InvalidArgumentError:
     """Return the error for invalid fields, whether the SDK or the service found them."""
     message = "; ".join(
         f"{argument_of(each.field, layer_names)}: {in_terms_of_the_call(each.description, layer_names)}"
         for each in violations
     )
-    return InvalidArgumentError(message, violations, reason="INVALID_FIELDS")
+    return InvalidArgumentError(message, violations, reason="INVALID_FIELDS", metadata=metadata)
 
 
 def invalid_argument(name: str, description: str, prefix: str = SPEC) -> InvalidArgumentError:

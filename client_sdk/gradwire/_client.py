@@ -79,7 +79,7 @@ class AsyncClient:
 
     @property
     def tensors(self) -> AsyncTensors:
-        """Uploaded arrays: upload and missing."""
+        """Uploaded arrays: upload, missing, list and delete."""
         return self._tensors
 
     async def health(self) -> str:
@@ -159,7 +159,7 @@ class Client:
 
     @property
     def tensors(self) -> Tensors:
-        """Uploaded arrays: upload and missing."""
+        """Uploaded arrays: upload, missing, list and delete."""
         return self._tensors
 
     health = blocking(AsyncClient.health)

@@ -10,6 +10,7 @@ from gradwire._types import EventKind, JobState
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1 import errors_pb2, training_service_pb2
+from gradwire_proto.v1.tensor_service_pb2 import StoredTensor
 
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -159,6 +160,29 @@ class TensorInfo:
     sha256: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredTensorInfo:
+    """The elements of an array as a server stores them; their dtype and shape are those of the jobs that use them.
+
+    Attributes:
+        sha256: The digest of the elements.
+        size: Their size in bytes.
+        used: About when they were used last.
+        referenced: Whether a job or a model uses them. If so, they cannot be deleted.
+    """
+
+    sha256: str
+    size: int
+    used: datetime
+    referenced: bool
+
+
+def stored_tensor_info(tensor: StoredTensor) -> StoredTensorInfo:
+    """Return a stored tensor's message as values."""
+    sha256 = tensor.name.removeprefix("tensors/")
+    return StoredTensorInfo(sha256, tensor.size_bytes, _time(tensor.use_time), tensor.referenced)
 
 
 def job_info(job: Job) -> JobInfo:

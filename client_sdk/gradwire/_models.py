@@ -101,11 +101,19 @@ class AsyncModels:
         if array.ndim != 2:
             raise InvalidArgumentError(f"X: must have shape (rows, features), got {array.shape}")
         rows = max(1, _PREDICT_BYTES // (array.itemsize * array.shape[1]))
-        outputs = []
-        for start in range(0, len(array), rows):
+        start, outputs = 0, []
+        while start < len(array):
             request = PredictRequest(name=model_resource(name), inputs=to_tensor(array[start : start + rows]))
-            response = await self._transport.call(self._transport.models.Predict, request)
+            try:
+                response = await self._transport.call(self._transport.models.Predict, request)
+            except InvalidArgumentError as error:
+                fits = int(error.metadata.get("max_rows", rows))
+                if fits >= rows:
+                    raise
+                rows = fits
+                continue
             outputs.append(from_tensor(response.outputs))
+            start += rows
         return np.concatenate(outputs)
 
     async def download(

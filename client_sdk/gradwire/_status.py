@@ -52,7 +52,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
             f"the server at {address} did not answer in time ({said}). Try again, or raise Client(timeout=...)."
         )
     if violations and code is grpc.StatusCode.INVALID_ARGUMENT:
-        return invalid(violations)
+        return invalid(violations, metadata=metadata)
     kind = _BY_CODE.get(code, InternalError)
     message = in_terms_of_the_call(said) or f"the server at {address} answered {code.name}"
     return kind(message, reason=reason, metadata=metadata, retry_after=retry_after)

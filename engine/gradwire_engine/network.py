@@ -67,6 +67,11 @@ class Network:
         """The total number of parameters, which is the length of the flat vector."""
         return sum(layer.size for layer in self.layers)
 
+    @cached_property
+    def widest(self) -> int:
+        """The number of features of the widest layer, or of the input if that is wider."""
+        return max(self.in_features, *(layer.out_features for layer in self.layers))
+
     @property
     def in_features(self) -> int:
         """The width of the input."""

@@ -41,6 +41,21 @@ def serve(
     gpus_per_job: Annotated[
         float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction of one, for each job on a GPU.")
     ] = 1,
+    memory_per_job: Annotated[
+        float,
+        typer.Option(
+            envvar="GRADWIRE_MEMORY_PER_JOB", help="Memory for each job, in GiB. 0: an equal share of the node's."
+        ),
+    ] = 0,
+    max_log: Annotated[
+        float, typer.Option(envvar="GRADWIRE_MAX_LOG", help="Most events that a job may write, in GiB.")
+    ] = 10,
+    max_tensors: Annotated[
+        float,
+        typer.Option(
+            envvar="GRADWIRE_MAX_TENSORS", help="Most tensors to store, in GiB. 0: as many as the disk holds."
+        ),
+    ] = 0,
     plan: Annotated[
         str,
         typer.Option(
@@ -110,6 +125,9 @@ def serve(
             tf32=tf32,
             cpus_per_job=cpus_per_job,
             gpus_per_job=gpus_per_job,
+            memory_per_job=memory_per_job,
+            max_log=max_log,
+            max_tensors=max_tensors,
         )
         typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
         from gradwire_server.app import run  # noqa: PLC0415  (see above)

@@ -29,6 +29,7 @@ from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.attempt_records import AttemptRecords
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.event_log import EventLog
+from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.warm_start import WarmStart
@@ -42,11 +43,13 @@ from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.leader import Leader
 from gradwire_server.scheduling.lease import Lease
-from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.settings import GIB, Settings, SettingsError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.storage.garbage_collector import GarbageCollector
+from gradwire_server.storage.tensor_quota import TensorQuota
+from gradwire_server.storage.tensors import Tensors
 from gradwire_server.storage.uploads import Uploads
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
@@ -137,7 +140,15 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     queries = JobQueries(database, notifier)
     models = ModelRegistry(database, blobs)
     warm_start = WarmStart(queries, models, checkpoints, blobs)
-    admission = Admission(database, blobs, disk_space, warm_start, cluster_has_gpu=lambda: cluster.has_gpu)
+    admission = Admission(
+        database,
+        blobs,
+        disk_space,
+        warm_start,
+        cluster_has_gpu=lambda: cluster.has_gpu,
+        limits=SizeLimits(int(settings.max_log * GIB), threads=max(1, int(settings.cpus_per_job))),
+        worker_memory=lambda: cluster.job_memory,
+    )
 
     lease = Lease(database)
     records = AttemptRecords(log, lease.check)
@@ -147,7 +158,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
         records=records,
         pool=pool,
         notifier=notifier,
-        garbage_collector=GarbageCollector(database, blobs, checkpoints),
+        garbage_collector=GarbageCollector(database, blobs, checkpoints, disk_space),
         leave_workers=cluster.outlives_server,
         new_attempts=lambda: Attempts(records, pool, blobs, checkpoints, disk_space),
     )
@@ -155,8 +166,9 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     grpc_server = _new_grpc_server(settings, max_connections())
     training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints)
     add_TrainingServiceServicer_to_server(training, grpc_server)
+    quota = TensorQuota(blobs, int(settings.max_tensors * GIB))
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)
-    add_TensorServiceServicer_to_server(TensorService(blobs, uploads), grpc_server)
+    add_TensorServiceServicer_to_server(TensorService(blobs, uploads, Tensors(database, blobs), quota), grpc_server)
     add_ModelServiceServicer_to_server(ModelService(models), grpc_server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)
@@ -181,6 +193,8 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     on_ready(server.address)
     await _first(leading, watching, stopped.wait())
 
+    if stopped.is_set():
+        await server.leader.lease.mark_orderly()
     _log.info("shutting down")
     # A client that watches the health and reads nothing must not delay this.
     with contextlib.suppress(TimeoutError):

@@ -2,14 +2,16 @@
 
 DomainError
 ├── InvalidFieldsError             fields of the request are invalid
-├── NotFoundError                  JobNotFoundError, ModelNotFoundError
+├── NotFoundError                  JobNotFoundError, ModelNotFoundError, TensorNotFoundError
 ├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
-│   ├── TensorMissingError, TensorDamagedError, NoGpuError, CannotStartFromError
+│   ├── TensorMissingError, TensorDamagedError, TensorInUseError
+│   ├── NoGpuError, JobTooLargeError, CannotStartFromError
 │   └── JobEndedError, JobNotEndedError, JobNotPausedError
 ├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
+├── TensorQuotaError
 ├── InvalidTokenError
 └── UnavailableError               StoreUnavailableError, ServerBusyError, TooSlowError, ShuttingDownError
 """
@@ -82,6 +84,15 @@ class ModelNotFoundError(NotFoundError):
 
     def __init__(self, model_name: str) -> None:
         super().__init__(f"model {model_name!r} does not exist", model=model_name)
+
+
+class TensorNotFoundError(NotFoundError):
+    """No stored tensor has this name."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_NOT_FOUND
+
+    def __init__(self, tensor_name: str) -> None:
+        super().__init__(f"tensor {tensor_name!r} does not exist", tensor=tensor_name)
 
 
 class AlreadyExistsError(DomainError):
@@ -160,6 +171,17 @@ class TensorDamagedError(PreconditionError):
         super().__init__(field, text, field=field, sha256=sha256)
 
 
+class TensorInUseError(PreconditionError):
+    """A job or a model references the tensor."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_IN_USE
+
+    def __init__(self, tensor_name: str, owner: str) -> None:
+        kind = owner.partition("s/")[0]
+        text = f"tensor {tensor_name!r} is in use: {kind} {owner!r} references it. Delete that first"
+        super().__init__("name", text, tensor=tensor_name, **{kind: owner})
+
+
 class NoGpuError(PreconditionError):
     """The job requires a GPU, but the cluster does not have one."""
 
@@ -168,6 +190,21 @@ class NoGpuError(PreconditionError):
     def __init__(self, field: str) -> None:
         text = f"{field} is DEVICE_GPU, but the cluster has no GPU. Use DEVICE_AUTO, or add a node with a GPU"
         super().__init__(field, text, field=field)
+
+
+class JobTooLargeError(PreconditionError):
+    """The job needs more memory than a worker has."""
+
+    reason = ErrorReason.ERROR_REASON_JOB_TOO_LARGE
+
+    def __init__(self, field: str, what: str, needed: int, available: int) -> None:
+        """Describe the job with `what`; `needed` and `available` are in bytes."""
+        text = (
+            f"the job needs about {needed / 2**30:.1f} GiB of memory ({what}), but a worker has only "
+            f"{available / 2**30:.1f} GiB for it. Use a smaller model or batch_size, or start the server with more "
+            "--memory-per-job"
+        )
+        super().__init__(field, text, field=field, needed_bytes=needed, available_bytes=available)
 
 
 class CannotStartFromError(PreconditionError):
@@ -268,10 +305,26 @@ class DiskFullError(DomainError):
     """A disk of the service or its database is full."""
 
     reason = ErrorReason.ERROR_REASON_DISK_FULL
+    subject = "disk"
     retry_seconds = _DISK_FULL_RETRY_SECONDS
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}. Free some space there, or try again later")
+
+
+class TensorQuotaError(DomainError):
+    """The stored tensors have as many bytes as the server allows."""
+
+    reason = ErrorReason.ERROR_REASON_TENSOR_QUOTA
+    subject = "tensors"
+
+    def __init__(self, size: int, stored: int, limit: int) -> None:
+        """All sizes are in bytes."""
+        text = (
+            f"a tensor of {size / 2**20:.1f} MiB does not fit: {stored / 2**20:.1f} MiB are stored, and this server "
+            f"stores at most {limit / 2**20:.1f} MiB. Delete tensors, models or jobs that you do not need"
+        )
+        super().__init__(text, stored_bytes=stored, max_bytes=limit)
 
 
 class InvalidTokenError(DomainError):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gradwire_engine.plans import PLANS
 
+GIB = 1 << 30
+
 
 class SettingsError(ValueError):
     """The server cannot start with these settings. The message states what to change."""
@@ -40,6 +42,12 @@ class Settings:
     # The resources of each worker. A worker runs one job at a time.
     cpus_per_job: float = 1
     gpus_per_job: float = 1
+    # In GiB. 0: an equal share of the memory of a node.
+    memory_per_job: float = 0
+    # The events of one job, in GiB.
+    max_log: float = 10
+    # Tensors, checkpoints and weights together, in GiB. 0: as many as the disk holds.
+    max_tensors: float = 0
 
     # The plan that workers must use. If it is empty, they use the fastest available plan.
     plan: str = ""
@@ -56,6 +64,11 @@ class Settings:
         if self.cpus_per_job <= 0 or self.gpus_per_job <= 0:
             raise SettingsError(
                 "--cpus-per-job and --gpus-per-job (GRADWIRE_CPUS_PER_JOB, GRADWIRE_GPUS_PER_JOB) must be above 0"
+            )
+        if self.memory_per_job < 0 or self.max_tensors < 0 or self.max_log <= 0:
+            raise SettingsError(
+                "--memory-per-job and --max-tensors (GRADWIRE_MEMORY_PER_JOB, GRADWIRE_MAX_TENSORS) must be at least "
+                "0, and --max-log (GRADWIRE_MAX_LOG) above 0"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsError("--tls-cert and --tls-key (GRADWIRE_TLS_CERT, GRADWIRE_TLS_KEY) must be set together")

@@ -16,8 +16,14 @@ from gradwire_engine.spec.tensors import tensor_ref, to_tensor, wire_bytes
 from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, ListModelsRequest, PredictRequest
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
-from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsRequest, UploadHeader, UploadTensorRequest
+from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
+from gradwire_proto.v1.tensor_service_pb2 import (
+    DeleteTensorRequest,
+    FindMissingTensorsRequest,
+    ListTensorsRequest,
+    UploadHeader,
+    UploadTensorRequest,
+)
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import (
     CreateJobRequest,
@@ -301,12 +307,44 @@ def test_a_download_can_start_at_any_offset(training, models, spec):
     assert failure(models.DownloadModel, beyond)[::2] == ("OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE")
 
 
+def test_invalid_list_and_delete_requests_for_tensors_are_refused(tensors):
+    reference = put(tensors, X + 5)
+    page = tensors.ListTensors(ListTensorsRequest(page_size=1))
+    assert page.next_page_token == page.tensors[0].name
+    more = tensors.ListTensors(ListTensorsRequest(page_token=page.next_page_token))
+    assert page.tensors[0] not in more.tensors
+    assert f"tensors/{reference.sha256}" in [each.name for each in (*page.tensors, *more.tensors)]
+    for request in (ListTensorsRequest(page_size=-1), ListTensorsRequest(page_token="2")):
+        assert failure(tensors.ListTensors, request)[0] == "INVALID_ARGUMENT"
+    request = DeleteTensorRequest(name=f"tensors/{reference.sha256}")
+    tensors.DeleteTensor(request)
+    assert failure(tensors.DeleteTensor, request)[::2] == ("NOT_FOUND", "TENSOR_NOT_FOUND")
+    request.allow_missing = True
+    tensors.DeleteTensor(request)
+
+
+def test_a_job_whose_events_would_fill_the_store_is_refused_with_the_number_of_epochs_that_fits(training, spec):
+    def attempt(epochs):
+        spec.epochs = epochs
+        return create(spec, validate_only=True)
+
+    with pytest.raises(grpc.RpcError, match=r"would take .* GiB in the store") as caught:
+        training.CreateJob(attempt(2**31 - 1))
+    status = rpc_status.from_call(caught.value)
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    fits = int(info.metadata["max_epochs"])
+    assert failure(training.CreateJob, attempt(fits + 1))[:2] == ("INVALID_ARGUMENT", ["job.spec.epochs"])
+    training.CreateJob(attempt(fits))
+
+
 def test_invalid_predict_and_download_requests_are_refused(training, models, spec):
     job = training.CreateJob(create(spec)).name
     list(training.WatchJob(WatchJobRequest(name=job)))
     model = job.replace("jobs/", "models/")
     nan = np.full((1, 5), np.nan)
-    for inputs in (to_tensor(X[:, :2]), to_tensor(nan), to_tensor(X[0])):
+    deep = Tensor(dtype=DataType.DATA_TYPE_UINT8, shape=[1] * 65, data=b"1")
+    for inputs in (to_tensor(X[:, :2]), to_tensor(nan), to_tensor(X[0]), deep):
         assert failure(models.Predict, PredictRequest(name=model, inputs=inputs))[:2] == (
             "INVALID_ARGUMENT",
             ["inputs"],

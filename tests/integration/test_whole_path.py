@@ -186,6 +186,20 @@ def test_regression_in_float64_works_from_end_to_end(server, digits):
     assert history.epochs[-1].train.accuracy is None
 
 
+def test_a_prediction_with_more_outputs_than_one_call_may_have_is_sent_in_several(client):
+    X, y = np.arange(8, dtype=np.float32).reshape(-1, 1), np.arange(8)
+    wide = Sequential(Linear(1, 1000))
+    arguments = {"loss": gw.CrossEntropy(), "optimizer": SGD(wide, lr=0.01), "epochs": 1}
+    job = client.jobs.submit(wide, (X, y), **arguments)
+    job.result()
+    inputs = np.arange(20_000).reshape(-1, 1) % 200
+    outputs = client.models.predict(job.name, inputs.astype(np.uint8))
+    assert outputs.shape == (20_000, 1000)
+    assert np.array_equal(outputs[:200], outputs[-200:])
+    with pytest.raises(gw.InvalidArgumentError, match="must have shape"):
+        client.models.predict(job.name, np.ones((2, 2)))
+
+
 def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
     X, y = np.random.default_rng(98).random((50, 64)), np.arange(50) % 7
     uploaded = [client.tensors.upload(array) for array in (X, y)]
@@ -197,6 +211,21 @@ def test_arrays_can_be_uploaded_before_the_job(client, digits, model):
         on_upload_progress=lambda done, total: sent.append(total),
     ).result()
     assert all(total < X.size * 4 for total in sent)  # The client sends at most the weights.
+
+
+def test_stored_arrays_are_listed_and_deleted_unless_a_job_uses_them(client, digits, model):
+    X, y = np.random.default_rng(97).random((50, 64)), np.arange(50) % 7
+    used, unused = client.tensors.upload(X), client.tensors.upload(X + 1)
+    client.jobs.submit(model, **arguments(model, digits, train=(X, y), test=None, epochs=1)).result()
+    listed = {each.sha256: each for each in client.tensors.list()}
+    assert (listed[used.sha256].referenced, listed[unused.sha256].referenced) == (True, False)
+    assert listed[unused.sha256].size == X.size * 4
+    assert len(client.tensors.list(limit=1)) == 1
+    with pytest.raises(gw.FailedPreconditionError, match=r"is in use: job 'jobs/.*' references it"):
+        client.tensors.delete(used)
+    for tensor in (unused, unused.sha256):
+        client.tensors.delete(tensor)
+    assert client.tensors.missing([used, unused]) == [unused]
 
 
 def test_labels_are_kept_with_the_job_and_the_model_and_can_be_searched(client, digits, model):

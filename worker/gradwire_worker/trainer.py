@@ -20,6 +20,7 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, 
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.log_tail import own_log
+from gradwire_worker.memory_limit import limit_memory
 from gradwire_worker.messages import Assignment, PackedReports, pack
 from gradwire_worker.outbox import Outbox
 
@@ -33,12 +34,13 @@ class StaleAttemptError(RuntimeError):
 class Trainer:
     """Runs one attempt at a time. `start` stops the previous attempt if it is still running."""
 
-    def __init__(self, abandoned_seconds: float | None = None) -> None:
+    def __init__(self, abandoned_seconds: float | None = None, memory: int = 0) -> None:
         """Load and compile the plans, and watch for server calls.
 
         Args:
             abandoned_seconds: The time without a server call after which this process exits, in seconds. If it is
                 None, the process does not exit.
+            memory: How much memory attempts can add to this process, in bytes. If it is 0, there is no limit.
         """
         self._called = time.monotonic()
         if abandoned_seconds is not None:
@@ -46,7 +48,13 @@ class Trainer:
             watch.start()
         # Load and compile the plans now, so that jobs do not have to wait for it.
         warm_up()
+        if memory:
+            limit_memory(memory)
+        # Held by `start` and `stop`: calls run in several threads, and a stop can overtake the start of its attempt.
+        self._switching = threading.Lock()
         self._run: _Run | None = None
+        # Attempts whose stop arrived before their start.
+        self._stopped: set[tuple[str, int]] = set()
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
@@ -72,13 +80,20 @@ class Trainer:
         Args:
             assignment: The attempt.
             tensors: The tensors of the job, keyed by digest. They are needed if this worker cannot read the blob store.
+
+        Raises:
+            StaleAttemptError: The attempt was stopped before this call arrived.
         """
         self._called = time.monotonic()
-        if self._run is not None:
-            self._run.stop()
-            self._run.join()
-        self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
-        self._run.start()
+        with self._switching:
+            if (assignment.job, assignment.attempt) in self._stopped:
+                self._stopped.remove((assignment.job, assignment.attempt))
+                raise StaleAttemptError(f"attempt {assignment.attempt} of {assignment.job} was stopped")
+            if self._run is not None:
+                self._run.stop()
+                self._run.join()
+            self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
+            self._run.start()
 
     def running(self) -> tuple[str, int] | None:
         """Return the job and attempt number of the last attempt. A server that takes over uses them."""
@@ -99,10 +114,17 @@ class Trainer:
         return pack(self._current(job, attempt).outbox.take(after, timeout))
 
     def stop(self, job: str, attempt: int) -> None:
-        """Stop an attempt, which takes about a tenth of a second plus one training step. It sends no more reports."""
-        run = self._current(job, attempt)
-        run.stop()
-        run.join()
+        """Stop an attempt, which takes about a tenth of a second plus one training step. It sends no more reports.
+
+        If its `start` is still on the way, it is refused when it arrives.
+        """
+        self._called = time.monotonic()
+        with self._switching:
+            if self._run is None or self.running() != (job, attempt):
+                self._stopped.add((job, attempt))
+                return
+            self._run.stop()
+            self._run.join()
 
     def _end_when_abandoned(self, seconds: float) -> None:
         while time.monotonic() - self._called < seconds:

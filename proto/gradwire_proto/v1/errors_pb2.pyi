@@ -29,7 +29,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_ALREADY_EXISTS: _ClassVar[ErrorReason]
     ERROR_REASON_REQUEST_ID_REUSED: _ClassVar[ErrorReason]
+    ERROR_REASON_JOB_TOO_LARGE: _ClassVar[ErrorReason]
     ERROR_REASON_BUSY: _ClassVar[ErrorReason]
+    ERROR_REASON_TENSOR_NOT_FOUND: _ClassVar[ErrorReason]
+    ERROR_REASON_TENSOR_IN_USE: _ClassVar[ErrorReason]
+    ERROR_REASON_TENSOR_QUOTA: _ClassVar[ErrorReason]
     ERROR_REASON_TOO_SLOW: _ClassVar[ErrorReason]
 
 class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -41,6 +45,7 @@ class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_ERROR_REASON_SERVER_ERROR: _ClassVar[JobErrorReason]
     JOB_ERROR_REASON_OUT_OF_MEMORY: _ClassVar[JobErrorReason]
     JOB_ERROR_REASON_DATA_LOST: _ClassVar[JobErrorReason]
+    JOB_ERROR_REASON_SERVER_CRASHED: _ClassVar[JobErrorReason]
 
 class JobWarningReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -73,7 +78,11 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_MODEL_ALREADY_EXISTS: ErrorReason
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason
+ERROR_REASON_JOB_TOO_LARGE: ErrorReason
 ERROR_REASON_BUSY: ErrorReason
+ERROR_REASON_TENSOR_NOT_FOUND: ErrorReason
+ERROR_REASON_TENSOR_IN_USE: ErrorReason
+ERROR_REASON_TENSOR_QUOTA: ErrorReason
 ERROR_REASON_TOO_SLOW: ErrorReason
 JOB_ERROR_REASON_UNSPECIFIED: JobErrorReason
 JOB_ERROR_REASON_LOSS_NOT_FINITE: JobErrorReason
@@ -82,6 +91,7 @@ JOB_ERROR_REASON_WORKER_ERROR: JobErrorReason
 JOB_ERROR_REASON_SERVER_ERROR: JobErrorReason
 JOB_ERROR_REASON_OUT_OF_MEMORY: JobErrorReason
 JOB_ERROR_REASON_DATA_LOST: JobErrorReason
+JOB_ERROR_REASON_SERVER_CRASHED: JobErrorReason
 JOB_WARNING_REASON_UNSPECIFIED: JobWarningReason
 JOB_WARNING_REASON_WORKER_LOST: JobWarningReason
 JOB_WARNING_REASON_SERVER_RESTARTED: JobWarningReason

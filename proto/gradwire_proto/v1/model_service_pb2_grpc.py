@@ -127,7 +127,9 @@ class ModelServiceServicer:
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-        number of features that the model expects.
+        number of features that the model expects. Or they have more rows than one call to this model can have, which is
+        max_rows in the metadata: the outputs would be larger than 32 MiB, or take long to compute.
+        - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -73,7 +73,9 @@ class ModelServiceStub:
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-      number of features that the model expects.
+      number of features that the model expects. Or they have more rows than one call to this model can have, which is
+      max_rows in the metadata: the outputs would be larger than 32 MiB, or take long to compute.
+    - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]
@@ -127,7 +129,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors:
     - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-      number of features that the model expects.
+      number of features that the model expects. Or they have more rows than one call to this model can have, which is
+      max_rows in the metadata: the outputs would be larger than 32 MiB, or take long to compute.
+    - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -202,7 +206,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-          number of features that the model expects.
+          number of features that the model expects. Or they have more rows than one call to this model can have, which is
+          max_rows in the metadata: the outputs would be larger than 32 MiB, or take long to compute.
+        - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
 

@@ -22,10 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gradwire/v1/tensor_service.proto\x12\x0bgradwire.v1\x1a\x18gradwire/v1/tensor.proto\"D\n\x19\x46indMissingTensorsRequest\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.gradwire.v1.TensorRef\"I\n\x1a\x46indMissingTensorsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.gradwire.v1.MissingTensor\"O\n\rMissingTensor\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"[\n\x13UploadTensorRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.gradwire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0cUploadHeader\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"R\n\x14UploadTensorResponse\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x32\xcd\x01\n\rTensorService\x12\x65\n\x12\x46indMissingTensors\x12&.gradwire.v1.FindMissingTensorsRequest\x1a\'.gradwire.v1.FindMissingTensorsResponse\x12U\n\x0cUploadTensor\x12 .gradwire.v1.UploadTensorRequest\x1a!.gradwire.v1.UploadTensorResponse(\x01\x42`\n\x0f\x64\x65v.gradwire.v1B\x12TensorServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gradwire/v1/tensor_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18gradwire/v1/tensor.proto\"D\n\x19\x46indMissingTensorsRequest\x12\'\n\x07tensors\x18\x01 \x03(\x0b\x32\x16.gradwire.v1.TensorRef\"I\n\x1a\x46indMissingTensorsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.gradwire.v1.MissingTensor\"O\n\rMissingTensor\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\"[\n\x13UploadTensorRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.gradwire.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x0cUploadHeader\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"R\n\x14UploadTensorResponse\x12&\n\x06tensor\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"r\n\x0cStoredTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12,\n\x08use_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nreferenced\x18\x04 \x01(\x08\";\n\x12ListTensorsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x13ListTensorsResponse\x12*\n\x07tensors\x18\x01 \x03(\x0b\x32\x19.gradwire.v1.StoredTensor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x13\x44\x65leteTensorRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\x32\xee\x02\n\rTensorService\x12\x65\n\x12\x46indMissingTensors\x12&.gradwire.v1.FindMissingTensorsRequest\x1a\'.gradwire.v1.FindMissingTensorsResponse\x12U\n\x0cUploadTensor\x12 .gradwire.v1.UploadTensorRequest\x1a!.gradwire.v1.UploadTensorResponse(\x01\x12U\n\x0bListTensors\x12\x1f.gradwire.v1.ListTensorsRequest\x1a .gradwire.v1.ListTensorsResponse\"\x03\x90\x02\x01\x12H\n\x0c\x44\x65leteTensor\x12 .gradwire.v1.DeleteTensorRequest\x1a\x16.google.protobuf.EmptyB`\n\x0f\x64\x65v.gradwire.v1B\x12TensorServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +35,28 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gradwire_proto.v1.tensor_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.gradwire.v1B\022TensorServiceProtoP\001Z)gradwire.dev/proto/gradwire/v1;gradwirev1\252\002\013Gradwire.V1'
-  _globals['_FINDMISSINGTENSORSREQUEST']._serialized_start=75
-  _globals['_FINDMISSINGTENSORSREQUEST']._serialized_end=143
-  _globals['_FINDMISSINGTENSORSRESPONSE']._serialized_start=145
-  _globals['_FINDMISSINGTENSORSRESPONSE']._serialized_end=218
-  _globals['_MISSINGTENSOR']._serialized_start=220
-  _globals['_MISSINGTENSOR']._serialized_end=299
-  _globals['_UPLOADTENSORREQUEST']._serialized_start=301
-  _globals['_UPLOADTENSORREQUEST']._serialized_end=392
-  _globals['_UPLOADHEADER']._serialized_start=394
-  _globals['_UPLOADHEADER']._serialized_end=464
-  _globals['_UPLOADTENSORRESPONSE']._serialized_start=466
-  _globals['_UPLOADTENSORRESPONSE']._serialized_end=548
-  _globals['_TENSORSERVICE']._serialized_start=551
-  _globals['_TENSORSERVICE']._serialized_end=756
+  _globals['_TENSORSERVICE'].methods_by_name['ListTensors']._loaded_options = None
+  _globals['_TENSORSERVICE'].methods_by_name['ListTensors']._serialized_options = b'\220\002\001'
+  _globals['_FINDMISSINGTENSORSREQUEST']._serialized_start=137
+  _globals['_FINDMISSINGTENSORSREQUEST']._serialized_end=205
+  _globals['_FINDMISSINGTENSORSRESPONSE']._serialized_start=207
+  _globals['_FINDMISSINGTENSORSRESPONSE']._serialized_end=280
+  _globals['_MISSINGTENSOR']._serialized_start=282
+  _globals['_MISSINGTENSOR']._serialized_end=361
+  _globals['_UPLOADTENSORREQUEST']._serialized_start=363
+  _globals['_UPLOADTENSORREQUEST']._serialized_end=454
+  _globals['_UPLOADHEADER']._serialized_start=456
+  _globals['_UPLOADHEADER']._serialized_end=526
+  _globals['_UPLOADTENSORRESPONSE']._serialized_start=528
+  _globals['_UPLOADTENSORRESPONSE']._serialized_end=610
+  _globals['_STOREDTENSOR']._serialized_start=612
+  _globals['_STOREDTENSOR']._serialized_end=726
+  _globals['_LISTTENSORSREQUEST']._serialized_start=728
+  _globals['_LISTTENSORSREQUEST']._serialized_end=787
+  _globals['_LISTTENSORSRESPONSE']._serialized_start=789
+  _globals['_LISTTENSORSRESPONSE']._serialized_end=879
+  _globals['_DELETETENSORREQUEST']._serialized_start=881
+  _globals['_DELETETENSORREQUEST']._serialized_end=939
+  _globals['_TENSORSERVICE']._serialized_start=942
+  _globals['_TENSORSERVICE']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from gradwire_proto.v1 import tensor_service_pb2 as gradwire_dot_v1_dot_tensor__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -30,8 +31,8 @@ class TensorServiceStub:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -59,6 +60,16 @@ class TensorServiceStub:
                 request_serializer=gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorResponse.FromString,
                 _registered_method=True)
+        self.ListTensors = channel.unary_unary(
+                '/gradwire.v1.TensorService/ListTensors',
+                request_serializer=gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTensor = channel.unary_unary(
+                '/gradwire.v1.TensorService/DeleteTensor',
+                request_serializer=gradwire_dot_v1_dot_tensor__service__pb2.DeleteTensorRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class TensorServiceServicer:
@@ -66,8 +77,8 @@ class TensorServiceServicer:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -104,6 +115,29 @@ class TensorServiceServicer:
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
         tensor again from offset 0.
         - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
+        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
+        allows. Delete some.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTensors(self, request, context):
+        """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTensor(self, request, context):
+        """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+
+        Errors:
+        - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
+        - FAILED_PRECONDITION (TENSOR_IN_USE): a job or a model references the tensor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +156,16 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     request_deserializer=gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorResponse.SerializeToString,
             ),
+            'ListTensors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTensors,
+                    request_deserializer=gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsResponse.SerializeToString,
+            ),
+            'DeleteTensor': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTensor,
+                    request_deserializer=gradwire_dot_v1_dot_tensor__service__pb2.DeleteTensorRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gradwire.v1.TensorService', rpc_method_handlers)
@@ -135,8 +179,8 @@ class TensorService:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -192,6 +236,60 @@ class TensorService:
             '/gradwire.v1.TensorService/UploadTensor',
             gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorRequest.SerializeToString,
             gradwire_dot_v1_dot_tensor__service__pb2.UploadTensorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTensors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TensorService/ListTensors',
+            gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsRequest.SerializeToString,
+            gradwire_dot_v1_dot_tensor__service__pb2.ListTensorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTensor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TensorService/DeleteTensor',
+            gradwire_dot_v1_dot_tensor__service__pb2.DeleteTensorRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

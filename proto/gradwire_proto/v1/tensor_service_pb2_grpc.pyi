@@ -4,6 +4,7 @@ isort:skip_file
 Uploads of training data as immutable, content-addressed tensors."""
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from gradwire_proto.v1 import tensor_service_pb2 as _tensor_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -31,8 +32,8 @@ class TensorServiceStub:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -69,6 +70,21 @@ class TensorServiceStub:
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
+      allows. Delete some.
+    """
+    ListTensors: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]
+    """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
+    """
+    DeleteTensor: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _empty_pb2.Empty]
+    """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+
+    Errors:
+    - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
+    - FAILED_PRECONDITION (TENSOR_IN_USE): a job or a model references the tensor.
     """
 
 @_typing.type_check_only
@@ -77,8 +93,8 @@ class TensorServiceAsyncStub(TensorServiceStub):
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -112,6 +128,21 @@ class TensorServiceAsyncStub(TensorServiceStub):
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
+      allows. Delete some.
+    """
+    ListTensors: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]  # type: ignore[assignment]
+    """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
+    """
+    DeleteTensor: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+
+    Errors:
+    - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
+    - FAILED_PRECONDITION (TENSOR_IN_USE): a job or a model references the tensor.
     """
 
 class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -119,8 +150,8 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use. Uploading it, finding it with
-    FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
+    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -164,6 +195,33 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
           tensor again from offset 0.
         - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
+        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
+          allows. Delete some.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTensors(
+        self,
+        request: _tensor_service_pb2.ListTensorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.ListTensorsResponse, _abc.Awaitable[_tensor_service_pb2.ListTensorsResponse]]:
+        """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTensor(
+        self,
+        request: _tensor_service_pb2.DeleteTensorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+
+        Errors:
+        - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
+        - FAILED_PRECONDITION (TENSOR_IN_USE): a job or a model references the tensor.
         """
 
 def add_TensorServiceServicer_to_server(servicer: TensorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

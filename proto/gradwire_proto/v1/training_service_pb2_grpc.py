@@ -123,15 +123,16 @@ class TrainingServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
-        example "job.spec.epochs".
+        example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
+        maximum number of epochs.
         - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
         this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
         (REQUEST_ID_REUSED).
         - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
         - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
-        the job requires a GPU but the cluster does not have one (NO_GPU), or the job cannot start from the job or model
-        in start_from (CANNOT_START_FROM). PreconditionFailure contains the field. Upload missing or damaged tensors
-        again.
+        the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
+        (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
+        PreconditionFailure contains the field. Upload missing or damaged tensors again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

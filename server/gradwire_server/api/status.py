@@ -17,6 +17,7 @@ from gradwire_server.errors import (
     NotFoundError,
     OutOfRangeError,
     PreconditionError,
+    TensorQuotaError,
     UnavailableError,
 )
 
@@ -36,6 +37,7 @@ _CODES: dict[type[DomainError], grpc.StatusCode] = {
     OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     DataLossError: grpc.StatusCode.DATA_LOSS,
     DiskFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TensorQuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     InvalidTokenError: grpc.StatusCode.UNAUTHENTICATED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
@@ -80,9 +82,11 @@ def _details(error: DomainError) -> list[Message]:
                 type=_reason_name(error.reason), subject=_shorten(error.field, _MAX_DETAIL_BYTES), description=text
             )
             return [PreconditionFailure(violations=[violation])]
-        case DiskFullError():
-            quota = QuotaFailure(violations=[QuotaFailure.Violation(subject="disk", description=text)])
-            return [quota, _retry_info(error.retry_seconds)]
+        case DiskFullError() | TensorQuotaError():
+            quotas = [QuotaFailure.Violation(subject=error.subject, description=text)]
+            # More tensors fit only after some were deleted, so that a retry by itself does not help.
+            retry = [_retry_info(error.retry_seconds)] if isinstance(error, DiskFullError) else []
+            return [QuotaFailure(violations=quotas), *retry]
         case UnavailableError():
             return [_retry_info(error.retry_seconds)]
     return []

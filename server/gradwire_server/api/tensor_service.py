@@ -1,24 +1,33 @@
-"""TensorService, which finds missing tensors and receives uploads."""
+"""TensorService, which finds missing tensors, receives uploads, and lists and deletes tensors."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
 from gradwire_engine.spec.tensors import TensorError, TensorType, tensor_type
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.tensor_service_pb2 import (
+    DeleteTensorRequest,
     FindMissingTensorsRequest,
     FindMissingTensorsResponse,
+    ListTensorsRequest,
+    ListTensorsResponse,
     MissingTensor,
     UploadTensorRequest,
     UploadTensorResponse,
 )
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceServicer
-from gradwire_server.errors import OffsetOutOfRangeError, invalid_field
+from gradwire_server.api.authentication import current_principal
+from gradwire_server.api.list_requests import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from gradwire_server.errors import OffsetOutOfRangeError, TensorNotFoundError, invalid_field
 from gradwire_server.limits import MAX_CHUNK_BYTES, MAX_TENSORS_PER_REQUEST
+from gradwire_server.resource_names import digest_in
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.tensor_quota import TensorQuota
+from gradwire_server.storage.tensors import Tensors
 from gradwire_server.storage.uploads import Upload, Uploads
 
 Requests = AsyncIterator[UploadTensorRequest]
@@ -26,10 +35,12 @@ Requests = AsyncIterator[UploadTensorRequest]
 
 @dataclass(frozen=True)
 class TensorService(TensorServiceServicer):
-    """Finds missing tensors and receives uploads."""
+    """Finds missing tensors, receives uploads, and lists and deletes tensors."""
 
     blobs: BlobStore
     uploads: Uploads
+    tensors: Tensors
+    quota: TensorQuota
 
     async def FindMissingTensors(
         self, request: FindMissingTensorsRequest, context: ServicerContext[object, object]
@@ -62,6 +73,7 @@ class TensorService(TensorServiceServicer):
             received = self.uploads.received_bytes(header.tensor.sha256)
             text = f"header.offset must be 0 to {size}, got {header.offset}. {received} bytes have arrived"
             raise OffsetOutOfRangeError("header.offset", text, offset=header.offset, received_bytes=received)
+        await self.quota.require(header.tensor.sha256, size - header.offset)
         async with self.uploads.receive(header.tensor.sha256, size, header.offset) as upload:
             if upload is not None:
                 await _receive_chunks(request_iterator, upload)
@@ -72,6 +84,35 @@ class TensorService(TensorServiceServicer):
                     )
                     raise invalid_field("chunk", description, received_bytes=upload.received_bytes)
         return UploadTensorResponse(tensor=header.tensor, size_bytes=size)
+
+    async def ListTensors(
+        self, request: ListTensorsRequest, context: ServicerContext[object, object]
+    ) -> ListTensorsResponse:
+        if request.page_size < 0:
+            raise invalid_field("page_size", f"must be at least 0, got {request.page_size}")
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = digest_in(request.page_token)
+        if request.page_token and after is None:
+            raise invalid_field("page_token", "must be the next_page_token of an earlier call")
+        listed, more = await self.tensors.list(current_principal(), after or "", size)
+        response = ListTensorsResponse()
+        for each in listed:
+            message = response.tensors.add(
+                name=f"tensors/{each.blob.sha256}", size_bytes=each.blob.size, referenced=each.referenced
+            )
+            message.use_time.FromMilliseconds(int(each.blob.used * 1000))
+        if more:
+            response.next_page_token = response.tensors[-1].name
+        return response
+
+    async def DeleteTensor(self, request: DeleteTensorRequest, context: ServicerContext[object, object]) -> Empty:
+        try:
+            await self.tensors.delete(current_principal(), request.name)
+        except TensorNotFoundError:
+            if not request.allow_missing:
+                raise
+        self.quota.forget()
+        return Empty()
 
 
 async def _receive_chunks(requests: Requests, upload: Upload) -> None:

@@ -1,8 +1,9 @@
 """Checks a job and its data before the job is created, so that accepted jobs can run."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gradwire_engine.spec.resolve import architecture, references, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
@@ -18,6 +19,7 @@ from gradwire_server.errors import (
     TensorDamagedError,
     TensorMissingError,
 )
+from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.labels import check_labels
 from gradwire_server.jobs.warm_start import WarmStart
 from gradwire_server.principal import Principal
@@ -38,21 +40,31 @@ class AdmittedJob:
     Attributes:
         job: The job, without a name.
         classification: Whether its epochs report classification metrics.
+        check_stored: Raises TensorMissingError if a tensor has been deleted since the job was admitted.
     """
 
     job: Job
     classification: bool
+    check_stored: Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Checks jobs against the rules of the engine, the stored tensors, the cluster and the free disk space."""
+    """Checks jobs against the rules of the engine, the stored tensors, the cluster and the free disk space.
+
+    Attributes:
+        cluster_has_gpu: Whether a job can have a GPU.
+        limits: How large a job can be.
+        worker_memory: The memory that a worker has for a job, in bytes. 0: unknown.
+    """
 
     database: Database
     blobs: BlobStore
     disk_space: DiskSpace
     warm_start: WarmStart
     cluster_has_gpu: Callable[[], bool]
+    limits: SizeLimits
+    worker_memory: Callable[[], int]
 
     async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
         """Check a requested job, and return it as it will be created.
@@ -63,8 +75,8 @@ class Admission:
 
         Raises:
             InvalidFieldsError: Fields of the job or values in its data are invalid.
-            PreconditionError: A tensor is missing or damaged, the cluster has no GPU, or the job cannot start from the
-                job or model that it names.
+            PreconditionError: A tensor is missing or damaged, the cluster has no GPU or too little memory, or the job
+                cannot start from the job or model that it names.
             NotFoundError: The job or model to start from does not exist.
             DiskFullError: There is not enough disk space for new work.
         """
@@ -73,9 +85,16 @@ class Admission:
         job = await self.warm_start.apply(principal, requested)
         classification = await self._check_spec(job.spec)
         spec = resolve(job.spec)
+        self.limits.check_log(spec, job.initial_epoch)
+        self.limits.check_memory(spec, self.worker_memory())
         job.spec.CopyFrom(spec)
         job.architecture, job.epochs = architecture(spec.model), spec.epochs
-        return AdmittedJob(job, classification)
+        return AdmittedJob(job, classification, partial(self._check_tensors, references(job.spec)))
+
+    def _check_tensors(self, tensors: Mapping[str, TensorRef]) -> None:
+        for field, reference in tensors.items():
+            if not self.blobs.has(reference.sha256):
+                raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
 
     async def _check_spec(self, spec: JobSpec) -> bool:
         """Check a spec and its data. Returns whether the epochs report classification metrics."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -18,9 +19,20 @@ _log = logging.getLogger(__name__)
 # If this many workers of a job die in a row without a new epoch, the job fails, because the job may be the cause.
 MAX_WORKERS_LOST = 3
 
+# A job that was running at this many crashes of the server, without a new epoch in between, runs only while no other
+# such job does.
+_SUSPICIOUS_CRASHES = 2
+# At this many it fails: it probably causes them.
+_MAX_CRASHES = 3
+
 _RESTARTED = "the server that schedules restarted, or another server took over"
 
 _ACTIVE_STATES = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
+
+
+def is_suspect(record: JobRecord) -> bool:
+    """Whether a job may have crashed the server: it was running at two crashes, without a new epoch in between."""
+    return record.crashes >= _SUSPICIOUS_CRASHES
 
 
 class AttemptOverError(RuntimeError):
@@ -79,7 +91,7 @@ class AttemptRecords:
             record.last_report = last_report
             unseen = [event for each in new for event in _without_repeated_epochs(connection, record, each)]
             if any(event.HasField("epoch") for event in unseen):
-                record.workers_lost = 0
+                record.workers_lost = record.crashes = 0
             self._log.append(connection, record, unseen)
             return record
 
@@ -119,20 +131,40 @@ class AttemptRecords:
         interrupted = state_change(JobState.JOB_STATE_QUEUED, "the attempt was interrupted")
         return await self._append_to_current(job_key, attempt, [interrupted])
 
-    async def requeue_active(self, except_keys: Collection[int]) -> None:
+    async def requeue_active(self, except_keys: Collection[int], *, after_crash: bool = False) -> None:
         """Put active jobs back into the queue. They continue from their last checkpoint in a new attempt.
 
         Args:
             except_keys: The jobs with workers that are still running.
+            after_crash: Whether the jobs were running when a server crashed. A job fails at the third crash without a
+                new epoch in between.
         """
         for record in await self.active():
             if record.job_key in except_keys:
                 continue
-            restarted = warning(JobWarningReason.JOB_WARNING_REASON_SERVER_RESTARTED, _RESTARTED)
             with suppress(AttemptOverError):  # The job was paused or cancelled in the meantime.
-                queued = state_change(JobState.JOB_STATE_QUEUED)
-                await self._append_to_current(record.job_key, record.job.attempt, [restarted, queued])
-                _log.info("%s continues in a new attempt", record.job.name)
+                await self._write(partial(self._requeue_one, record.job_key, record.job.attempt, after_crash))
+
+    def _requeue_one(self, job_key: int, attempt: int, after_crash: bool, connection: Connection) -> JobRecord:
+        record = _lock_current(connection, job_key, attempt)
+        record.crashes += after_crash
+        if record.crashes < _MAX_CRASHES:
+            restarted = warning(JobWarningReason.JOB_WARNING_REASON_SERVER_RESTARTED, _RESTARTED)
+            self._log.append(connection, record, [restarted, state_change(JobState.JOB_STATE_QUEUED)])
+            _log.info("%s continues in a new attempt", record.job.name)
+            return record
+        text = (
+            f"the server crashed {record.crashes} times while it ran this job, without a new epoch in between. The job "
+            "may need more memory than the machine has: use a smaller model or batch_size"
+        )
+        self._log.append(connection, record, [failure(JobErrorReason.JOB_ERROR_REASON_SERVER_CRASHED, text)])
+        _log.error("%s fails: %s", record.job.name, text)
+        return record
+
+    async def suspects(self, job_keys: Collection[int]) -> set[int]:
+        """Return those of the jobs that may have crashed the server; see `is_suspect`."""
+        crashes = await self._log.read(lambda connection: job_queries.crashes_of(connection, job_keys))
+        return {job_key for job_key, count in crashes.items() if count >= _SUSPICIOUS_CRASHES}
 
     async def check_current(self, job_key: int, attempt: int) -> None:
         """Raise AttemptOverError unless this is the current attempt of an active job."""

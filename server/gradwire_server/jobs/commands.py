@@ -19,7 +19,7 @@ from gradwire_server.jobs.events import has_ended, state_change, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.principal import Principal
-from gradwire_server.store import job_queries, model_queries
+from gradwire_server.store import job_queries, model_queries, tensor_queries
 from gradwire_server.store.job_queries import JobRecord
 
 
@@ -38,6 +38,7 @@ class JobCommands:
             request: The original request of the client.
 
         Raises:
+            TensorMissingError: A tensor of the job was deleted in the meantime.
             AlreadyExistsError: A job from another request, or the model of a deleted job, has this ID.
         """
 
@@ -52,6 +53,9 @@ class JobCommands:
             job.CopyFrom(admitted.job)
             job.name = f"jobs/{chosen}"
             job.create_time.FromNanoseconds(self._log.now())
+            # No tensor of the job can be deleted between this check and the end of the transaction.
+            tensor_queries.lock_tensors(connection, to_delete=False)
+            admitted.check_stored()
             record = job_queries.insert_job(connection, job, chosen, request.request_id, admitted.classification)
             self._log.append(connection, record, [state_change(JobState.JOB_STATE_QUEUED)])
             return record

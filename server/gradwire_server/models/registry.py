@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from gradwire_engine.backend import Array
-from gradwire_engine.losses import MSE
-from gradwire_engine.plans import Problem, ReferencePlan
+from gradwire_engine.inference import blocks_of, forward
+from gradwire_engine.network import Network
 from gradwire_engine.spec.resolve import network
-from gradwire_engine.spec.tensors import TensorError, from_tensor, to_tensor
+from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, to_tensor
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor
-from gradwire_server.errors import ModelNotFoundError, WeightsDamagedError, invalid_field
+from gradwire_server.errors import ModelNotFoundError, ServerBusyError, WeightsDamagedError, invalid_field
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
@@ -23,8 +23,15 @@ from gradwire_server.store.database import Database
 from gradwire_server.store.paging import Page
 from gradwire_worker.blob_reader import BlobLostError
 
-# The maximum size of the inputs of one Predict call.
+# The maximum size of the inputs of one Predict call, and of its outputs.
 MAX_PREDICT_BYTES = 32 << 20
+# A call with more than one row computes at most this many values in its widest layer, and multiplies at most this many
+# pairs of numbers: a few seconds on one core.
+_MAX_PREDICT_VALUES = 2**28
+_MAX_PREDICT_PRODUCTS = 2**37
+# How many calls compute at the same time. The others wait, until their inputs have this many bytes in total.
+_CONCURRENT_PREDICTIONS = 2
+_MAX_WAITING_BYTES = 128 << 20
 
 _EXPORTERS = {
     ModelFormat.MODEL_FORMAT_UNSPECIFIED: safetensors_file,
@@ -39,6 +46,8 @@ class ModelRegistry:
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
+        self._predicting = asyncio.Semaphore(_CONCURRENT_PREDICTIONS)
+        self._waiting_bytes = 0
 
     async def get(self, _principal: Principal, model_name: str) -> Model:
         """Return the model with the name "models/{model_id}", or raise ModelNotFoundError."""
@@ -73,11 +82,26 @@ class ModelRegistry:
 
         Raises:
             InvalidFieldsError: The inputs do not match the model, are not finite, or are too large.
+            ServerBusyError: Too many calls wait already.
             WeightsDamagedError: The stored weights cannot be read.
         """
         model = await self.get(principal, model_name)
-        array = _checked_inputs(model, inputs)
-        return await asyncio.to_thread(self._predict, model, array)
+        net, dtype = network(model.spec), numpy_dtype(model.weights.dtype)
+        _check_shape(net, inputs, dtype.itemsize)
+        size = len(inputs.data)
+        if self._waiting_bytes + size > _MAX_WAITING_BYTES:
+            raise ServerBusyError("too many predictions are running and waiting")
+        self._waiting_bytes += size
+        try:
+            async with self._predicting:
+                array, weights = await asyncio.to_thread(lambda: (_checked_inputs(inputs), self._weights(model)))
+                outputs = np.empty((len(array), net.out_features), dtype)
+                for rows in blocks_of(net, len(array), dtype.itemsize):
+                    # One block after another, so that a cancelled call ends.
+                    outputs[rows] = await asyncio.to_thread(forward, net, weights, array[rows])
+                return await asyncio.to_thread(to_tensor, outputs)
+        finally:
+            self._waiting_bytes -= size
 
     async def export(self, principal: Principal, model_name: str, format_: ModelFormat) -> ModelFile:
         """Export a model to a file.
@@ -92,11 +116,6 @@ class ModelRegistry:
             raise invalid_field("format", f"must be one of {names}, got {format_}")
         return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights_file(model)))
 
-    def _predict(self, model: Model, inputs: Array) -> Tensor:
-        weights = self._weights(model)
-        problem = Problem(network(model.spec), MSE(), weights.dtype)
-        return to_tensor(ReferencePlan(problem, weights).predict(inputs))
-
     def _weights_file(self, model: Model) -> Path:
         try:
             return self._blobs.fetch(model.weights)
@@ -110,17 +129,38 @@ class ModelRegistry:
             raise WeightsDamagedError(model.name, str(error)) from error
 
 
-def _checked_inputs(model: Model, inputs: Tensor) -> Array:
+def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
+    """Check the inputs of a prediction before anything is computed with them."""
     if len(inputs.data) > MAX_PREDICT_BYTES:
         description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
         raise invalid_field("inputs", description)
+    # Of an absurd shape, show only the beginning.
+    if len(inputs.shape) != 2 or inputs.shape[1] != net.in_features:
+        shape = ", ".join(map(str, inputs.shape[:4])) + (", ..." if len(inputs.shape) > 4 else "")
+        raise invalid_field("inputs", f"must have shape (rows, {net.in_features}), got ({shape})")
+    rows, fits = inputs.shape[0], _rows_that_fit(net, itemsize)
+    if rows > fits:
+        description = (
+            f"has {rows} rows, but a call to this model can have at most {fits}. Send the rows in several calls"
+        )
+        raise invalid_field("inputs", description, max_rows=fits)
+
+
+def _rows_that_fit(net: Network, itemsize: int) -> int:
+    """Return how many rows one Predict call can have, at least one."""
+    limits = (
+        MAX_PREDICT_BYTES // (net.out_features * itemsize),
+        _MAX_PREDICT_VALUES // net.widest,
+        _MAX_PREDICT_PRODUCTS // net.size,
+    )
+    return max(1, min(limits))
+
+
+def _checked_inputs(inputs: Tensor) -> Array:
     try:
         array = from_tensor(inputs)
     except TensorError as error:
         raise invalid_field("inputs", str(error)) from error
-    features = network(model.spec).in_features
-    if array.ndim != 2 or array.shape[1] != features:
-        raise invalid_field("inputs", f"must have shape (rows, {features}), got {array.shape}")
     if not np.all(np.isfinite(array)):
         raise invalid_field("inputs", "must be finite, but contains NaN or an infinity")
     return array

@@ -1,6 +1,7 @@
 """Runs one attempt of a job, from acquiring a worker to the last event of the attempt."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -196,6 +197,10 @@ class Attempts:
             record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
         )
         if stored.job.model:
+            # Until the model existed, nothing referenced its weights, so that a client could delete them.
+            final = next((report.weights for report in reversed(reports) if report.weights is not None), None)
+            if final is not None:
+                await asyncio.to_thread(self._blobs.put, hashlib.sha256(final).hexdigest(), final)
             await asyncio.to_thread(self._checkpoints.delete_all, record.job_key)
         if has_ended(stored.job):
             _log.info("%s: %s", stored.job.name, state_name(stored.job))

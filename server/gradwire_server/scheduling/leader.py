@@ -48,8 +48,10 @@ class Leader:
                 await self._wait_for_lease()
                 await self._lead()
             except* LeaseLostError as lost:
+                await self.lease.mark_orderly()
                 _log.warning("this server no longer schedules: %s", lost.exceptions[0])
             except* DomainError as failed:
+                await self.lease.mark_orderly()
                 _log.warning("this server cannot schedule: %s", failed.exceptions[0])
                 await asyncio.sleep(_RETRY_SECONDS)
             finally:
@@ -96,4 +98,5 @@ class Leader:
                 self.pool.release(worker)
             except (WorkerLostError, TimeoutError):
                 self.pool.discard(worker)
-        await wait_for_space(lambda _waited: self.records.requeue_active(except_keys=followed))
+        crashed = self.lease.after_crash
+        await wait_for_space(lambda _waited: self.records.requeue_active(except_keys=followed, after_crash=crashed))

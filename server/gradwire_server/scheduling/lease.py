@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 
 # The interval at which servers try to acquire the lease, and at which its holder renews it.
 _TRY_SECONDS = 1.0
+# How long a server that ends waits for the database.
+_MARK_SECONDS = 2.0
 _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 
 
@@ -30,15 +32,27 @@ class Lease:
         self._database = database
         # The fencing token, or 0 if this server does not hold the lease. Tokens in the database start at 1.
         self._token = 0
+        # The token that this process held last.
+        self._last_token = 0
+        self._after_crash = False
+
+    @property
+    def after_crash(self) -> bool:
+        """Whether the server that held the lease before this one crashed."""
+        return self._after_crash
 
     async def try_acquire(self) -> bool:
         """Acquire the lease if no server holds it. Returns whether this server now holds the lease."""
         exclusive = not self._database.shared
-        token = await self._database.write(
+        acquired = await self._database.write(
             lambda connection: lease_queries.acquire(connection, SERVER_NAME, exclusive=exclusive)
         )
-        self._token = token or 0
-        return token is not None
+        if acquired is None:
+            return False
+        # This process has not crashed, even if it could not release the lease.
+        self._after_crash = not acquired.orderly and acquired.token != self._last_token + 1
+        self._token = self._last_token = acquired.token
+        return True
 
     async def acquire(self) -> None:
         """Wait until this server holds the lease."""
@@ -57,6 +71,15 @@ class Lease:
             # Only one server can use a SQLite file, so the lease does not have to be renewed.
             if self._database.shared and not await self._renew():
                 raise LeaseLostError(f"{await self.holder()} now holds the lease")
+
+    async def mark_orderly(self) -> None:
+        """Record that this server stops scheduling, or ends, because it was told to or for another harmless reason."""
+        token = self._token
+        if token:
+            # If the database does not respond, the next server believes that this one crashed.
+            with contextlib.suppress(DomainError, TimeoutError):
+                async with asyncio.timeout(_MARK_SECONDS):
+                    await self._database.write(lambda connection: lease_queries.mark_orderly(connection, token))
 
     async def release(self) -> None:
         """Release the lease, so that another server can acquire it immediately."""

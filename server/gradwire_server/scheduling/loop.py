@@ -6,9 +6,9 @@ from collections.abc import Coroutine
 from functools import partial
 
 from gradwire_server.errors import DomainError
-from gradwire_server.jobs.attempt_records import AttemptRecords
+from gradwire_server.jobs.attempt_records import AttemptRecords, is_suspect
 from gradwire_server.scheduling.attempt import Attempts
-from gradwire_server.scheduling.policy import next_jobs
+from gradwire_server.scheduling.policy import next_jobs, without_further_suspects
 from gradwire_server.storage.disk_space import wait_for_space
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.notifications import JobChange
@@ -89,6 +89,9 @@ class Scheduler:
             for record in queued
             if record.job_key not in self._running
         ]
+        if any(is_suspect(record) for record, _ in waiting):
+            runs = bool(await self._records.suspects(self._running.keys()))
+            waiting = without_further_suspects(waiting, is_suspect, suspect_runs=runs)
         for record, device in next_jobs(waiting, free):
             self._follow(record, self._attempts.run(record, device))
 

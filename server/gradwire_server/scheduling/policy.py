@@ -1,10 +1,31 @@
 """The scheduling policy, a pure function that decides which queued jobs start next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 JobT = TypeVar("JobT")
 DeviceT = TypeVar("DeviceT")
+
+
+def without_further_suspects(
+    queued: Sequence[tuple[JobT, DeviceT]], is_suspect: Callable[[JobT], bool], *, suspect_runs: bool
+) -> list[tuple[JobT, DeviceT]]:
+    """Return queued jobs without all suspects but the first, or without all if one runs already.
+
+    Args:
+        queued: Jobs in order of arrival, each with the kind of worker that it needs.
+        is_suspect: Whether a job may have crashed the server. Such jobs run one at a time, so that the next crash shows
+            which one it was.
+        suspect_runs: Whether a suspect runs.
+    """
+    left = []
+    for job, device in queued:
+        if is_suspect(job):
+            if suspect_runs:
+                continue
+            suspect_runs = True
+        left.append((job, device))
+    return left
 
 
 def next_jobs(

@@ -5,7 +5,12 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gradwire_server.storage.disk_space import disk_full_errors
 from gradwire_worker.blob_reader import BlobReader
@@ -14,8 +19,22 @@ from gradwire_worker.blob_reader import BlobReader
 _PROBE = b"gradwire blob store"
 # The name of the file that contains the mark of the store.
 _MARK = "mark"
+# While the disk is nearly full, unreferenced blobs in it are kept only this long after their last use.
+TIGHT_RETENTION_SECONDS = 300.0
+# The time of the last use is about as exact as this in a folder. In an object store, to change it means to write the
+# whole blob.
+_USE_SECONDS = 60.0
 # Unreferenced blobs are kept for this long after their last use, because a job that needs them may still be created.
 RETENTION_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob: its digest, its size in bytes, and about when it was used last, in seconds since 1970."""
+
+    sha256: str
+    size: int
+    used: float
 
 
 class BlobStore(BlobReader):
@@ -72,7 +91,7 @@ class BlobStore(BlobReader):
         """Mark a blob as used, so that it is kept for at least another day. Returns whether the blob exists."""
         path = self.blob_path(sha256)
         try:
-            if self._age(path) > RETENTION_SECONDS / 2:
+            if self._age(path) > (_USE_SECONDS if self.is_local else RETENTION_SECONDS / 2):
                 if self.is_local:
                     os.utime(path)
                 else:
@@ -86,14 +105,14 @@ class BlobStore(BlobReader):
         if self.has(sha256):
             self.fs.rm_file(self.blob_path(sha256))
 
-    def unused_files(self) -> list[str]:
-        """Return the files in the store and in the staging areas that have not been written or used for a day."""
+    def unused_files(self, seconds: float = RETENTION_SECONDS) -> list[str]:
+        """Return the files in the store and the staging areas that have not been written or used for some seconds."""
         staged = [str(path) for path in self._staged_files()]
-        return [path for path in {*self.fs.find(self.root), *staged} if self._is_unused(path)]
+        return [path for path in {*self.fs.find(self.root), *staged} if self._is_unused(path, seconds)]
 
-    def delete_if_unused(self, path: str) -> bool:
+    def delete_if_unused(self, path: str, seconds: float = RETENTION_SECONDS) -> bool:
         """Delete a file unless it was used in the meantime. Returns whether the file was deleted."""
-        if not self._is_unused(path):
+        if not self._is_unused(path, seconds):
             return False
         if self.is_staged(path):
             Path(path).unlink()
@@ -110,12 +129,51 @@ class BlobStore(BlobReader):
         sha256 = PurePosixPath(path).name
         return path == self.blob_path(sha256) and sha256 != self.probe
 
+    def blobs_after(self, sha256: str, count: int) -> list[StoredBlob]:
+        """Return the next blobs that clients or jobs stored, in the order of their digests.
+
+        Args:
+            sha256: The digest that they come after; empty for the first.
+            count: How many to return at most.
+        """
+        found: list[StoredBlob] = []
+        for files in self._listed_files(sha256):
+            blobs = {PurePosixPath(path).name: entry for path, entry in files.items() if self.is_blob(path)}
+            for name in sorted(name for name in blobs if name > sha256):
+                with suppress(FileNotFoundError):  # It has just been deleted.
+                    found.append(StoredBlob(name, blobs[name]["size"], self._modified(name, blobs[name])))
+                if len(found) == count:
+                    return found
+        return found
+
+    def _listed_files(self, sha256: str) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield what is known of the files that can be blobs after a digest, by their paths."""
+        if not self.is_local:  # One request lists many files, and one for each folder takes long.
+            yield self.fs.find(self.root, detail=True)
+            return
+        for prefix in range(int(sha256[:2] or "0", 16), 256):
+            folder = f"{self.root}/{prefix:02x}"
+            if self.fs.exists(folder):
+                yield {entry["name"]: entry for entry in self.fs.ls(folder, detail=True)}
+
+    def _modified(self, sha256: str, entry: dict[str, Any]) -> float:
+        """Return when a blob was written or used last, if possible without another request."""
+        known = entry.get("mtime", entry.get("LastModified"))
+        if isinstance(known, float):
+            return known
+        time_ = known if isinstance(known, datetime) else self.fs.modified(self.blob_path(sha256))
+        return float(time_.timestamp())
+
+    def stored_bytes(self) -> int:
+        """Return the size of all files in the store: tensors, checkpoints, and what is being uploaded."""
+        return sum(entry["size"] for entry in self.fs.find(self.root, detail=True).values())
+
     def _staged_files(self) -> list[Path]:
         return [path for path in self._staging_root.rglob("*") if path.is_file()]
 
-    def _is_unused(self, path: str) -> bool:
+    def _is_unused(self, path: str, seconds: float) -> bool:
         try:
-            return self._age(path) > RETENTION_SECONDS
+            return self._age(path) > seconds
         except FileNotFoundError:
             return False
 

@@ -32,6 +32,7 @@ class DiskSpace:
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
+        self._refused_work = False
 
     def require_for_new_work(self, size: int = 0) -> None:
         """Check that there is space for new work.
@@ -42,11 +43,26 @@ class DiskSpace:
         Raises:
             DiskFullError: There is not enough disk space.
         """
-        self._require(2, size)
+        try:
+            self._require(2, size)
+        except DiskFullError:
+            self._refused_work = True
+            raise
 
     def require_for_running_work(self) -> None:
         """Raise DiskFullError unless there is enough space for the writes of running jobs."""
         self._require(1, 0)
+
+    def is_tight(self) -> bool:
+        """Whether there is hardly any space for new work, or none was found since the last call."""
+        refused, self._refused_work = self._refused_work, False
+        if refused:
+            return True
+        try:
+            self._require(3, 0)
+        except DiskFullError:
+            return True
+        return False
 
     def _require(self, reserves: int, size: int) -> None:
         for folder in self._folders:

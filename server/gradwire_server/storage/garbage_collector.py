@@ -2,44 +2,59 @@
 
 import asyncio
 import logging
+import time
 from pathlib import PurePosixPath
 from typing import NoReturn
 
-from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.blob_store import RETENTION_SECONDS, TIGHT_RETENTION_SECONDS, BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.store import job_queries, tensor_queries
 from gradwire_server.store.database import Database
 
 _log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 3600.0
+# How often to look whether the disk is nearly full, and how often to collect while it is.
+_CHECK_SECONDS = 5.0
+_TIGHT_INTERVAL_SECONDS = 60.0
 
 
 class GarbageCollector:
     """Collects garbage in the blob store. It runs only on the scheduling server."""
 
-    def __init__(self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore, disk_space: DiskSpace
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._checkpoints = checkpoints
+        self._disk_space = disk_space
 
     async def run(self) -> NoReturn:
-        """Collect once an hour until cancelled."""
+        """Collect once an hour, and at once when the disk is nearly full, until cancelled."""
+        collected = time.monotonic()
         while True:
-            await asyncio.sleep(_INTERVAL_SECONDS)
+            await asyncio.sleep(_CHECK_SECONDS)
+            waited = time.monotonic() - collected
+            # The blobs of an object store are on other disks.
+            tight = waited > _TIGHT_INTERVAL_SECONDS and self._blobs.is_local and self._disk_space.is_tight()
+            if not tight and waited < _INTERVAL_SECONDS:
+                continue
             try:
-                await self.collect()
+                await self.collect(TIGHT_RETENTION_SECONDS if tight else RETENTION_SECONDS)
             except Exception:  # The file system library can raise any exception. The next run may succeed.
                 _log.exception("cannot collect garbage in the blob store")
+            collected = time.monotonic()
 
-    async def collect(self) -> int:
-        """Delete unreferenced files that have not been used for a day, and return the number of deleted files."""
+    async def collect(self, seconds: float = RETENTION_SECONDS) -> int:
+        """Delete unreferenced files that have not been used for some seconds. Returns the number of deleted files."""
         # List the files before the references, so that files that are uploaded in between are not considered.
-        paths = await asyncio.to_thread(self._blobs.unused_files)
+        paths = await asyncio.to_thread(self._blobs.unused_files, seconds)
         referenced = await self._database.read(tensor_queries.referenced_tensors)
         job_keys = await self._database.read(job_queries.job_keys)
         garbage = [path for path in paths if self._is_garbage(path, referenced, job_keys)]
-        deleted = await asyncio.to_thread(lambda: sum(map(self._blobs.delete_if_unused, garbage)))
+        deleted = await asyncio.to_thread(lambda: sum(self._blobs.delete_if_unused(path, seconds) for path in garbage))
         if deleted:
             _log.info("deleted %d unreferenced files", deleted)
         return deleted

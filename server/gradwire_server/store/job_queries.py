@@ -1,6 +1,6 @@
 """Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
@@ -22,6 +22,7 @@ class JobRecord:
         job_id: The ID of the job. The name of the job is "jobs/{job_id}".
         classification: Whether the job reports classification metrics.
         workers_lost: The number of workers that died in a row without a new epoch in between.
+        crashes: The number of server crashes in a row during which the job was running, without a new epoch in between.
         last_report: The sequence number of the last stored report of the current attempt.
         job: The job message that clients receive.
     """
@@ -30,6 +31,7 @@ class JobRecord:
     job_id: str
     classification: bool
     workers_lost: int
+    crashes: int
     last_report: int
     job: Job
 
@@ -37,21 +39,27 @@ class JobRecord:
 def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
     """Add a job and its labels."""
     values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
-    result = connection.execute(insert(jobs).values(**values, workers_lost=0, message=job.SerializeToString()))
+    result = connection.execute(
+        insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString())
+    )
     assert result.inserted_primary_key is not None
     job_key = result.inserted_primary_key[0]
     labels = [{"owner": job_key, "key": key, "value": value} for key, value in job.labels.items()]
     if labels:
         connection.execute(insert(job_labels), labels)
-    return JobRecord(job_key, job_id, classification, 0, 0, job)
+    return JobRecord(job_key, job_id, classification, workers_lost=0, crashes=0, last_report=0, job=job)
 
 
 def save_job(connection: Connection, record: JobRecord) -> None:
     """Store the changes to a job."""
-    values = {"state": record.job.state, "workers_lost": record.workers_lost, "reported": record.last_report}
-    connection.execute(
-        update(jobs).where(jobs.c.id == record.job_key).values(**values, message=record.job.SerializeToString())
-    )
+    values = {
+        "state": record.job.state,
+        "workers_lost": record.workers_lost,
+        "crashes": record.crashes,
+        "reported": record.last_report,
+        "message": record.job.SerializeToString(),
+    }
+    connection.execute(update(jobs).where(jobs.c.id == record.job_key).values(**values))
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
@@ -79,6 +87,12 @@ def find_job_by_request(connection: Connection, request_id: str) -> JobRecord | 
 def job_exists(connection: Connection, job_key: int) -> bool:
     """Return whether a job with this key exists."""
     return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key)) is not None
+
+
+def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, int]:
+    """Return `JobRecord.crashes` of some jobs, by their keys."""
+    query = select(jobs.c.id, jobs.c.crashes).where(jobs.c.id.in_(list(job_keys)))
+    return {row.id: row.crashes for row in connection.execute(query)}
 
 
 def lock_job(connection: Connection, job_key: int) -> JobRecord | None:
@@ -153,7 +167,8 @@ def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobR
 
 def _job_record(row: Row[*tuple[object, ...]]) -> JobRecord:
     job = Job.FromString(row.message)
-    return JobRecord(row.id, row.job_id, bool(row.classification), row.workers_lost, row.reported, job)
+    counts = row.workers_lost, row.crashes, row.reported
+    return JobRecord(row.id, row.job_id, bool(row.classification), *counts, job)
 
 
 def _event_values(job_key: int, event: Event) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Queries for the lease, which determines the scheduling server. Each query is a function that takes a connection."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, extract, func, literal, select, update
@@ -11,20 +12,38 @@ from gradwire_server.store.tables import lease
 LEASE_SECONDS = 6.0
 
 
-def acquire(connection: Connection, holder: str, *, exclusive: bool) -> int | None:
-    """Acquire the lease if no server holds it. Returns the new fencing token, or None if another server holds it.
+@dataclass(frozen=True)
+class Acquired:
+    """A lease that was acquired.
+
+    Attributes:
+        token: Its fencing token.
+        orderly: Whether its last holder ended orderly.
+    """
+
+    token: int
+    orderly: bool
+
+
+def acquire(connection: Connection, holder: str, *, exclusive: bool) -> Acquired | None:
+    """Acquire the lease if no server holds it. Returns None if another server holds it.
 
     Args:
         connection: A connection in a transaction.
         holder: The name of this server.
         exclusive: Whether no other server can use this database. An unexpired lease then belongs to a dead server.
     """
-    statement = update(lease).values(
-        token=lease.c.token + 1, holder=holder, expires=_now(connection) + literal(LEASE_SECONDS)
-    )
+    free = select(lease.c.orderly).with_for_update()
     if not exclusive:
-        statement = statement.where(lease.c.expires < _now(connection))
-    return connection.scalar(statement.returning(lease.c.token))
+        free = free.where(lease.c.expires < _now(connection))
+    orderly = connection.scalar(free)
+    if orderly is None:
+        return None
+    statement = update(lease).values(
+        token=lease.c.token + 1, holder=holder, expires=_now(connection) + literal(LEASE_SECONDS), orderly=0
+    )
+    token: int = connection.execute(statement.returning(lease.c.token)).scalar_one()
+    return Acquired(token, bool(orderly))
 
 
 def renew(connection: Connection, token: int) -> bool:
@@ -36,6 +55,11 @@ def renew(connection: Connection, token: int) -> bool:
 def release(connection: Connection, token: int) -> None:
     """Release the lease, so that another server can acquire it immediately."""
     connection.execute(update(lease).where(lease.c.token == token).values(expires=0))
+
+
+def mark_orderly(connection: Connection, token: int) -> None:
+    """Record that the holder of the lease ends orderly."""
+    connection.execute(update(lease).where(lease.c.token == token).values(orderly=1))
 
 
 def is_current(connection: Connection, token: int) -> bool:

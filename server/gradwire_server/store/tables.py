@@ -19,6 +19,8 @@ jobs = Table(
     Column("classification", Integer, nullable=False),
     # The number of workers that died in a row without a new epoch in between.
     Column("workers_lost", Integer, nullable=False, default=0),
+    # At how many crashes of the server in a row the job was running, without a new epoch in between.
+    Column("crashes", Integer, nullable=False, default=0, server_default="0"),
     # The sequence number of the last stored report of the current attempt. A server that takes over continues after it.
     Column("reported", BigInteger, nullable=False, default=0),
     # A gradwire.v1.Job.
@@ -92,6 +94,8 @@ lease = Table(
     Column("holder", String, nullable=False),
     # The expiry time in seconds since 1970, on the clock of the database. 0 means that no server holds the lease.
     Column("expires", Float(53), nullable=False),
+    # Whether the last holder ended orderly. If not, it crashed, or it still runs.
+    Column("orderly", Integer, nullable=False, server_default="1"),
 )
 
 # A table with at most one row, the mark of the blob store that belongs to this database. The blob store contains the

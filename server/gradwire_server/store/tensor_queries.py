@@ -1,9 +1,10 @@
 """Queries for tensors and the mark of the blob store. Each query is a function that takes a connection."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.resolve import references
@@ -41,9 +42,56 @@ def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
 
 def referenced_tensors(connection: Connection) -> set[str]:
     """Return the digests of all tensors that a job or a model references."""
-    referenced = set()
-    for serialized in connection.scalars(select(jobs.c.message).execution_options(yield_per=500)):
-        referenced |= {reference.sha256 for reference in references(Job.FromString(serialized).spec).values()}
-    for serialized in connection.scalars(select(models.c.message).execution_options(yield_per=500)):
-        referenced.add(Model.FromString(serialized).weights.sha256)
-    return referenced
+    return {sha256 for owner in _owners(connection, LastOwner(0, 0)) for sha256 in owner.tensors}
+
+
+@dataclass(frozen=True)
+class LastOwner:
+    """The keys of the newest job and the newest model."""
+
+    job: int
+    model: int
+
+
+def last_owner(connection: Connection) -> LastOwner:
+    """Return the keys of the newest job and the newest model."""
+    newest = [connection.scalar(select(func.max(table.c.id))) or 0 for table in (jobs, models)]
+    return LastOwner(*newest)
+
+
+def owner_of(connection: Connection, sha256: str, after: LastOwner) -> str | None:
+    """Return the name of a job or a model that references a tensor, or None.
+
+    Args:
+        connection: A connection.
+        sha256: The digest of the tensor.
+        after: Only jobs and models that are newer than these are considered.
+    """
+    return next((owner.name for owner in _owners(connection, after) if sha256 in owner.tensors), None)
+
+
+def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
+    """Wait until no other transaction deletes tensors or, to delete one, until none creates a job.
+
+    In a SQLite file, writes are executed one after another anyway.
+    """
+    connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """A job or a model, and the tensors that it references."""
+
+    name: str
+    tensors: set[str]
+
+
+def _owners(connection: Connection, after: LastOwner) -> Iterator[_Owner]:
+    newer = select(jobs.c.message).where(jobs.c.id > after.job)
+    for serialized in connection.scalars(newer.execution_options(yield_per=500)):
+        job = Job.FromString(serialized)
+        yield _Owner(job.name, {reference.sha256 for reference in references(job.spec).values()})
+    newer = select(models.c.message).where(models.c.id > after.model)
+    for serialized in connection.scalars(newer.execution_options(yield_per=500)):
+        model = Model.FromString(serialized)
+        yield _Owner(model.name, {model.weights.sha256})

@@ -40,6 +40,7 @@ class WorkerHandle:
         actor: The Ray handle of the actor.
         reads_blobs: Whether the worker can read the blob store. If not, tensors are sent through Ray's object store.
         log: The ID of the worker's node, and the path of the worker's log on that node.
+        assigned: The job and the number of the last attempt that was sent to the worker.
     """
 
     name: str
@@ -47,6 +48,7 @@ class WorkerHandle:
     actor: Any = field(repr=False)
     reads_blobs: bool
     log: tuple[str, str]
+    assigned: tuple[str, int] | None = None
 
     @classmethod
     async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
@@ -61,6 +63,7 @@ class WorkerHandle:
             # Ray's object store sends each tensor to a node only once, and workers map the tensor into memory there.
             arrays = await asyncio.to_thread(lambda: {ref.sha256: blobs.load(ref) for ref in references})
             tensors = ray.put(arrays)
+        self.assigned = (assignment.job, assignment.attempt)
         await call_actor(self.actor.start.remote(assignment, tensors))
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
@@ -75,7 +78,12 @@ class WorkerHandle:
         return unpack(await call_actor(self.actor.poll.remote(job_name, attempt, after, timeout)))
 
     async def stop(self, job_name: str, attempt: int) -> None:
-        """Stop an attempt. Raises WorkerLostError, or TimeoutError if the worker does not stop in time."""
+        """Stop an attempt. Raises WorkerLostError, or TimeoutError if the worker does not stop in time.
+
+        An attempt that was cancelled before it was sent needs no stop.
+        """
+        if self.assigned != (job_name, attempt):
+            return
         async with asyncio.timeout(_STOP_SECONDS):
             await call_actor(self.actor.stop.remote(job_name, attempt))
 

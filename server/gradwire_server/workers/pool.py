@@ -177,7 +177,9 @@ class WorkerPool:
         async with asyncio.timeout(PING_SECONDS):
             attempt = await call_actor(actor.running.remote())
             device: DeviceKind = "gpu" if name.endswith("-gpu") else "cpu"
-            return await WorkerHandle.connect(name, device, actor, self._blobs), attempt
+            worker = await WorkerHandle.connect(name, device, actor, self._blobs)
+            worker.assigned = attempt
+            return worker, attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
         """Create workers for waiting callers in the background, up to the capacity."""
@@ -195,16 +197,19 @@ class WorkerPool:
         self._created += 1
         name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._created}-{device}"
         self._names.add(name)
+        # The driver of a GPU reserves more than it uses, so that a limit would not say much.
+        memory = self._cluster.job_memory if device == "cpu" else 0
         try:
             create = ray.remote(Trainer).options(
                 name=name,
                 lifetime="detached",
                 num_cpus=self._settings.cpus_per_job,
                 num_gpus=self._settings.gpus_per_job if device == "gpu" else 0,
+                memory=self._cluster.worker_memory or None,
                 max_concurrency=_MAX_CONCURRENT_CALLS,
                 runtime_env={"env_vars": self._environment(device)},
             )
-            actor = await asyncio.to_thread(create.remote, _ABANDONED_SECONDS)
+            actor = await asyncio.to_thread(create.remote, _ABANDONED_SECONDS, memory)
             worker = await WorkerHandle.connect(name, device, actor, self._blobs)
         except (WorkerLostError, RayError) as error:
             self._names.discard(name)

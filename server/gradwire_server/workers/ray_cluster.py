@@ -5,12 +5,13 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import ray
 from ray.exceptions import RayError
 
-from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.settings import GIB, Settings, SettingsError
 from gradwire_server.workers.handle import DeviceKind
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,10 @@ _CHECK_SECONDS = 3.0
 _ANSWER_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+# The memory that a worker needs before it has a job, in bytes.
+_IDLE_WORKER_BYTES = 256 << 20
+# A job can have this many bytes even on a node with little memory.
+_MIN_JOB_BYTES = 512 << 20
 # Ray sends its token only if it is configured to do so. If a cluster refuses the token, Ray does not state the reason.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
@@ -38,6 +43,7 @@ class RayCluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._capacity: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
+        self._worker_memory = 0
         self._head = ""
 
     def connect(self) -> None:
@@ -72,11 +78,24 @@ class RayCluster:
         """Return the number of workers of a kind that the cluster has room for."""
         return self._capacity[device]
 
+    @property
+    def worker_memory(self) -> int:
+        """The memory of a worker in bytes, the same for all. 0: unknown."""
+        return self._worker_memory
+
+    @property
+    def job_memory(self) -> int:
+        """How much memory a job can add to a worker, in bytes. 0: unknown."""
+        return max(_MIN_JOB_BYTES, self._worker_memory - _IDLE_WORKER_BYTES) if self._worker_memory else 0
+
     def measure(self) -> None:
-        """Update the capacity. This method blocks."""
-        resources = ray.cluster_resources()
-        by_cpu = int(resources.get("CPU", 0) / self._settings.cpus_per_job)
-        by_gpu = min(by_cpu, int(resources.get("GPU", 0) / self._settings.gpus_per_job))
+        """Update the capacity and the memory of a worker. This method blocks."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        by_cpu = int(cpus / self._settings.cpus_per_job)
+        by_memory, self._worker_memory = share_memory(nodes, self._settings)
+        by_cpu = by_cpu if by_memory is None else min(by_cpu, by_memory)
+        by_gpu = min(by_cpu, int(gpus / self._settings.gpus_per_job))
         self._capacity = {"gpu": by_gpu, "cpu": by_cpu - by_gpu}
 
     async def watch(self) -> NoReturn:
@@ -100,6 +119,31 @@ class RayCluster:
                 if failed == _MAX_FAILED_CHECKS:
                     raise ClusterLostError(f"the head of Ray at {self._head} is lost") from error
             await asyncio.sleep(_CHECK_SECONDS)
+
+
+def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tuple[int | None, int]:
+    """Divide the memory of a cluster among workers.
+
+    Args:
+        nodes: The resources of each node: "CPU", and "memory" in bytes.
+        settings: How many processors, and how much memory, a job has.
+
+    Returns:
+        How many workers the memory is enough for, None if it is divided by the number of workers that the processors
+        allow. And the memory of each worker in bytes, 0 if no node has both.
+    """
+    fit = [
+        (int(node["CPU"] / settings.cpus_per_job), node["memory"])
+        for node in nodes
+        if node.get("CPU", 0) >= settings.cpus_per_job and node.get("memory", 0)
+    ]
+    if not fit:
+        return None, 0
+    if not settings.memory_per_job:
+        # The same for all, because a job can run on any node.
+        return None, int(min(memory / workers for workers, memory in fit))
+    wanted = int(settings.memory_per_job * GIB)
+    return sum(min(workers, int(memory / wanted)) for workers, memory in fit), wanted
 
 
 def _try_connect(address: str) -> None:

@@ -356,6 +356,50 @@ def test_a_repeated_request_to_stop_does_not_interrupt_the_first(jobs):
     asyncio.run(scenario())
 
 
+def test_after_two_crashes_suspects_run_one_at_a_time(jobs):
+    class FreePool:
+        def free(self, device):
+            return 8 if device == "cpu" else 0
+
+        def device_for(self, _device):
+            return "cpu"
+
+    class StartedAttempts:
+        def __init__(self):
+            self.started = []
+
+        async def run(self, record, _device):
+            await jobs.records.start_attempt(record.job_key)
+            self.started.append(record.job_id)
+            await asyncio.Future()
+
+    async def scenario():
+        for job_id in ("a", "b"):
+            await jobs.create(job_id)
+        for _ in range(2):
+            for key in (1, 2):
+                await jobs.records.start_attempt(key)
+            await jobs.records.requeue_active(except_keys=[], after_crash=True)
+        await jobs.create("innocent")
+        attempts = StartedAttempts()
+        scheduler = Scheduler(jobs.records, FreePool(), attempts)
+        with jobs.notifier.subscribed(scheduler):
+            running = asyncio.create_task(scheduler.run())
+            while "innocent" not in attempts.started:
+                await asyncio.sleep(0.001)
+            await scheduler._run_round()
+            assert sorted(attempts.started) == ["a", "innocent"]
+            epoch = Event(epoch=Epoch(epoch=1))
+            await jobs.records.record_reports(1, 3, [epoch], 1)  # The first suspect proves to be innocent.
+            while "b" not in attempts.started:
+                await asyncio.sleep(0.001)
+            running.cancel()
+            await asyncio.wait([running])
+        await scheduler.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_job_waits_while_the_disk_is_full_and_its_log_says_so(scene, monkeypatch):
     async def scenario():
         monkeypatch.setattr(disk_space_module, "_CHECK_SECONDS", 0.01)

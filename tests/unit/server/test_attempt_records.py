@@ -7,10 +7,11 @@ from server_parts import NOW
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
+from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
 from gradwire_server.errors import ModelAlreadyExistsError
-from gradwire_server.jobs.attempt_records import AttemptOverError
+from gradwire_server.jobs.attempt_records import AttemptOverError, is_suspect
 from gradwire_server.jobs.events import has_ended
 from gradwire_server.principal import OPERATOR
 
@@ -180,5 +181,57 @@ def test_a_server_that_starts_puts_active_jobs_back_into_the_queue_in_order(jobs
         await jobs.records.requeue_active(except_keys=[4])
         assert [record.job_id for record in await jobs.records.queued(10)] == ["a", "c"]
         assert (await log(jobs))[-2:] == ["SERVER_RESTARTED", "QUEUED"]
+
+    asyncio.run(scenario())
+
+
+async def crash(jobs, key=1):
+    """Start the next attempt of a queued job, and then let the server crash."""
+    await jobs.records.start_attempt(key)
+    await jobs.records.requeue_active(except_keys=[], after_crash=True)
+    return (await jobs.records.queued(1) or [None])[0]
+
+
+def test_a_job_that_is_running_at_three_crashes_without_a_new_epoch_fails(jobs):
+    async def scenario():
+        await jobs.create("a")
+        assert not is_suspect(await crash(jobs))
+        assert await jobs.records.suspects([1, 2]) == set()
+        assert is_suspect(await crash(jobs))
+        assert await jobs.records.suspects([1, 2]) == {1}
+        assert await crash(jobs) is None
+        job = (await jobs.queries.get(OPERATOR, "jobs/a")).job
+        assert job.state == JobState.JOB_STATE_FAILED
+        assert job.error.reason == JobErrorReason.JOB_ERROR_REASON_SERVER_CRASHED
+        assert job.error.message.startswith("the server crashed 3 times while it ran this job")
+
+    asyncio.run(scenario())
+
+
+def test_new_epochs_clear_a_job_of_suspicion_and_repeated_ones_do_not(jobs):
+    async def scenario():
+        await jobs.create("a", spec=JobSpec(epochs=9))
+        await jobs.records.start_attempt(1)
+        await jobs.records.record_reports(1, 1, [epoch_event(1)], 1)
+        await jobs.records.requeue_active(except_keys=[], after_crash=True)
+        await jobs.records.start_attempt(1)
+        await jobs.records.record_reports(1, 2, [epoch_event(1)], 1)
+        await jobs.records.requeue_active(except_keys=[], after_crash=True)
+        assert await jobs.records.suspects([1]) == {1}
+        await jobs.records.start_attempt(1)
+        await jobs.records.record_reports(1, 3, [epoch_event(2)], 1)
+        assert await jobs.records.suspects([1]) == set()
+
+    asyncio.run(scenario())
+
+
+def test_orderly_stops_of_the_server_never_count(jobs):
+    async def scenario():
+        await jobs.create("a")
+        for _ in range(5):
+            await jobs.records.start_attempt(1)
+            await jobs.records.requeue_active(except_keys=[])
+        (record,) = await jobs.records.queued(1)
+        assert record.crashes == 0
 
     asyncio.run(scenario())

@@ -11,10 +11,13 @@ from server_parts import open_jobs
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
+from gradwire_server.errors import DiskFullError
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease
-from gradwire_server.storage.blob_store import RETENTION_SECONDS, BlobStore
+from gradwire_server.storage import garbage_collector as garbage_collector_module
+from gradwire_server.storage.blob_store import RETENTION_SECONDS, TIGHT_RETENTION_SECONDS, BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.storage.garbage_collector import GarbageCollector
 from gradwire_server.store.database import Database
 
@@ -54,7 +57,7 @@ def store(tmp_path):
     for path in (tmp_path / "blobs").rglob("*"):
         os.utime(path, (0, time.time() - RETENTION_SECONDS - 10))
     (blobs.staging / "in-progress.part").write_bytes(b"half")
-    yield blobs, GarbageCollector(database, blobs, checkpoints), checkpoints
+    yield blobs, GarbageCollector(database, blobs, checkpoints, DiskSpace(tmp_path)), checkpoints
     database.close()
 
 
@@ -89,3 +92,43 @@ def test_a_file_is_kept_for_a_day_after_its_last_use(store, hours, deleted):
     blobs.put(digest("old"), b"old")
     os.utime(blobs.blob_path(digest("old")), (0, time.time() - hours * 3600))
     assert asyncio.run(collector.collect()) == deleted
+
+
+def age(blobs, name, seconds):
+    os.utime(blobs.blob_path(digest(name)), (0, time.time() - seconds))
+
+
+def test_unreferenced_files_are_deleted_after_minutes_while_the_disk_is_nearly_full(store, monkeypatch):
+    blobs, collector, _ = store
+    monkeypatch.setattr(garbage_collector_module, "_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(garbage_collector_module, "_TIGHT_INTERVAL_SECONDS", 0)
+    age(blobs, "unreferenced", TIGHT_RETENTION_SECONDS + 10)
+    age(blobs, "used again", TIGHT_RETENTION_SECONDS - 10)
+    (blobs.staging / "interrupted.part").unlink()
+    collected = []
+
+    async def collect(*arguments):
+        collected.append(await GarbageCollector.collect(collector, *arguments))
+
+    monkeypatch.setattr(collector, "collect", collect)
+
+    async def scenario():
+        running = asyncio.create_task(collector.run())
+        await asyncio.sleep(0.02)
+        assert collected == [], "there is enough space"
+        with pytest.raises(DiskFullError):
+            collector._disk_space.require_for_new_work(2**60)
+        while not collected:
+            await asyncio.sleep(0.001)
+        running.cancel()
+
+    asyncio.run(scenario())
+    assert [blobs.has(digest(name)) for name in ("inputs", "unreferenced", "used again")] == [True, False, True]
+
+
+def test_a_use_is_recorded_within_a_minute(store):
+    blobs, _, _ = store
+    age(blobs, "inputs", 100)
+    blobs.touch(digest("inputs"))
+    (used,) = [blob.used for blob in blobs.blobs_after("", 100) if blob.sha256 == digest("inputs")]
+    assert time.time() - used < 60

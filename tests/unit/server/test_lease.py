@@ -11,6 +11,7 @@ from gradwire_proto.v1.training_service_pb2 import Event, JobState
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease, LeaseLostError
 from gradwire_server.store import lease_queries
+from gradwire_server.store.lease_queries import Acquired
 
 
 @pytest.fixture
@@ -33,11 +34,11 @@ def test_one_server_holds_the_lease_until_it_releases_it(shared_database):
 def test_a_lease_that_is_not_renewed_goes_to_another_server_with_a_larger_token(shared_database):
     async def scenario():
         write = shared_database.write
-        assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) == 1
+        assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) == Acquired(1, orderly=True)
         assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) is None
         assert await write(lambda c: lease_queries.renew(c, 1))
         await write(lambda c: lease_queries.release(c, 1))
-        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) == 2
+        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) == Acquired(2, orderly=False)
         assert not await write(lambda c: lease_queries.renew(c, 1))
         await write(lambda c: lease_queries.release(c, 1))  # A server that lost the lease cannot release it.
         assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) is None
@@ -97,5 +98,43 @@ def test_a_server_that_lost_the_lease_records_nothing_for_attempts_but_still_exe
         recorded = await new.records.record_reports(key, 1, [epoch], 1)
         assert recorded.job.last_sequence == 3
         assert (await old.commands.cancel(OPERATOR, "jobs/a")).state == JobState.JOB_STATE_CANCELLED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_server_that_ended_in_disorder_has_crashed(shared_database, released):
+    async def scenario():
+        first, second = Lease(shared_database), Lease(shared_database)
+        await first.try_acquire()
+        assert not first.after_crash
+        if released:  # As when Ray is lost.
+            await first.release()
+        shared_database.shared = released
+        assert await second.try_acquire()
+        assert second.after_crash
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_ended_in_order_has_not_crashed(shared_database):
+    async def scenario():
+        first, second = Lease(shared_database), Lease(shared_database)
+        await first.try_acquire()
+        await first.mark_orderly()
+        await first.release()
+        await second.try_acquire()
+        assert not second.after_crash
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_acquires_its_own_lease_again_has_not_crashed(shared_database):
+    async def scenario():
+        lease = Lease(shared_database)
+        shared_database.shared = False
+        for _ in range(3):
+            await lease.try_acquire()
+            assert not lease.after_crash
 
     asyncio.run(scenario())

@@ -24,7 +24,17 @@ def test_other_addresses_need_a_token_or_insecure(host):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"port": -1}, {"port": 70000}, {"cpus_per_job": 0}, {"data": Path("a::b")}, {"token": "tab\there"}]
+    "changes",
+    [
+        {"port": -1},
+        {"port": 70000},
+        {"cpus_per_job": 0},
+        {"memory_per_job": -1},
+        {"max_log": 0},
+        {"max_tensors": -1},
+        {"data": Path("a::b")},
+        {"token": "tab\there"},
+    ],
 )
 def test_invalid_settings_are_refused(changes):
     with pytest.raises(SettingsError):

@@ -15,6 +15,7 @@ CASES = [
     (errors.invalid_field("job.spec.epochs", "must be at least 1"), "INVALID_ARGUMENT", [BadRequest], {}),
     (errors.JobNotFoundError("jobs/x"), "NOT_FOUND", [], {"job": "jobs/x"}),
     (errors.ModelNotFoundError("models/x"), "NOT_FOUND", [], {"model": "models/x"}),
+    (errors.TensorNotFoundError("tensors/x"), "NOT_FOUND", [], {"tensor": "tensors/x"}),
     (errors.JobAlreadyExistsError("jobs/x"), "ALREADY_EXISTS", [], {"job": "jobs/x"}),
     (errors.ModelAlreadyExistsError("models/x"), "ALREADY_EXISTS", [], {"model": "models/x"}),
     (
@@ -36,6 +37,18 @@ CASES = [
         {"field": "f", "sha256": "00"},
     ),
     (errors.NoGpuError("f"), "FAILED_PRECONDITION", [PreconditionFailure], {"field": "f"}),
+    (
+        errors.TensorInUseError("tensors/x", "models/y"),
+        "FAILED_PRECONDITION",
+        [PreconditionFailure],
+        {"tensor": "tensors/x", "model": "models/y"},
+    ),
+    (
+        errors.JobTooLargeError("f", "10 parameters", 9, 5),
+        "FAILED_PRECONDITION",
+        [PreconditionFailure],
+        {"field": "f", "needed_bytes": "9", "available_bytes": "5"},
+    ),
     (
         errors.CannotStartFromError("f", "no", field="f", job="jobs/x"),
         "FAILED_PRECONDITION",
@@ -80,8 +93,15 @@ CASES = [
     ),
     (errors.WeightsDamagedError("models/x", "gone"), "DATA_LOSS", [], {"model": "models/x"}),
     (errors.DiskFullError("the disk is full"), "RESOURCE_EXHAUSTED", [QuotaFailure, RetryInfo], {}),
+    (
+        errors.TensorQuotaError(9, 5, 10),
+        "RESOURCE_EXHAUSTED",
+        [QuotaFailure],
+        {"stored_bytes": "5", "max_bytes": "10"},
+    ),
     (errors.InvalidTokenError("wrong"), "UNAUTHENTICATED", [], {}),
     (errors.StoreUnavailableError(), "UNAVAILABLE", [RetryInfo], {}),
+    (errors.ServerBusyError("too many calls"), "UNAVAILABLE", [RetryInfo], {}),
     (errors.ShuttingDownError(), "UNAVAILABLE", [RetryInfo], {}),
     (errors.ServerBusyError("too many"), "UNAVAILABLE", [RetryInfo], {}),
     (errors.TooSlowError("the request"), "UNAVAILABLE", [RetryInfo], {}),

@@ -413,6 +413,38 @@ def test_every_call_of_a_server_keeps_a_worker_from_ending_itself(store, monkeyp
     assert now == 3 * 810 + 900
 
 
+_ON_A_SMALL_WORKER = """
+import sys
+from gradwire_proto.v1.training_service_pb2 import JobState
+from gradwire_worker.messages import Assignment, unpack
+from gradwire_worker.trainer import Trainer
+
+trainer = Trainer(memory=64 << 20)
+for attempt, spec in enumerate(sys.argv[2:]):
+    trainer.start(Assignment("jobs/a", attempt, bytes.fromhex(spec), 0, True, sys.argv[1]))
+    last = 0
+    while True:
+        reports = unpack(trainer.poll("jobs/a", attempt, last, 30))
+        last, event = reports[-1].sequence, reports[-1].to_event()
+        if event.state_change.state > JobState.JOB_STATE_RUNNING:
+            break
+    print(event.state_change.error.reason, event.state_change.error.message)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")
+def test_a_job_that_is_too_large_for_its_worker_fails_with_a_clear_reason_and_the_next_one_runs(store):
+    large = make_spec(store)
+    large.model.layers[0].linear.out_features = 30_000_000  # 480 MB.
+    specs = [spec.SerializeToString().hex() for spec in (resolve(large), make_spec(store))]
+    command = [sys.executable, "-c", _ON_A_SMALL_WORKER, store.url, *specs]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    failed, succeeded = run.stdout.splitlines()
+    assert failed.startswith(f"{JobErrorReason.JOB_ERROR_REASON_OUT_OF_MEMORY} Unable to allocate")
+    assert failed.endswith("Use a smaller model, or a worker with more memory")
+    assert succeeded == "0 "
+
+
 def test_a_stopped_attempt_reports_nothing_more_and_another_attempt_is_refused(store):
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store, epochs=10**6)))
@@ -422,6 +454,37 @@ def test_a_stopped_attempt_reports_nothing_more_and_another_attempt_is_refused(s
     with pytest.raises(StaleAttemptError, match="attempt 1"):
         trainer.poll("jobs/a", 1, 0, 0)
     assert run_to_end(trainer, attempt=2)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
+
+
+def test_a_stop_waits_for_a_start_that_is_not_over(store, monkeypatch):
+    begun, gate = threading.Event(), threading.Event()
+
+    def start_slowly(run):
+        begun.set()
+        gate.wait(30)
+        threading.Thread.start(run)
+
+    monkeypatch.setattr("gradwire_worker.trainer._Run.start", start_slowly)
+    trainer = Trainer()
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(trainer.start, assignment(store, make_spec(store, epochs=10**6)))
+        begun.wait(30)
+        stopping = pool.submit(trainer.stop, "jobs/a", 1)
+        with pytest.raises(TimeoutError):
+            stopping.result(0.1)
+        gate.set()
+        starting.result(30)
+        stopping.result(30)
+    assert not trainer._run.is_alive()
+
+
+def test_a_start_that_arrives_after_its_stop_is_refused(store):
+    trainer = Trainer()
+    trainer.stop("jobs/a", 2)
+    trainer.start(assignment(store, make_spec(store)))
+    with pytest.raises(StaleAttemptError, match="attempt 2 of jobs/a was stopped"):
+        trainer.start(assignment(store, make_spec(store), attempt=2))
+    assert run_to_end(trainer)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
 
 
 def test_weights_have_the_layout_of_the_network(store):

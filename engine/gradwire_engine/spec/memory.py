@@ -1,0 +1,73 @@
+"""Estimates how much memory a job needs on a CPU worker, from its spec alone."""
+
+from gradwire_engine.network import Network
+from gradwire_engine.spec.resolve import network
+from gradwire_engine.spec.tensors import numpy_dtype
+from gradwire_proto.v1.spec_pb2 import JobSpec
+
+# The compiled plan stores matrices in panels whose rows have this many bytes, and evaluates this many rows at a time on
+# each thread. It is not imported, because that needs Numba.
+_LINE_BYTES = 64
+_COMPILED_EVALUATION_ROWS = 96
+_REFERENCE_EVALUATION_ROWS = 4096
+# The vectors beside the plan: the one that a job starts from, and those of a checkpoint: a copy, its bytes in the
+# outbox, and the bytes on their way to the server.
+_VECTORS = 4
+_FLOAT64_BYTES = 8
+
+
+def job_memory(spec: JobSpec, threads: int = 1) -> int:
+    """Return an upper estimate of the memory in bytes that a job adds to a worker.
+
+    The data itself is not part of it: workers map the files of tensors, and the system can drop their pages.
+
+    Args:
+        spec: A resolved spec.
+        threads: How many threads its plan can use.
+    """
+    net = network(spec.model)
+    itemsize = numpy_dtype(spec.dtype).itemsize
+    vector = net.size * itemsize
+    train_rows = spec.train.inputs.shape[0]
+    test_rows = spec.test.inputs.shape[0] if spec.HasField("test") else 0
+    batch = min(spec.batch_size, train_rows)
+    # Weights are drawn as float64, scaled and then rounded, one layer at a time.
+    largest_layer = max(layer.size for layer in net.layers)
+    start = vector + largest_layer * (2 * _FLOAT64_BYTES + itemsize)
+    plan = max(
+        _compiled_plan(net, itemsize, batch, threads),
+        _reference_plan(net, itemsize, batch, max(train_rows, test_rows)),
+    )
+    return max(start + vector, plan + _VECTORS * vector + _data_copies(spec, train_rows, test_rows))
+
+
+def _compiled_plan(net: Network, itemsize: int, batch: int, threads: int) -> int:
+    weights = sum(
+        _padded(layer.out_features * itemsize) * (_padded(layer.in_features * itemsize) // itemsize + 1)
+        + _padded(layer.out_features * itemsize)
+        for layer in net.layers
+    )
+    # For each row: the values and gradients of all layers, the targets, and a line of ones.
+    outputs = [_padded(layer.out_features * itemsize) for layer in net.layers]
+    row = _padded(net.in_features * itemsize) + 2 * sum(outputs) + outputs[-1] + _LINE_BYTES + _FLOAT64_BYTES
+    rows = (batch + 1) + threads * (_COMPILED_EVALUATION_ROWS + 1)
+    return weights + rows * row + threads * 2 * _LINE_BYTES * net.widest
+
+
+def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> int:
+    vector = net.size * itemsize
+    largest_layer = max(layer.size for layer in net.layers) * itemsize
+    # For each row: the inputs twice, and of each layer the output before and after the ReLU, its mask and the gradient.
+    row = (2 * net.in_features + sum(4 * layer.out_features for layer in net.layers)) * itemsize
+    return 2 * vector + largest_layer + max(batch, min(_REFERENCE_EVALUATION_ROWS, set_rows)) * row
+
+
+def _data_copies(spec: JobSpec, train_rows: int, test_rows: int) -> int:
+    """The order of the rows, the classes or the spread of the targets, and inputs that are converted."""
+    outputs = spec.train.targets.shape[1] if len(spec.train.targets.shape) == 2 else 1
+    return _FLOAT64_BYTES * (2 * train_rows + (train_rows + test_rows) * (2 + 3 * outputs))
+
+
+def _padded(size: int) -> int:
+    """Return a number of bytes as a whole number of lines."""
+    return -(-size // _LINE_BYTES) * _LINE_BYTES

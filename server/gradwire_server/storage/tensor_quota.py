@@ -1,0 +1,46 @@
+"""The quota of stored tensors."""
+
+import asyncio
+import time
+
+from gradwire_server.errors import TensorQuotaError
+from gradwire_server.storage.blob_store import BlobStore
+
+# The store is measured again after this long. What is uploaded in the meantime is added.
+_MEASURE_SECONDS = 10.0
+
+
+class TensorQuota:
+    """Limits the bytes in the blob store."""
+
+    def __init__(self, blobs: BlobStore, max_bytes: int) -> None:
+        """Limit the store `blobs` to `max_bytes` bytes; 0 for no limit."""
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+        self._measured = -_MEASURE_SECONDS
+        self._stored = 0
+        self._measuring = asyncio.Lock()
+
+    async def require(self, sha256: str, size: int) -> None:
+        """Check that a tensor fits.
+
+        Args:
+            sha256: The digest of the tensor. One that is stored fits.
+            size: The bytes that will arrive.
+
+        Raises:
+            TensorQuotaError: It does not fit.
+        """
+        if not self._max_bytes or self._blobs.has(sha256):
+            return
+        async with self._measuring:
+            if time.monotonic() - self._measured >= _MEASURE_SECONDS:
+                self._stored = await asyncio.to_thread(self._blobs.stored_bytes)
+                self._measured = time.monotonic()
+        if self._stored + size > self._max_bytes:
+            raise TensorQuotaError(size, self._stored, self._max_bytes)
+        self._stored += size
+
+    def forget(self) -> None:
+        """Measure the store again for the next tensor, because something was deleted."""
+        self._measured = -_MEASURE_SECONDS

@@ -1,0 +1,74 @@
+"""The stored tensors: lists them, and deletes those that nothing references."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from gradwire_server.errors import TensorInUseError, TensorNotFoundError
+from gradwire_server.principal import Principal
+from gradwire_server.resource_names import digest_in
+from gradwire_server.storage.blob_store import BlobStore, StoredBlob
+from gradwire_server.store import tensor_queries
+from gradwire_server.store.database import Database
+from gradwire_server.store.tensor_queries import LastOwner
+
+
+@dataclass(frozen=True)
+class ListedTensor:
+    """A stored tensor, and whether a job or a model references it."""
+
+    blob: StoredBlob
+    referenced: bool
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Tensors that are complete."""
+
+    database: Database
+    blobs: BlobStore
+
+    async def list(self, _principal: Principal, after: str, count: int) -> tuple[Sequence[ListedTensor], bool]:
+        """Return the next tensors in the order of their digests, and whether there are more.
+
+        Args:
+            after: The digest that they come after; empty for the first.
+            count: How many to return at most.
+        """
+        found = await asyncio.to_thread(self.blobs.blobs_after, after, count + 1)
+        referenced = await self.database.read(tensor_queries.referenced_tensors) if found else set()
+        listed = [ListedTensor(blob, blob.sha256 in referenced) for blob in found[:count]]
+        return listed, len(found) > count
+
+    async def delete(self, _principal: Principal, tensor_name: str) -> None:
+        """Delete a tensor.
+
+        Raises:
+            TensorNotFoundError: It is not stored.
+            TensorInUseError: A job or a model references it.
+        """
+        sha256 = digest_in(tensor_name)
+        if sha256 is None or sha256 == self.blobs.probe or not await asyncio.to_thread(self.blobs.has, sha256):
+            raise TensorNotFoundError(tensor_name)
+
+        def check(connection: Connection, after: LastOwner) -> None:
+            owner = tensor_queries.owner_of(connection, sha256, after)
+            if owner is not None:
+                raise TensorInUseError(tensor_name, owner)
+
+        def check_all(connection: Connection) -> LastOwner:
+            last = tensor_queries.last_owner(connection)
+            check(connection, LastOwner(0, 0))
+            return last
+
+        # Reading all jobs can take long, so that the transaction in which no job can be created reads only new ones.
+        last = await self.database.read(check_all)
+
+        def delete(connection: Connection) -> None:
+            tensor_queries.lock_tensors(connection, to_delete=True)
+            check(connection, last)
+            self.blobs.delete(sha256)
+
+        await self.database.write(delete)

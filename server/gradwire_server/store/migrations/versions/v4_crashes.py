@@ -1,0 +1,15 @@
+"""How often a server crashed while a job ran, and whether the last holder of the lease ended orderly."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "4"
+down_revision = "3"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the columns."""
+    op.add_column("jobs", sa.Column("crashes", sa.Integer, nullable=False, server_default="0"))
+    op.add_column("lease", sa.Column("orderly", sa.Integer, nullable=False, server_default="1"))

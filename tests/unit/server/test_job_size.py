@@ -1,0 +1,53 @@
+"""Jobs that would need too much memory, or write too many events, are refused."""
+
+import pytest
+
+from gradwire_engine.spec.memory import job_memory
+from gradwire_engine.spec.resolve import resolve
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer, Linear, ModelSpec
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
+from gradwire_server.errors import InvalidFieldsError, JobTooLargeError
+from gradwire_server.jobs.job_size import SizeLimits
+
+DATA = Dataset(
+    inputs=TensorRef(dtype=DataType.DATA_TYPE_UINT8, shape=[100, 30]),
+    targets=TensorRef(dtype=DataType.DATA_TYPE_UINT8, shape=[100]),
+)
+LIMITS = SizeLimits(log_bytes=170_000, threads=1)
+
+
+def spec_of(*widths, **fields):
+    layers = [Layer(linear=Linear(out_features=width)) for width in widths]
+    return resolve(JobSpec(model=ModelSpec(layers=layers), train=DATA, **{"batch_size": 10, "epochs": 1, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "initial_epoch", "fits"),
+    [
+        ({}, 0, 1000),
+        ({"test": DATA}, 0, 772),
+        ({"evaluate_every": 10}, 0, 1360),
+        ({}, 50, 1050),
+    ],
+)
+def test_a_job_with_too_many_epochs_is_refused_with_the_number_that_fits(fields, initial_epoch, fits):
+    LIMITS.check_log(spec_of(3, epochs=fits, **fields), initial_epoch)
+    for epochs in (fits + 1, 2**31 - 1):
+        with pytest.raises(InvalidFieldsError, match=f"use at most {fits} epochs") as caught:
+            LIMITS.check_log(spec_of(3, epochs=epochs, **fields), initial_epoch)
+        assert caught.value.violations[0].field == "job.spec.epochs"
+        assert caught.value.metadata == {"max_epochs": str(fits)}
+
+
+def test_a_job_that_needs_more_memory_than_a_worker_has_is_refused():
+    spec = spec_of(30_000_000, 1, dtype=DataType.DATA_TYPE_FLOAT64)
+    needed = job_memory(spec)
+    LIMITS.check_memory(spec, needed)
+    LIMITS.check_memory(spec, 0)  # Unknown.
+    with pytest.raises(JobTooLargeError, match=r"960000001 parameters, trained on 10 rows.* only 7\.0 GiB") as caught:
+        LIMITS.check_memory(spec, 7 << 30)
+    assert caught.value.metadata == {
+        "field": "job.spec",
+        "needed_bytes": str(needed),
+        "available_bytes": str(7 << 30),
+    }
