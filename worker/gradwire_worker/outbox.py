@@ -15,6 +15,9 @@ _MAX_BYTES_PER_POLL = 64 << 20
 # there is a report other than an epoch, or at least _MANY_REPORTS reports. The reason is that a poll and a commit cost
 # as much as training many short epochs.
 _IMMEDIATE_REPORTS = 20
+# The very first report says that the training runs. It waits this long for the first epoch, so that one commit stores
+# both, and all of a very short job.
+_FIRST_EPOCH_SECONDS = 0.005
 _GATHER_SECONDS = 0.02
 _MANY_REPORTS = 1_000
 
@@ -58,6 +61,8 @@ class Outbox:
                 del self._reports[: max(0, after - self._reports[0].sequence + 1)]
             self._has_capacity.notify_all()
             self._has_reports.wait_for(lambda: self._reports, timeout)
+            if self._last == 1:
+                self._has_reports.wait_for(lambda: self._last > 1, min(timeout, _FIRST_EPOCH_SECONDS))
             if self._last > _IMMEDIATE_REPORTS:
                 self._has_enough.wait_for(
                     self._is_enough, max(0.0, self._taken_at + _GATHER_SECONDS - time.monotonic())

@@ -95,6 +95,11 @@ class Trainer:
             self._run = _Run(assignment, self._reader(assignment.blobs), tensors or {})
             self._run.start()
 
+    def start_and_poll(self, assignment: Assignment, tensors: dict[str, Array] | None, timeout: float) -> PackedReports:
+        """Start an attempt and return its first reports, in one call."""
+        self.start(assignment, tensors)
+        return self.poll(assignment.job, assignment.attempt, 0, timeout)
+
     def running(self) -> tuple[str, int] | None:
         """Return the job and attempt number of the last attempt. A server that takes over uses them."""
         return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -21,7 +21,7 @@ from gradwire_server.storage.disk_space import DiskSpace, wait_for_space
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.workers.handle import DeviceKind, WorkerHandle, WorkerLostError
 from gradwire_server.workers.pool import WorkerPool
-from gradwire_worker.messages import Assignment, Report
+from gradwire_worker.messages import Assignment, Report, ResumePoint
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class Attempts:
 
     async def take_over(self, record: JobRecord, worker: WorkerHandle) -> None:
         """Follow an attempt that another server started. Continue after the last stored report."""
-        await self._finish(worker, record, self._follow_to_end(worker, record, self._follow(worker, record)))
+        next_reports = worker.poll(record.job.name, record.job.attempt, record.last_report, _POLL_SECONDS)
+        following = self._follow(worker, record, next_reports)
+        await self._finish(worker, record, self._follow_to_end(worker, record, following))
 
     async def _finish(
         self, worker: WorkerHandle, record: JobRecord, attempt: Coroutine[Any, Any, WorkerDisposition]
@@ -154,24 +156,36 @@ class Attempts:
             initial_epoch=job.initial_epoch,
             classification=record.classification,
             blobs=self._blobs.url,
-            resume=await asyncio.to_thread(self._checkpoints.newest_intact, record.job_key),
+            resume=await self._resume_point(record),
         )
-        await worker.start(assignment, list(references(job.spec).values()), self._blobs)
-        await self._follow(worker, record)
+        first_reports = worker.start(assignment, list(references(job.spec).values()), self._blobs, _POLL_SECONDS)
+        await self._follow(worker, record, first_reports)
 
-    async def _follow(self, worker: WorkerHandle, record: JobRecord) -> None:
-        """Poll the worker, and store its reports before acknowledging them, until the job has ended."""
+    async def _resume_point(self, record: JobRecord) -> ResumePoint | None:
+        if record.job.attempt == 1:
+            return None  # No attempt has stored a checkpoint yet.
+        return await asyncio.to_thread(self._checkpoints.newest_intact, record.job_key)
+
+    async def _follow(self, worker: WorkerHandle, record: JobRecord, next_reports: Awaitable[list[Report]]) -> None:
+        """Store the reports of a worker until the job has ended. The next poll acknowledges them.
+
+        Args:
+            worker: The worker.
+            record: The job.
+            next_reports: The call that returns the next reports.
+        """
         job, acknowledged = record.job, record.last_report
-        ended = False
-        while not ended:
-            reports = await worker.poll(job.name, job.attempt, acknowledged, _POLL_SECONDS)
+        while True:
+            reports = await next_reports
             if reports:
-                ended = await wait_for_space(partial(self._store, record, reports))
+                if await wait_for_space(partial(self._store, record, reports)):
+                    return
                 acknowledged = reports[-1].sequence
             else:
                 # This server may have missed the request to stop the attempt.
                 with suppress(UnavailableError):
                     await self._records.check_current(record.job_key, job.attempt)
+            next_reports = worker.poll(job.name, job.attempt, acknowledged, _POLL_SECONDS)
 
     async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
         """Store reports, after the weights that they contain. Returns whether the job has ended.

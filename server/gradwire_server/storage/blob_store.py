@@ -178,8 +178,8 @@ class BlobStore(BlobReader):
             return False
 
     def _age(self, path: str) -> float:
-        if self.is_staged(path):
-            return time.time() - Path(path).stat().st_mtime
+        if self.is_local or self.is_staged(path):
+            return time.time() - Path(path).stat().st_mtime  # Each tensor of each new job takes this path.
         return time.time() - self.fs.modified(path).timestamp()
 
     def _move(self, staged: Path, path: str) -> None:

@@ -56,15 +56,27 @@ class WorkerHandle:
         reads_blobs = await call_actor(actor.can_read.remote(blobs.url, blobs.probe))
         return cls(name, device, actor, reads_blobs, await call_actor(actor.own_log.remote()))
 
-    async def start(self, assignment: Assignment, references: list[TensorRef], blobs: BlobStore) -> None:
-        """Start an attempt. Raises WorkerLostError."""
+    async def start(
+        self, assignment: Assignment, references: list[TensorRef], blobs: BlobStore, timeout: float
+    ) -> list[Report]:
+        """Start an attempt and return its first reports.
+
+        Args:
+            assignment: The attempt.
+            references: The tensors of its job.
+            blobs: Where the tensors are stored.
+            timeout: How long to wait for a report, in seconds.
+
+        Raises:
+            WorkerLostError: The worker does not answer.
+        """
         tensors = None
         if not self.reads_blobs:
             # Ray's object store sends each tensor to a node only once, and workers map the tensor into memory there.
             arrays = await asyncio.to_thread(lambda: {ref.sha256: blobs.load(ref) for ref in references})
             tensors = ray.put(arrays)
         self.assigned = (assignment.job, assignment.attempt)
-        await call_actor(self.actor.start.remote(assignment, tensors))
+        return unpack(await call_actor(self.actor.start_and_poll.remote(assignment, tensors, timeout)))
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
         """Return the reports of an attempt after a sequence number, and acknowledge all reports up to this number.

@@ -52,8 +52,9 @@ class Worker:
         self.stopped = None
         self.polled = asyncio.Event()
 
-    async def start(self, assignment, _references, _blobs):
+    async def start(self, assignment, _references, _blobs, timeout):
         self.assignment = assignment
+        return await self.poll(assignment.job, assignment.attempt, 0, timeout)
 
     async def poll(self, _job_name, _attempt, after, _timeout):
         self.polled.set()

@@ -24,7 +24,7 @@ from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.errors_pb2 import JobErrorReason
 from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
@@ -93,6 +93,22 @@ def test_fast_epochs_are_gathered_and_other_reports_are_sent_immediately(monkeyp
         for _ in range(1000):
             outbox.add(epoch)
         assert len(taken.result(60)) == 1000
+
+
+def test_the_first_report_waits_a_moment_for_the_first_epoch(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._FIRST_EPOCH_SECONDS", 3600)
+    outbox = Outbox()
+    outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_RUNNING)))
+    with ThreadPoolExecutor() as pool:
+        taken = pool.submit(outbox.take, 0, 3600)
+        with pytest.raises(TimeoutError):
+            taken.result(0.2)
+        outbox.add(Event(epoch=Epoch(epoch=1)))
+        assert sequences(taken.result(60)) == [1, 2]
+    monkeypatch.setattr("gradwire_worker.outbox._FIRST_EPOCH_SECONDS", 0.001)
+    outbox = Outbox()
+    outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_RUNNING)))
+    assert sequences(outbox.take(0, 3600)) == [1], "a long first epoch does not delay it"
 
 
 def test_packed_reports_are_unpacked_unchanged():
