@@ -7,8 +7,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -110,11 +112,12 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path):
 
 
 @pytest.fixture
-def cluster(tmp_path_factory):
-    """A Ray cluster that requires a token."""
-    running = Cluster(tmp_path_factory.mktemp("ray", numbered=True), token="a" * 64)
-    yield running
-    running.kill()
+def cluster():
+    """A Ray cluster that requires a token, in a folder with a short path: paths of Unix sockets are limited."""
+    with tempfile.TemporaryDirectory(prefix="serving-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        running = Cluster(Path(folder), token="a" * 64)
+        yield running
+        running.kill()
 
 
 def test_a_server_joins_an_existing_cluster_and_leaves_it_running(cluster):
