@@ -58,6 +58,7 @@ def local_ray(data: Path) -> Iterator[Path]:
     if _can_hold_sockets(private / "r"):
         yield private / "r"
         return
+    shutil.rmtree(private, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="gradwire-ray-", ignore_cleanup_errors=True) as temporary:
         yield Path(temporary, "r")
 
