@@ -52,7 +52,7 @@ def local_ray(data: Path) -> Iterator[Path]:
     token.unlink(missing_ok=True)
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(_TOKEN_BYTES))
-    # Ray lets all users into the folder that it is given, so that one is in a private folder.
+    # Ray lets all users into the folder that it is given, again and again. So that folder is in a private one.
     private = data.resolve() / "ray"
     shutil.rmtree(private, ignore_errors=True)  # The logs of the last run.
     if _can_hold_sockets(private / "r"):

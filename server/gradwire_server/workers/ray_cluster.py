@@ -65,8 +65,6 @@ class RayCluster:
         except (OSError, RayError, ValueError) as error:
             hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
             raise SettingsError(f"cannot reach Ray at {address!r} (--ray, GRADWIRE_RAY): {error}{hint}") from error
-        if self._folder is not None:
-            self._folder.chmod(0o700)  # Ray has let all users in.
         self._head = ray.get_runtime_context().gcs_address
         self.measure()
 
