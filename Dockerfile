@@ -1,6 +1,6 @@
 # The gradwire images: server, worker, worker-cuda and demo. `make images` builds them and prints their sizes.
 #   docker build --target server -t gradwire-server .
-# To pin the base image, add --build-arg BASE=python:3.11-slim-bookworm@sha256:...
+# To pin the base image, add --build-arg BASE=python:3.11-slim-bookworm@sha256:..., or set GRADWIRE_BASE_IMAGE for Compose.
 ARG BASE=python:3.11-slim-bookworm
 
 # ---- build stages, which contain pip and are not part of the images -----------------------------------------------
@@ -33,10 +33,10 @@ RUN python -m pip --python /opt/gradwire/bin/python install -c constraints.txt '
 FROM ${BASE} AS runtime
 RUN rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /usr/local/bin/pip* /usr/bin/pip* \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin gradwire \
- && install -d -o gradwire -g gradwire -m 0700 /data /token /blobs /cache /run/gradwire \
- && chmod 0755 /blobs
+ && install -d -o gradwire -g gradwire -m 0700 /data /token /blobs /cache /run/gradwire /run/postgres
 ENV PATH=/opt/gradwire/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     GRADWIRE_CACHE=/cache RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/gradwire/ray-token \
+    RAY_ROTATION_MAX_BYTES=16777216 RAY_ROTATION_BACKUP_COUNT=1 \
     RAY_USAGE_STATS_ENABLED=0 GRPC_ENABLE_FORK_SUPPORT=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 COPY docker/start /usr/local/bin/gradwire-start
 USER gradwire

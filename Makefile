@@ -81,7 +81,7 @@ ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 BUILD_FLAGS ?=
 images: ## build the images of the deployment, and print their sizes
 	@for target in server worker demo $(if $(GPU),worker-cuda); do \
-	 $(ENGINE) build --quiet $(BUILD_FLAGS) --target $$target -t gradwire-$$target:latest . >/dev/null || exit 1; done
+	 $(ENGINE) build --quiet $(BUILD_FLAGS) $(if $(BASE),--build-arg BASE=$(BASE)) --target $$target -t gradwire-$$target:latest . >/dev/null || exit 1; done
 	@$(ENGINE) images --format '{{.Repository}}\t{{.Size}}' | grep gradwire- | sort -u
 
 compose-test: $(VENV)/.dev ## test a real Compose deployment: train, kill containers, scale and restart

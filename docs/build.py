@@ -19,7 +19,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "report-a-vulnerability.md",
 }
 SUFFIXES = {".md", ".png", ".svg"}
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -13,6 +13,23 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 _DEFAULT_DATA = Path("gradwire-data")
+# Only the user of the server can read the files that it creates.
+_UMASK = 0o077
+
+
+def _without_password(context: typer.Context, url: str | None) -> str | None:
+    """Refuse a password on the command line, which all users of the machine can read."""
+    from gradwire_server.store.dialects import has_password  # noqa: PLC0415  (slow to import, and only needed here)
+
+    source = context.get_parameter_source("store")
+    if url and source is not None and source.name == "COMMANDLINE" and has_password(url):
+        typer.echo(
+            "gradwire serve: --store contains a password, which every user of this machine could read in the list of "
+            "processes. Set the URL in the environment variable GRADWIRE_STORE instead",
+            err=True,
+        )
+        raise typer.Exit(2)
+    return url
 
 
 def serve(
@@ -24,7 +41,10 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            envvar="GRADWIRE_STORE", help="postgresql://user:password@host/db. Default: a SQLite file in --data."
+            envvar="GRADWIRE_STORE",
+            callback=_without_password,
+            help="postgresql://user@host/db. A URL with a password must be in the variable. "
+            "Default: a SQLite file in --data.",
         ),
     ] = None,
     blobs: Annotated[
@@ -100,7 +120,9 @@ def serve(
     """Run a gradwire server until SIGTERM or Ctrl-C."""
     from gradwire_server.log_limit import RepeatLimit  # noqa: PLC0415  (see above)
     from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415
+    from gradwire_server.workers.local_ray import prepare_environment  # noqa: PLC0415
 
+    os.umask(_UMASK)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(RepeatLimit())
@@ -129,6 +151,8 @@ def serve(
             max_log=max_log,
             max_tensors=max_tensors,
         )
+        if ray == "local":
+            prepare_environment(os.environ, data)
         typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
         from gradwire_server.app import run  # noqa: PLC0415  (see above)
 

@@ -7,7 +7,9 @@ import os
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -54,6 +56,7 @@ from gradwire_server.storage.uploads import Uploads
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.dialects import StoreError
+from gradwire_server.workers.local_ray import local_ray
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 
@@ -99,9 +102,9 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """
     # Before Ray, whose processes inherit the limit.
     raise_limit()
-    with lock_data_folder(settings.data):
+    with lock_data_folder(settings.data), _ray_folder(settings) as ray_folder:
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
-        cluster = RayCluster(settings)
+        cluster = RayCluster(settings, ray_folder)
         # Connect before gRPC starts. Ray starts processes, and forking is not safe while gRPC threads run.
         cluster.connect()
         try:
@@ -115,6 +118,11 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
                     os._exit(_EXIT_CLUSTER_LOST)
         finally:
             cluster.disconnect()
+
+
+def _ray_folder(settings: Settings) -> AbstractContextManager[Path | None]:
+    """Yield the folder for the files of Ray, or None if an existing cluster is joined."""
+    return local_ray(settings.data) if settings.ray == "local" else nullcontext()
 
 
 async def _build_and_run(

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gradwire_server.private_files import make_private
 from gradwire_server.settings import SettingsError
 
 
 @contextmanager
 def lock_data_folder(data: Path) -> Iterator[None]:
-    """Create the data folder if it does not exist, and hold its lock within the context.
+    """Create the data folder if it does not exist, close it to other users, and hold its lock within the context.
 
     Raises:
         SettingsError: Another server uses the folder, or the folder is not writable.
     """
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        make_private(data)
     except OSError as error:
         raise SettingsError(f"cannot create the data folder {data} (--data, GRADWIRE_DATA): {error}") from error
     try:

@@ -162,6 +162,14 @@ def test_containers_do_not_run_as_root_and_cannot_install_packages(deployment):
         assert "refused" in answer, command
 
 
+def test_other_users_can_read_neither_the_data_nor_the_token(deployment):
+    modes = deployment.in_server("sh", "-c", "stat -c '%a %n' /data /data/gradwire.db /blobs /blobs/mark")
+    assert {"700 /data", "600 /data/gradwire.db", "700 /blobs", "600 /blobs/mark"} <= set(modes.splitlines())
+    command = deployment.in_server("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert "gradwire" in command
+    assert deployment.token not in command
+
+
 def test_a_worker_and_then_the_server_are_killed_and_no_epoch_is_lost(deployment, long_job, undisturbed):
     with deployment.client() as client:
         job = long_job(client, "disturbed")

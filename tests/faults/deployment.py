@@ -176,8 +176,9 @@ def two_servers(folder: Path, chance: random.Random) -> Iterator[Deployment]:
     postgres.start()
     try:
         with _cluster(folder) as cluster:
-            shared = (f"--ray={cluster.address}", f"--store={postgres.url}", f"--blobs=file://{folder / 'blobs'}")
-            servers = [gw.LocalServer(*shared, data=folder / name, env=cluster.environment) for name in ("a", "b")]
+            shared = (f"--ray={cluster.address}", f"--blobs=file://{folder / 'blobs'}")
+            environment = {**cluster.environment, "GRADWIRE_STORE": postgres.url}
+            servers = [gw.LocalServer(*shared, data=folder / name, env=environment) for name in ("a", "b")]
             with contextlib.closing(Deployment(cluster, servers, chance, postgres=postgres)) as deployment:
                 yield deployment
     finally:

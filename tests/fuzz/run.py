@@ -32,11 +32,11 @@ def main() -> int:
     for name, store in (("SQLite", _sqlite), ("Postgres", _postgres)):
         if arguments.store not in ("both", name.lower()):
             continue
-        with store() as options:
-            if options is None:
+        with store() as environment:
+            if environment is None:
                 print(f"{name}: left out, because its programs are not installed")
                 continue
-            with gw.LocalServer(*options, env={"GRADWIRE_TOKEN": _TOKEN}) as server:
+            with gw.LocalServer(env={"GRADWIRE_TOKEN": _TOKEN, **environment}) as server:
                 assert server.process is not None
                 report = fuzz(server.address, _TOKEN, server.process.pid, calls=arguments.calls, seed=arguments.seed)
                 alive = server.process.poll() is None
@@ -68,12 +68,12 @@ def _print(name: str, report: Report, tracebacks: int, problems: list[str]) -> N
 
 
 @contextlib.contextmanager
-def _sqlite() -> Iterator[list[str] | None]:
-    yield []
+def _sqlite() -> Iterator[dict[str, str] | None]:
+    yield {}
 
 
 @contextlib.contextmanager
-def _postgres() -> Iterator[list[str] | None]:
+def _postgres() -> Iterator[dict[str, str] | None]:
     if not postgres.PROGRAMS:
         yield None
         return
@@ -81,7 +81,7 @@ def _postgres() -> Iterator[list[str] | None]:
     database = postgres.Postgres(folder)
     database.start()
     try:
-        yield [f"--store={database.url}"]
+        yield {"GRADWIRE_STORE": database.url}
     finally:
         database.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,11 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
 def tls_server(certificate, tmp_path_factory):
     cert, key = certificate
     data = tmp_path_factory.mktemp("tls-data")
+    # As an older version left them.
+    (data / "blobs").mkdir()
+    (data / "blobs" / "old").touch()
+    for path, mode in ((data / "blobs" / "old", 0o644), (data / "blobs", 0o755), (data, 0o755)):
+        path.chmod(mode)
     options = (f"--tls-cert={cert}", f"--tls-key={key}", "--make-token")
     with gw.LocalServer(*options, data=data) as server:
         yield server
@@ -39,6 +44,11 @@ def test_a_token_is_made_once_and_only_its_owner_can_read_it(tls_server, token):
     assert len(token) >= 32
     assert file.stat().st_mode & 0o777 == 0o600
     assert token not in tls_server.log.read_text()
+
+
+def test_a_data_folder_of_an_older_version_becomes_private(tls_server):
+    paths = (tls_server.data, tls_server.data / "blobs", tls_server.data / "blobs" / "old")
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o700, 0o600]
 
 
 def test_a_job_runs_through_tls_with_a_token(tls_server, token, certificate, digits, model):

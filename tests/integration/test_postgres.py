@@ -36,8 +36,8 @@ def submit(client, digits, model, name, epochs=3):
 
 
 def test_jobs_events_and_models_are_stored_in_postgres_and_survive_the_server(postgres, tmp_path, digits, model):
-    options = (f"--store={postgres.create('outlives')}",)
-    with gw.LocalServer(*options, data=tmp_path) as server, gw.Client(server.address) as client:
+    store = {"GRADWIRE_STORE": postgres.create("outlives")}
+    with gw.LocalServer(data=tmp_path, env=store) as server, gw.Client(server.address) as client:
         job = submit(client, digits, model, "in-postgres")
         job.result()
         sequences = [event.sequence for event in job.events()]
@@ -45,15 +45,15 @@ def test_jobs_events_and_models_are_stored_in_postgres_and_survive_the_server(po
             submit(client, digits, model, "in-postgres")
         assert not (tmp_path / "gradwire.db").exists()
         assert "pg-password" not in server.log.read_text()  # the password
-    with gw.LocalServer(*options, data=tmp_path) as server, gw.Client(server.address) as client:
+    with gw.LocalServer(data=tmp_path, env=store) as server, gw.Client(server.address) as client:
         assert [event.sequence for event in client.jobs.get("in-postgres").events()] == sequences
         assert [found.name for found in client.jobs.list('name : "postgres"')] == ["in-postgres"]
         assert client.models.predict("in-postgres", digits.test[0]).shape == (360, 10)
 
 
 def test_a_job_survives_a_crash_of_postgres(postgres, tmp_path, digits, model):
-    store = f"--store={postgres.create('crash')}"
-    with gw.LocalServer(store, data=tmp_path) as server, gw.Client(server.address) as client:
+    store = {"GRADWIRE_STORE": postgres.create("crash")}
+    with gw.LocalServer(data=tmp_path, env=store) as server, gw.Client(server.address) as client:
         job = submit(client, digits, model, "through-a-crash", epochs=2000)
         seen = []
         for epoch in job.epochs():
@@ -76,6 +76,6 @@ def test_a_job_survives_a_crash_of_postgres(postgres, tmp_path, digits, model):
 )
 def test_the_url_of_a_store_that_cannot_be_used_is_shown_without_its_password(tmp_path, url, said):
     with pytest.raises(gw.UnavailableError) as caught:
-        gw.LocalServer(f"--store={url}", data=tmp_path).start()
+        gw.LocalServer(data=tmp_path, env={"GRADWIRE_STORE": url}).start()
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -36,8 +36,9 @@ def deployment():
         stack.callback(cluster.kill)
 
         def server(name, *options):
-            shared = (f"--store={postgres.url}", f"--blobs=file://{folder / 'blobs'}", f"--ray={cluster.address}")
-            return gw.LocalServer(*shared, *options, data=folder / name, env=cluster.environment)
+            shared = (f"--blobs=file://{folder / 'blobs'}", f"--ray={cluster.address}")
+            environment = {**cluster.environment, "GRADWIRE_STORE": postgres.url}
+            return gw.LocalServer(*shared, *options, data=folder / name, env=environment)
 
         server.workers = cluster.workers
         server.store = postgres.url

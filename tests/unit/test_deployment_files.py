@@ -1,8 +1,11 @@
 """docker-compose.yml and .env.example agree, and the images contain what they need."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +42,68 @@ def test_every_image_that_is_built_has_its_target():
     built = {s["build"]["target"] for s in yaml.safe_load(COMPOSE)["services"].values() if "build" in s}
     assert built == {"server", "worker", "worker-cuda", "demo"}
     assert built <= targets
+
+
+def test_every_container_has_limits():
+    for name, service in yaml.safe_load(COMPOSE)["services"].items():
+        assert service["pids_limit"], name
+        assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"]), name
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
+        assert all("size=" in mount for mount in service.get("tmpfs", [])), name
+        assert "no-new-privileges:true" in service["security_opt"], name
+
+
+def test_base_images_can_be_pinned_by_digest():
+    services = yaml.safe_load(COMPOSE)["services"]
+    base = re.search(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1]
+    for service in services.values():
+        if "build" in service:
+            assert service["build"]["args"] == {"BASE": f"${{GRADWIRE_BASE_IMAGE:-{base}}}"}
+    assert re.search(r"\$\{GRADWIRE_POSTGRES_VERSION:-", services["postgres"]["image"])
+
+
+def test_no_password_is_known_in_advance():
+    assert "PASSWORD" in COMPOSE
+    for name, value in documented().items():
+        assert value == "" or not re.search("PASSWORD|TOKEN", name), name
+    postgres = yaml.safe_load(COMPOSE)["services"]["postgres"]
+    assert "POSTGRES_PASSWORD" not in postgres["environment"]
+
+
+@pytest.fixture
+def start_postgres(tmp_path):
+    """Runs the entry point of the container, whose image is replaced by a script that prints the password."""
+    entrypoint = tmp_path / "docker-entrypoint.sh"
+    entrypoint.write_text('#!/bin/sh\necho "$@ $POSTGRES_PASSWORD"\n')
+    entrypoint.chmod(0o755)
+    passfile = tmp_path / "volume" / "pgpass"
+    passfile.parent.mkdir()
+
+    def run(password=""):
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "GRADWIRE_POSTGRES_PASSFILE": str(passfile),
+            "GRADWIRE_POSTGRES_PASSWORD": password,
+            "GRADWIRE_UID": str(os.getuid()),
+        }
+        command = [ROOT / "docker" / "start-postgres", "postgres"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    return run, passfile
+
+
+def test_postgres_gets_a_password_at_its_first_start_and_keeps_it(start_postgres):
+    run, passfile = start_postgres
+    program, password = run()
+    assert program == "postgres"
+    assert re.fullmatch("[0-9a-f]{48}", password)
+    assert passfile.read_text() == f"*:*:*:gradwire:{password}\n"
+    assert passfile.stat().st_mode & 0o777 == 0o600
+    assert run() == ["postgres", password]
+
+
+def test_a_password_for_postgres_can_be_given(start_postgres):
+    run, passfile = start_postgres
+    assert run("chosen") == ["postgres", "chosen"]
+    assert not passfile.exists()

@@ -32,6 +32,43 @@ def test_the_pods_of_the_ray_cluster_fit_the_schema_of_pods():
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
 
 
+def pods():
+    """The template of each pod, by the name of its group."""
+    for each in DOCUMENTS:
+        document = each.values[0]
+        if document["kind"] == "Deployment":
+            yield document["metadata"]["name"], document["spec"]["template"]
+        elif document["kind"] == "RayCluster":
+            groups = [document["spec"]["headGroupSpec"], *document["spec"]["workerGroupSpecs"]]
+            yield from ((group.get("groupName", "head"), group["template"]) for group in groups)
+
+
+def test_every_pod_has_limits():
+    for name, pod in pods():
+        for container in pod["spec"]["containers"]:
+            assert set(container["resources"]["limits"]) >= {"cpu", "memory"}, name
+        for volume in pod["spec"]["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], name
+
+
+def test_nothing_accepts_connections_that_a_policy_does_not_allow():
+    policies = [each.values[0] for each in DOCUMENTS if each.values[0]["kind"] == "NetworkPolicy"]
+    assert {"podSelector": {}, "policyTypes": ["Ingress"]} in [policy["spec"] for policy in policies]
+    server = dict(pods())["gradwire-server"]["metadata"]["labels"]
+    # KubeRay adds these.
+    ray = {"ray.io/cluster": "gradwire", "ray.io/node-type": "worker"}
+    for policy in policies:
+        selected = policy["spec"]["podSelector"].get("matchLabels", {})
+        assert selected.items() <= server.items() or selected.items() <= ray.items(), policy["metadata"]["name"]
+    open_to_clients = [
+        rule
+        for policy in policies
+        for rule in policy["spec"].get("ingress", [])
+        if any("namespaceSelector" in source for source in rule["from"])
+    ]
+    assert [rule["ports"] for rule in open_to_clients] == [[{"port": "grpc"}]]
+
+
 def test_every_file_is_part_of_the_kustomization():
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     assert set(kustomization["resources"]) == {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}

@@ -1,4 +1,4 @@
-"""Checks that docs/reliability.md names tests for each promise, and that a planted bug makes one of them fail."""
+"""Checks that docs/reliability.md and docs/security.md name tests, and that a planted bug breaks each promise."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE, _, _FIGURES = (ROOT / "docs" / "reliability.md").read_text().partition("## Fault runs")
 PROMISES = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE)
+THREATS = re.findall(
+    r"^\| (?!threat|---)(.*) \| .* \| (.*) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
+)
 # The tests that a planted bug makes fail: tests/mutants/planted.py runs them with and without it.
 SEEN_TO_FAIL = {
     test
@@ -36,3 +39,8 @@ def test_every_promise_has_tests_that_were_seen_to_fail(promise, held_by):
         assert all(test.startswith("tests/compose/") for test in tests)
     else:
         assert SEEN_TO_FAIL & set(tests), f"plant a bug that breaks this promise: {promise}"
+
+
+@pytest.mark.parametrize(("threat", "held_by"), THREATS, ids=[threat[:50] for threat, _ in THREATS])
+def test_every_guard_has_tests(threat, held_by):
+    assert list(named_by(held_by)), threat

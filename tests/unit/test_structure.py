@@ -41,6 +41,7 @@ SERVER_ROOT_MODULES = {
     "limits",
     "log_limit",
     "principal",
+    "private_files",
     "resource_names",
     "settings",
 }

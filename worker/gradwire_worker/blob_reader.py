@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,17 @@ class BlobLostError(RuntimeError):
     """A blob that a job needs is missing, or its bytes do not match its digest."""
 
 
+def _node_cache() -> Path:
+    """Return the cache that the workers on this node share, or a new one if another user has taken its name."""
+    shared = Path(tempfile.gettempdir(), f"gradwire-cache-{os.getuid()}")
+    with suppress(FileExistsError):
+        shared.mkdir(mode=0o700)
+    found = shared.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return shared
+    return Path(tempfile.mkdtemp(prefix="gradwire-cache-"))
+
+
 class BlobReader:
     """Reads blobs from a store. Local files are mapped directly. Other files are first copied to a local cache."""
 
@@ -27,7 +40,7 @@ class BlobReader:
         self.url = url
         self.fs, self.root = fsspec.core.url_to_fs(url)
         self.is_local = "file" in np.atleast_1d(self.fs.protocol)
-        self._cache = cache or Path(tempfile.gettempdir(), f"gradwire-cache-{os.getuid()}")
+        self._cache = cache
         self._verified: set[str] = set()
 
     def blob_path(self, sha256: str) -> str:
@@ -75,6 +88,8 @@ class BlobReader:
             raise BlobLostError(f"blob {sha256} is not in the store {self.url}")
         if self.is_local:
             return Path(source)
+        if self._cache is None:
+            self._cache = _node_cache()
         cached = self._cache / sha256
         if not cached.exists():
             self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)

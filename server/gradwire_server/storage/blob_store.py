@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from gradwire_server.private_files import make_private
 from gradwire_server.storage.disk_space import disk_full_errors
 from gradwire_worker.blob_reader import BlobReader
 
@@ -50,6 +51,8 @@ class BlobStore(BlobReader):
         # The parent folder of the staging areas of all servers.
         self._staging_root = Path(self.root, "staging") if self.is_local else scratch / "staging"
         self.staging = self._staging_root / server
+        if self.is_local:
+            make_private(Path(self.root))
         self.staging.mkdir(parents=True, exist_ok=True)
         self.probe = hashlib.sha256(_PROBE).hexdigest()
         self.put(self.probe, _PROBE)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -151,7 +152,12 @@ class Upload:
 
     def open(self, offset: int) -> None:
         """Open the file at `offset`, and hash the bytes before it. Blocks."""
-        self._open_file = self.file.open("r+b" if offset else "w+b")
+        # The server does not follow links, which lead to a file that somebody else has chosen.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        if not offset:
+            self.file.unlink(missing_ok=True)
+            flags |= os.O_CREAT | os.O_EXCL
+        self._open_file = os.fdopen(os.open(self.file, flags, 0o600), "r+b")
         while block := self._open_file.read(_READ_BYTES):
             self._digest.update(block)
         self._received = offset
@@ -227,7 +233,9 @@ class Upload:
 
 
 def _size(file: Path) -> int:
+    """Return the size of a file in bytes. It is 0 if there is no file, or a link in its place."""
     try:
-        return file.stat().st_size
+        found = file.lstat()
     except FileNotFoundError:
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

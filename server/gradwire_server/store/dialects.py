@@ -34,6 +34,15 @@ def describe(location: Path | str) -> str:
     return str(location) if isinstance(location, Path) else make_url(location).render_as_string(hide_password=True)
 
 
+def has_password(url: str) -> bool:
+    """Whether the URL of a database contains a password, in whichever place libpq accepts one."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return False
+    return bool(parsed.password) or any(key.endswith("password") for key in parsed.query)
+
+
 def is_unavailable(error: BaseException) -> bool:
     """Return whether Postgres did not respond or closed the connection, so that the statement can be retried."""
     if not isinstance(error, DBAPIError) or is_disk_full(error) or is_conflict(error):

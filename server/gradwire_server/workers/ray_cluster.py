@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayError
@@ -40,8 +41,15 @@ class ClusterLostError(RuntimeError):
 class RayCluster:
     """The cluster that runs the workers. This server starts it, or joins an existing cluster."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+        """Prepare to start or to join a cluster.
+
+        Args:
+            settings: How to run.
+            folder: The folder for Ray's files, if this server starts Ray.
+        """
         self._settings = settings
+        self._folder = folder
         self._capacity: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._worker_memory = 0
         self._head = ""
@@ -49,7 +57,7 @@ class RayCluster:
     def connect(self) -> None:
         """Start Ray, or join the configured cluster. This method blocks for some seconds. Raises SettingsError."""
         address = self._settings.ray
-        options = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
+        options = self._local_options() if address == "local" else {}
         try:
             if ":" in address and "://" not in address:
                 _try_connect(address)  # Ray itself would try to connect for minutes.
@@ -59,6 +67,14 @@ class RayCluster:
             raise SettingsError(f"cannot reach Ray at {address!r} (--ray, GRADWIRE_RAY): {error}{hint}") from error
         self._head = ray.get_runtime_context().gcs_address
         self.measure()
+
+    def _local_options(self) -> dict[str, Any]:
+        return {
+            "include_dashboard": False,
+            "num_cpus": os.cpu_count(),
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": str(self._folder) if self._folder else None,
+        }
 
     def disconnect(self) -> None:
         """Leave the cluster. Its workers continue for the next server. A local cluster ends, including its workers."""

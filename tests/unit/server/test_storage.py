@@ -111,6 +111,20 @@ def test_an_upload_that_is_cut_anywhere_continues_to_the_same_blob(cuts, chunk, 
         asyncio.run(scenario())
 
 
+def test_a_link_in_the_place_of_an_upload_is_not_followed(blobs, tmp_path):
+    uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"not of the server")
+    part = tmp_path / "uploads" / f"{SHA}.part"
+    part.symlink_to(victim)
+    assert uploads.received_bytes(SHA) == 0
+    assert send(uploads, DATA[:3000]) is False
+    assert not part.is_symlink()
+    assert victim.read_bytes() == b"not of the server"
+    assert send(uploads, DATA[3000:], offset=3000) is True
+    assert blobs.fs.cat_file(blobs.blob_path(SHA)) == DATA
+
+
 def test_an_upload_with_another_digest_is_deleted(blobs, tmp_path):
     uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
     with pytest.raises(DigestMismatchError, match="have the digest"):

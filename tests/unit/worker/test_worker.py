@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,28 @@ def test_a_damaged_copy_on_the_node_is_fetched_again(tmp_path):
     memory.pipe_file(f"/store/{reference.sha256[:2]}/{reference.sha256}", bytes(wire_bytes(array)))
     (tmp_path / reference.sha256).write_bytes(bytes(array.nbytes))
     assert np.array_equal(BlobReader("memory://store", cache=tmp_path).load(reference), array)
+
+
+@pytest.mark.parametrize("taken", ["folder that others can write to", "link", "file"])
+def test_a_cache_that_another_user_has_prepared_is_not_used(tmp_path, monkeypatch, taken):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = tmp_path / f"gradwire-cache-{os.getuid()}"
+    if taken == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        name.symlink_to(tmp_path / "elsewhere")
+    elif taken == "file":
+        name.touch()
+    else:
+        name.mkdir()
+        name.chmod(0o777)
+    array = np.arange(8, dtype=np.int64)
+    reference = tensor_ref(array)
+    path = f"/store/{reference.sha256[:2]}/{reference.sha256}"
+    fsspec.filesystem("memory").pipe_file(path, bytes(wire_bytes(array)))
+    assert np.array_equal(BlobReader("memory://store").load(reference), array)
+    (copy,) = tmp_path.glob(f"*/{reference.sha256}")
+    assert copy.parent.resolve() not in {name, name.resolve()}
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_error_names_a_missing_short_or_damaged_blob(store):

@@ -1,0 +1,42 @@
+"""Folders and files that only the user of the server can read."""
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder, or take the permissions of other users from it and, if they had any, from all files in it.
+
+    What belongs to another user stays as it is, for example a mounted folder whose owner has set its permissions. A
+    folder with the sticky bit stays as it is too, because it is shared on purpose.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+    found = folder.stat()
+    if not found.st_mode & _OTHERS:
+        return  # Others cannot reach what is in it.
+    if found.st_mode & stat.S_ISVTX:
+        _log.warning("all users can create files in %s. Choose a folder that only this user can write to", folder)
+        return
+    # The folder comes first: nobody else can then put a link in the way of its files.
+    _tighten(folder)
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _tighten(Path(path, name))
+
+
+def _tighten(path: Path) -> None:
+    try:
+        found = path.lstat()
+        if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):
+            path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+    except FileNotFoundError:
+        return  # It was temporary.

@@ -1,0 +1,81 @@
+"""What keeps a Ray that a server starts for itself private: its address, its token and its folder.
+
+This module does not import Ray, because Ray reads the environment when it is imported.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from gradwire_server.private_files import make_private
+
+# The longest path of a socket below Ray's folder: /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
+_LONGEST_SOCKET = "x" * len("session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
+_TOKEN_BYTES = 32
+_LOG_BYTES = 16 << 20
+
+
+def prepare_environment(environment: MutableMapping[str, str], data: Path) -> None:
+    """Set the variables that Ray reads when it is imported. `local_ray` later creates the token.
+
+    Args:
+        environment: The environment of this process.
+        data: The data folder of the server.
+    """
+    environment["RAY_AUTH_MODE"] = "token"
+    environment["RAY_AUTH_TOKEN_PATH"] = str(_token_file(data))
+    # It would win over the file.
+    environment.pop("RAY_AUTH_TOKEN", None)
+    # Ray then uses the loopback address as the address of this node. In spite of its name, it applies to Linux too.
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # Ray's default would be 512 MiB for each log.
+    environment.setdefault("RAY_ROTATION_MAX_BYTES", str(_LOG_BYTES))
+    environment.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
+
+
+@contextmanager
+def local_ray(data: Path) -> Iterator[Path]:
+    """Create a token, and a folder for Ray's files that only this user can enter. Yields the folder.
+
+    The folder is in the data folder. If the sockets of Ray cannot be there, it is a temporary folder, which is deleted
+    at the end of the context.
+
+    Args:
+        data: The data folder, whose lock this server holds.
+    """
+    token = _token_file(data)
+    token.unlink(missing_ok=True)
+    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(_TOKEN_BYTES))
+    # Ray lets all users into the folder that it is given, again and again. So that folder is in a private one.
+    private = data.resolve() / "ray"
+    shutil.rmtree(private, ignore_errors=True)  # The logs of the last run.
+    if _can_hold_sockets(private / "r"):
+        yield private / "r"
+        return
+    shutil.rmtree(private, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="gradwire-ray-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary, "r")
+
+
+def _token_file(data: Path) -> Path:
+    return data.resolve() / "ray-token"
+
+
+def _can_hold_sockets(folder: Path) -> bool:
+    """Whether the folder can be created, and a socket in it has a path that is short enough."""
+    path = folder / _LONGEST_SOCKET
+    try:
+        make_private(folder.parent)
+        folder.mkdir(exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError:
+        return False
+    return True
