@@ -125,7 +125,9 @@ class Requests:
         elif field.message_type is not None:
             getattr(message, field.name).CopyFrom(self._message(field.message_type, depth + 1))
         elif field.is_repeated:
-            getattr(message, field.name).extend(self._value(field) for _ in range(rng.choice([1, 2, 2, 3, 70, 3000])))
+            getattr(message, field.name).extend(
+                self._value(field) for _ in range(rng.choices([1, 2, 3, 70, 3000], [3, 6, 2, 0.3, 0.01])[0])
+            )
         else:
             setattr(message, field.name, self._value(field))
 

@@ -241,6 +241,8 @@ def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
             "model.layers", "has a Linear with INITIALIZATION_GIVEN but without in_features: set in_features"
         )
     size = sum((layer.linear.in_features + 1) * layer.linear.out_features for layer in given)
+    if spec.dtype not in DataType.values():
+        return  # _check_numbers reports it.
     expected = TensorType(numpy_dtype(spec.dtype or DataType.DATA_TYPE_FLOAT32), (size,))
     try:
         actual = tensor_type(spec.initial_weights)

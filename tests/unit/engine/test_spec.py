@@ -1,7 +1,12 @@
 """Specs: validation rules, tensor messages, and the conversion of resolved specs to networks and modules."""
 
+import contextlib
+import random
+
 import numpy as np
 import pytest
+from fuzz.random_calls import Requests
+from google.protobuf.message import DecodeError
 
 from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.spec.prepare import loss_of, starting_weights
@@ -102,6 +107,35 @@ def test_each_invalid_field_is_named(mutate, field):
     spec = good_spec()
     mutate(spec)
     assert field in fields(spec)
+
+
+def given_spec():
+    """Return a spec with initial weights."""
+    spec = resolve(good_spec())
+    for layer in (0, 2):
+        spec.model.layers[layer].linear.initialization = Initialization.INITIALIZATION_GIVEN
+    spec.initial_weights.CopyFrom(tensor_ref(np.zeros(8 * 5 + 3 * 9, np.float32)))
+    return spec
+
+
+def test_an_unknown_dtype_is_refused_with_initial_weights_too():
+    spec = given_spec()
+    assert fields(spec) == []
+    spec.dtype = 99
+    assert fields(spec) == ["dtype"]
+
+
+def test_random_and_mutated_specs_have_violations_or_can_be_resolved():
+    requests = Requests(random.Random(0), {JobSpec.DESCRIPTOR.full_name: [good_spec(), given_spec()]}, [])
+    valid = 0
+    for number in range(3000):
+        data = requests.random(JobSpec.DESCRIPTOR) if number % 3 == 0 else requests.mutated(JobSpec.DESCRIPTOR)
+        with contextlib.suppress(DecodeError):
+            spec = JobSpec.FromString(data)
+            if not check_spec(spec):
+                assert resolve(spec).train == spec.train
+                valid += 1
+    assert valid > 100
 
 
 def test_too_many_layers_or_parameters_are_refused():
