@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from postgres import PROGRAMS, Postgres
 
@@ -45,10 +46,28 @@ def test_jobs_events_and_models_are_stored_in_postgres_and_survive_the_server(po
             submit(client, digits, model, "in-postgres")
         assert not (tmp_path / "gradwire.db").exists()
         assert "pg-password" not in server.log.read_text()  # the password
-    with gw.LocalServer(data=tmp_path, env=store) as server, gw.Client(server.address) as client:
+    with (
+        gw.LocalServer("--memory-per-job=0.75", data=tmp_path, env=store) as server,
+        gw.Client(server.address) as client,
+    ):
         assert [event.sequence for event in client.jobs.get("in-postgres").events()] == sequences
         assert [found.name for found in client.jobs.list('name : "postgres"')] == ["in-postgres"]
         assert client.models.predict("in-postgres", digits.test[0]).shape == (360, 10)
+        unused = client.tensors.upload(np.arange(7))
+        for tensor in client.tensors.list():
+            if tensor.referenced:
+                with pytest.raises(gw.FailedPreconditionError, match="is in use"):
+                    client.tensors.delete(tensor)
+            elif tensor.sha256 == unused.sha256:
+                client.tensors.delete(tensor)
+        assert client.tensors.missing([unused]) == [unused]
+        # The settings of this server limit the memory of a job.
+        wide = gw.Sequential(gw.Linear(900_000), gw.Linear(10))
+        with pytest.raises(
+            gw.FailedPreconditionError, match=r"needs about .* GiB.* a worker has only 0\.5 GiB"
+        ) as caught:
+            submit(client, digits, wide, "too-large")
+        assert caught.value.reason == "JOB_TOO_LARGE"
 
 
 def test_a_job_survives_a_crash_of_postgres(postgres, tmp_path, digits, model):
