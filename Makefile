@@ -73,7 +73,7 @@ CALLS ?= 5000
 fuzz: $(VENV)/.dev ## send random calls to servers on SQLite and Postgres, and check that the servers stay healthy
 	@$(BIN)/python tests/fuzz/run.py --calls $(CALLS) --seed $(SEED)
 
-conformance: $(VENV)/.dev $(BUF) ## compare the clients in six other languages with the Python SDK
+conformance: $(VENV)/.dev $(BUF) ## compare the clients in six other languages with the Python SDK, and run grpcurl and ghz
 	@$(BIN)/python tests/conformance/run.py
 
 # The container engine: docker if its daemon is running, otherwise podman with podman-compose.

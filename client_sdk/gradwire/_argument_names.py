@@ -15,6 +15,7 @@ _ARGUMENTS = {
     "job.spec.test.targets": "test targets",
     "job.spec.model": "model",
     "job.spec.model.layers": "model",
+    "job.spec.model.class_names": "classes",
     "job.spec.initial_weights": "weights of the model",
     "job.spec.optimizer.sgd": "optimizer",
     "job.spec.optimizer.sgd.learning_rate": "lr",

@@ -60,11 +60,15 @@ def _view(value: Any, field: str) -> Array:
 def _from_pandas(value: Any, field: str) -> Array:
     """Convert a DataFrame or a Series. Columns with several types or nullable types are converted one by one."""
     array: Array = value.to_numpy()
-    if array.dtype.kind != "O":
-        return array
     if not hasattr(value, "columns"):
         return _column(value, field)
-    return np.column_stack([_column(value.iloc[:, index], field) for index in range(value.shape[1])])
+    if array.dtype.kind == "O":
+        array = np.column_stack([_column(value.iloc[:, index], field) for index in range(value.shape[1])])
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        what = "a missing value" if np.isnan(array[row, column]) else "an infinity"
+        raise _wrong(field, f"column {value.columns[column]!r} has {what} in row {row}. Fill it in, or drop the row.")
+    return array
 
 
 def _column(series: Any, field: str) -> Array:

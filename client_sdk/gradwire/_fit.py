@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
     dtype: DType | None = None,
     device: Device = "auto",
     evaluate_every: int = 1,
+    classes: Sequence[str] | None = None,
     at: str | None = None,
     token: str | None = None,
     tls: bool | str | Path | None = None,
@@ -54,8 +55,8 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         model: A stack of Linear and ReLU layers. Training starts from its weights. Weights of deferred layers are drawn
             with `seed`.
         train: A pair (inputs, targets) of arrays, lists, pandas objects or torch CPU tensors. Inputs have shape
-            (rows, features). Targets are class indices (rows,), one-hot rows or regression targets (rows, outputs), or
-            numbers (rows,) for a model with one output.
+            (rows, features). Targets are class indices (rows,), one-hot rows or regression targets (rows, outputs),
+            numbers (rows,) for a model with one output, or text (rows,), the name of a class for each row.
         loss: MSE() or CrossEntropy().
         optimizer: An SGD optimizer of the model.
         test: A pair like `train`, which is evaluated after epochs but not trained on. Keras calls it validation data.
@@ -69,6 +70,9 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         dtype: "float32" or "float64". Default: the dtype of the model's weights.
         device: "auto", "cpu" or "gpu".
         evaluate_every: Evaluate after every n-th epoch and after the last epoch.
+        classes: The names of the classes, in the order of the outputs. They are stored with the model, as
+            `model.class_names`. Default: those that the model has, or for targets that are text, the names in `train`
+            in alphabetical order.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.
@@ -104,6 +108,7 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             device=device,
             evaluate_every=evaluate_every,
             validation_split=validation_split,
+            classes=classes,
         )
         address = resolve_address(at)
         if address is None or address == "local":

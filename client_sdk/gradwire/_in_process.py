@@ -4,15 +4,14 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from gradwire._exceptions import FailedPreconditionError, JobFailedError
+from gradwire._exceptions import FailedPreconditionError, InvalidArgumentError, JobFailedError
 from gradwire._history import History
 from gradwire._info import plan_of
 from gradwire._job_request import JobRequest
 from gradwire_engine.backend import Array
-from gradwire_engine.plans import NoGpuError
+from gradwire_engine.plans import ForcedPlanError, NoGpuError
 from gradwire_engine.spec.messages import execution_message
 from gradwire_engine.spec.prepare import JobData, prepare
-from gradwire_engine.spec.resolve import network
 from gradwire_engine.training import Epoch, LossNotFiniteError, train
 from gradwire_proto.v1.spec_pb2 import Dataset
 
@@ -22,6 +21,7 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> Histo
 
     Raises:
         FailedPreconditionError: The job requires a GPU, but there is no GPU.
+        InvalidArgumentError: GRADWIRE_PLAN is not a valid plan name, or that plan cannot run here.
         JobFailedError: The loss became infinite or NaN.
         KeyboardInterrupt: The user pressed Ctrl-C. The model contains the weights after the last complete epoch.
     """
@@ -30,6 +30,8 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> Histo
         job = prepare(spec, _data(request), request.classification)
     except NoGpuError as error:
         raise FailedPreconditionError(str(error), reason="NO_GPU") from None
+    except ForcedPlanError as error:
+        raise InvalidArgumentError(str(error)) from None
     if job.chosen.warning:
         warnings.warn(job.chosen.warning, stacklevel=3)
     plan = job.chosen.plan
@@ -44,11 +46,11 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], None]) -> Histo
         raise JobFailedError(str(error), reason="LOSS_NOT_FINITE", history=history) from None
     except KeyboardInterrupt:
         if weights is not None:
-            request.traced.load_weights(weights, network(spec.model))
+            request.traced.load(spec.model, weights)
             done = f"epoch {len(history)} of {spec.epochs}"
             print(f"\nInterrupted. The model has the weights of {done}.", file=sys.stderr)
         raise
-    request.traced.load_weights(plan.weights(), network(spec.model))
+    request.traced.load(spec.model, plan.weights())
     return history
 
 

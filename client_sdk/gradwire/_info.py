@@ -131,6 +131,8 @@ class ModelInfo:
         epoch: The epoch after which the weights were stored.
         created: The time at which the model was stored.
         labels: The job's labels.
+        class_names: The names of the classes, in the order of the outputs. Empty if they have no names, and for a model
+            in a list.
     """
 
     name: str
@@ -141,6 +143,7 @@ class ModelInfo:
     epoch: Epoch
     created: datetime
     labels: dict[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         quality = quality_text(self.epoch)
@@ -225,6 +228,7 @@ def model_info(model: Model) -> ModelInfo:
         epoch=epoch_of(model.epoch),
         created=_time(model.create_time),
         labels=dict(model.labels),
+        class_names=tuple(model.spec.class_names),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,14 +13,13 @@ from gradwire._blocking import Portal, Stream, blocking
 from gradwire._exceptions import DeadlineExceededError, FailedPreconditionError, JobCancelledError, JobFailedError
 from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
-from gradwire._model_files import fetch_model
+from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
 from gradwire._transport import Transport
-from gradwire._types import JobState
+from gradwire._types import JobState, ModelFormat
 from gradwire._watch import first_sequence_before, watch
 from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import network
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
@@ -167,16 +167,36 @@ class AsyncJob:
     async def model(self) -> Module:
         """Return the trained model as a Module rebuilt from its spec.
 
+        If the job failed or was cancelled, the model has the weights of its last checkpoint, which the server keeps
+        until the job is deleted.
+
         Raises:
-            FailedPreconditionError: The job has not succeeded.
+            FailedPreconditionError: The job has not ended, or it ended before its first checkpoint.
         """
-        info = self.info if self.status in ENDED else await self.refresh()
+        info = await self._ended()
         if info.model is None:
-            raise FailedPreconditionError(
-                f"job {self.name!r} has no model, because it is {info.state}. Only a job that has succeeded has one."
-            )
+            spec = self._message.spec.model
+            return build(spec, await fetch_checkpoint(self._transport, self._message.name, spec))
         message, weights = await fetch_model(self._transport, self._message.model)
         return build(message.spec, weights)
+
+    async def download(self, path: str | Path = ".", format: ModelFormat | None = None) -> Path:  # noqa: A002
+        """Download the trained model as a file, or the last checkpoint of a job that failed or was cancelled.
+
+        Args:
+            path: The file, or a folder, in which the file is named after the job.
+            format: "safetensors" or "onnx". Default: from the suffix of the file, or "safetensors" for a folder.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FailedPreconditionError: The job has not ended, or it ended before its first checkpoint.
+            FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
+        """
+        info = await self._ended()
+        name = self._message.name if info.model is None else self._message.model
+        return await download_file(self._transport, name, path, format)
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
@@ -210,6 +230,16 @@ class AsyncJob:
         async for batch in watch(self._transport, self._message.name, start):
             yield [epoch_of(event.epoch) for event in batch if event.epoch.epoch > after]
 
+    async def _ended(self) -> JobInfo:
+        """Return the info of a job that has ended. Raises FailedPreconditionError if it has not."""
+        # A job without a model may still be running, and one from a list has no spec.
+        info = self.info if self.info.model else await self.refresh()
+        if info.state not in ENDED:
+            raise FailedPreconditionError(
+                f"job {self.name!r} has no model yet, because it is {info.state}. Wait until it ends: job.wait()."
+            )
+        return info
+
     async def _wait(self) -> JobInfo:
         if self.status not in ENDED:
             async for _ in watch(self._transport, self._message.name, self._message.last_sequence):
@@ -235,7 +265,7 @@ class AsyncJob:
             )
         if self._traced is not None:
             model, weights = await fetch_model(self._transport, self._message.model)
-            self._traced.load_weights(np.array(weights), network(model.spec))
+            self._traced.load(model.spec, np.array(weights))
         return history
 
     async def _within(self, timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -320,6 +350,7 @@ class Job:
     wait = blocking(AsyncJob.wait)
     result = blocking(AsyncJob.result)
     model = blocking(AsyncJob.model)
+    download = blocking(AsyncJob.download)
     _finish = blocking(AsyncJob._finish)
 
 

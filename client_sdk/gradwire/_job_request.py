@@ -2,16 +2,20 @@
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradwire._argument_names import SPEC, invalid, invalid_argument
 from gradwire._arrays import to_array
+from gradwire._class_names import classes_in, encoded, text_labels, whole_numbers
 from gradwire._exceptions import FieldViolation, TraceError
 from gradwire._options import TrainingOptions
 from gradwire._types import Dataset
 from gradwire_engine.backend import Array
+from gradwire_engine.losses import CrossEntropy
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
 from gradwire_engine.spec.resolve import linear_layers, resolve
@@ -21,7 +25,7 @@ from gradwire_engine.spec.tracing import TracedModel, trace
 from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
 from gradwire_engine.symbol import TraceError as EngineTraceError
 from gradwire_proto.v1 import spec_pb2
-from gradwire_proto.v1.spec_pb2 import JobSpec, Optimizer, Sgd
+from gradwire_proto.v1.spec_pb2 import JobSpec, ModelSpec, Optimizer, Sgd
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 
 _DEVICES = {
@@ -66,7 +70,7 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
     _check_optimizer(model, options.optimizer)
     given = traced.given_weights()
     dtype = _job_dtype(options, given)
-    sets = _data_sets(train, test, options, dtype, _outputs(traced))
+    sets, class_names = _data_sets(train, test, options, dtype, traced.spec)
     tensors: dict[str, Array] = {}
 
     def reference(array: Array) -> TensorRef:
@@ -75,7 +79,7 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
         return ref
 
     spec = JobSpec(
-        model=traced.spec,
+        model=ModelSpec(layers=traced.spec.layers, class_names=class_names),
         loss=loss_message(options.loss),
         optimizer=Optimizer(sgd=Sgd(learning_rate=options.optimizer.lr)),
         **{
@@ -144,34 +148,65 @@ def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.ge
     return np.dtype(np.float32) if given is None else given.dtype
 
 
-def _outputs(traced: TracedModel) -> int:
-    """Return the number of outputs of a model, or 0 if it has no Linear layers."""
-    linears = linear_layers(traced.spec)
-    return linears[-1].linear.out_features if linears else 0
-
-
 def _data_sets(
-    train: Dataset, test: Dataset | None, options: TrainingOptions, dtype: "np.dtype[np.generic]", outputs: int
-) -> dict[str, tuple[Array, Array]]:
-    """Return the arrays of the training set ("train") and, if there is one, of the test set ("test")."""
-    sets = {"train": _pair(train, "train", dtype, outputs)}
+    train: Dataset,
+    test: Dataset | None,
+    options: TrainingOptions,
+    dtype: "np.dtype[np.generic]",
+    model: ModelSpec,
+) -> tuple[dict[str, tuple[Array, Array]], Sequence[str]]:
+    """Return the arrays of "train" and, if there is one, of "test", and the names of the classes, if they have any."""
+    linears = linear_layers(model)
+    converter = _Targets(
+        outputs=linears[-1].linear.out_features if linears else 0,
+        dtype=dtype,
+        cross_entropy=isinstance(options.loss, CrossEntropy),
+        class_names=[str(name) for name in options.classes] if options.classes is not None else model.class_names,
+    )
+    sets = {"train": _pair(train, "train", converter)}
     if test is not None:
         if options.validation_split is not None:
             raise invalid_argument("validation_split", "cannot be used together with test=. Pass only one of them.", "")
-        sets["test"] = _pair(test, "test", dtype, outputs)
+        sets["test"] = _pair(test, "test", converter)
     elif options.validation_split is not None:
         sets["train"], sets["test"] = split(*sets["train"], options.validation_split)
-    return sets
+    return sets, converter.class_names
 
 
-def _pair(dataset: Dataset, name: str, dtype: "np.dtype[np.generic]", outputs: int) -> tuple[Array, Array]:
+@dataclass
+class _Targets:
+    """Converts targets for one model.
+
+    Attributes:
+        outputs: The model's number of outputs, 0 without Linear layers.
+        dtype: The type for floats.
+        cross_entropy: Whether the loss is cross-entropy.
+        class_names: The names of the classes. If there are none, the first targets that are text determine them.
+    """
+
+    outputs: int
+    dtype: "np.dtype[np.generic]"
+    cross_entropy: bool
+    class_names: Sequence[str]
+
+    def convert(self, targets: ArrayLike, field: str) -> Array:
+        """Return targets as numbers."""
+        labels = text_labels(targets, field)
+        if labels is not None:
+            self.class_names = self.class_names or classes_in(labels, self.outputs, field)
+            return encoded(labels, self.class_names, field)
+        array = to_array(targets, field, self.dtype)
+        if array.ndim == 2 and array.shape[1] == 1 and self.outputs > 1:  # A column of class indices.
+            array = array[:, 0]
+        is_floats = array.ndim == 1 and array.dtype.kind == "f"
+        return whole_numbers(array, field) if is_floats and self.outputs > 1 and self.cross_entropy else array
+
+
+def _pair(dataset: Dataset, name: str, converter: _Targets) -> tuple[Array, Array]:
     if not isinstance(dataset, tuple | list) or len(dataset) != 2:
         raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}")
-    inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", dtype)
-    targets = to_array(dataset[1], f"{SPEC}{name}.targets", dtype)
-    if targets.ndim == 2 and targets.shape[1] == 1 and outputs > 1:  # This is a column of class indices.
-        targets = targets[:, 0]
-    return inputs, targets
+    inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", converter.dtype)
+    return inputs, converter.convert(dataset[1], f"{SPEC}{name}.targets")
 
 
 def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

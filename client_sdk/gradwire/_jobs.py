@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from gradwire._argument_names import invalid_argument
@@ -56,6 +56,7 @@ class AsyncJobs:
         dtype: DType | None = None,
         device: Device = "auto",
         evaluate_every: int = 1,
+        classes: Sequence[str] | None = None,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         resume_from: str | Job | AsyncJob | JobInfo | None = None,
@@ -68,7 +69,8 @@ class AsyncJobs:
             model: A stack of Linear and ReLU layers. The job starts from its weights. Weights of deferred layers are
                 drawn with `seed`. `job.result()` stores the trained weights in the model.
             train: A pair (inputs, targets). Inputs have shape (rows, features). Targets are class indices (rows,),
-                one-hot rows or regression targets (rows, outputs), or numbers (rows,) for a model with one output.
+                one-hot rows or regression targets (rows, outputs), numbers (rows,) for a model with one output, or
+                text (rows,), the name of a class for each row.
             loss: MSE() or CrossEntropy().
             optimizer: An SGD optimizer of the model.
             test: A pair like `train`, which is evaluated after epochs but not trained on.
@@ -80,6 +82,7 @@ class AsyncJobs:
             dtype: "float32" or "float64". Default: the dtype of the model's weights.
             device: "auto", "cpu" or "gpu".
             evaluate_every: Evaluate after every n-th epoch and after the last epoch.
+            classes: The names of the classes, in the order of the outputs; see `fit`.
             name: The job's name: 1 to 63 characters from a-z, 0-9 and "-". By default, the server chooses a name.
             labels: Key-value pairs for finding the job, for example {"team": "vision"}.
             resume_from: A job that has ended, or its name. The new job continues after its last epoch, or after its
@@ -110,6 +113,7 @@ class AsyncJobs:
             device=device,
             evaluate_every=evaluate_every,
             validation_split=validation_split,
+            classes=classes,
         )
         return await self._submit(
             model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,15 @@ from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_proto.v1 import model_service_pb2
-from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, FileHeader, GetModelRequest, Model
+from gradwire_proto.v1.model_service_pb2 import (
+    DownloadModelRequest,
+    DownloadModelResponse,
+    FileHeader,
+    GetModelRequest,
+    Model,
+)
 from gradwire_proto.v1.spec_pb2 import ModelSpec
+from gradwire_proto.v1.training_service_pb2 import DownloadCheckpointRequest, DownloadCheckpointResponse
 
 _FORMATS = {
     "safetensors": model_service_pb2.ModelFormat.MODEL_FORMAT_SAFETENSORS,
@@ -134,8 +141,24 @@ async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
     return model, weights
 
 
+async def fetch_checkpoint(transport: Transport, job_name: str, spec: ModelSpec) -> Array:
+    """Download the last checkpoint of the job "jobs/{id}", whose model has this spec, as a flat vector."""
+    from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
+
+    data = bytearray()
+    await _receive(transport, job_name, "safetensors", data.extend)
+    return _flat(load(bytes(data)), spec)
+
+
 async def download_file(transport: Transport, name: str, path: str | Path, format_: ModelFormat | None) -> Path:
-    """Download the model "models/{id}" to a file, and return the path. An incomplete file has a temporary name."""
+    """Download a model to a file, and return the path. An incomplete file has a temporary name.
+
+    Args:
+        transport: The connection.
+        name: "models/{id}", or "jobs/{id}" for the last checkpoint of a job.
+        path: The file or folder that the user gave.
+        format_: The format that the user gave.
+    """
     target, format_ = _target(Path(path), name, format_)
     part = target.with_name(f"{target.name}.part")
     try:
@@ -157,7 +180,7 @@ def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, M
         raise InvalidArgumentError(f"format: must be one of {', '.join(_FORMATS)}, got {format_!r}")
     if path.is_dir():
         format_ = format_ or "safetensors"
-        return path / f"{name.removeprefix('models/')}.{format_}", format_
+        return path / f"{name.partition('/')[2]}.{format_}", format_
     by_suffix: dict[str, ModelFormat] = {".safetensors": "safetensors", ".onnx": "onnx"}
     of_suffix = by_suffix.get(path.suffix)
     if format_ is not None and of_suffix not in (None, format_):
@@ -175,13 +198,12 @@ def _in_existing_folder(path: Path) -> Path:
 
 
 async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
-    """Receive a model file, and check its digest. If the connection breaks, reconnect and continue."""
+    """Receive the file of a model or a checkpoint, and check its digest. Reconnect and continue if necessary."""
     header: FileHeader | None = None
     digest, offset, attempt = hashlib.sha256(), 0, 0
     while True:
-        request = DownloadModelRequest(name=name, format=_FORMATS[format_], offset=offset)
         try:
-            async for response in transport.receive(transport.models.DownloadModel, request):
+            async for response in _parts(transport, name, _FORMATS[format_], offset):
                 if response.HasField("header"):
                     if header is not None and header.sha256 != response.header.sha256:
                         raise DataLossError(f"the file of {name} changed during the download. Download it again.")
@@ -199,6 +221,17 @@ async def _receive(transport: Transport, name: str, format_: ModelFormat, write:
             attempt += 1
     if header is None or digest.hexdigest() != header.sha256:
         raise DataLossError(f"the file of {name} arrived damaged. Download it again.")
+
+
+def _parts(
+    transport: Transport, name: str, format_: model_service_pb2.ModelFormat, offset: int
+) -> AsyncIterator[DownloadModelResponse | DownloadCheckpointResponse]:
+    if name.startswith("jobs/"):
+        request = DownloadCheckpointRequest(name=name, format=format_, offset=offset)
+        return transport.receive(transport.training.DownloadCheckpoint, request)
+    return transport.receive(
+        transport.models.DownloadModel, DownloadModelRequest(name=name, format=format_, offset=offset)
+    )
 
 
 def _flat(parts: dict[str, Array], spec: ModelSpec) -> Array:

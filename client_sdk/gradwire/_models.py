@@ -83,15 +83,17 @@ class AsyncModels:
         message, weights = await fetch_model(self._transport, model_resource(name))
         return build(message.spec, weights)
 
-    async def predict(self, name: str, X: ArrayLike) -> Array:
+    async def predict(self, name: str, X: ArrayLike, *, classes: bool = False) -> Array:
         """Run a model on the server.
 
         Args:
             name: The model's name.
             X: Inputs of shape (rows, features).
+            classes: Whether to return the class of each row instead of the outputs.
 
         Returns:
             The outputs of the last layer, of shape (rows, outputs). For a classifier with logits, these are the logits.
+            With `classes`, the class name of each row, of shape (rows,), or the index if the classes have no names.
 
         Raises:
             NotFoundError: No model has this name.
@@ -114,7 +116,12 @@ class AsyncModels:
                 continue
             outputs.append(from_tensor(response.outputs))
             start += rows
-        return np.concatenate(outputs)
+        result = np.concatenate(outputs)
+        if not classes:
+            return result
+        class_names = (await self.get(name)).class_names
+        indices = result.argmax(axis=1)
+        return np.array(class_names)[indices] if class_names else indices
 
     async def download(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import get_args
@@ -36,6 +37,7 @@ class TrainingOptions:
         evaluate_every: Evaluate after every n-th epoch and after the last epoch.
         validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.
             As with Keras's validation_split, these are the last rows, taken before shuffling.
+        classes: The names of the classes, in the order of the outputs; see `fit`.
 
     Raises:
         InvalidArgumentError: An option is out of range or has the wrong type.
@@ -51,6 +53,7 @@ class TrainingOptions:
     device: Device = "auto"
     evaluate_every: int = 1
     validation_split: float | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         found = [
@@ -67,6 +70,9 @@ class TrainingOptions:
         if split is not None and not (isinstance(split, Real) and 0 < split < 1):
             description = f"must be a number between 0 and 1, for example 0.2, got {split!r}"
             found.append(FieldViolation("validation_split", description))
+        if self.classes is not None and not _are_names(self.classes):
+            description = f'must be the names of the classes, for example ["cat", "dog"], got {self.classes!r}'
+            found.append(FieldViolation("classes", description))
         if found:
             raise invalid(found)
 
@@ -85,6 +91,11 @@ def _unless_whole(field: str, value: object, smallest: int, largest: int) -> lis
     if value < smallest:
         return _unless(False, field, f"be at least {smallest}", value)
     return _unless(bool(value <= largest), field, f"be at most {largest}", value)
+
+
+def _are_names(classes: object) -> bool:
+    is_list = isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str | bytes)
+    return is_list and len(classes) > 0 and all(isinstance(name, str) for name in classes)  # type: ignore[arg-type,attr-defined]
 
 
 def _is_float(dtype: object) -> bool:

@@ -22,6 +22,11 @@ def array_module(array: Array) -> Any:
     return cupy.get_array_module(array)
 
 
+def as_array(x: Any) -> Array:
+    """Return lists and pandas objects as NumPy arrays, and arrays unchanged."""
+    return np.asarray(x) if isinstance(x, list | tuple) or hasattr(x, "to_numpy") else x
+
+
 def to_numpy(array: Array) -> NDArray[Any]:
     """Return `array` in host memory. A NumPy array is returned unchanged."""
     if isinstance(array, np.ndarray):

@@ -6,7 +6,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gradwire_engine.backend import Array, array_module
+from gradwire_engine.backend import Array, array_module, as_array
 from gradwire_engine.module import Module, Parameter
 from gradwire_engine.randomness import INITS, Init, draw_weights, eager_generator
 from gradwire_engine.symbol import Symbol
@@ -83,6 +83,7 @@ class Linear(Module):
         """
         if isinstance(x, Symbol):
             return x.through(self)
+        x = as_array(x)
         if x.ndim != 2:
             raise ValueError(f"{self!r} expects x of shape (batch, in_features), got {x.shape}")
         if not self.W.initialized:
@@ -142,6 +143,7 @@ class ReLU(Module):
         """Return an array of the same shape as x that contains x where x > 0, and 0 elsewhere."""
         if isinstance(x, Symbol):
             return x.through(self)
+        x = as_array(x)
         self.mask = x > 0
         return x * self.mask
 

@@ -21,6 +21,10 @@ def accuracy(logits: Array, targets: Any) -> float:
         ValueError: The shapes do not match.
     """
     xp = array_module(logits)
+    if isinstance(targets, list | np.ndarray) and np.asarray(targets).dtype.kind in "UST":
+        raise ValueError(
+            "accuracy takes class indices, got text. Convert it: [model.class_names.index(name) for name in targets]"
+        )
     targets = xp.asarray(targets)
     if logits.ndim != 2 or targets.shape not in ((len(logits),), logits.shape):
         raise ValueError(

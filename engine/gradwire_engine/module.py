@@ -81,7 +81,13 @@ class Module:
 
     Subclasses define forward(x) and backward(grad_output). In a model that is trained remotely, forward may only pass
     the input from layer to layer.
+
+    Attributes:
+        class_names: The names of the classes, in the order of the outputs, or an empty tuple. Training with text as
+            targets sets this attribute. Model files and servers store it.
     """
+
+    class_names: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.params: dict[str, Parameter] = {}

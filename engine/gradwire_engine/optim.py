@@ -1,8 +1,8 @@
 """The SGD optimizer."""
 
+import math
 from collections.abc import Iterable
-
-import numpy as np
+from numbers import Real
 
 from gradwire_engine.module import Module, Parameter
 
@@ -21,7 +21,7 @@ class SGD:
     """
 
     def __init__(self, module_or_parameters: Module | Iterable[Parameter], lr: float = 0.01) -> None:
-        if not np.isfinite(lr) or lr <= 0:
+        if not _is_positive(lr):
             raise ValueError(f"lr must be finite and greater than 0, got {lr!r}")
         self.lr = lr
         self.module = module_or_parameters if isinstance(module_or_parameters, Module) else None
@@ -52,3 +52,7 @@ class SGD:
 
     def __repr__(self) -> str:
         return f"SGD(lr={self.lr:g})"
+
+
+def _is_positive(lr: object) -> bool:
+    return isinstance(lr, Real) and math.isfinite(lr) and float(lr) > 0

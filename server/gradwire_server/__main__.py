@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _DEFAULT_DATA = Path("gradwire-data")
 # Only the user of the server can read the files that it creates.
 _UMASK = 0o077
+# The base of BadParameter is the error for all wrong options. Typer does not export it.
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def _without_password(context: typer.Context, url: str | None) -> str | None:
@@ -162,7 +165,17 @@ def serve(
         raise typer.Exit(2) from error
 
 
-if __name__ == "__main__":
-    app = typer.Typer(add_completion=False)
+def main() -> None:
+    """Run the command. A wrong option is one line on stderr."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(serve)
-    app(prog_name="gradwire serve")
+    try:
+        sys.exit(app(prog_name="gradwire serve", standalone_mode=False))
+    except _UsageError as error:
+        message = str(error.format_message()).rstrip(".")
+        typer.echo(f"gradwire serve: {message[:1].lower()}{message[1:]}. See: gradwire serve --help", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,7 @@ from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.jobs.unfinished_models import UnfinishedModels
 from gradwire_server.jobs.warm_start import WarmStart
 from gradwire_server.limits import (
     MAX_CALLS_PER_CONNECTION,
@@ -172,7 +173,8 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     )
 
     grpc_server = _new_grpc_server(settings, max_connections())
-    training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints)
+    unfinished = UnfinishedModels(queries, models, checkpoints, blobs)
+    training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints, unfinished)
     add_TrainingServiceServicer_to_server(training, grpc_server)
     quota = TensorQuota(blobs, int(settings.max_tensors * GIB))
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)

@@ -7,7 +7,7 @@ DomainError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, TensorInUseError
 │   ├── NoGpuError, JobTooLargeError, CannotStartFromError
-│   └── JobEndedError, JobNotEndedError, JobNotPausedError
+│   └── JobEndedError, JobNotEndedError, JobNotPausedError, NoCheckpointError
 ├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
@@ -227,9 +227,8 @@ class JobNotEndedError(PreconditionError):
 
     reason = ErrorReason.ERROR_REASON_JOB_NOT_ENDED
 
-    def __init__(self, job_name: str, state: str) -> None:
-        text = f"job {job_name!r} has not ended ({state}). Cancel it before you delete it"
-        super().__init__("name", text, job=job_name, state=state)
+    def __init__(self, job_name: str, state: str, text: str) -> None:
+        super().__init__("name", f"job {job_name!r} has not ended ({state}). {text}", job=job_name, state=state)
 
 
 class JobNotPausedError(PreconditionError):
@@ -240,6 +239,15 @@ class JobNotPausedError(PreconditionError):
     def __init__(self, job_name: str, state: str) -> None:
         text = f"job {job_name!r} is not paused ({state}). Only a paused job can be resumed"
         super().__init__("name", text, job=job_name, state=state)
+
+
+class NoCheckpointError(PreconditionError):
+    """The job has no checkpoint."""
+
+    reason = ErrorReason.ERROR_REASON_NO_CHECKPOINT
+
+    def __init__(self, job_name: str, state: str, text: str) -> None:
+        super().__init__("name", f"job {job_name!r} {text}", job=job_name, state=state)
 
 
 class OutOfRangeError(DomainError):

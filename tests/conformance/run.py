@@ -2,12 +2,13 @@
 
 This script builds each client in examples/clients with its `build` script, and runs it as `run FOLDER JOB`. Each client
 performs all checks in CHECKS over a network that cuts connections. It prints the digest of the weights that it trained,
-which must equal the digest of the SDK.
+which must equal the digest of the SDK. Then it describes and calls a method with grpcurl and ghz, which use reflection.
 
 The exit code is 1 if a client fails, or if fewer than five of the six clients can be built.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -88,6 +89,16 @@ REQUIREMENTS = {
         Requirement("openssl/sha.h", "libssl-dev"),
     ),
 }
+
+# What runs clients that read the protocol from the server's reflection; an argument like the name of a language.
+REFLECTION = "reflection"
+# Programs in Go, by the module that `go install` makes them from.
+GO_PROGRAMS = {
+    "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
+    "ghz": "github.com/bojand/ghz/cmd/ghz@v0.121.0",
+}
+_GO_FOLDER = ROOT / ".cache" / "go-programs"
+_GHZ_CALLS = 50
 
 
 @dataclass
@@ -204,6 +215,79 @@ def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path
         return client.models.get("python-digits").weights_sha256
 
 
+def install_go_program(name: str) -> tuple[str, str]:
+    """Return the path of a program in Go, which is installed if this machine has Go, or else why it is missing."""
+    path = shutil.which(name) or str(_GO_FOLDER / name)
+    if Path(path).exists():
+        return path, ""
+    if shutil.which("go") is None:
+        return "", f"not run: this machine does not have go (apt-get install golang) to install {name}"
+    print(f"installing {name} ...", flush=True)
+    environment = {**os.environ, "GOBIN": str(_GO_FOLDER)}
+    try:
+        completed = subprocess.run(
+            ["go", "install", GO_PROGRAMS[name]],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return "", f"not run: {error}"
+    return (path, "") if completed.returncode == 0 else ("", f"not run: {_last_lines(completed.stderr)}")
+
+
+def check_reflection(address: str, token: str, certificate: Path) -> dict[str, str]:
+    """Describe GetJob with grpcurl and call it with ghz, both by reflection.
+
+    Returns:
+        For each program "ok", why it could not run ("not run: ..."), or how it failed.
+    """
+    method = "gradwire.v1.TrainingService.GetJob"
+    commands = {
+        "grpcurl": ["-cacert", certificate, address, "describe", method],
+        "ghz": [
+            *(
+                "--cacert",
+                certificate,
+                "--call",
+                method,
+                "--metadata",
+                json.dumps({"authorization": f"Bearer {token}"}),
+            ),
+            *("--data", json.dumps({"name": "jobs/python-digits"})),
+            *("--total", str(_GHZ_CALLS), "--concurrency", "2", "--format", "json", address),
+        ],
+    }
+    results = {}
+    for name, arguments in commands.items():
+        path, results[name] = install_go_program(name)
+        if not path:
+            continue
+        try:
+            completed = subprocess.run(
+                [path, *arguments], capture_output=True, text=True, timeout=_RUN_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            results[name] = str(error)
+            continue
+        is_ok = _describes if name == "grpcurl" else _answered
+        results[name] = "ok" if is_ok(completed.stdout) else _last_lines(completed.stdout + completed.stderr)
+    return results
+
+
+def _describes(output: str) -> bool:
+    return "rpc GetJob ( .gradwire.v1.GetJobRequest ) returns ( .gradwire.v1.Job )" in output
+
+
+def _answered(report: str) -> bool:
+    try:
+        return bool(json.loads(report)["statusCodeDistribution"] == {"OK": _GHZ_CALLS})
+    except (ValueError, KeyError):
+        return False
+
+
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """Create a self-signed certificate for this machine, and a key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
@@ -216,8 +300,12 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def compare(outcomes: list[Outcome]) -> str:
-    """Run the built clients against one server, and return the expected digest of the weights."""
+def compare(outcomes: list[Outcome], *, with_reflection: bool) -> tuple[str, dict[str, str]]:
+    """Run the built clients against one server.
+
+    Returns:
+        The expected digest of the weights, and the result of each program that uses reflection.
+    """
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
         certificate, key = make_certificate(folder)
@@ -237,7 +325,8 @@ def compare(outcomes: list[Outcome]) -> str:
                         }
                         run(outcome, folder, {**os.environ, **access})
                         outcome.cuts = network.cuts
-    return expected
+            reflection = check_reflection(address, token, certificate) if with_reflection else {}
+    return expected, reflection
 
 
 def show(outcomes: list[Outcome], expected: str) -> None:
@@ -259,23 +348,29 @@ def show(outcomes: list[Outcome], expected: str) -> None:
 def main() -> int:
     """Build, run and compare the clients."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("languages", nargs="*", default=list(REQUIREMENTS), help=f"default: {' '.join(REQUIREMENTS)}")
-    languages = parser.parse_args().languages
-    unknown = set(languages) - set(REQUIREMENTS)
+    choices = [*REQUIREMENTS, REFLECTION]
+    parser.add_argument("clients", nargs="*", default=choices, help=f"default: {' '.join(choices)}")
+    clients = parser.parse_args().clients
+    unknown = set(clients) - set(choices)
     if unknown:
-        parser.error(f"no client is written in {', '.join(sorted(unknown))}; choose from {', '.join(REQUIREMENTS)}")
+        parser.error(f"there is no client {', '.join(sorted(unknown))}; choose from {', '.join(choices)}")
+    languages = [client for client in clients if client != REFLECTION]
     os.environ["PATH"] = f"{ROOT / '.npm/node_modules/.bin'}:{os.environ['PATH']}"
     install(languages)
     outcomes = []
     for language in languages:
         print(f"building {language} ...", flush=True)
         outcomes.append(build(language))
-    expected = compare(outcomes)
-    show(outcomes, expected)
+    expected, reflection = compare(outcomes, with_reflection=REFLECTION in clients)
+    if outcomes:
+        show(outcomes, expected)
+    for name, result in reflection.items():
+        print(f"{name} by reflection: {result}")
     built = [outcome for outcome in outcomes if outcome.built]
     failed = [outcome for outcome in built if not outcome.passed(expected)]
     print(f"{len(built) - len(failed)} passed, {len(failed)} failed, {len(outcomes) - len(built)} not built")
-    return 1 if failed or len(built) < min(MIN_BUILT, len(outcomes)) else 0
+    broken = [result for result in reflection.values() if result != "ok" and not result.startswith("not run")]
+    return 1 if failed or broken or len(built) < min(MIN_BUILT, len(outcomes)) else 0
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
                         {"name": "fc1", "linear": {"inFeatures": "3", "outFeatures": "8"}},
                         {"name": "relu1", "relu": {}},
                         {"name": "fc2", "linear": {"outFeatures": "2", "initialization": "INITIALIZATION_SIMPLE"}},
-                    ]
+                    ],
+                    "classNames": ["no", "yes"],
                 },
                 "loss": {"crossEntropy": {}},
                 "optimizer": {"sgd": {"learningRate": 0.25}},

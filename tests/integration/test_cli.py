@@ -160,6 +160,21 @@ def test_models_are_listed_shown_downloaded_and_run(server, trained, data_file, 
     assert len(json.loads(run("models", "predict", trained, "--data", data_file, "--json", *at))["outputs"]) == 360
 
 
+def test_class_names_in_a_csv_file_are_stored_and_predicted(server, tmp_path):
+    data, model = tmp_path / "animals.csv", tmp_path / "m.safetensors"
+    lines = [f"{weight},{weight / 9},{'cat' if weight < 5 else 'dog'}" for weight in range(10)]
+    data.write_text("\n".join(["weight,height,animal", *lines]))
+    at = ("--at", server.address)
+    arguments = ("--data", data, "--target", "animal", "--layers", "2,2", "--epochs", "2", "--name", "animals")
+    run("train", *arguments, "-o", model, *at)
+    assert gw.load_model(model).class_names == ("cat", "dog")
+    predict = ("models", "predict", "animals", "--data", data, "--drop", "animal", "--classes", *at)
+    assert set(run(*predict).split()) <= {"cat", "dog"}
+    assert len(json.loads(run(*predict, "--json"))["classes"]) == 10
+    assert "cat, dog" in run("models", "show", "animals", *at)
+    assert "wrote" in run("jobs", "download", "animals", "-o", tmp_path / "x.onnx", *at)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,6 +1,7 @@
 """Pause, resume, delete, resume_from and initial_model. Interruptions do not change the results of a job."""
 
 import long_job
+import numpy as np
 import pytest
 from cluster import workers_below
 
@@ -99,7 +100,7 @@ def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undistu
     assert digest(client, "second-half") == undisturbed
 
 
-def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client):
+def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client, tmp_path):
     # The job is long enough that it is still running when its first checkpoint is seen.
     submit(client, 800, "uncut", batch_size=1).result()
     job = submit(client, 800, "cut-short", batch_size=1)
@@ -112,6 +113,28 @@ def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client):
     assert epochs == list(range(epochs[0], 801))
     assert epochs[0] > 1
     assert digest(client, "carried-on") == digest(client, "uncut")
+    # The weights of the checkpoint are those of a job with as many epochs.
+    submit(client, epochs[0] - 1, "as-far", batch_size=1).result()
+    expected = client.models.load("as-far")(X[:5])
+    (listed,) = client.jobs.list('name = "jobs/cut-short"')
+    assert np.array_equal(listed.model()(X[:5]), expected)
+    assert np.array_equal(gw.load_model(job.download(tmp_path))(X[:5]), expected)
+    assert b"Gemm" in job.download(tmp_path / "x.onnx").read_bytes()
+    job.delete()
+    with pytest.raises(gw.NotFoundError):
+        job.model()
+
+
+def test_a_job_without_a_checkpoint_has_no_weights(client, tmp_path):
+    model = Sequential(Linear(64, 8), ReLU(), Linear(8, 5))
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=1e30), "epochs": 3}
+    failed = client.jobs.submit(model, (X, Y), **arguments, name="failed-at-once")
+    failed.wait()
+    for get in (failed.model, lambda: failed.download(tmp_path)):
+        with pytest.raises(gw.FailedPreconditionError, match="before its first checkpoint") as caught:
+            get()
+        assert (caught.value.reason, caught.value.metadata["state"]) == ("NO_CHECKPOINT", "FAILED")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_job_starts_from_the_weights_of_a_model(client):

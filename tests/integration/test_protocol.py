@@ -13,7 +13,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 
 from gradwire_engine.spec.tensors import tensor_ref, to_tensor, wire_bytes
-from gradwire_proto.v1.model_service_pb2 import DownloadModelRequest, ListModelsRequest, PredictRequest
+from gradwire_proto.v1.model_service_pb2 import (
+    DownloadModelRequest,
+    GetModelRequest,
+    ListModelsRequest,
+    PredictRequest,
+)
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
@@ -26,8 +31,10 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 )
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import (
+    CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
+    DownloadCheckpointRequest,
     GetJobRequest,
     Job,
     JobView,
@@ -350,6 +357,52 @@ def test_invalid_predict_and_download_requests_are_refused(training, models, spe
             ["inputs"],
         )
     assert failure(models.DownloadModel, DownloadModelRequest(name=model, format=9))[1] == ["format"]
+    for wrong in ({"format": 9}, {"offset": -1}):
+        request = DownloadCheckpointRequest(name=job, **wrong)
+        assert failure(training.DownloadCheckpoint, request)[1] == list(wrong)
+    request = DownloadCheckpointRequest(name=job)
+    assert failure(training.DownloadCheckpoint, request)[::2] == ("FAILED_PRECONDITION", "NO_CHECKPOINT")
+
+
+def test_the_checkpoint_of_a_job_can_be_downloaded_only_after_its_end(training, spec):
+    spec.epochs = 10**6
+    job = training.CreateJob(create(spec)).name
+    request = DownloadCheckpointRequest(name=job)
+    assert failure(training.DownloadCheckpoint, request)[::2] == ("FAILED_PRECONDITION", "JOB_NOT_ENDED")
+    watch = training.WatchJob(WatchJobRequest(name=job))
+    next(event for response in watch for event in response.events if event.HasField("checkpoint"))
+    watch.cancel()
+    training.CancelJob(CancelJobRequest(name=job))
+    header, *chunks = training.DownloadCheckpoint(request)
+    whole = b"".join(part.chunk for part in chunks)
+    assert hashlib.sha256(whole).hexdigest() == header.header.sha256
+    assert header.epoch >= 1
+    again, *rest = training.DownloadCheckpoint(DownloadCheckpointRequest(name=job, offset=100))
+    assert again == header
+    assert b"".join(part.chunk for part in rest) == whole[100:]
+
+
+def test_a_job_that_starts_from_another_has_its_class_names(training, models, spec):
+    spec.model.class_names.extend(["bird", "cat", "dog"])
+    first = training.CreateJob(create(spec)).name
+    list(training.WatchJob(WatchJobRequest(name=first)))
+    assert list(models.GetModel(GetModelRequest(name=first.replace("jobs/", "models/"))).spec.class_names) == [
+        "bird",
+        "cat",
+        "dog",
+    ]
+    names = spec.model.class_names[:]
+    spec.epochs += 1
+    request = CreateJobRequest(job=Job(spec=spec, continue_job=first), request_id="with-names")
+    request.job.spec.model.ClearField("class_names")
+    following = training.CreateJob(request)
+    assert list(following.spec.model.class_names) == names
+    assert training.CreateJob(request).name == following.name
+    request.request_id = ""
+    request.job.spec.model.class_names.extend(reversed(names))
+    assert failure(training.CreateJob, request)[1] == ["job.spec.model.class_names"]
+    spec.model.class_names.pop()
+    assert failure(training.CreateJob, create(spec))[1] == ["job.spec.model.class_names"]
 
 
 def test_the_health_service_reports_serving(channel):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from gradwire_engine.backend import Array
-from gradwire_engine.plans import NoGpuError, warm_up
+from gradwire_engine.plans import ForcedPlanError, NoGpuError, warm_up
 from gradwire_engine.spec.messages import epoch_message, execution_message
 from gradwire_engine.spec.prepare import JobData, PreparedJob, prepare
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
@@ -177,7 +177,7 @@ class _Run(threading.Thread):
                 JobErrorReason.JOB_ERROR_REASON_DATA_LOST,
                 f"{error}. Upload the data and submit the job again",
             )
-        except NoGpuError as error:
+        except (NoGpuError, ForcedPlanError) as error:
             self._fail(JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR, str(error))
         except MemoryError as error:
             self._fail(

@@ -1,6 +1,7 @@
 """Reads data files for the command line: .npz, .safetensors and .csv."""
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,20 +116,29 @@ def _read_csv(path: Path, target: str | None) -> DataFile:
     if target is None or target not in header:
         given = "none was given" if target is None else f"got {target!r}"
         raise FileError(f"--target must name a column of {path}, one of {', '.join(header)}; {given}")
-    table = _numbers(path, header, rows)
-    column = header.index(target)
-    targets = table[:, column]
-    if np.all(targets == np.round(targets)) and all("." not in row[column] for row in rows):
-        targets = targets.astype(np.int64)
-    return DataFile((np.delete(table, column, axis=1), targets), None)
+    inputs = _numbers(path, header, rows, without=[target])
+    return DataFile((inputs, _targets(path, target, [row[header.index(target)].strip() for row in rows])), None)
+
+
+def _targets(path: Path, target: str, cells: list[str]) -> Array:
+    """Return the cells of a column as numbers, or as text if some of them are no numbers."""
+    if "" in cells:
+        raise FileError(f"{path}, line {cells.index('') + 2}, column {target}: is empty. Give each row a target.")
+    if not all(_is_number(cell) for cell in cells):
+        return np.array(cells)
+    targets = np.array(cells, dtype=np.float64)
+    is_whole = bool(np.all(targets == np.round(targets))) and not any("." in cell for cell in cells)
+    return targets.astype(np.int64) if is_whole else targets
 
 
 def _drop(path: Path, header: list[str] | None, rows: list[list[str]], drop: Sequence[str]) -> Array:
-    table = _numbers(path, header, rows)
     for name in drop:
         if header is None or name not in header:
             raise FileError(f"--drop must name a column of {path}, got {name!r}")
-    return np.delete(table, [header.index(name) for name in drop], axis=1) if header and drop else table
+    try:
+        return _numbers(path, header, rows, without=drop)
+    except _CellError as error:
+        raise FileError(f"{error}. To leave a column out, use --drop.") from None
 
 
 def _read_table(path: Path) -> tuple[list[str] | None, list[list[str]]]:
@@ -153,21 +163,41 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _numbers(path: Path, header: list[str] | None, rows: list[list[str]]) -> Array:
-    """Convert cells to float64. If a cell is not a number, the error contains its line and column."""
+class _CellError(FileError):
+    """A cell is not a number."""
+
+
+def _numbers(path: Path, header: list[str] | None, rows: list[list[str]], without: Sequence[str] = ()) -> Array:
+    """Convert cells to float64. If a cell is not a number, the error contains its line and column.
+
+    `without` contains the columns to leave out.
+    """
     if not rows:
         raise FileError(f"{path} has no rows")
     names = header or [str(number) for number in range(1, len(rows[0]) + 1)]
     for line, row in enumerate(rows, start=1 if header is None else 2):
         if len(row) != len(names):
             raise FileError(f"{path}, line {line}: has {len(row)} cells, but the first line has {len(names)}")
+    kept = [column for column, name in enumerate(names) if name not in without]
+    if not kept:
+        raise FileError(f"{path} has no columns besides {', '.join(without)}")
     try:
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        table = np.array([[row[column] for column in kept] for row in rows], dtype=np.float64)
     except ValueError:
-        line, name, cell = next(
-            (line, name, cell)
-            for line, row in enumerate(rows, start=1 if header is None else 2)
-            for name, cell in zip(names, row, strict=True)
-            if not _is_number(cell)
-        )
-        raise FileError(f"{path}, line {line}, column {name}: {cell!r} is not a number") from None
+        table = np.array([[np.nan]])
+    if np.isfinite(table).all():
+        return table
+    line, column = next(
+        (line, column)
+        for line, row in enumerate(rows, start=1 if header is None else 2)
+        for column in kept
+        if not (_is_number(row[column]) and math.isfinite(float(row[column])))
+    )
+    cell = rows[line - (1 if header is None else 2)][column]
+    raise _CellError(f"{path}, line {line}, column {names[column]}: {_trouble(cell)}")
+
+
+def _trouble(cell: str) -> str:
+    if not cell.strip():
+        return "is empty"
+    return f"{cell!r} is {'infinite or NaN' if _is_number(cell) else 'not a number'}"

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import typer
 
+from gradwire._exceptions import InvalidArgumentError
 from gradwire.cli.openblas import CORE_TYPES, CoreType, measure
 from gradwire.cli.output import AsJson, print_json, print_table
 from gradwire_engine import CrossEntropy
 from gradwire_engine.backend import gpu_module, processor_model, thread_count
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
-from gradwire_engine.plans import Plan, Problem, ReferencePlan, choose_plan
+from gradwire_engine.plans import ForcedPlanError, Plan, Problem, ReferencePlan, choose_plan
 from gradwire_engine.plans.cuda import availability as cuda_availability
 
 # The network for MNIST, and enough steps for a stable result.
@@ -71,7 +72,10 @@ def diagnose() -> Diagnosis:
     weights = (rng.standard_normal(network.size) * 0.05).astype(np.float32)
     rows = _BATCH * _STEPS
     examples = Examples.of(rng.random((rows, _WIDTHS[0]), np.float32), rng.integers(0, 10, rows), classification=True)
-    chosen = choose_plan(problem, weights, "cpu")
+    try:
+        chosen = choose_plan(problem, weights, "cpu")
+    except ForcedPlanError as error:
+        raise InvalidArgumentError(str(error)) from None
     return Diagnosis(
         processor=processor_model(),
         threads=thread_count(),

@@ -1,5 +1,6 @@
 """gradwire jobs, which lists, shows, watches, pauses, resumes, cancels and deletes jobs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from gradwire._display import Display
 from gradwire._exceptions import JobCancelledError, JobFailedError
 from gradwire._info import JobInfo, epoch_text
 from gradwire._job import Job
+from gradwire._types import ModelFormat
 from gradwire.cli.output import (
     AsJson,
     At,
@@ -133,6 +135,25 @@ def resume(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> N
     with connect(at, token, tls) as client:
         info = client.jobs.get(name).resume()
     typer.echo(f"{info.name} is {info.state}")
+
+
+@commands.command()
+def download(
+    name: Name,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
+    ] = Path(),
+    format: Annotated[  # noqa: A002
+        ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")
+    ] = None,
+    at: At = None,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Download the model of a job, or the last checkpoint of a job that failed or was cancelled."""
+    with connect(at, token, tls) as client:
+        path = client.jobs.get(name).download(output, format)
+    typer.echo(f"wrote {path}")
 
 
 @commands.command()

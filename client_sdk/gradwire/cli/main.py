@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -11,6 +12,9 @@ from gradwire._local_server import server_command
 from gradwire.cli import doctor, jobs, models, token, training
 from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Tls, Token, connect
+
+# The base of BadParameter is the error for all wrong options and arguments. Typer does not export it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _commands = typer.Typer(
     no_args_is_help=True,
@@ -57,9 +61,21 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 def app() -> None:
     """Run the command. An error is printed as one line on stderr, without a traceback."""
     try:
-        _commands()
+        sys.exit(_commands(prog_name="gradwire", standalone_mode=False))
+    except _UsageError as error:
+        typer.echo(usage_message(error), err=True)
+        sys.exit(2)
     except GradwireError as error:
         typer.echo(f"gradwire: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def usage_message(error: Any) -> str:
+    """Return an error of typer as one line; or the help, if it is what typer raises for a command without arguments."""
+    message = str(error.format_message())
+    if message.startswith("Usage: "):
+        return message
+    help_command = f"{error.ctx.command_path if error.ctx else 'gradwire'} --help"
+    return f"gradwire: {message[:1].lower()}{message[1:].rstrip('.')}. See: {help_command}"

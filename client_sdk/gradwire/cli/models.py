@@ -59,6 +59,7 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
         ["epoch", epoch_text(model.epoch)],
         ["created", when(model.created)],
     ]
+    rows += [["classes", ", ".join(model.class_names)]] if model.class_names else []
     rows += [["labels", labels_text(model.labels)]] if model.labels else []
     print_table(["", ""], rows)
 
@@ -86,7 +87,9 @@ def download(
 def predict(
     name: Name,
     data: Annotated[Path, typer.Option(help="Inputs: .npy, .csv of numbers, or .npz with x or x_test.")],
-    classes: Annotated[bool, typer.Option("--classes", help="Print the class of each row, not the outputs.")] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Print the name of each row's class, or its index, not the outputs.")
+    ] = False,
     drop: Annotated[
         list[str] | None, typer.Option(help="Leave out this column of a .csv file, for example the targets.")
     ] = None,
@@ -98,12 +101,11 @@ def predict(
     """Run a trained model on the server and print one line for each row."""
     inputs = read_inputs(data, drop or [])
     with connect(at, token, tls) as client:
-        outputs = client.models.predict(name, inputs)
-    result = outputs.argmax(axis=1) if classes else outputs
+        result = client.models.predict(name, inputs, classes=classes)
     if as_json:
         print_json({"classes" if classes else "outputs": result.tolist()})
     else:
-        np.savetxt(sys.stdout, result, fmt="%d" if classes else "%.6g", delimiter=",")
+        np.savetxt(sys.stdout, result, fmt="%s" if classes else "%.6g", delimiter=",")
 
 
 @commands.command()

@@ -38,6 +38,9 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         float | None, typer.Option(help="Use this fraction of the rows, the last ones, as the test set.")
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column with the targets, for a .csv file.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The names of the classes, for example cat,dog. Default: those in the targets.")
+    ] = None,
     scale: Annotated[float, typer.Option(help="Multiply the inputs by this, for example 0.00392157 for bytes.")] = 1.0,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     name: Annotated[str | None, typer.Option(help="The job's name. By default the server chooses one.")] = None,
@@ -73,6 +76,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         (file.train[0] * scale, file.train[1]) if scale != 1.0 else file.train,
         test=test if scale != 1.0 else file.test,
         validation_split=validation_split,
+        classes=classes.split(",") if classes is not None else None,
         loss=_LOSSES[loss](),
         optimizer=SGD(model, lr=lr),
         epochs=epochs,

@@ -1,6 +1,7 @@
 """Plans, and the function that chooses a plan for a job on this machine."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -16,14 +17,28 @@ from gradwire_engine.plans.cuda.device import Device
 from gradwire_engine.plans.cuda.plan import CudaPlan
 from gradwire_engine.plans.reference import ReferencePlan
 
-__all__ = ["PLANS", "ChosenPlan", "NoGpuError", "Plan", "Problem", "ReferencePlan", "choose_plan", "warm_up"]
+__all__ = [
+    "PLANS",
+    "ChosenPlan",
+    "ForcedPlanError",
+    "NoGpuError",
+    "Plan",
+    "Problem",
+    "ReferencePlan",
+    "choose_plan",
+    "warm_up",
+]
 
 # The allowed values of GRADWIRE_PLAN.
-PLANS = ("reference", "compiled")
+PLANS = ("reference", "compiled", "cuda")
 
 
 class NoGpuError(RuntimeError):
     """The job requires a GPU, but this process has no working GPU."""
+
+
+class ForcedPlanError(ValueError):
+    """GRADWIRE_PLAN is not a valid plan name, or that plan cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,8 @@ class ChosenPlan:
 def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
     """Return the fastest plan for a device.
 
-    GRADWIRE_PLAN=reference forces the reference plan, and GRADWIRE_PLAN=compiled forces the compiled plan on the CPU.
-    GRADWIRE_TF32=1 lets a GPU round the factors of float32 products to 10 mantissa bits (TF32).
+    GRADWIRE_PLAN forces a plan: "reference" on any device, "compiled" on the CPU, or "cuda" on a GPU. GRADWIRE_TF32=1
+    lets a GPU round the factors of float32 products to 10 mantissa bits (TF32).
 
     Args:
         problem: The problem to train.
@@ -58,7 +73,7 @@ def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
 
     Raises:
         NoGpuError: The device is "gpu", but this process has no working GPU.
-        ValueError: GRADWIRE_PLAN is not a valid plan name, or that plan cannot run here.
+        ForcedPlanError: GRADWIRE_PLAN is not a valid plan name, or that plan cannot run here.
     """
     if device == "cpu":
         return _cpu_plan(problem, weights, "the job asked for the CPU")
@@ -71,6 +86,8 @@ def choose_plan(problem: Problem, weights: Array, device: str) -> ChosenPlan:
         return _cpu_plan(problem, weights, found)
     try:
         return _gpu_plan(problem, weights, cupy, found)
+    except ForcedPlanError:
+        raise
     except Exception as error:  # CuPy and the driver raise many exception types, for example if GPU memory is full.
         trouble = f"{found} cannot be used: {type(error).__name__}: {error}"
         if device == "gpu":
@@ -82,27 +99,35 @@ def warm_up() -> None:
     """Load the plans that jobs use in this process, and compile them if they are not yet compiled on this machine."""
     cuda_availability.unavailable_reason()
     problem = Problem(Network.from_stack([(1, 1)]), MSE(), np.dtype(np.float32))
-    _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "")
+    with suppress(ForcedPlanError):  # Each job reports this error.
+        _cpu_plan(problem, np.zeros(problem.network.size, np.float32), "this process has no GPU")
 
 
 def _gpu_plan(problem: Problem, weights: Array, cupy: ModuleType, name: str) -> ChosenPlan:
-    forced = os.environ.get("GRADWIRE_PLAN") == "reference"
-    unavailable = None if forced else cuda_availability.unavailable_reason()
-    if forced or unavailable:
+    forced = _forced_plan()
+    if forced == "compiled":
+        raise ForcedPlanError(
+            f'GRADWIRE_PLAN is compiled, which runs on the CPU, but this job runs on {name}. Use device="cpu"'
+        )
+    unavailable = None if forced == "reference" else cuda_availability.unavailable_reason()
+    if unavailable and forced == "cuda":
+        raise ForcedPlanError(f"GRADWIRE_PLAN is cuda, but that plan cannot run here: {unavailable}")
+    how = f"this process has {name}" + (f"; GRADWIRE_PLAN is {forced}" if forced else "")
+    if forced == "reference" or unavailable:
         plan = ReferencePlan(problem, weights, cupy)
-        return ChosenPlan(plan, "gpu", name, f"this process has {name}", _fallback_warning("CUDA", unavailable))
+        return ChosenPlan(plan, "gpu", name, how, _fallback_warning("CUDA", unavailable))
     tf32 = os.environ.get("GRADWIRE_TF32", "") == "1"
-    how = f"this process has {name}" + ("; GRADWIRE_TF32 is 1" if tf32 else "")
+    how += "; GRADWIRE_TF32 is 1" if tf32 else ""
     return ChosenPlan(CudaPlan(problem, weights, Device(cupy, problem.dtype, tf32=tf32)), "gpu", name, how)
 
 
 def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:
-    forced = os.environ.get("GRADWIRE_PLAN", "")
-    if forced and forced not in PLANS:
-        raise ValueError(f"GRADWIRE_PLAN must be one of {', '.join(PLANS)}, got {forced!r}")
+    forced = _forced_plan()
+    if forced == "cuda":
+        raise ForcedPlanError(f"GRADWIRE_PLAN is cuda, which needs a GPU, but {why_cpu}")
     unavailable = None if forced == "reference" else compiled_availability.unavailable_reason()
     if unavailable and forced == "compiled":
-        raise ValueError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {unavailable}")
+        raise ForcedPlanError(f"GRADWIRE_PLAN is compiled, but that plan cannot run here: {unavailable}")
     how = f"{why_cpu}; GRADWIRE_PLAN is {forced}" if forced else why_cpu
     if forced == "reference" or unavailable:
         plan = ReferencePlan(problem, weights, np)
@@ -111,6 +136,13 @@ def _cpu_plan(problem: Problem, weights: Array, why_cpu: str) -> ChosenPlan:
 
     registers = compiled_availability.vector_registers()
     return ChosenPlan(CompiledPlan(problem, weights, thread_count(), registers), "cpu", None, how)
+
+
+def _forced_plan() -> str:
+    forced = os.environ.get("GRADWIRE_PLAN", "")
+    if forced and forced not in PLANS:
+        raise ForcedPlanError(f"GRADWIRE_PLAN must be one of {', '.join(PLANS)}, got {forced!r}")
+    return forced
 
 
 def _fallback_warning(plan: str, unavailable: str | None) -> str | None:

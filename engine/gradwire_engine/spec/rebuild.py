@@ -8,7 +8,7 @@ from gradwire_proto.v1.spec_pb2 import ModelSpec
 
 
 def build(spec: ModelSpec, weights: Array) -> Module:
-    """Return a Sequential with the layers and layer names of a model, and copies of its weights.
+    """Return a Sequential with the layers, layer names and class names of a model, and copies of its weights.
 
     Args:
         spec: A resolved model spec, in which all layer names and widths are set.
@@ -24,4 +24,6 @@ def build(spec: ModelSpec, weights: Array) -> Module:
             modules[layer.name] = linear
         else:
             modules[layer.name] = ReLU()
-    return Sequential(**modules)
+    model = Sequential(**modules)
+    model.class_names = tuple(spec.class_names)
+    return model

@@ -1,5 +1,6 @@
 """Turns a Module into a ModelSpec by tracing: a call of forward() with a symbol records the layers in order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.module import Module
 from gradwire_engine.network import Network
 from gradwire_engine.randomness import Init
-from gradwire_engine.spec.resolve import linear_layers
+from gradwire_engine.spec.resolve import linear_layers, network
 from gradwire_engine.symbol import Symbol, TraceError
 from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
 from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
@@ -28,10 +29,12 @@ class TracedModel:
     Attributes:
         spec: The model as a message.
         layers: The user's layer objects, in the order in which forward() calls them.
+        module: The user's model.
     """
 
     spec: ModelSpec
     layers: tuple[Linear | ReLU, ...]
+    module: Module
 
     def given_weights(self) -> Array | None:
         """Return the weights of all initialised layers as one flat vector, in layer order.
@@ -43,16 +46,23 @@ class TracedModel:
             return None
         return pack([parameter for layer in initialized for parameter in (layer.W, layer.b)])
 
-    def load_weights(self, weights: Array, network: Network) -> None:
-        """Copy the network's flat weight vector into the user's layers."""
+    def load(self, spec: ModelSpec, weights: Array) -> None:
+        """Copy the weights and the class names of a trained model into the user's model.
+
+        Args:
+            spec: The resolved spec of the trained model.
+            weights: Its flat vector.
+        """
         linears = self._linears()
-        for layer, place in zip(linears, network.layers, strict=True):
+        for layer, place in zip(linears, network(spec).layers, strict=True):
             W, b = place.weights(weights)
             if layer.W.initialized and layer.W.data.dtype == weights.dtype:
                 layer.W.data, layer.b.data = W, b
             else:
                 layer.set_weights(W.copy(), b.copy())
         pack([parameter for layer in linears for parameter in (layer.W, layer.b)])
+        if spec.class_names:
+            self.module.class_names = tuple(spec.class_names)
 
     def _linears(self) -> list[Linear]:
         return [layer for layer in self.layers if isinstance(layer, Linear)]
@@ -71,7 +81,9 @@ def trace(model: Module) -> TracedModel:
     named_modules = list(model.named_modules())
     output = model.forward(Symbol(stack, [model, *(module for _, module in named_modules)]))
     if not isinstance(output, Symbol):
-        raise TraceError(f"{type(model).__name__}.forward must return the last layer's output, got {output!r}")
+        raise TraceError(
+            f"{type(model).__name__}.forward must return the last layer's output, got {_described(output)}"
+        )
     if not output.is_last:
         raise TraceError(
             f"{type(model).__name__}.forward returns the output of an earlier layer than {stack[-1]!r}: "
@@ -80,7 +92,21 @@ def trace(model: Module) -> TracedModel:
     names = {id(module): name for name, module in reversed(named_modules)}
     layers = tuple(layer for layer in stack if isinstance(layer, Linear | ReLU))
     messages = [_message(layer, names.get(id(layer), str(position))) for position, layer in enumerate(layers)]
-    return TracedModel(ModelSpec(layers=messages), layers)
+    return TracedModel(ModelSpec(layers=messages, class_names=_class_names(model, layers)), layers, model)
+
+
+def _described(output: object) -> str:
+    """Return what forward() returned, without its elements."""
+    shape = getattr(output, "shape", None)
+    return f"an array of shape {shape}" if shape is not None else f"a value of type {type(output).__name__}"
+
+
+def _class_names(model: Module, layers: Sequence[Linear | ReLU]) -> list[str]:
+    """Return the names of a model's classes. A subclass can use the attribute for something else, which is ignored."""
+    given: object = model.class_names
+    names = list(given) if isinstance(given, list | tuple) else []
+    outputs = [layer.out_features for layer in layers if isinstance(layer, Linear)][-1:]
+    return names if [len(names)] == outputs and all(isinstance(name, str) for name in names) else []
 
 
 def _message(layer: Linear | ReLU, name: str) -> Layer:

@@ -6,7 +6,7 @@ summaries of the tensors. Call it only for a spec that passes `check_spec`.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 MAX_LAYERS = 1000
 MAX_FEATURES = 1_000_000
 MAX_PARAMETERS = 1_000_000_000
+MAX_CLASS_NAME_LENGTH = 128
 
 Summarize = Callable[[TensorRef], TensorSummary]
 
@@ -104,6 +105,24 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
             width = layer.linear.out_features
     if parameters > MAX_PARAMETERS:
         yield Violation("model.layers", f"has {parameters} parameters in total: use at most {MAX_PARAMETERS}")
+    yield from _check_class_names(model.class_names, outputs=width)
+
+
+def _check_class_names(names: Sequence[str], outputs: int) -> Iterator[Violation]:
+    field = "model.class_names"
+    if names and len(names) != outputs:
+        yield Violation(field, f"has {len(names)} names, but the model has {outputs} outputs: make them the same")
+        return
+    seen: set[str] = set()
+    for name in names:
+        if not 1 <= len(name) <= MAX_CLASS_NAME_LENGTH:
+            description = f"must have names of 1 to {MAX_CLASS_NAME_LENGTH} characters, got {name[:160]!r}"
+            yield Violation(field, description)
+            return
+        if name in seen:
+            yield Violation(field, f"has {name!r} more than once: use each name once")
+            return
+        seen.add(name)
 
 
 def _check_linear(path: str, layer: Layer, width: int) -> Iterator[Violation]:
@@ -280,4 +299,4 @@ def _check_target_values(
 
 
 def _shape(reference: TensorRef) -> str:
-    return f"({', '.join(map(str, reference.shape))})"
+    return str(tuple(reference.shape))

@@ -35,6 +35,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TENSOR_IN_USE: _ClassVar[ErrorReason]
     ERROR_REASON_TENSOR_QUOTA: _ClassVar[ErrorReason]
     ERROR_REASON_TOO_SLOW: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_CHECKPOINT: _ClassVar[ErrorReason]
 
 class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -84,6 +85,7 @@ ERROR_REASON_TENSOR_NOT_FOUND: ErrorReason
 ERROR_REASON_TENSOR_IN_USE: ErrorReason
 ERROR_REASON_TENSOR_QUOTA: ErrorReason
 ERROR_REASON_TOO_SLOW: ErrorReason
+ERROR_REASON_NO_CHECKPOINT: ErrorReason
 JOB_ERROR_REASON_UNSPECIFIED: JobErrorReason
 JOB_ERROR_REASON_LOSS_NOT_FINITE: JobErrorReason
 JOB_ERROR_REASON_WORKER_LOST: JobErrorReason

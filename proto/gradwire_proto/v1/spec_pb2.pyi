@@ -31,10 +31,12 @@ DEVICE_CPU: Device
 DEVICE_GPU: Device
 
 class ModelSpec(_message.Message):
-    __slots__ = ("layers",)
+    __slots__ = ("layers", "class_names")
     LAYERS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedCompositeFieldContainer[Layer]
-    def __init__(self, layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ...) -> None: ...
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Layer(_message.Message):
     __slots__ = ("name", "linear", "relu")

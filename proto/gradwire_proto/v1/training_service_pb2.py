@@ -26,11 +26,12 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gradwire_proto.v1 import errors_pb2 as gradwire_dot_v1_dot_errors__pb2
 from gradwire_proto.v1 import metrics_pb2 as gradwire_dot_v1_dot_metrics__pb2
+from gradwire_proto.v1 import model_service_pb2 as gradwire_dot_v1_dot_model__service__pb2
 from gradwire_proto.v1 import spec_pb2 as gradwire_dot_v1_dot_spec__pb2
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18gradwire/v1/errors.proto\x1a\x19gradwire/v1/metrics.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\xa1\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\x12*\n\ndisk_usage\x18\r \x01(\x0b\x32\x16.gradwire.v1.DiskUsage\x12,\n\x06labels\x18\x0e \x03(\x0b\x32\x1c.gradwire.v1.Job.LabelsEntry\x12\x16\n\x0c\x63ontinue_job\x18\x0f \x01(\tH\x00\x12\x17\n\rinitial_model\x18\x10 \x01(\tH\x00\x12\x15\n\rinitial_epoch\x18\x11 \x01(\x05\x12\x14\n\x0c\x61rchitecture\x18\x12 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x13 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nstart_from\"8\n\tDiskUsage\x12\x11\n\tlog_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_bytes\x18\x02 \x01(\x03\"H\n\x08JobError\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.gradwire.v1.JobErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12*\n\x07warning\x18\x07 \x01(\x0b\x32\x17.gradwire.v1.JobWarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"L\n\nJobWarning\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.gradwire.v1.JobWarningReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\"\n\x04view\x18\x05 \x01(\x0e\x32\x14.gradwire.v1.JobView\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02\x32\xa1\x04\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12;\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\"\x03\x90\x02\x01\x12L\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\"\x03\x90\x02\x01\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12:\n\x08PauseJob\x12\x1c.gradwire.v1.PauseJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tResumeJob\x12\x1d.gradwire.v1.ResumeJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.gradwire.v1.DeleteJobRequest\x1a\x16.google.protobuf.EmptyBb\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gradwire/v1/training_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18gradwire/v1/errors.proto\x1a\x19gradwire/v1/metrics.proto\x1a\x1fgradwire/v1/model_service.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\xa1\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04spec\x18\x02 \x01(\x0b\x32\x14.gradwire.v1.JobSpec\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x15\n\rlast_sequence\x18\x08 \x01(\x03\x12&\n\nlast_epoch\x18\t \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12$\n\x05\x65rror\x18\n \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.gradwire.v1.Execution\x12*\n\ndisk_usage\x18\r \x01(\x0b\x32\x16.gradwire.v1.DiskUsage\x12,\n\x06labels\x18\x0e \x03(\x0b\x32\x1c.gradwire.v1.Job.LabelsEntry\x12\x16\n\x0c\x63ontinue_job\x18\x0f \x01(\tH\x00\x12\x17\n\rinitial_model\x18\x10 \x01(\tH\x00\x12\x15\n\rinitial_epoch\x18\x11 \x01(\x05\x12\x14\n\x0c\x61rchitecture\x18\x12 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x13 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nstart_from\"8\n\tDiskUsage\x12\x11\n\tlog_bytes\x18\x01 \x01(\x03\x12\x18\n\x10\x63heckpoint_bytes\x18\x02 \x01(\x03\"H\n\x08JobError\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.gradwire.v1.JobErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"]\n\tExecution\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x13\n\x0bplan_reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x30\n\x0cstate_change\x18\x04 \x01(\x0b\x32\x18.gradwire.v1.StateChangeH\x00\x12#\n\x05\x65poch\x18\x05 \x01(\x0b\x32\x12.gradwire.v1.EpochH\x00\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x17.gradwire.v1.CheckpointH\x00\x12*\n\x07warning\x18\x07 \x01(\x0b\x32\x17.gradwire.v1.JobWarningH\x00\x42\x06\n\x04kind\"\xa4\x01\n\x0bStateChange\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.gradwire.v1.JobState\x12\x0f\n\x07message\x18\x02 \x01(\t\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x15.gradwire.v1.JobError\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\texecution\x18\x05 \x01(\x0b\x32\x16.gradwire.v1.Execution\"D\n\nCheckpoint\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\'\n\x07weights\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"L\n\nJobWarning\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.gradwire.v1.JobWarningReason\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x10\x43reateJobRequest\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.Job\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\"\n\x04view\x18\x05 \x01(\x0e\x32\x14.gradwire.v1.JobView\"K\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.gradwire.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"6\n\x10WatchJobResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Event\"\x1f\n\x0fPauseJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10ResumeJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"c\n\x19\x44ownloadCheckpointRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.gradwire.v1.ModelFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"o\n\x1a\x44ownloadCheckpointResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.FileHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x42\x06\n\x04part*\xc8\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x14\n\x10JOB_STATE_PAUSED\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07*J\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x11\n\rJOB_VIEW_FULL\x10\x02\x32\x8a\x05\n\x0fTrainingService\x12<\n\tCreateJob\x12\x1d.gradwire.v1.CreateJobRequest\x1a\x10.gradwire.v1.Job\x12;\n\x06GetJob\x12\x1a.gradwire.v1.GetJobRequest\x1a\x10.gradwire.v1.Job\"\x03\x90\x02\x01\x12L\n\x08ListJobs\x12\x1c.gradwire.v1.ListJobsRequest\x1a\x1d.gradwire.v1.ListJobsResponse\"\x03\x90\x02\x01\x12I\n\x08WatchJob\x12\x1c.gradwire.v1.WatchJobRequest\x1a\x1d.gradwire.v1.WatchJobResponse0\x01\x12:\n\x08PauseJob\x12\x1c.gradwire.v1.PauseJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tResumeJob\x12\x1d.gradwire.v1.ResumeJobRequest\x1a\x10.gradwire.v1.Job\x12<\n\tCancelJob\x12\x1d.gradwire.v1.CancelJobRequest\x1a\x10.gradwire.v1.Job\x12\x42\n\tDeleteJob\x12\x1d.gradwire.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\x12g\n\x12\x44ownloadCheckpoint\x12&.gradwire.v1.DownloadCheckpointRequest\x1a\'.gradwire.v1.DownloadCheckpointResponse0\x01\x42\x62\n\x0f\x64\x65v.gradwire.v1B\x14TrainingServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,48 +45,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['GetJob']._serialized_options = b'\220\002\001'
   _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\220\002\001'
-  _globals['_JOBSTATE']._serialized_start=2325
-  _globals['_JOBSTATE']._serialized_end=2525
-  _globals['_JOBVIEW']._serialized_start=2527
-  _globals['_JOBVIEW']._serialized_end=2601
-  _globals['_JOB']._serialized_start=217
-  _globals['_JOB']._serialized_end=890
-  _globals['_JOB_LABELSENTRY']._serialized_start=831
-  _globals['_JOB_LABELSENTRY']._serialized_end=876
-  _globals['_DISKUSAGE']._serialized_start=892
-  _globals['_DISKUSAGE']._serialized_end=948
-  _globals['_JOBERROR']._serialized_start=950
-  _globals['_JOBERROR']._serialized_end=1022
-  _globals['_EXECUTION']._serialized_start=1024
-  _globals['_EXECUTION']._serialized_end=1117
-  _globals['_EVENT']._serialized_start=1120
-  _globals['_EVENT']._serialized_end=1390
-  _globals['_STATECHANGE']._serialized_start=1393
-  _globals['_STATECHANGE']._serialized_end=1557
-  _globals['_CHECKPOINT']._serialized_start=1559
-  _globals['_CHECKPOINT']._serialized_end=1627
-  _globals['_JOBWARNING']._serialized_start=1629
-  _globals['_JOBWARNING']._serialized_end=1705
-  _globals['_CREATEJOBREQUEST']._serialized_start=1707
-  _globals['_CREATEJOBREQUEST']._serialized_end=1815
-  _globals['_GETJOBREQUEST']._serialized_start=1817
-  _globals['_GETJOBREQUEST']._serialized_end=1846
-  _globals['_LISTJOBSREQUEST']._serialized_start=1848
-  _globals['_LISTJOBSREQUEST']._serialized_end=1974
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1976
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2051
-  _globals['_WATCHJOBREQUEST']._serialized_start=2053
-  _globals['_WATCHJOBREQUEST']._serialized_end=2108
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2110
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2164
-  _globals['_PAUSEJOBREQUEST']._serialized_start=2166
-  _globals['_PAUSEJOBREQUEST']._serialized_end=2197
-  _globals['_RESUMEJOBREQUEST']._serialized_start=2199
-  _globals['_RESUMEJOBREQUEST']._serialized_end=2231
-  _globals['_CANCELJOBREQUEST']._serialized_start=2233
-  _globals['_CANCELJOBREQUEST']._serialized_end=2265
-  _globals['_DELETEJOBREQUEST']._serialized_start=2267
-  _globals['_DELETEJOBREQUEST']._serialized_end=2322
-  _globals['_TRAININGSERVICE']._serialized_start=2604
-  _globals['_TRAININGSERVICE']._serialized_end=3149
+  _globals['_JOBSTATE']._serialized_start=2572
+  _globals['_JOBSTATE']._serialized_end=2772
+  _globals['_JOBVIEW']._serialized_start=2774
+  _globals['_JOBVIEW']._serialized_end=2848
+  _globals['_JOB']._serialized_start=250
+  _globals['_JOB']._serialized_end=923
+  _globals['_JOB_LABELSENTRY']._serialized_start=864
+  _globals['_JOB_LABELSENTRY']._serialized_end=909
+  _globals['_DISKUSAGE']._serialized_start=925
+  _globals['_DISKUSAGE']._serialized_end=981
+  _globals['_JOBERROR']._serialized_start=983
+  _globals['_JOBERROR']._serialized_end=1055
+  _globals['_EXECUTION']._serialized_start=1057
+  _globals['_EXECUTION']._serialized_end=1150
+  _globals['_EVENT']._serialized_start=1153
+  _globals['_EVENT']._serialized_end=1423
+  _globals['_STATECHANGE']._serialized_start=1426
+  _globals['_STATECHANGE']._serialized_end=1590
+  _globals['_CHECKPOINT']._serialized_start=1592
+  _globals['_CHECKPOINT']._serialized_end=1660
+  _globals['_JOBWARNING']._serialized_start=1662
+  _globals['_JOBWARNING']._serialized_end=1738
+  _globals['_CREATEJOBREQUEST']._serialized_start=1740
+  _globals['_CREATEJOBREQUEST']._serialized_end=1848
+  _globals['_GETJOBREQUEST']._serialized_start=1850
+  _globals['_GETJOBREQUEST']._serialized_end=1879
+  _globals['_LISTJOBSREQUEST']._serialized_start=1881
+  _globals['_LISTJOBSREQUEST']._serialized_end=2007
+  _globals['_LISTJOBSRESPONSE']._serialized_start=2009
+  _globals['_LISTJOBSRESPONSE']._serialized_end=2084
+  _globals['_WATCHJOBREQUEST']._serialized_start=2086
+  _globals['_WATCHJOBREQUEST']._serialized_end=2141
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2143
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2197
+  _globals['_PAUSEJOBREQUEST']._serialized_start=2199
+  _globals['_PAUSEJOBREQUEST']._serialized_end=2230
+  _globals['_RESUMEJOBREQUEST']._serialized_start=2232
+  _globals['_RESUMEJOBREQUEST']._serialized_end=2264
+  _globals['_CANCELJOBREQUEST']._serialized_start=2266
+  _globals['_CANCELJOBREQUEST']._serialized_end=2298
+  _globals['_DELETEJOBREQUEST']._serialized_start=2300
+  _globals['_DELETEJOBREQUEST']._serialized_end=2355
+  _globals['_DOWNLOADCHECKPOINTREQUEST']._serialized_start=2357
+  _globals['_DOWNLOADCHECKPOINTREQUEST']._serialized_end=2456
+  _globals['_DOWNLOADCHECKPOINTRESPONSE']._serialized_start=2458
+  _globals['_DOWNLOADCHECKPOINTRESPONSE']._serialized_end=2569
+  _globals['_TRAININGSERVICE']._serialized_start=2851
+  _globals['_TRAININGSERVICE']._serialized_end=3501
 # @@protoc_insertion_point(module_scope)

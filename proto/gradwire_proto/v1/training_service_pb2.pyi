@@ -4,6 +4,7 @@ from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from gradwire_proto.v1 import errors_pb2 as _errors_pb2
 from gradwire_proto.v1 import metrics_pb2 as _metrics_pb2
+from gradwire_proto.v1 import model_service_pb2 as _model_service_pb2
 from gradwire_proto.v1 import spec_pb2 as _spec_pb2
 from gradwire_proto.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
@@ -249,3 +250,23 @@ class DeleteJobRequest(_message.Message):
     name: str
     allow_missing: bool
     def __init__(self, name: _Optional[str] = ..., allow_missing: _Optional[bool] = ...) -> None: ...
+
+class DownloadCheckpointRequest(_message.Message):
+    __slots__ = ("name", "format", "offset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    format: _model_service_pb2.ModelFormat
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[_model_service_pb2.ModelFormat, str]] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class DownloadCheckpointResponse(_message.Message):
+    __slots__ = ("header", "chunk", "epoch")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    header: _model_service_pb2.FileHeader
+    chunk: bytes
+    epoch: int
+    def __init__(self, header: _Optional[_Union[_model_service_pb2.FileHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., epoch: _Optional[int] = ...) -> None: ...

@@ -94,6 +94,11 @@ class TrainingServiceStub:
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.DownloadCheckpoint = channel.unary_stream(
+                '/gradwire.v1.TrainingService/DownloadCheckpoint',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer:
@@ -216,6 +221,21 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadCheckpoint(self, request, context):
+        """Downloads the weights of a job that failed or was cancelled, as of its last checkpoint, as a file in chunks. They
+        are kept until the job is deleted. The file has the format that DownloadModel gives the model of a job that
+        succeeded, and a download that was interrupted can continue at an offset in the same way.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+        - FAILED_PRECONDITION: the job has not ended (JOB_NOT_ENDED), or has no checkpoint (NO_CHECKPOINT).
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -258,6 +278,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'DownloadCheckpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadCheckpoint,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -495,6 +520,33 @@ class TrainingService:
             '/gradwire.v1.TrainingService/DeleteJob',
             gradwire_dot_v1_dot_training__service__pb2.DeleteJobRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/DownloadCheckpoint',
+            gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.DownloadCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

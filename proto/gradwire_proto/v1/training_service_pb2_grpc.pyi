@@ -119,6 +119,17 @@ class TrainingServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
     - FAILED_PRECONDITION (JOB_NOT_ENDED): the job has not ended. Cancel it first.
     """
+    DownloadCheckpoint: _grpc.UnaryStreamMultiCallable[_training_service_pb2.DownloadCheckpointRequest, _training_service_pb2.DownloadCheckpointResponse]
+    """Downloads the weights of a job that failed or was cancelled, as of its last checkpoint, as a file in chunks. They
+    are kept until the job is deleted. The file has the format that DownloadModel gives the model of a job that
+    succeeded, and a download that was interrupted can continue at an offset in the same way.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+    - FAILED_PRECONDITION: the job has not ended (JOB_NOT_ENDED), or has no checkpoint (NO_CHECKPOINT).
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
+    """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
@@ -209,6 +220,17 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
     - FAILED_PRECONDITION (JOB_NOT_ENDED): the job has not ended. Cancel it first.
+    """
+    DownloadCheckpoint: _aio.UnaryStreamMultiCallable[_training_service_pb2.DownloadCheckpointRequest, _training_service_pb2.DownloadCheckpointResponse]  # type: ignore[assignment]
+    """Downloads the weights of a job that failed or was cancelled, as of its last checkpoint, as a file in chunks. They
+    are kept until the job is deleted. The file has the format that DownloadModel gives the model of a job that
+    succeeded, and a download that was interrupted can continue at an offset in the same way.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+    - FAILED_PRECONDITION: the job has not ended (JOB_NOT_ENDED), or has no checkpoint (NO_CHECKPOINT).
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -345,6 +367,23 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
         - FAILED_PRECONDITION (JOB_NOT_ENDED): the job has not ended. Cancel it first.
+        """
+
+    @_abc_1.abstractmethod
+    def DownloadCheckpoint(
+        self,
+        request: _training_service_pb2.DownloadCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_service_pb2.DownloadCheckpointResponse], _abc.AsyncIterator[_training_service_pb2.DownloadCheckpointResponse]]:
+        """Downloads the weights of a job that failed or was cancelled, as of its last checkpoint, as a file in chunks. They
+        are kept until the job is deleted. The file has the format that DownloadModel gives the model of a job that
+        succeeded, and a download that was interrupted can continue at an offset in the same way.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
+        - FAILED_PRECONDITION: the job has not ended (JOB_NOT_ENDED), or has no checkpoint (NO_CHECKPOINT).
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,5 @@
 """ModelService, which finds, downloads, runs and deletes trained models."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
     DownloadModelRequest,
     DownloadModelResponse,
-    FileHeader,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -22,8 +20,9 @@ from gradwire_proto.v1.model_service_pb2 import (
 )
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceServicer
 from gradwire_server.api.authentication import current_principal
+from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
-from gradwire_server.errors import ModelNotFoundError, OffsetOutOfRangeError, invalid_field
+from gradwire_server.errors import ModelNotFoundError, invalid_field
 from gradwire_server.models.registry import ModelRegistry
 
 
@@ -50,18 +49,11 @@ class ModelService(ModelServiceServicer):
     async def DownloadModel(
         self, request: DownloadModelRequest, context: ServicerContext[object, object]
     ) -> AsyncIterator[DownloadModelResponse]:
-        if request.offset < 0:
-            raise invalid_field("offset", f"must be at least 0, got {request.offset}")
+        check_offset(request.offset)
         file = await self.models.export(current_principal(), request.name, request.format)
-        size = file.size
-        if request.offset > size:
-            text = f"offset is {request.offset}, but the file has {size} bytes"
-            raise OffsetOutOfRangeError("offset", text, offset=request.offset, size_bytes=size)
-        digest = await asyncio.to_thread(file.digest)
-        yield DownloadModelResponse(header=FileHeader(file_name=file.name, size_bytes=size, sha256=digest))
-        blocks = file.blocks(request.offset)
-        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            yield DownloadModelResponse(chunk=block)
+        yield DownloadModelResponse(header=await header_of(file, request.offset))
+        async for chunk in chunks_of(file, request.offset):
+            yield DownloadModelResponse(chunk=chunk)
 
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
         return PredictResponse(outputs=await self.models.predict(current_principal(), request.name, request.inputs))

@@ -12,6 +12,8 @@ from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     CreateJobRequest,
     DeleteJobRequest,
+    DownloadCheckpointRequest,
+    DownloadCheckpointResponse,
     GetJobRequest,
     Job,
     JobState,
@@ -25,12 +27,14 @@ from gradwire_proto.v1.training_service_pb2 import (
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
 from gradwire_server.api.authentication import current_principal
+from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import JobNotFoundError, invalid_field
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
+from gradwire_server.jobs.unfinished_models import UnfinishedModels
 from gradwire_server.resource_names import ID_RULE, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
@@ -46,6 +50,7 @@ class TrainingService(TrainingServiceServicer):
     queries: JobQueries
     admission: Admission
     checkpoints: CheckpointStore
+    unfinished_models: UnfinishedModels
 
     async def CreateJob(self, request: CreateJobRequest, context: ServicerContext[object, object]) -> Job:
         principal = current_principal()
@@ -103,3 +108,12 @@ class TrainingService(TrainingServiceServicer):
         else:
             await asyncio.to_thread(self.checkpoints.delete_all, deleted.job_key)
         return Empty()
+
+    async def DownloadCheckpoint(
+        self, request: DownloadCheckpointRequest, context: ServicerContext[object, object]
+    ) -> AsyncIterator[DownloadCheckpointResponse]:
+        check_offset(request.offset)
+        file, epoch = await self.unfinished_models.export(current_principal(), request.name, request.format)
+        yield DownloadCheckpointResponse(header=await header_of(file, request.offset), epoch=epoch)
+        async for chunk in chunks_of(file, request.offset):
+            yield DownloadCheckpointResponse(chunk=chunk)

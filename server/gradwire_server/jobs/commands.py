@@ -1,5 +1,6 @@
 """The client commands: create, pause, resume, cancel and delete jobs. Any server can execute these commands."""
 
+import logging
 import secrets
 
 from sqlalchemy import Connection
@@ -21,6 +22,8 @@ from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.principal import Principal
 from gradwire_server.store import job_queries, model_queries, tensor_queries
 from gradwire_server.store.job_queries import JobRecord
+
+_log = logging.getLogger(__name__)
 
 
 class JobCommands:
@@ -121,11 +124,13 @@ class JobCommands:
         def work(connection: Connection) -> JobRecord:
             record = _lock(connection, found)
             if not has_ended(record.job):
-                raise JobNotEndedError(job_name, state_name(record.job))
+                raise JobNotEndedError(job_name, state_name(record.job), "Cancel it before you delete it")
             job_queries.delete_job(connection, record.job_key)
             return record
 
-        return await self._log.write(work)
+        deleted = await self._log.write(work)
+        _log.info("%s: deleted", job_name)
+        return deleted
 
 
 def _check_free(connection: Connection, job_id: str) -> None:

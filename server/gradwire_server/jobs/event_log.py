@@ -1,6 +1,7 @@
 """Stores a job together with its new events in one transaction, and then publishes the change."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -14,6 +15,8 @@ from gradwire_server.store import job_queries, model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.notifications import JobChange
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,7 +34,7 @@ class EventLog:
     async def write(
         self, work: Callable[[Connection], JobRecord], *, start: bool = False, stop: bool = False
     ) -> JobRecord:
-        """Run `work` in a transaction, and publish the change to the job that it returns.
+        """Run `work` in a transaction, and publish and log the change to the job that it returns.
 
         Args:
             work: A function that changes one job.
@@ -58,6 +61,9 @@ class EventLog:
     async def _write_and_publish(self, work: Callable[[Connection], tuple[JobRecord, JobChange]]) -> JobRecord:
         record, change = await self._database.write(work)
         self._notifier.publish(change)
+        for event in record.state_changes:
+            level = logging.WARNING if event.state_change.state == JobState.JOB_STATE_FAILED else logging.INFO
+            _log.log(level, "%s", events.log_line(record.job, event))
         return record
 
     def _end_write(self, task: asyncio.Task[JobRecord]) -> None:
@@ -86,5 +92,7 @@ class EventLog:
                 model_queries.insert_model(connection, record.job_id, model)
                 event.state_change.model = model.name
             events.apply(event, record.job)
+            if event.HasField("state_change"):
+                record.state_changes.append(event)
         job_queries.insert_events(connection, record.job_key, new)
         job_queries.save_job(connection, record)

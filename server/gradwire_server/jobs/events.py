@@ -65,6 +65,22 @@ def _apply_state_change(event: Event, job: Job) -> None:
             job.error.CopyFrom(change.error)
 
 
+def log_line(job: Job, event: Event) -> str:
+    """Return a change of the state of a job as one line for the log of the server, with its reason."""
+    change = event.state_change
+    parts = [f"{job.name}: {JobState.Name(change.state).removeprefix('JOB_STATE_')}"]
+    if event.attempt and change.state in (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING):
+        parts.append(f"attempt {event.attempt}")
+    if change.HasField("execution"):
+        parts.append(f"plan {change.execution.plan} on {change.execution.host} ({change.execution.device})")
+    if change.state in TERMINAL_STATES:
+        parts.append(f"after {job.last_epoch.epoch or job.initial_epoch} of {job.epochs} epochs")
+    if change.HasField("error"):
+        parts.append(JobErrorReason.Name(change.error.reason).removeprefix("JOB_ERROR_REASON_"))
+    parts += (change.message or change.error.message).splitlines()[:1]
+    return ", ".join(parts)
+
+
 def difference(stored: Epoch, repeated: Epoch) -> str:
     """Describe how a repeated epoch differs from the stored epoch. Returns an empty string if they are the same."""
     if _result(stored) == _result(repeated):

@@ -34,6 +34,8 @@ def _differing_fields(requested: JobSpec, created: JobSpec, *, is_warm_start: bo
     if is_warm_start:
         for each in (spec, job_spec):
             _clear_warm_start(each)
+        if not requested.model.class_names:
+            job_spec.model.ClearField("class_names")
         spec.dtype = requested.dtype or job_spec.dtype
     names = [field.name for field in JobSpec.DESCRIPTOR.fields]
     return [f"job.spec.{name}" for name in names if getattr(spec, name) != getattr(job_spec, name)]

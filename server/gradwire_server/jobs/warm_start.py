@@ -102,11 +102,22 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
             "Set the total number of epochs, including those"
         )
         raise invalid_field("job.spec.epochs", description)
+    _inherit_class_names(spec.model, start)
     spec.dtype = spec.dtype or start.weights.dtype
     for layer in linear_layers(spec.model):
         layer.linear.initialization = Initialization.INITIALIZATION_GIVEN
     spec.initial_weights.CopyFrom(start.weights)
     return spec
+
+
+def _inherit_class_names(model: ModelSpec, start: _Start) -> None:
+    """Give a model the class names of its start. A job that continues another one must not change their order."""
+    names = start.model.class_names
+    if not model.class_names:
+        model.class_names.extend(names)
+    elif start.initial_epoch and names and list(names) != list(model.class_names):
+        description = f"must be those of {start.source}, in the same order: {', '.join(names)}"
+        raise invalid_field("job.spec.model.class_names", description)
 
 
 def _resolved_model(spec: JobSpec) -> ModelSpec:

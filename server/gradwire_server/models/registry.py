@@ -1,6 +1,7 @@
 """The registry of trained models, which finds, lists, runs, exports and deletes models."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from gradwire_server.store import model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.paging import Page
 from gradwire_worker.blob_reader import BlobLostError
+
+_log = logging.getLogger(__name__)
 
 # The maximum size of the inputs of one Predict call, and of its outputs.
 MAX_PREDICT_BYTES = 32 << 20
@@ -68,6 +71,7 @@ class ModelRegistry:
         await self.get(principal, model_name)
         model_id = model_name.removeprefix("models/")
         await self._database.write(lambda connection: model_queries.delete_model(connection, model_id))
+        _log.info("%s: deleted", model_name)
 
     async def predict(self, principal: Principal, model_name: str, inputs: Tensor) -> Tensor:
         """Run the forward pass of a model.
@@ -110,7 +114,10 @@ class ModelRegistry:
             InvalidFieldsError: The format is unknown.
             WeightsDamagedError: The stored weights cannot be read.
         """
-        model = await self.get(principal, model_name)
+        return await self.export_model(await self.get(principal, model_name), format_)
+
+    async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
+        """Export a model whose weights are in the blob store to a file, as `export` does."""
         if format_ not in _EXPORTERS:
             names = ", ".join(ModelFormat.Name(known) for known in _EXPORTERS)
             raise invalid_field("format", f"must be one of {names}, got {format_}")

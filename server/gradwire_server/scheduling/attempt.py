@@ -13,7 +13,7 @@ from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_server.errors import UnavailableError
 from gradwire_server.jobs.attempt_records import MAX_WORKERS_LOST, AttemptOverError, AttemptRecords
-from gradwire_server.jobs.events import has_ended, state_name, warning
+from gradwire_server.jobs.events import has_ended, warning
 from gradwire_server.scheduling.lease import LeaseLostError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -216,8 +216,6 @@ class Attempts:
             if final is not None:
                 await asyncio.to_thread(self._blobs.put, hashlib.sha256(final).hexdigest(), final)
             await asyncio.to_thread(self._checkpoints.delete_all, record.job_key)
-        if has_ended(stored.job):
-            _log.info("%s: %s", stored.job.name, state_name(stored.job))
         return has_ended(stored.job)
 
     async def _record_lost_worker(self, worker: WorkerHandle, record: JobRecord, error: WorkerLostError) -> None:

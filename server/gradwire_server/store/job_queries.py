@@ -1,7 +1,7 @@
 """Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Row, Select, insert, select, update
 from sqlalchemy import delete as delete_from
@@ -25,6 +25,7 @@ class JobRecord:
         crashes: The number of server crashes in a row during which the job was running, without a new epoch in between.
         last_report: The sequence number of the last stored report of the current attempt.
         job: The job message that clients receive.
+        state_changes: The state changes that the current transaction stores.
     """
 
     job_key: int
@@ -34,6 +35,7 @@ class JobRecord:
     crashes: int
     last_report: int
     job: Job
+    state_changes: list[Event] = field(default_factory=list)
 
 
 def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:

@@ -59,10 +59,13 @@ class WorkerPool:
         self._name_prefix = f"{self._store_prefix}{version('gradwire')}-"
 
     def device_for(self, device: Device) -> DeviceKind:
-        """Return the kind of worker for a job. DEVICE_AUTO selects a GPU if the cluster has one."""
+        """Return the kind of worker for a job.
+
+        DEVICE_AUTO is a GPU if the cluster has one and the plan that workers must use runs on it.
+        """
         if device == Device.DEVICE_CPU or not self._cluster.has_gpu:
             return "cpu"
-        return "gpu"
+        return "cpu" if device != Device.DEVICE_GPU and self._settings.plan == "compiled" else "gpu"
 
     def free(self, device: DeviceKind) -> int:
         """Return the number of workers of a kind that can be lent now."""

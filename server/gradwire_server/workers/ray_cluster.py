@@ -62,7 +62,9 @@ class RayCluster:
             if ":" in address and "://" not in address:
                 _try_connect(address)  # Ray itself would try to connect for minutes.
             ray.init(address=address, namespace=_NAMESPACE, logging_level=logging.ERROR, log_to_driver=False, **options)
-        except (OSError, RayError, ValueError) as error:
+        except Exception as error:  # Ray raises plain exceptions too, for example if its processes start too slowly.
+            if address == "local":
+                raise SettingsError(f"cannot start Ray on this machine: {error}") from error
             hint = "" if "RAY_AUTH_MODE" in os.environ else _AUTH_HINT
             raise SettingsError(f"cannot reach Ray at {address!r} (--ray, GRADWIRE_RAY): {error}{hint}") from error
         self._head = ray.get_runtime_context().gcs_address

@@ -49,10 +49,16 @@ def test_frames_with_columns_of_several_kinds_become_numeric_arrays():
     assert to_array(pd.Series([1, 2], dtype="Int64"), "y", FLOAT32).tolist() == [1, 2]
 
 
-def test_missing_values_become_nan_which_validation_reports():
-    assert (
-        np.isnan(to_array(pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [1.0, 2.0]}), "x", FLOAT32)).sum() == 1
-    )
+def test_a_missing_value_in_a_column_is_named():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": pd.array([1, None], "Int64")})
+    with pytest.raises(gw.InvalidArgumentError, match="column 'b' has a missing value in row 1"):
+        to_array(frame, "x", FLOAT32)
+    with pytest.raises(gw.InvalidArgumentError, match="column 'a' has an infinity in row 0"):
+        to_array(pd.DataFrame({"a": [np.inf, 1.0], "b": [1.0, 2.0]}), "x", FLOAT32)
+
+
+def test_a_missing_value_in_a_series_becomes_nan_which_validation_reports():
+    assert np.isnan(to_array(pd.Series([1, None], dtype="Int64"), "y", FLOAT32)).sum() == 1
 
 
 def test_a_column_of_text_is_named():

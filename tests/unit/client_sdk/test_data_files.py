@@ -53,10 +53,26 @@ def test_the_column_of_the_targets_can_be_left_out_of_inputs(tmp_path):
         read_inputs(tmp_path / "d.csv", ["class"])
 
 
+def test_a_column_of_text_can_hold_the_targets(tmp_path):
+    (tmp_path / "d.csv").write_text("a,animal,b\n1,cat,2\n3, dog ,4\n")
+    read = read_data(tmp_path / "d.csv", "animal")
+    assert read.train[0].tolist() == [[1, 2], [3, 4]]
+    assert read.train[1].tolist() == ["cat", "dog"]
+    assert read_inputs(tmp_path / "d.csv", ["animal"]).tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(
+        FileError, match=r"line 2, column animal: 'cat' is not a number\. To leave a column out, use --d"
+    ):
+        read_inputs(tmp_path / "d.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "target", "message"),
     [
-        ("d.csv", "a,b\n1,2\n3,x\n", "b", "line 3, column b: 'x' is not a number"),
+        ("d.csv", "a,b\nx,2\n", "b", "line 2, column a: 'x' is not a number"),
+        ("d.csv", "a,b\n1,2\n,3\n", "b", "line 3, column a: is empty"),
+        ("d.csv", "a,b\n1,2\nnan,3\n", "b", "line 3, column a: 'nan' is infinite or NaN"),
+        ("d.csv", "a,b\n1,cat\n2,\n", "b", "line 3, column b: is empty"),
+        ("d.csv", "b\n1\n2\n", "b", "has no columns besides b"),
         ("d.csv", "a,b\n1,2\n3\n", "b", "line 3: has 1 cells"),
         ("d.csv", "a,b\n1,2\n", "c", "must name a column .* one of a, b; got 'c'"),
         ("d.csv", "a,b\n1,2\n", None, "none was given"),

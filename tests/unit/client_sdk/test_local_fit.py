@@ -277,3 +277,8 @@ print(np.array_equal(fitted(epochs=10**6), whole))
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=False)
     assert run.stdout == "interrupted\nTrue\n", run.stdout + run.stderr
     assert "The model has the weights of epoch 5 of 1000000." in run.stderr
+
+
+def test_a_shape_in_an_error_is_written_as_in_numpy():
+    with pytest.raises(InvalidArgumentError, match=r"train inputs: .* got \(30,\)"):
+        fit(train=(X[:, 0], Y))

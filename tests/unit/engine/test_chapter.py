@@ -139,6 +139,12 @@ def test_an_input_of_the_wrong_shape_is_an_error_that_names_both_shapes():
         Linear(784, 10).forward(np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("layer", [Linear(2, 3), ReLU()])
+def test_a_list_is_an_input_like_an_array(layer):
+    rows = [[1, -2], [3, 4]]
+    np.testing.assert_array_equal(layer(rows), layer(np.array(rows)))
+
+
 def test_without_super_init_an_error_says_to_call_it():
     class Forgetful(Module):
         def __init__(self):
@@ -170,7 +176,7 @@ def test_a_parameter_converts_integers_to_float32():
     assert Parameter([[1, 2]]).data.dtype == np.float32
 
 
-@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf"), "fast", None])
 def test_sgd_refuses_learning_rates_that_are_not_finite_and_positive(lr):
     with pytest.raises(ValueError, match="lr must be"):
         SGD(Linear(1, 1), lr=lr)

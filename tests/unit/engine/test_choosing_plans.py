@@ -42,8 +42,17 @@ def test_the_environment_forces_a_plan(monkeypatch):
     assert (chosen().plan.name, chosen().warning) == ("reference", None)
     assert "GRADWIRE_PLAN is reference" in chosen().reason
     monkeypatch.setenv("GRADWIRE_PLAN", "fastest")
-    with pytest.raises(ValueError, match="must be one of reference, compiled, got 'fastest'"):
+    with pytest.raises(ValueError, match="must be one of reference, compiled, cuda, got 'fastest'"):
         chosen()
+    monkeypatch.setenv("GRADWIRE_PLAN", "cuda")
+    with pytest.raises(ValueError, match="is cuda, which needs a GPU"):
+        chosen()
+
+
+def test_fit_says_that_the_plan_of_the_environment_is_unknown(monkeypatch, digits, model):
+    monkeypatch.setenv("GRADWIRE_PLAN", "fastest")
+    with pytest.raises(gw.InvalidArgumentError, match="GRADWIRE_PLAN must be one of"):
+        gw.fit(model, digits.train, loss=CrossEntropy(), optimizer=SGD(model), epochs=1, at="local")
 
 
 def test_without_numba_a_job_gets_the_reference_plan_and_a_warning(monkeypatch, digits, model):

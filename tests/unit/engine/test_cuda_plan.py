@@ -339,6 +339,24 @@ def test_a_job_gets_the_cuda_plan_and_tf32_only_on_request(cupy, monkeypatch):
     assert cupy.math_modes[-1] == 3
 
 
+@pytest.mark.parametrize("device", ["auto", "gpu"])
+@pytest.mark.parametrize(
+    ("forced", "message"),
+    [
+        ("fastest", "must be one of reference, compiled, cuda, got 'fastest'"),
+        ("compiled", "runs on the CPU, but this job runs on a GPU"),
+        ("cuda", "cannot run here: ZeroDivisionError"),
+    ],
+)
+def test_a_forced_plan_that_cannot_run_on_the_gpu_is_an_error(cupy, monkeypatch, device, forced, message):
+    use_as_gpu(cupy, monkeypatch)
+    monkeypatch.setattr(agreement, "check", lambda _make: 1 / 0)
+    monkeypatch.setenv("GRADWIRE_PLAN", forced)
+    problem = Problem(Network.from_stack([(3, 2)]), MSE(), FLOAT32)
+    with pytest.raises(ValueError, match=message):
+        choose_plan(problem, np.zeros(problem.network.size, np.float32), device)
+
+
 @needs_compiler
 def test_if_the_gpu_fails_the_job_gets_the_next_best_plan_and_a_warning(cupy, monkeypatch):
     use_as_gpu(cupy, monkeypatch)

@@ -127,7 +127,12 @@ def test_an_operation_that_cannot_be_traced_is_named_with_class_and_line(operati
 
 @pytest.mark.parametrize(
     ("result", "message"),
-    [(lambda self, x: None, "must return"), (lambda self, x: (self.fc1(x), x)[1], "earlier layer")],
+    [
+        (lambda self, x: None, "must return the last layer's output, got a value of type NoneType"),
+        (lambda self, x: (self.fc1(x), 1), "got a value of type tuple$"),
+        (lambda self, x: np.zeros((1000, 3)), r"got an array of shape \(1000, 3\)$"),
+        (lambda self, x: (self.fc1(x), x)[1], "earlier layer"),
+    ],
 )
 def test_forward_must_return_the_last_layers_output(result, message):
     class Model(Base):

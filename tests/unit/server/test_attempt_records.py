@@ -1,6 +1,7 @@
 """The changes that attempts make to a job and its log."""
 
 import asyncio
+import logging
 
 import pytest
 from server_parts import NOW
@@ -235,3 +236,36 @@ def test_orderly_stops_of_the_server_never_count(jobs):
         assert record.crashes == 0
 
     asyncio.run(scenario())
+
+
+def test_the_log_has_a_line_for_each_change_of_a_job_with_its_reason(jobs, caplog):
+    caplog.set_level(logging.INFO)
+    running = StateChange(state=JobState.JOB_STATE_RUNNING)
+    running.execution.plan, running.execution.device, running.execution.host = "compiled", "cpu", "node-1, a CPU"
+
+    async def scenario():
+        await jobs.create("failing", epochs=3)
+        (queued,) = await jobs.records.queued(1)
+        failing = await jobs.records.start_attempt(queued.job_key)
+        await jobs.records.record_reports(failing.job_key, 1, [Event(state_change=running), epoch_event(1)], 2)
+        reason = JobErrorReason.JOB_ERROR_REASON_WORKER_ERROR
+        await jobs.records.fail(failing.job_key, 1, reason, "the worker failed\nwith a long log")
+        await jobs.commands.delete(OPERATOR, "jobs/failing")
+        await jobs.create("b", labels={"team": "secret"}, epochs=3)
+        await jobs.commands.pause(OPERATOR, "jobs/b")
+        await jobs.commands.pause(OPERATOR, "jobs/b")
+        await jobs.commands.cancel(OPERATOR, "jobs/b")
+
+    asyncio.run(scenario())
+    lines = [record for record in caplog.records if record.name.startswith("gradwire_server.jobs")]
+    assert [line.getMessage() for line in lines] == [
+        "jobs/failing: QUEUED",
+        "jobs/failing: STARTING, attempt 1",
+        "jobs/failing: RUNNING, attempt 1, plan compiled on node-1, a CPU (cpu)",
+        "jobs/failing: FAILED, after 1 of 3 epochs, WORKER_ERROR, the worker failed",
+        "jobs/failing: deleted",
+        "jobs/b: QUEUED",
+        "jobs/b: PAUSED, on request",
+        "jobs/b: CANCELLED, after 0 of 3 epochs, on request",
+    ]
+    assert [line.levelname for line in lines if line.levelno > logging.INFO] == ["WARNING"]

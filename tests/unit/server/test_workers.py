@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gradwire_server.settings import Settings
+from gradwire_proto.v1.spec_pb2 import Device
+from gradwire_server.settings import Settings, SettingsError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.workers import pool as pool_module
 from gradwire_server.workers import ray_cluster
@@ -18,6 +19,24 @@ from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster, sh
 @pytest.fixture
 def cluster(tmp_path):
     return RayCluster(Settings(data=tmp_path))
+
+
+def test_ray_that_does_not_start_is_an_error_of_one_line(cluster, monkeypatch):
+    def init(**_options):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
+    with pytest.raises(SettingsError, match="cannot start Ray on this machine: The current node timed out"):
+        cluster.connect()
+
+
+def test_a_plan_for_cpus_sends_jobs_to_cpus(tmp_path, cluster, monkeypatch):
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    monkeypatch.setattr(RayCluster, "has_gpu", True)
+    for plan, expected in (("", "gpu"), ("cuda", "gpu"), ("reference", "gpu"), ("compiled", "cpu")):
+        pool = WorkerPool(Settings(data=tmp_path, plan=plan), cluster, blobs)
+        assert pool.device_for(Device.DEVICE_AUTO) == expected, plan
+        assert pool.device_for(Device.DEVICE_GPU) == "gpu"
 
 
 @pytest.fixture

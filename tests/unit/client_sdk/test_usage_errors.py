@@ -1,0 +1,51 @@
+"""Wrong options and arguments of the commands: one line each, without a traceback."""
+
+import sys
+
+import pytest
+
+from gradwire.cli.main import app
+from gradwire_server.__main__ import main as serve
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("jobs list --nope", "gradwire: no such option: --nope (Possible options: --token). See: gradwire jobs list"),
+        ("nope", "gradwire: no such command 'nope'. See: gradwire --help"),
+        ("train --data x.npz", "gradwire: missing option '--layers'. See: gradwire train --help"),
+        ("models predict", "gradwire: missing argument 'name'. See: gradwire models predict --help"),
+        ("jobs list --limit 0", "gradwire: invalid value for '--limit': "),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_the_help(monkeypatch, capsys, command, message):
+    monkeypatch.setattr(sys, "argv", ["gradwire", *command.split()])
+    assert ended(app, capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--nope", "gradwire serve: no such option: --nope"),
+        ("--port=x", "gradwire serve: invalid value for '--port' (env var: 'GRADWIRE_PORT'): "),
+    ],
+)
+def test_a_wrong_option_of_the_server_is_one_line(monkeypatch, capsys, option, message):
+    monkeypatch.setattr(sys, "argv", ["gradwire serve", option])
+    assert ended(serve, capsys).startswith(message)
+
+
+def test_a_group_without_a_command_shows_its_help(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gradwire", "jobs"])
+    with pytest.raises(SystemExit):
+        app()
+    assert "watch" in capsys.readouterr().err
+
+
+def ended(command, capsys):
+    """The only line on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        command()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
