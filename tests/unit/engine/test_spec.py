@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
+from gradwire_engine.metrics import Metrics
+from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import network, resolve
@@ -11,6 +13,8 @@ from gradwire_engine.spec.summary import summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
 from gradwire_engine.spec.validation import check_data, check_spec, is_classification
+from gradwire_engine.training import Epoch
+from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
 from gradwire_proto.v1.spec_pb2 import Dataset, Initialization, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
 
@@ -181,6 +185,19 @@ def test_inputs_that_are_not_finite_are_named_with_their_row(bad):
     assert summarize(inputs).first_bad_row == 13
 
 
+def test_elements_beyond_the_first_block_are_summarized_too():
+    rows = 2**20 + 9
+    values = np.zeros(rows, np.float32)
+    values[-3], values[-2] = -4, 6
+    assert (summarize(values).minimum, summarize(values).maximum) == (-4, 6)
+    values[-5] = np.inf
+    assert summarize(values).first_bad_row == rows - 5
+    matrix = np.eye(2, dtype=np.uint8)[np.zeros(rows, np.int8)]
+    assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (True, True)
+    matrix[-2] = 1
+    assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("targets", "loss", "outputs", "expected"),
     [
@@ -214,6 +231,44 @@ def test_a_model_can_mix_given_and_drawn_weights():
     assert first[:32].std() > 0
     spec.seed = 1
     assert not np.array_equal(first[:32], starting_weights(spec, given)[:32])
+
+
+def drawn_weights(*layers, seed=7):
+    """The matrices that a job of these layers starts from, on four features."""
+    spec = good_spec()
+    spec.model.CopyFrom(trace(Sequential(*layers)).spec)
+    spec.seed = seed
+    spec = resolve(spec)
+    vector = starting_weights(spec, None)
+    return [layer.weights(vector)[0] for layer in network(spec.model).layers]
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("kaiming", np.sqrt(2 / 4)), ("simple", 0.01)])
+def test_a_job_draws_deferred_layers_by_their_own_method(init, deviation):
+    W, _ = drawn_weights(Linear(500, init=init), Linear(3))
+    assert W.std() == pytest.approx(deviation, rel=0.05)
+
+
+def test_each_layer_of_a_job_is_drawn_from_a_random_stream_of_its_own():
+    """Drawn here again with NumPy alone: other weights would change the results of every job."""
+    for index, W in enumerate(drawn_weights(Linear(4), ReLU(), Linear(4), Linear(4))):
+        stream = np.random.SeedSequence(7, spawn_key=(0, index))
+        drawn = np.random.Generator(np.random.PCG64(stream)).standard_normal((4, 4)) * np.sqrt(2 / 4)
+        assert np.array_equal(W, drawn.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        Metrics(loss=0.0, accuracy=0.0, precision=0.0, recall=0.0, f1=0.0),
+        Metrics(loss=0.5, mean_absolute_error=0.0, r2=0.0),
+        Metrics(loss=0.25, accuracy=0.5),
+    ],
+)
+def test_an_epoch_survives_conversion_to_a_message_and_back(metrics):
+    for train, test in ((metrics, None), (None, metrics), (metrics, Metrics(loss=1.0))):
+        epoch = Epoch(3, 0.0, train, test, 0.5, 0.25)
+        assert epoch_of(EpochMessage.FromString(epoch_message(epoch).SerializeToString())) == epoch
 
 
 def test_a_rebuilt_module_has_the_names_and_weights_of_the_model():
