@@ -1,4 +1,4 @@
-"""Results that were computed without this repository, and their comparison with a fit; see golden/training_oracle.py."""
+"""Results that were computed without this repository, compared with a fit; see golden/training_oracle.py."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Makes training_oracle.json: losses, gradients, steps and whole trainings, computed without any code of this repository.
+"""Makes training_oracle.json: losses, gradients and whole trainings, computed without any code of this repository.
 
-The formulas are those of JAX (jax.nn, automatic differentiation) and of scikit-learn (metrics, data), all in float64. The
-random streams are drawn with NumPy as the documentation of a seed says. Run it as `python tests/golden/training_oracle.py`;
-its output changes only if the meaning of a seed or of a loss does.
+The formulas are those of JAX (jax.nn, automatic differentiation) and scikit-learn (metrics, data), all in float64. The
+random streams are drawn with NumPy, as the documentation of a seed says. `python tests/golden/training_oracle.py`
+writes the file; it changes only if the meaning of a seed or of a loss does.
 """
 
 import json

@@ -60,10 +60,10 @@ class Copy:
             raise SystemExit(f"another run uses {folder}; wait for its end") from None
         shutil.rmtree(folder)
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
-            if name and (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        for path in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+            if path and (ROOT / path).is_file():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / path, folder / path)
 
     def apply(self, patch: Path, *options: str) -> str:
         """Apply a patch; return why that is impossible, or an empty string."""
@@ -74,19 +74,27 @@ class Copy:
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         ).stderr.strip()
 
-    def failures(self, tests: Sequence[str]) -> tuple[int, list[str], str]:
-        """Run tests here; return the exit code of pytest, the tests that failed, and what it printed."""
-        environment = os.environ | {
+    def warm_up(self) -> None:
+        """Compile the plans, so that no test has to wait for it."""
+        command = [sys.executable, "-c", "from gradwire_engine.plans import warm_up; warm_up()"]
+        subprocess.run(command, cwd=self.folder, env=self._environment, check=True)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {
             "PYTHONPATH": os.pathsep.join(str(self.folder / source) for source in SOURCES),
             # The size of a file and the second of its change say too little about whether it is the patched one.
             "PYTHONDONTWRITEBYTECODE": "1",
             # The matrices of the tests are small, and threads of a BLAS that wait for each other are slow.
             "OPENBLAS_NUM_THREADS": "1",
         }
+
+    def failures(self, tests: Sequence[str]) -> tuple[int, list[str], str]:
+        """Run tests here; return the exit code of pytest, the tests that failed, and what it printed."""
         options = ["-q", "-rf", "--tb=line", "--no-header", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
+            cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         output = done.stdout + done.stderr
         return done.returncode, re.findall(r"^FAILED ([^\s\[]+)", output, re.MULTILINE), output
@@ -104,26 +112,29 @@ def check(copy: Copy, bug: PlantedBug) -> str:
     passed = [test for test in bug.tests if test not in failed]
     if code not in (0, 1):
         return f"pytest ended with {code}:\n{output[-2000:]}"
-    return "".join(f"not caught by {test}" for test in passed)
+    return "; ".join(f"not caught by {test}" for test in passed)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only the patches whose file name contains one of these")
-    names = parser.parse_args().names
-    paths = [path for path in sorted(PLANTED.glob("*.patch")) if not names or any(name in path.name for name in names)]
-    bugs = [read(path) for path in paths]
+    parser.add_argument("--minutes", type=float, default=60, help="when to give up; what was not run then is missed")
+    options = parser.parse_args()
+    paths = sorted(PLANTED.glob("*.patch"))
+    bugs = [read(path) for path in paths if not options.names or any(name in path.name for name in options.names)]
     if not bugs:
         parser.error("there is no such patch")
     started = time.monotonic()
     copy = Copy("planted")
+    copy.warm_up()
     code, failed, output = copy.failures(sorted({test for bug in bugs for test in bug.tests}))
     if code:
         print(f"{output[-4000:]}\nThese tests fail without a planted bug: {', '.join(failed) or 'see above'}")
         return 1
     missed = 0
     for bug in bugs:
-        trouble = check(copy, bug)
+        in_time = time.monotonic() - started < options.minutes * 60
+        trouble = check(copy, bug) if in_time else f"not run within {options.minutes:g} minutes"
         missed += bool(trouble)
         print(f"{'MISSED' if trouble else 'caught'}  {bug.path.stem}: {bug.bug}", flush=True)
         if trouble:

@@ -20,7 +20,7 @@ from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse, MissingTensor, UploadTensorResponse
 
 CHUNK = 100
-# Each 1000 bytes, with a last chunk that is shorter than the others in the second.
+# In the second one, the last chunk is shorter than the others.
 ARRAYS = [np.random.default_rng(seed).integers(0, 256, size, np.uint8) for seed, size in ((0, 1000), (1, 1033))]
 
 
@@ -70,10 +70,10 @@ class StoreTransport(Transport):
         super().__init__("localhost:1", Access(), max_retries=max_retries, sleep=self._wait)
         self._store = store
 
-    async def call(self, method, request):
+    async def call(self, _method, request):
         return self._store.find_missing(request)
 
-    async def send(self, method, requests):
+    async def send(self, _method, requests):
         sent = [request async for request in requests]
         answer = self._store.receive(iter(sent), lambda code: code)
         if answer is Code.OUT_OF_RANGE:
@@ -113,7 +113,7 @@ def test_a_cut_upload_continues_after_the_bytes_that_arrived_over_a_real_connect
 @settings(max_examples=200, deadline=None)
 @given(cuts=st.lists(st.integers(0, 1100), max_size=5))
 def test_an_upload_that_is_cut_anywhere_arrives_and_sends_nothing_twice(cuts):
-    store, transport = TensorStore(cuts), None
+    store = TensorStore(cuts)
     transport = StoreTransport(store)
     digests = run(transport)
     assert [bytes(store.stored[digest]) for digest in digests] == [array.tobytes() for array in ARRAYS]

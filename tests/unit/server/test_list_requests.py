@@ -85,43 +85,135 @@ def test_any_filter_is_parsed_or_refused(text):
         parse_page(ListJobsRequest(filter=text), STATES)
 
 
+# Names with what is special in LIKE and in base64, and labels that share values.
 JOBS = {
     "digits-1": {"team": "vision", "stage": "test"},
     "digits-2": {"team": "vision"},
     "a_b": {"team": "speech"},
     "axb": {},
+    "a%b": {"team": "vi%on", "stage": "test"},
+    "a\\b": {"stage": "final"},
+    "a-b": {"team": "speech", "stage": "final"},
 }
+CANCELLED = ("digits-2", "a-b")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def listed(request, tmp_path_factory):
+    """The jobs of `JOBS` in each kind of database, created in this order, all in the same second."""
+    location = tmp_path_factory.mktemp("listed") / "gradwire.db"
+    if request.param == "postgres":
+        location = request.getfixturevalue("postgres").create("listed")
+    database = Database(location)
+    lease = Lease(database)
+    opened = open_jobs(database, lease)
+
+    async def fill():
+        assert await lease.try_acquire()
+        for job_id, labels in JOBS.items():
+            await opened.create(job_id, labels=labels)
+        for job_id in CANCELLED:
+            await opened.commands.cancel(OPERATOR, f"jobs/{job_id}")
+
+    asyncio.run(fill())
+    yield opened
+    database.close()
+
+
+def pages_of(jobs, size, filter_="", order_by=""):
+    """The names of the jobs on each page."""
+
+    async def scenario():
+        pages, token = [], ""
+        while not pages or token:
+            request = ListJobsRequest(filter=filter_, order_by=order_by, page_size=size, page_token=token)
+            page, token = await jobs.queries.list(OPERATOR, parse_page(request, dict_of_states()))
+            pages.append([job.name.removeprefix("jobs/") for job in page])
+            assert len(pages) <= len(JOBS) + 1, "the pages do not end"
+        return pages
+
+    return asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
     ("filter_", "found"),
     [
-        ("", ["axb", "a_b", "digits-2", "digits-1"]),
+        ("", ["a-b", "a\\b", "a%b", "axb", "a_b", "digits-2", "digits-1"]),
         ("labels.team = vision", ["digits-2", "digits-1"]),
-        ("labels.team != vision", ["axb", "a_b"]),
-        ("labels : stage", ["digits-1"]),
+        ("labels.team != vision", ["a-b", "a\\b", "a%b", "axb", "a_b"]),
+        ("labels : stage", ["a-b", "a\\b", "a%b", "digits-1"]),
         ('name : "digits" AND labels.team = "vision" AND labels.stage != "test"', ["digits-2"]),
         ('name : "a_b"', ["a_b"]),
+        ('name : "a%b"', ["a%b"]),
+        ('name : "a\\b"', ["a\\b"]),
+        ('name : "%"', ["a%b"]),
+        ('labels.team = "vi%on"', ["a%b"]),
         ("name = jobs/axb", ["axb"]),
-        ("name != axb", ["a_b", "digits-2", "digits-1"]),
-        ("state = CANCELLED", ["digits-2"]),
-        ("state != CANCELLED", ["axb", "a_b", "digits-1"]),
+        ("name != axb", ["a-b", "a\\b", "a%b", "a_b", "digits-2", "digits-1"]),
+        ("state = CANCELLED", ["a-b", "digits-2"]),
+        ("state != CANCELLED", ["a\\b", "a%b", "axb", "a_b", "digits-1"]),
+        ("name = nobody", []),
     ],
 )
-def test_a_filter_selects_jobs_and_pages_follow_each_other(jobs, filter_, found):
-    async def scenario():
-        for job_id, labels in JOBS.items():
-            await jobs.create(job_id, labels=labels)
-        await jobs.commands.cancel(OPERATOR, "jobs/digits-2")
-        seen, token = [], ""
-        while True:
-            request = ListJobsRequest(filter=filter_, page_size=2, page_token=token)
-            page, token = await jobs.queries.list(OPERATOR, parse_page(request, dict_of_states()))
-            seen += [job.name.removeprefix("jobs/") for job in page]
-            if not token:
-                return seen
+def test_a_filter_selects_jobs(listed, filter_, found):
+    assert [name for page in pages_of(listed, 3, filter_) for name in page] == found
 
-    assert asyncio.run(scenario()) == found
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8])
+@pytest.mark.parametrize("order_by", ["", "create_time desc", "create_time"])
+def test_pages_are_full_but_the_last_and_none_is_empty(listed, size, order_by):
+    names = list(JOBS) if order_by == "create_time" else [*reversed(JOBS)]
+    assert pages_of(listed, size, order_by=order_by) == [names[at : at + size] for at in range(0, len(names), size)]
+
+
+def test_a_list_of_nothing_is_one_empty_page(listed):
+    assert pages_of(listed, 3, "name = nobody") == [[]]
+
+
+def holds(condition, job_id, labels):
+    """A condition of a filter in plain Python."""
+    field, operator, value = condition
+    if field == "labels":
+        return value in labels
+    actual = {"name": job_id, "state": "CANCELLED" if job_id in CANCELLED else "QUEUED"}.get(field)
+    if field.startswith("labels."):
+        actual = labels.get(field.removeprefix("labels."))
+    return {"=": actual == value, "!=": actual != value, ":": value in (actual or "")}[operator]
+
+
+texts = st.one_of(
+    st.sampled_from(["a_b", "digits", "%", "_", "vision", "vi%on", "test", "a", "\\", "-"]),
+    st.text(alphabet="ab_%\\-x", min_size=1, max_size=3),
+)
+conditions = st.one_of(
+    st.tuples(st.just("name"), st.sampled_from(["=", "!=", ":"]), texts),
+    st.tuples(st.sampled_from(["labels.team", "labels.stage", "labels.none"]), st.sampled_from(["=", "!="]), texts),
+    st.tuples(st.just("labels"), st.just(":"), st.sampled_from(["team", "stage", "none"])),
+    st.tuples(st.just("state"), st.sampled_from(["=", "!="]), st.sampled_from(["CANCELLED", "QUEUED"])),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(chosen=st.lists(conditions, max_size=3), size=st.integers(1, 8), oldest_first=st.booleans())
+def test_any_filter_and_page_size_select_what_plain_python_selects(listed, chosen, size, oldest_first):
+    names = [name for name, labels in JOBS.items() if all(holds(each, name, labels) for each in chosen)]
+    names = names if oldest_first else names[::-1]
+    filter_ = " AND ".join(f'{field} {operator} "{value}"' for field, operator, value in chosen)
+    expected = [names[at : at + size] for at in range(0, len(names), size)] or [[]]
+    assert pages_of(listed, size, filter_, "create_time" if oldest_first else "") == expected
+
+
+def test_a_job_that_is_created_while_a_list_is_read_moves_no_other_to_another_page(jobs):
+    async def scenario():
+        for job_id in "abcd":
+            await jobs.create(job_id)
+        first, token = await jobs.queries.list(OPERATOR, parse_page(ListJobsRequest(page_size=2), {}))
+        await jobs.create("e")
+        following = ListJobsRequest(page_size=2, page_token=token)
+        second, token = await jobs.queries.list(OPERATOR, parse_page(following, {}))
+        return [job.name for job in (*first, *second)], token
+
+    assert asyncio.run(scenario()) == (["jobs/d", "jobs/c", "jobs/b", "jobs/a"], "")
 
 
 def dict_of_states():
