@@ -69,7 +69,8 @@ class Copy:
         """Apply a patch; return why that is impossible, or an empty string."""
         # In a repository of another folder, git would take the paths for those of that repository.
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
-        command = ["git", "apply", *options, str(patch)]
+        # One line around the change must be as it was; comments further away may have changed.
+        command = ["git", "apply", "-C1", *options, str(patch)]
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         ).stderr.strip()

@@ -1,5 +1,7 @@
 """Specs: validation rules, tensor messages, and the conversion of resolved specs to networks and modules."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -8,14 +10,14 @@ from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import network, resolve
+from gradwire_engine.spec.resolve import architecture, network, references, resolve
 from gradwire_engine.spec.summary import summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
-from gradwire_engine.spec.validation import check_data, check_spec, is_classification
+from gradwire_engine.spec.validation import MAX_FEATURES, MAX_LAYERS, check_data, check_spec, is_classification
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
-from gradwire_proto.v1.spec_pb2 import Dataset, Initialization, JobSpec, Layer
+from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
 
 X = np.random.default_rng(0).random((20, 4)).astype(np.float32)
@@ -108,6 +110,52 @@ def test_each_invalid_field_is_named(mutate, field):
     assert field in fields(spec)
 
 
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        change("epochs", 1),
+        change("batch_size", 1),
+        change("evaluate_every", 1),
+        change("layer#0.linear.out_features", MAX_FEATURES),
+        change("layer#0.linear.in_features", 4),
+        change("layer#2.linear.in_features", 8),
+        change("layer#1.name", "x" * 128),
+        lambda spec: spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(MAX_LAYERS - 3)),
+        lambda spec: spec.test.CopyFrom(spec.train),
+    ],
+)
+def test_values_at_their_bounds_are_accepted(mutate):
+    spec = good_spec()
+    mutate(spec)
+    assert check_spec(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("mutate", "field"),
+    [
+        (change("layer#0.linear.out_features", MAX_FEATURES + 1), "model.layers[0].linear.out_features"),
+        (change("layer#0.linear.in_features", MAX_FEATURES + 1), "model.layers[0].linear.in_features"),
+        (change("layer#0.linear.in_features", 3), "model.layers[0].linear.in_features"),
+        (change("layer#2.linear.in_features", 7), "model.layers[2].linear.in_features"),
+        (change("layer#1.name", "x" * 129), "model.layers[1].name"),
+        (lambda spec: spec.model.layers.extend(Layer(relu={}) for _ in range(MAX_LAYERS - 2)), "model.layers"),
+    ],
+)
+def test_values_just_beyond_their_bounds_are_the_only_violation(mutate, field):
+    spec = good_spec()
+    mutate(spec)
+    assert set(fields(spec)) == {field}
+
+
+def test_the_parameters_of_all_layers_count_with_their_biases():
+    """(4 + 1) * 1000 + (1000 + 1) * 999,000 is 4,000 above the limit, and below it without the biases or the inputs."""
+    spec = good_spec()
+    spec.model.layers[0].linear.out_features, spec.model.layers[2].linear.out_features = 1000, 999_000
+    assert fields(spec) == ["model.layers"]
+    spec.model.layers[2].linear.out_features = 998_000
+    assert fields(spec) == []
+
+
 def test_too_many_layers_or_parameters_are_refused():
     spec = good_spec()
     spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(1000))
@@ -134,6 +182,10 @@ def test_a_test_set_must_fit_the_training_set():
     spec = good_spec()
     spec.test.CopyFrom(Dataset(inputs=tensor_ref(X[:, :3]), targets=tensor_ref(Y)))
     assert "test.inputs" in fields(spec)
+    spec.test.inputs.CopyFrom(tensor_ref(np.ones((20, 5), np.float32)))
+    assert fields(spec) == ["test.inputs"]
+    spec.test.inputs.CopyFrom(tensor_ref(X))
+    assert fields(spec) == []
     spec.test.CopyFrom(Dataset(inputs=tensor_ref(X), targets=tensor_ref(np.eye(3)[Y])))
     assert "test.targets" in fields(spec)
 
@@ -219,6 +271,45 @@ def test_a_resolved_spec_has_explicit_widths_and_defaults():
     assert [layer.linear.in_features for layer in spec.model.layers if layer.HasField("linear")] == [4, 8]
     assert (spec.dtype, spec.evaluate_every) == (DataType.DATA_TYPE_FLOAT32, 1)
     assert network(spec.model).size == 4 * 8 + 8 + 8 * 3 + 3
+
+
+def test_a_resolved_spec_keeps_what_is_given_and_names_the_layers_without_a_name():
+    spec = good_spec()
+    spec.model.layers[1].name = ""
+    spec.model.layers[0].linear.initialization = Initialization.INITIALIZATION_SIMPLE
+    spec.model.layers[2].linear.ClearField("initialization")
+    spec.dtype, spec.device, spec.evaluate_every = DataType.DATA_TYPE_FLOAT64, Device.DEVICE_CPU, 3
+    resolved = resolve(spec)
+    assert [layer.name for layer in resolved.model.layers] == ["fc1", "1", "fc2"]
+    assert [layer.linear.initialization for layer in resolved.model.layers[::2]] == [
+        Initialization.INITIALIZATION_SIMPLE,
+        Initialization.INITIALIZATION_KAIMING,
+    ]
+    assert (resolved.dtype, resolved.device, resolved.evaluate_every) == (spec.dtype, spec.device, 3)
+    assert resolve(good_spec()).device == Device.DEVICE_AUTO
+
+
+@pytest.mark.parametrize(
+    ("widths", "text"),
+    [
+        ((4, 3), "4-3"),
+        (range(1, 13), "1-2-3-4-5-6-7-8-9-10-11-12"),
+        (range(1, 14), "1-2-3-4-5-6-7-8-9-10-...-13"),
+        (range(1, 20), "1-2-3-4-5-6-7-8-9-10-...-19"),
+    ],
+)
+def test_an_architecture_shows_its_widths_and_shortens_long_ones(widths, text):
+    layers = [Layer(linear={"in_features": a, "out_features": b}) for a, b in pairwise(widths)]
+    assert architecture(ModelSpec(layers=[*layers, Layer(relu={})])) == text
+
+
+def test_the_tensors_of_a_job_are_those_that_it_sets():
+    spec = good_spec()
+    assert references(spec) == {"train.inputs": spec.train.inputs, "train.targets": spec.train.targets}
+    spec.test.CopyFrom(spec.train)
+    spec.initial_weights.CopyFrom(tensor_ref(X))
+    assert list(references(spec)) == ["train.inputs", "train.targets", "test.inputs", "test.targets", "initial_weights"]
+    assert references(spec)["initial_weights"].sha256 == tensor_ref(X).sha256
 
 
 def test_a_model_can_mix_given_and_drawn_weights():
