@@ -74,11 +74,11 @@ class Score:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield the mutants of a module, except those of type annotations, which no test can notice."""
+    """Yield the mutants of a module, except those that no test can notice: of annotations and of `frozen=True`."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
-    annotations = list(_annotations(path.read_text()))
+    unnoticeable = list(_unnoticeable(path.read_text()))
     tree = get_ast_from_path(path)
     for name in operator_names():
         operator = get_operator(name)
@@ -87,13 +87,14 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         operator = operator()
         positions = (position for node in ast_nodes(tree) for position in operator.mutation_positions(node))
         for occurrence, (start, end) in enumerate(positions):
-            if not any(first <= tuple(start) and tuple(end) <= last for first, last in annotations):
+            if not any(first <= tuple(start) and tuple(end) <= last for first, last in unnoticeable):
                 yield Mutant(name, occurrence, start[0])
 
 
-def _annotations(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _unnoticeable(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+        frozen = node.value if isinstance(node, ast.keyword) and node.arg == "frozen" else None
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None), frozen):
             if part is not None:
                 yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
 

@@ -72,6 +72,13 @@ def test_a_filter_is_parsed_and_a_page_token_is_valid_only_with_it():
         parse_page(request, STATES)
 
 
+def test_a_filter_at_its_limits_is_accepted():
+    name = "x" * (MAX_FILTER_LENGTH - len("name = "))
+    assert parse_page(ListJobsRequest(filter=f"name = {name}"), STATES).clauses == (FieldClause("name", "=", name),)
+    conditions = " AND ".join(["labels:a"] * MAX_FILTER_CONDITIONS)
+    assert len(parse_page(ListJobsRequest(filter=conditions), STATES).clauses) == MAX_FILTER_CONDITIONS
+
+
 def test_a_page_token_with_a_key_that_no_row_can_have_is_refused():
     page = parse_page(ListJobsRequest(), STATES)
     with pytest.raises(InvalidFieldsError):
