@@ -208,6 +208,7 @@ def data_violations(spec, inputs, targets):
     ("targets", "loss", "outputs", "field"),
     [
         (np.eye(4)[Y], "cross_entropy", 3, "train.targets"),
+        (np.eye(3)[Y][:, :2], "mean_squared_error", 3, "train.targets"),
         (Y.astype(np.float32), "cross_entropy", 3, "train.targets"),
         (Y.astype(np.float32), "mean_squared_error", 3, "train.targets"),
         (np.zeros(20, np.int64), "cross_entropy", 1, "loss.cross_entropy"),
@@ -310,6 +311,24 @@ def test_the_tensors_of_a_job_are_those_that_it_sets():
     spec.initial_weights.CopyFrom(tensor_ref(X))
     assert list(references(spec)) == ["train.inputs", "train.targets", "test.inputs", "test.targets", "initial_weights"]
     assert references(spec)["initial_weights"].sha256 == tensor_ref(X).sha256
+
+
+@pytest.mark.parametrize(
+    ("weights", "accepted"),
+    [
+        (np.zeros(8 * 3 + 3, np.float32), True),
+        (np.zeros(8 * 3 + 2, np.float32), False),
+        (np.zeros(8 * 3 + 4, np.float32), False),
+        (np.zeros(8 * 3 + 3, np.float64), False),
+        (np.zeros((9, 3), np.float32), False),
+    ],
+)
+def test_given_weights_must_fit_the_layers_that_they_are_for(weights, accepted):
+    spec = good_spec()
+    spec.model.layers[2].linear.in_features = 8
+    spec.model.layers[2].linear.initialization = Initialization.INITIALIZATION_GIVEN
+    spec.initial_weights.CopyFrom(tensor_ref(weights))
+    assert fields(spec) == ([] if accepted else ["initial_weights"])
 
 
 def test_a_model_can_mix_given_and_drawn_weights():
