@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint docs coverage format proto dist bench gpu faults fuzz conformance images compose-test clean
+.PHONY: help demo test lint docs coverage format proto dist bench gpu faults fuzz mutants conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -73,6 +73,10 @@ CALLS ?= 5000
 fuzz: $(VENV)/.dev ## send random calls to servers on SQLite and Postgres, and check that the servers stay healthy
 	@$(BIN)/python tests/fuzz/run.py --calls $(CALLS) --seed $(SEED)
 
+mutants: $(VENV)/.mutants ## plant bugs, and print what share of them the tests notice; takes up to an hour
+	@$(BIN)/python tests/mutants/planted.py --minutes 28; planted=$$?; \
+	 $(BIN)/python tests/mutants/mutate.py --minutes 28 || exit 1; exit $$planted
+
 conformance: $(VENV)/.dev $(BUF) ## compare the clients in six other languages with the Python SDK, and run grpcurl and ghz
 	@$(BIN)/python tests/conformance/run.py
 
@@ -91,7 +95,7 @@ clean: ## remove everything that the targets create
 	rm -rf $(VENV) .npm .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist site htmlcov .coverage* demo-output
 
 # There is one virtual environment. Each marker file shows that an extra is installed in it.
-$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.docs $(VENV)/.bench $(VENV)/.mutants: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	@echo "installing gradwire[$*] into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@

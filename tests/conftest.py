@@ -1,6 +1,8 @@
 """Fixtures for all tests: small real data sets, models, and one server for all integration tests."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import numpy as np
 import pytest
 from long_job import SERVER_CAPACITY
+from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
 from gradwire import Linear, Module, ReLU
@@ -79,3 +82,16 @@ def mnist():
         pytest.skip(f"{SHARED_MNIST} does not exist")
     with np.load(SHARED_MNIST, allow_pickle=False) as file:
         return dict(file)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres, if it is installed. Each test creates databases of its own."""
+    if not PROGRAMS:
+        pytest.skip("Postgres is not installed: apt-get install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # The paths of its sockets must be short.
+    running = Postgres(folder)
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(folder)

@@ -9,6 +9,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_status import rpc_status
 
 from gradwire_proto.v1 import model_service_pb2_grpc, tensor_service_pb2_grpc, training_service_pb2_grpc
@@ -62,6 +64,8 @@ class ScriptedServer:
             tensor_service_pb2_grpc.add_TensorServiceServicer_to_server,
         ):
             add(_Late(self), self._server)
+        self.health = HealthServicer()
+        add_HealthServicer_to_server(self.health, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 

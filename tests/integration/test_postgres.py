@@ -1,27 +1,10 @@
 """A server with a store in Postgres, which the tests start."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
-from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    if not PROGRAMS:
-        pytest.skip("Postgres is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-    running = Postgres(folder)
-    running.start()
-    yield running
-    running.stop()
-    shutil.rmtree(folder)
 
 
 def submit(client, digits, model, name, epochs=3):

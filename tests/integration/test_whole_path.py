@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import onnx.reference
 import pytest
+from long_job import SERVER_CAPACITY
+from oracle import ORACLE, assert_fit_has_the_numbers_of
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, Sequential
@@ -38,6 +40,12 @@ def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, 
     assert np.array_equal(model.fc1.W.data, twin.fc1.W.data)
     assert array.shape == model.fc1.W.data.shape
     assert remote.epochs[-1].test.accuracy > 0.85
+
+
+@pytest.mark.parametrize("training", ORACLE["trainings"], ids=lambda training: training["loss"])
+def test_a_remote_fit_has_the_numbers_of_an_independent_implementation(server, training):
+    """A mistake that a remote and a local fit share would cancel out in the test before this one."""
+    assert_fit_has_the_numbers_of(training, at=server.address)
 
 
 def test_the_same_job_twice_gives_the_same_weights_digest(client, digits):
@@ -121,9 +129,14 @@ def test_a_cancelled_job_has_no_result(client, digits, model):
 
 
 def test_jobs_beyond_the_capacity_of_the_cluster_start_in_order(client, digits, model):
+    running = [long_job(client, model, digits) for _ in range(SERVER_CAPACITY)]
     jobs = [
-        client.jobs.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}") for number in range(6)
+        client.jobs.submit(model, **arguments(model, digits, epochs=2), name=f"turn-{number}")
+        for number in range(SERVER_CAPACITY + 2)
     ]
+    assert [job.refresh().state for job in jobs] == ["QUEUED"] * len(jobs)
+    for job in running:
+        job.cancel()
     for job in jobs:
         job.result()
     starts = [client.jobs.get(job.name).info.started for job in jobs]
@@ -131,7 +144,7 @@ def test_jobs_beyond_the_capacity_of_the_cluster_start_in_order(client, digits, 
 
 
 def test_a_queued_job_can_be_cancelled(client, digits, model):
-    running = [long_job(client, model, digits) for _ in range(8)]
+    running = [long_job(client, model, digits) for _ in range(SERVER_CAPACITY + 1)]
     queued = running[-1]
     assert queued.refresh().state == "QUEUED"
     for job in reversed(running):

@@ -40,7 +40,7 @@ class Violation:
 
 def check_spec(spec: JobSpec) -> list[Violation]:
     """Check the model, the numbers and the tensor shapes, and return the violations."""
-    found = [*_check_model(spec.model), *_check_numbers(spec)]
+    found = [*_check_model(spec.model, spec.train.inputs.shape), *_check_numbers(spec)]
     if not spec.HasField("train"):
         return [*found, Violation("train", "is missing: set the inputs and targets to train on")]
     sets = [("train", spec.train), *([("test", spec.test)] if spec.HasField("test") else [])]
@@ -79,7 +79,7 @@ def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
     return found
 
 
-def _check_model(model: ModelSpec) -> Iterator[Violation]:
+def _check_model(model: ModelSpec, inputs_shape: Sequence[int]) -> Iterator[Violation]:
     if len(model.layers) > MAX_LAYERS:
         yield Violation("model.layers", f"has {len(model.layers)} layers: use at most {MAX_LAYERS}")
         return
@@ -88,6 +88,7 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
         return
     names: dict[str, int] = {}
     width = 0
+    features = inputs_shape[-1] if len(inputs_shape) == 2 else 0
     parameters = 0
     for position, layer in enumerate(model.layers):
         path = f"model.layers[{position}]"
@@ -101,7 +102,7 @@ def _check_model(model: ModelSpec) -> Iterator[Violation]:
             yield Violation(path, "must be linear or relu: this service supports no other kind of layer")
         if layer.HasField("linear"):
             yield from _check_linear(f"{path}.linear", layer, width)
-            parameters += ((layer.linear.in_features or width) + 1) * layer.linear.out_features
+            parameters += ((layer.linear.in_features or width or features) + 1) * layer.linear.out_features
             width = layer.linear.out_features
     if parameters > MAX_PARAMETERS:
         yield Violation("model.layers", f"has {parameters} parameters in total: use at most {MAX_PARAMETERS}")

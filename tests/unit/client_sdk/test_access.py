@@ -55,6 +55,19 @@ def test_a_token_needs_no_tls_on_this_machine(address):
     Transport(address, Access(token="secret"))
 
 
+@pytest.mark.parametrize(("variable", "allowed"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_the_environment_can_allow_a_token_without_tls(monkeypatch, variable, allowed):
+    monkeypatch.setenv("GRADWIRE_INSECURE", variable)
+    metadata = (("authorization", "Bearer secret"),)
+    if allowed:
+        assert Access(token="secret").metadata("example.org:50051", encrypted=False) == metadata
+    else:
+        with pytest.raises(gw.InvalidArgumentError, match="GRADWIRE_INSECURE=1"):
+            Access(token="secret").metadata("example.org:50051", encrypted=False)
+    with pytest.raises(gw.InvalidArgumentError, match="without TLS"):
+        Access(token="secret", insecure=False).metadata("example.org:50051", encrypted=False)
+
+
 def test_missing_certificates_are_named():
     with pytest.raises(gw.InvalidArgumentError, match=r"tls: cannot read /nowhere/ca\.pem: No such file"):
         gw.Client("localhost:1", tls="/nowhere/ca.pem")

@@ -71,3 +71,30 @@ def test_masked_values_are_refused():
     with pytest.raises(gw.InvalidArgumentError, match="has masked values"):
         to_array(masked, "x")
     assert to_array(np.ma.masked_array(X), "x").shape == X.shape
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "converted"),
+    [
+        ("float32", None, "float32"),
+        ("float64", None, "float64"),
+        ("float16", None, "float32"),
+        ("longdouble", None, "float32"),
+        ("float64", np.float32, "float32"),
+        ("float32", np.float64, "float64"),
+        ("int16", np.float32, "int16"),
+        ("bool", None, "uint8"),
+    ],
+)
+def test_floats_are_converted_to_the_dtype_of_the_job_and_integers_stay(given, wanted, converted):
+    array = to_array(np.array([[0, 1], [1, 0]], given), "x", wanted)
+    assert array.dtype == np.dtype(converted)
+    assert array.tolist() == [[0, 1], [1, 0]]
+
+
+def test_unsigned_integers_are_accepted_up_to_the_largest_signed_one():
+    largest = np.array([3, 2**63 - 1], np.uint64)
+    assert to_array(largest, "x").tolist() == [3, 2**63 - 1]
+    assert to_array(largest, "x").dtype == np.int64
+    with pytest.raises(gw.InvalidArgumentError, match="above 2"):
+        to_array(largest + np.uint64(1), "x")

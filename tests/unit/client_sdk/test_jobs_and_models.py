@@ -13,7 +13,10 @@ from small import X, Y, stack
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, FileError, InvalidArgumentError
+from gradwire._access import Access
 from gradwire._model_files import save
+from gradwire._transport import Transport
+from gradwire._watch import watch
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_engine.spec.tracing import trace
 from gradwire_proto.v1.model_service_pb2 import DownloadModelResponse, FileHeader, ListModelsResponse, Model
@@ -164,6 +167,25 @@ def test_a_watch_that_breaks_continues_after_the_last_event(scripted, client):
     assert watches(scripted) == [0, 2, 4, 6]
 
 
+def test_a_watch_waits_before_each_new_connection(scripted):
+    broken = iter([status(Code.UNAVAILABLE, "away")] * 3 + [status(Code.UNAVAILABLE, "", reason="X", retry_after=4)])
+    end = WatchJobResponse(events=[state_event(1, SUCCEEDED)])
+    scripted.answer("WatchJob", lambda request: iter([next(broken, end)]))
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    async def scenario():
+        transport = Transport(scripted.address, Access(), sleep=sleep)
+        events = [event async for batch in watch(transport, "jobs/x", 0) for event in batch]
+        await transport.close()
+        return events
+
+    assert [event.sequence for event in asyncio.run(scenario())] == [1]
+    assert waits == [0.1, 0.25, pytest.approx(0.625), 4]
+
+
 def test_a_failed_job_raises_its_reason_and_the_history_until_then(scripted, client):
     error = {"reason": 1, "message": "the loss is not finite"}
     serve_job(scripted, state_event(7, FAILED, error=error), error=error, spec={"seed": 5})
@@ -260,6 +282,30 @@ def test_damaged_downloads_are_refused(scripted, client, tmp_path):
     scripted.answer("DownloadModel", damaged)
     with pytest.raises(gw.DataLossError, match="arrived damaged"):
         client.models.download("x", tmp_path / "got.safetensors")
+    assert not (tmp_path / "got.safetensors").exists()
+
+
+def test_a_download_with_one_other_bit_is_refused(scripted, client, tmp_path):
+    served = ModelServer(scripted, tmp_path)
+    scripted.answer("DownloadModel", lambda request: _flip_the_last_bit(served.download(request)))
+    for receive in (lambda: client.models.download("x", tmp_path / "got.safetensors"), lambda: client.models.load("x")):
+        with pytest.raises(gw.DataLossError, match="the file of models/x arrived damaged"):
+            receive()
+
+
+def _flip_the_last_bit(responses):
+    *first, last = responses
+    yield from first
+    yield DownloadModelResponse(chunk=last.chunk[:-1] + bytes([last.chunk[-1] ^ 1]))
+
+
+def test_weights_that_are_not_those_of_the_model_are_refused(scripted, client, tmp_path):
+    served = ModelServer(scripted, tmp_path)
+    traced = trace(served.model)
+    other = Model(name="models/x", spec=traced.spec, weights={"shape": [15], "sha256": "0" * 64})
+    scripted.answer("GetModel", lambda request: other)
+    with pytest.raises(gw.DataLossError, match="the weights of models/x arrived damaged"):
+        client.models.load("x")
 
 
 @pytest.mark.parametrize(

@@ -82,3 +82,12 @@ def test_r2_is_none_if_a_target_is_constant():
     sums = ErrorSums.zero(1)
     sums.add(np.ones((4, 1)), np.ones((4, 1)))
     assert sums.metrics(0.0, 4, np.zeros(1)).r2 is None
+
+
+def test_r2_is_none_if_the_targets_of_one_of_several_outputs_are_constant():
+    targets = np.array([[1.0, 7.0], [2.0, 7.0], [4.0, 7.0]])
+    sums = ErrorSums.zero(2)
+    sums.add(targets + 0.5, targets)
+    found = sums.metrics(0.25, 3, Examples.of(targets, targets, classification=False).spread)
+    assert found.r2 is None
+    assert found.mean_absolute_error == 0.5

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,14 +10,18 @@ from fuzz.random_calls import Requests
 from google.protobuf.message import DecodeError
 
 from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
+from gradwire_engine.metrics import Metrics
+from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import network, resolve
+from gradwire_engine.spec.resolve import architecture, network, references, resolve
 from gradwire_engine.spec.summary import summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
-from gradwire_engine.spec.validation import check_data, check_spec, is_classification
-from gradwire_proto.v1.spec_pb2 import Dataset, Initialization, JobSpec, Layer
+from gradwire_engine.spec.validation import MAX_FEATURES, MAX_LAYERS, check_data, check_spec, is_classification
+from gradwire_engine.training import Epoch
+from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, Tensor, TensorRef
 
 X = np.random.default_rng(0).random((20, 4)).astype(np.float32)
@@ -141,6 +146,52 @@ def test_random_and_mutated_specs_have_violations_or_can_be_resolved():
     assert valid > 100
 
 
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        change("epochs", 1),
+        change("batch_size", 1),
+        change("evaluate_every", 1),
+        change("layer#0.linear.out_features", MAX_FEATURES),
+        change("layer#0.linear.in_features", 4),
+        change("layer#2.linear.in_features", 8),
+        change("layer#1.name", "x" * 128),
+        lambda spec: spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(MAX_LAYERS - 3)),
+        lambda spec: spec.test.CopyFrom(spec.train),
+    ],
+)
+def test_values_at_their_bounds_are_accepted(mutate):
+    spec = good_spec()
+    mutate(spec)
+    assert check_spec(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("mutate", "field"),
+    [
+        (change("layer#0.linear.out_features", MAX_FEATURES + 1), "model.layers[0].linear.out_features"),
+        (change("layer#0.linear.in_features", MAX_FEATURES + 1), "model.layers[0].linear.in_features"),
+        (change("layer#0.linear.in_features", 3), "model.layers[0].linear.in_features"),
+        (change("layer#2.linear.in_features", 7), "model.layers[2].linear.in_features"),
+        (change("layer#1.name", "x" * 129), "model.layers[1].name"),
+        (lambda spec: spec.model.layers.extend(Layer(relu={}) for _ in range(MAX_LAYERS - 2)), "model.layers"),
+    ],
+)
+def test_values_just_beyond_their_bounds_are_the_only_violation(mutate, field):
+    spec = good_spec()
+    mutate(spec)
+    assert set(fields(spec)) == {field}
+
+
+def test_the_parameters_of_all_layers_count_with_their_biases():
+    """(4 + 1) * 1000 + (1000 + 1) * 999,000 is 4,000 above the limit, and below it without the biases or the inputs."""
+    spec = good_spec()
+    spec.model.layers[0].linear.out_features, spec.model.layers[2].linear.out_features = 1000, 999_000
+    assert fields(spec) == ["model.layers"]
+    spec.model.layers[2].linear.out_features = 998_000
+    assert fields(spec) == []
+
+
 def test_too_many_layers_or_parameters_are_refused():
     spec = good_spec()
     spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(1000))
@@ -167,6 +218,10 @@ def test_a_test_set_must_fit_the_training_set():
     spec = good_spec()
     spec.test.CopyFrom(Dataset(inputs=tensor_ref(X[:, :3]), targets=tensor_ref(Y)))
     assert "test.inputs" in fields(spec)
+    spec.test.inputs.CopyFrom(tensor_ref(np.ones((20, 5), np.float32)))
+    assert fields(spec) == ["test.inputs"]
+    spec.test.inputs.CopyFrom(tensor_ref(X))
+    assert fields(spec) == []
     spec.test.CopyFrom(Dataset(inputs=tensor_ref(X), targets=tensor_ref(np.eye(3)[Y])))
     assert "test.targets" in fields(spec)
 
@@ -189,6 +244,7 @@ def data_violations(spec, inputs, targets):
     ("targets", "loss", "outputs", "field"),
     [
         (np.eye(4)[Y], "cross_entropy", 3, "train.targets"),
+        (np.eye(3)[Y][:, :2], "mean_squared_error", 3, "train.targets"),
         (Y.astype(np.float32), "cross_entropy", 3, "train.targets"),
         (Y.astype(np.float32), "mean_squared_error", 3, "train.targets"),
         (np.zeros(20, np.int64), "cross_entropy", 1, "loss.cross_entropy"),
@@ -218,6 +274,19 @@ def test_inputs_that_are_not_finite_are_named_with_their_row(bad):
     assert summarize(inputs).first_bad_row == 13
 
 
+def test_elements_beyond_the_first_block_are_summarized_too():
+    rows = 2**20 + 9
+    values = np.zeros(rows, np.float32)
+    values[-3], values[-2] = -4, 6
+    assert (summarize(values).minimum, summarize(values).maximum) == (-4, 6)
+    values[-5] = np.inf
+    assert summarize(values).first_bad_row == rows - 5
+    matrix = np.eye(2, dtype=np.uint8)[np.zeros(rows, np.int8)]
+    assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (True, True)
+    matrix[-2] = 1
+    assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("targets", "loss", "outputs", "expected"),
     [
@@ -241,6 +310,63 @@ def test_a_resolved_spec_has_explicit_widths_and_defaults():
     assert network(spec.model).size == 4 * 8 + 8 + 8 * 3 + 3
 
 
+def test_a_resolved_spec_keeps_what_is_given_and_names_the_layers_without_a_name():
+    spec = good_spec()
+    spec.model.layers[1].name = ""
+    spec.model.layers[0].linear.initialization = Initialization.INITIALIZATION_SIMPLE
+    spec.model.layers[2].linear.ClearField("initialization")
+    spec.dtype, spec.device, spec.evaluate_every = DataType.DATA_TYPE_FLOAT64, Device.DEVICE_CPU, 3
+    resolved = resolve(spec)
+    assert [layer.name for layer in resolved.model.layers] == ["fc1", "1", "fc2"]
+    assert [layer.linear.initialization for layer in resolved.model.layers[::2]] == [
+        Initialization.INITIALIZATION_SIMPLE,
+        Initialization.INITIALIZATION_KAIMING,
+    ]
+    assert (resolved.dtype, resolved.device, resolved.evaluate_every) == (spec.dtype, spec.device, 3)
+    assert resolve(good_spec()).device == Device.DEVICE_AUTO
+
+
+@pytest.mark.parametrize(
+    ("widths", "text"),
+    [
+        ((4, 3), "4-3"),
+        (range(1, 13), "1-2-3-4-5-6-7-8-9-10-11-12"),
+        (range(1, 14), "1-2-3-4-5-6-7-8-9-10-...-13"),
+        (range(1, 20), "1-2-3-4-5-6-7-8-9-10-...-19"),
+    ],
+)
+def test_an_architecture_shows_its_widths_and_shortens_long_ones(widths, text):
+    layers = [Layer(linear={"in_features": a, "out_features": b}) for a, b in pairwise(widths)]
+    assert architecture(ModelSpec(layers=[*layers, Layer(relu={})])) == text
+
+
+def test_the_tensors_of_a_job_are_those_that_it_sets():
+    spec = good_spec()
+    assert references(spec) == {"train.inputs": spec.train.inputs, "train.targets": spec.train.targets}
+    spec.test.CopyFrom(spec.train)
+    spec.initial_weights.CopyFrom(tensor_ref(X))
+    assert list(references(spec)) == ["train.inputs", "train.targets", "test.inputs", "test.targets", "initial_weights"]
+    assert references(spec)["initial_weights"].sha256 == tensor_ref(X).sha256
+
+
+@pytest.mark.parametrize(
+    ("weights", "accepted"),
+    [
+        (np.zeros(8 * 3 + 3, np.float32), True),
+        (np.zeros(8 * 3 + 2, np.float32), False),
+        (np.zeros(8 * 3 + 4, np.float32), False),
+        (np.zeros(8 * 3 + 3, np.float64), False),
+        (np.zeros((9, 3), np.float32), False),
+    ],
+)
+def test_given_weights_must_fit_the_layers_that_they_are_for(weights, accepted):
+    spec = good_spec()
+    spec.model.layers[2].linear.in_features = 8
+    spec.model.layers[2].linear.initialization = Initialization.INITIALIZATION_GIVEN
+    spec.initial_weights.CopyFrom(tensor_ref(weights))
+    assert fields(spec) == ([] if accepted else ["initial_weights"])
+
+
 def test_a_model_can_mix_given_and_drawn_weights():
     spec = resolve(good_spec())
     spec.model.layers[2].linear.initialization = Initialization.INITIALIZATION_GIVEN
@@ -251,6 +377,44 @@ def test_a_model_can_mix_given_and_drawn_weights():
     assert first[:32].std() > 0
     spec.seed = 1
     assert not np.array_equal(first[:32], starting_weights(spec, given)[:32])
+
+
+def drawn_weights(*layers, seed=7):
+    """The matrices that a job of these layers starts from, on four features."""
+    spec = good_spec()
+    spec.model.CopyFrom(trace(Sequential(*layers)).spec)
+    spec.seed = seed
+    spec = resolve(spec)
+    vector = starting_weights(spec, None)
+    return [layer.weights(vector)[0] for layer in network(spec.model).layers]
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("kaiming", np.sqrt(2 / 4)), ("simple", 0.01)])
+def test_a_job_draws_deferred_layers_by_their_own_method(init, deviation):
+    W, _ = drawn_weights(Linear(500, init=init), Linear(3))
+    assert W.std() == pytest.approx(deviation, rel=0.05)
+
+
+def test_each_layer_of_a_job_is_drawn_from_a_random_stream_of_its_own():
+    """Drawn here again with NumPy alone: other weights would change the results of every job."""
+    for index, W in enumerate(drawn_weights(Linear(4), ReLU(), Linear(4), Linear(4))):
+        stream = np.random.SeedSequence(7, spawn_key=(0, index))
+        drawn = np.random.Generator(np.random.PCG64(stream)).standard_normal((4, 4)) * np.sqrt(2 / 4)
+        assert np.array_equal(W, drawn.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        Metrics(loss=0.0, accuracy=0.0, precision=0.0, recall=0.0, f1=0.0),
+        Metrics(loss=0.5, mean_absolute_error=0.0, r2=0.0),
+        Metrics(loss=0.25, accuracy=0.5),
+    ],
+)
+def test_an_epoch_survives_conversion_to_a_message_and_back(metrics):
+    for train, test in ((metrics, None), (None, metrics), (metrics, Metrics(loss=1.0))):
+        epoch = Epoch(3, 0.0, train, test, 0.5, 0.25)
+        assert epoch_of(EpochMessage.FromString(epoch_message(epoch).SerializeToString())) == epoch
 
 
 def test_a_rebuilt_module_has_the_names_and_weights_of_the_model():

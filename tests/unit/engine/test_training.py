@@ -1,5 +1,7 @@
 """The epoch loop: reproducibility, resuming, evaluation, stopping, and non-finite losses."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,6 +62,79 @@ def test_the_seed_determines_the_row_order_only_if_rows_are_shuffled():
 
     assert weights() != weights(seed=6)
     assert weights(shuffle=False) == weights(shuffle=False, seed=6)
+
+
+class RecordingPlan(ReferencePlan):
+    """Notes the rows of every step."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.rows = []
+
+    def train(self, placed, rows, *rest):
+        self.rows.append(rows)
+        return super().train(placed, rows, *rest)
+
+
+def row_orders(initial_epoch=0, **changes):
+    recording = RecordingPlan(Problem(NETWORK, CrossEntropy(), np.dtype(np.float32)), plan().weights())
+    orders = []
+    for _ in train(recording, config(**changes), examples(), initial_epoch=initial_epoch):
+        orders.append(np.concatenate(recording.rows))
+        recording.rows.clear()
+    return orders
+
+
+def test_every_epoch_trains_on_all_rows_in_an_order_of_its_own():
+    orders = row_orders(epochs=5)
+    for order in orders:
+        assert sorted(order) == list(range(50))
+    for first, second in combinations(orders, 2):
+        assert not np.array_equal(first, second)
+    assert all(np.array_equal(order, np.arange(50)) for order in row_orders(epochs=3, shuffle=False))
+
+
+def test_the_order_of_an_epoch_is_the_permutation_of_its_own_random_stream():
+    """Drawn here again with NumPy alone: another order would change the results of every stored job."""
+    for epoch, order in enumerate(row_orders(initial_epoch=2, epochs=4), start=3):
+        stream = np.random.SeedSequence(5, spawn_key=(1, epoch))
+        assert np.array_equal(order, np.random.Generator(np.random.PCG64(stream)).permutation(50))
+
+
+def test_the_metrics_of_each_set_are_computed_on_that_set():
+    running = plan()
+    for epoch in train(running, config(epochs=2), examples(), examples(20)):
+        assert epoch.train == running.evaluate(running.place(examples()))
+        assert epoch.test == running.evaluate(running.place(examples(20)))
+        assert epoch.test != epoch.train
+
+
+@pytest.mark.parametrize(
+    ("stack", "relu_input", "relus"),
+    [
+        ([(4, 5), None, (5, 3)], False, [True, False]),
+        ([None, (4, 5), None, (5, 3)], True, [True, False]),
+        ([None, None, (4, 5), (5, 3), None], True, [False, True]),
+        ([(4, 3)], False, [False]),
+    ],
+)
+def test_the_outputs_of_a_stack_are_those_of_its_formula(stack, relu_input, relus):
+    network = Network.from_stack(stack)
+    assert network.relu_input == relu_input
+    assert [layer.relu for layer in network.layers] == relus
+    rng = np.random.default_rng(3)
+    vector, x = rng.standard_normal(network.size), rng.standard_normal((6, 4))
+    predicted = ReferencePlan(Problem(network, MSE(), np.dtype(np.float64)), vector).predict(x)
+    taken = 0
+    for widths in stack:
+        if widths is None:
+            x = np.maximum(x, 0)
+            continue
+        inputs, outputs = widths
+        W = vector[taken : taken + inputs * outputs].reshape(outputs, inputs)
+        b = vector[taken + inputs * outputs : taken + (inputs + 1) * outputs]
+        x, taken = x @ W.T + b, taken + (inputs + 1) * outputs
+    np.testing.assert_allclose(predicted, x, rtol=1e-12, atol=1e-12)
 
 
 def test_every_nth_epoch_and_the_last_one_are_evaluated():

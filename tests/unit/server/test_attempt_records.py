@@ -10,10 +10,10 @@ from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState, StateChange
 from gradwire_server.errors import ModelAlreadyExistsError
 from gradwire_server.jobs.attempt_records import AttemptOverError, is_suspect
-from gradwire_server.jobs.events import has_ended
+from gradwire_server.jobs.events import apply, has_ended
 from gradwire_server.principal import OPERATOR
 
 
@@ -30,6 +30,10 @@ CHECKPOINT = Event(checkpoint=Checkpoint(epoch=3, weights=TensorRef(dtype=1, sha
 
 async def log(jobs, job_id="a"):
     """Return the events of a job, each as a string of the form "kind detail"."""
+    return [detail(event) for event in await events_of(jobs, job_id)]
+
+
+async def events_of(jobs, job_id="a"):
     last = (await jobs.queries.get(OPERATOR, f"jobs/{job_id}")).job.last_sequence
     events = []
     watch = jobs.queries.watch(OPERATOR, f"jobs/{job_id}", 0)
@@ -37,7 +41,7 @@ async def log(jobs, job_id="a"):
         events += await anext(watch)
     await watch.aclose()
     assert [event.sequence for event in events] == list(range(1, last + 1))
-    return [detail(event) for event in events]
+    return events
 
 
 def detail(event):
@@ -101,6 +105,19 @@ def test_an_epoch_that_runs_again_is_stored_once_and_a_different_result_is_a_war
         again = [epoch_event(1, seconds=9.0), epoch_event(2, loss=0.25), epoch_event(3)]
         await jobs.records.record_reports(record.job_key, 1, again, 5)
         assert (await log(jobs))[2:] == ["epoch 1", "epoch 2", "NOT_DETERMINISTIC", "epoch 3"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("changed", ["train", "test"])
+def test_an_epoch_that_runs_again_with_other_metrics_is_a_warning(jobs, changed):
+    async def scenario():
+        record = await jobs.start()
+        for accuracy, last_report in ((0.5, 1), (0.75, 2)):
+            repeated = epoch_event(1)
+            getattr(repeated.epoch, changed).accuracy = accuracy
+            await jobs.records.record_reports(record.job_key, 1, [repeated], last_report)
+        assert (await log(jobs))[2:] == ["epoch 1", "NOT_DETERMINISTIC"]
 
     asyncio.run(scenario())
 
@@ -172,6 +189,29 @@ def test_the_disk_usage_of_a_job_counts_its_events_and_at_most_two_checkpoints(j
         assert record.job.disk_usage.checkpoint_bytes == 0
 
     asyncio.run(scenario())
+
+
+def test_the_log_bytes_of_a_job_are_the_sum_over_the_events_of_all_attempts(jobs):
+    async def scenario():
+        record = await jobs.start()
+        for attempt in (1, 2):
+            await jobs.records.record_reports(record.job_key, attempt, [epoch_event(attempt), CHECKPOINT], 2)
+            await jobs.records.worker_lost(record.job_key, attempt, "killed", "")
+            await jobs.records.start_attempt(record.job_key)
+        stored = (await jobs.queries.get(OPERATOR, "jobs/a")).job
+        assert stored.attempt == 3
+        assert stored.disk_usage.log_bytes == sum(event.ByteSize() for event in await events_of(jobs))
+
+    asyncio.run(scenario())
+
+
+def test_the_start_of_a_job_is_that_of_its_first_attempt():
+    job = Job()
+    for second, state in enumerate([JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING] * 3):
+        event = state_event(state)
+        event.time.FromSeconds(NOW + second)
+        apply(event, job)
+    assert job.start_time.seconds == NOW + 1
 
 
 def test_a_server_that_starts_puts_active_jobs_back_into_the_queue_in_order(jobs):

@@ -72,6 +72,13 @@ def test_a_filter_is_parsed_and_a_page_token_is_valid_only_with_it():
         parse_page(request, STATES)
 
 
+def test_a_filter_at_its_limits_is_accepted():
+    name = "x" * (MAX_FILTER_LENGTH - len("name = "))
+    assert parse_page(ListJobsRequest(filter=f"name = {name}"), STATES).clauses == (FieldClause("name", "=", name),)
+    conditions = " AND ".join(["labels:a"] * MAX_FILTER_CONDITIONS)
+    assert len(parse_page(ListJobsRequest(filter=conditions), STATES).clauses) == MAX_FILTER_CONDITIONS
+
+
 def test_a_page_token_with_a_key_that_no_row_can_have_is_refused():
     page = parse_page(ListJobsRequest(), STATES)
     with pytest.raises(InvalidFieldsError):
@@ -85,43 +92,106 @@ def test_any_filter_is_parsed_or_refused(text):
         parse_page(ListJobsRequest(filter=text), STATES)
 
 
+# Names with what is special in LIKE and in base64, and labels that share values.
 JOBS = {
     "digits-1": {"team": "vision", "stage": "test"},
     "digits-2": {"team": "vision"},
     "a_b": {"team": "speech"},
     "axb": {},
+    "a%b": {"team": "vi%on", "stage": "test"},
+    "a\\b": {"stage": "final"},
+    "a-b": {"team": "speech", "stage": "final"},
 }
+CANCELLED = ("digits-2", "a-b")
+
+
+def location_of(request, tmp_path_factory, name):
+    """A new SQLite file or Postgres database, as the parameter of the fixture says."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres").create(name)
+    return tmp_path_factory.mktemp(name) / "gradwire.db"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def stored(request, tmp_path_factory):
+    """The jobs of `JOBS` in each kind of database, created in this order, all in the same second."""
+    database = Database(location_of(request, tmp_path_factory, "stored"))
+    lease = Lease(database)
+    opened = open_jobs(database, lease)
+
+    async def fill():
+        assert await lease.try_acquire()
+        for job_id, labels in JOBS.items():
+            await opened.create(job_id, labels=labels)
+        for job_id in CANCELLED:
+            await opened.commands.cancel(OPERATOR, f"jobs/{job_id}")
+
+    asyncio.run(fill())
+    yield opened
+    database.close()
+
+
+def pages_of(jobs, size, filter_="", order_by=""):
+    """The names of the jobs on each page."""
+
+    async def scenario():
+        pages, token = [], ""
+        while not pages or token:
+            request = ListJobsRequest(filter=filter_, order_by=order_by, page_size=size, page_token=token)
+            page, token = await jobs.queries.list(OPERATOR, parse_page(request, dict_of_states()))
+            pages.append([job.name.removeprefix("jobs/") for job in page])
+            assert len(pages) <= len(JOBS) + 1, "the pages do not end"
+        return pages
+
+    return asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
     ("filter_", "found"),
     [
-        ("", ["axb", "a_b", "digits-2", "digits-1"]),
+        ("", ["a-b", "a\\b", "a%b", "axb", "a_b", "digits-2", "digits-1"]),
         ("labels.team = vision", ["digits-2", "digits-1"]),
-        ("labels.team != vision", ["axb", "a_b"]),
-        ("labels : stage", ["digits-1"]),
+        ("labels.team != vision", ["a-b", "a\\b", "a%b", "axb", "a_b"]),
+        ("labels : stage", ["a-b", "a\\b", "a%b", "digits-1"]),
         ('name : "digits" AND labels.team = "vision" AND labels.stage != "test"', ["digits-2"]),
         ('name : "a_b"', ["a_b"]),
+        ('name : "a%b"', ["a%b"]),
+        ('name : "a\\b"', ["a\\b"]),
+        ('name : "%"', ["a%b"]),
+        ('labels.team = "vi%on"', ["a%b"]),
         ("name = jobs/axb", ["axb"]),
-        ("name != axb", ["a_b", "digits-2", "digits-1"]),
-        ("state = CANCELLED", ["digits-2"]),
-        ("state != CANCELLED", ["axb", "a_b", "digits-1"]),
+        ("name != axb", ["a-b", "a\\b", "a%b", "a_b", "digits-2", "digits-1"]),
+        ("state = CANCELLED", ["a-b", "digits-2"]),
+        ("state != CANCELLED", ["a\\b", "a%b", "axb", "a_b", "digits-1"]),
+        ("name = nobody", []),
     ],
 )
-def test_a_filter_selects_jobs_and_pages_follow_each_other(jobs, filter_, found):
-    async def scenario():
-        for job_id, labels in JOBS.items():
-            await jobs.create(job_id, labels=labels)
-        await jobs.commands.cancel(OPERATOR, "jobs/digits-2")
-        seen, token = [], ""
-        while True:
-            request = ListJobsRequest(filter=filter_, page_size=2, page_token=token)
-            page, token = await jobs.queries.list(OPERATOR, parse_page(request, dict_of_states()))
-            seen += [job.name.removeprefix("jobs/") for job in page]
-            if not token:
-                return seen
+def test_a_filter_selects_jobs(stored, filter_, found):
+    assert [name for page in pages_of(stored, 3, filter_) for name in page] == found
 
-    assert asyncio.run(scenario()) == found
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8])
+@pytest.mark.parametrize("order_by", ["", "create_time desc", "create_time"])
+def test_pages_are_full_but_the_last_and_none_is_empty(stored, size, order_by):
+    names = list(JOBS) if order_by == "create_time" else [*reversed(JOBS)]
+    assert pages_of(stored, size, order_by=order_by) == [names[at : at + size] for at in range(0, len(names), size)]
+
+
+def test_a_list_of_nothing_is_one_empty_page(stored):
+    assert pages_of(stored, 3, "name = nobody") == [[]]
+
+
+def test_a_job_that_is_created_while_a_list_is_read_moves_no_other_to_another_page(jobs):
+    async def scenario():
+        for job_id in "abcd":
+            await jobs.create(job_id)
+        first, token = await jobs.queries.list(OPERATOR, parse_page(ListJobsRequest(page_size=2), {}))
+        await jobs.create("e")
+        following = ListJobsRequest(page_size=2, page_token=token)
+        second, token = await jobs.queries.list(OPERATOR, parse_page(following, {}))
+        return [job.name for job in (*first, *second)], token
+
+    assert asyncio.run(scenario()) == (["jobs/d", "jobs/c", "jobs/b", "jobs/a"], "")
 
 
 def dict_of_states():
@@ -150,10 +220,10 @@ class Listed:
         return (actual == value) == (operator == "=")
 
 
-@pytest.fixture(scope="module")
-def listed(tmp_path_factory):
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def listed(request, tmp_path_factory):
     """A store with jobs of every kind, in order of arrival, and the function that lists them."""
-    database = Database(tmp_path_factory.mktemp("listed") / "gradwire.db")
+    database = Database(location_of(request, tmp_path_factory, "listed"))
     lease = Lease(database)
     jobs = open_jobs(database, lease)
     population = [

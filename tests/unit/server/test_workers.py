@@ -204,6 +204,33 @@ def test_a_job_can_have_the_memory_of_a_worker_but_not_what_the_worker_itself_ne
         assert cluster.job_memory == job
 
 
+@pytest.mark.parametrize(
+    ("device", "settings", "expected"),
+    [
+        ("gpu", {"tf32": True, "plan": ""}, {"GRADWIRE_TF32": "1", "GRADWIRE_PLAN": "", "OMP_NUM_THREADS": "1"}),
+        ("gpu", {"plan": "reference"}, {"GRADWIRE_TF32": "", "GRADWIRE_PLAN": "reference", "OMP_NUM_THREADS": "1"}),
+        (
+            "cpu",
+            {"cpus_per_job": 3.5, "plan": "compiled"},
+            {
+                "GRADWIRE_TF32": "",
+                "GRADWIRE_PLAN": "compiled",
+                "OMP_NUM_THREADS": "3",
+                "OPENBLAS_NUM_THREADS": "3",
+                "MKL_NUM_THREADS": "3",
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+        ),
+    ],
+)
+def test_the_settings_of_the_arithmetic_reach_the_workers(tmp_path, device, settings, expected):
+    chosen = Settings(data=tmp_path, **settings)
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    environment = WorkerPool(chosen, RayCluster(chosen), blobs)._environment(device)
+    assert {name: environment[name] for name in expected} == expected
+    assert ("CUDA_VISIBLE_DEVICES" in environment) == (device == "cpu"), "Ray chooses the GPU of a worker"
+
+
 def test_a_cluster_whose_head_fails_three_checks_in_a_row_is_lost(cluster, monkeypatch):
     answers = iter([True, False, False, True, False, False, False])
     monkeypatch.setattr(ray_cluster, "_CHECK_SECONDS", 0.01)

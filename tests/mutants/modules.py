@@ -1,0 +1,58 @@
+"""The modules that are mutated, and the arguments of pytest for the tests that must notice it.
+
+They are the pure modules and those that unit tests hold. The tests of a module must take few seconds: they run once for
+each mutant.
+"""
+
+_ENGINE, _SDK, _SERVER, _WORKER = (
+    "engine/gradwire_engine", "client_sdk/gradwire", "server/gradwire_server", "worker/gradwire_worker"
+)  # fmt: skip
+_ENGINE_TESTS, _SDK_TESTS, _SERVER_TESTS, _WORKER_TESTS = (
+    f"tests/unit/{package}" for package in ("engine", "client_sdk", "server", "worker")
+)
+# Without its slowest test, which trains the model of the chapter.
+_CHAPTER = (
+    f"{_ENGINE_TESTS}/test_chapter.py",
+    f"--deselect={_ENGINE_TESTS}/test_chapter.py::test_the_chapters_loop_learns",
+)
+_LOSSES = f"{_ENGINE_TESTS}/test_losses_and_metrics.py"
+_GRADIENTS = f"{_ENGINE_TESTS}/test_gradients.py"
+_SPEC = f"{_ENGINE_TESTS}/test_spec.py"
+_TRACING = f"{_ENGINE_TESTS}/test_tracing.py"
+_TRAINING = f"{_ENGINE_TESTS}/test_training.py"
+_WORKER_TEST = f"{_WORKER_TESTS}/test_worker.py"
+_LOCAL_FIT = f"{_SDK_TESTS}/test_local_fit.py"
+
+MODULES: dict[str, list[str]] = {
+    f"{_ENGINE}/losses.py": [_LOSSES, _GRADIENTS],
+    f"{_ENGINE}/metrics.py": [_LOSSES],
+    f"{_ENGINE}/training.py": [_TRAINING],
+    f"{_ENGINE}/randomness.py": [_SPEC, *_CHAPTER],
+    f"{_ENGINE}/network.py": [_TRAINING],
+    f"{_ENGINE}/layers.py": [_GRADIENTS, *_CHAPTER],
+    f"{_ENGINE}/module.py": [_TRACING, *_CHAPTER],
+    f"{_ENGINE}/optim.py": [
+        *_CHAPTER,
+        f"{_ENGINE_TESTS}/test_independent_results.py::test_a_step_of_sgd_has_the_numbers_of_its_formula",
+    ],
+    f"{_ENGINE}/spec/messages.py": [_SPEC],
+    f"{_ENGINE}/spec/prepare.py": [_SPEC],
+    f"{_ENGINE}/spec/resolve.py": [_SPEC],
+    f"{_ENGINE}/spec/summary.py": [_SPEC],
+    f"{_ENGINE}/spec/tensors.py": [_SPEC],
+    f"{_ENGINE}/spec/tracing.py": [_TRACING, _SPEC],
+    f"{_ENGINE}/spec/validation.py": [_SPEC],
+    f"{_WORKER}/checkpoint_policy.py": [f"{_WORKER_TEST}::test_the_interval_of_checkpoints_depends_on_their_cost"],
+    f"{_WORKER}/messages.py": [f"{_WORKER_TEST}::test_packed_reports_are_unpacked_unchanged"],
+    f"{_SERVER}/scheduling/policy.py": [f"{_SERVER_TESTS}/test_policy.py"],
+    f"{_SERVER}/jobs/events.py": [f"{_SERVER_TESTS}/test_attempt_records.py"],
+    f"{_SERVER}/api/list_requests.py": [f"{_SERVER_TESTS}/test_list_requests.py", "-k", "not postgres"],
+    f"{_SERVER}/store/paging.py": [f"{_SERVER_TESTS}/test_list_requests.py", "-k", "not postgres"],
+    f"{_SDK}/_retry.py": [f"{_SDK_TESTS}/test_retries.py"],
+    f"{_SDK}/_access.py": [f"{_SDK_TESTS}/test_access.py"],
+    f"{_SDK}/_arrays.py": [f"{_SDK_TESTS}/test_arrays.py"],
+    f"{_SDK}/_history.py": [f"{_SDK_TESTS}/test_history.py"],
+    f"{_SDK}/_options.py": [_LOCAL_FIT, "-k", "refused or names or named or fraction"],
+    f"{_SDK}/_uploads.py": [f"{_SDK_TESTS}/test_uploads.py"],
+    f"{_SDK}/cli/data_files.py": [f"{_SDK_TESTS}/test_data_files.py"],
+}

@@ -1,0 +1,217 @@
+"""The commands in this process, against a server whose answers are given: calls, values and exit codes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from small import X, Y
+
+import gradwire as gw
+from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
+from gradwire.cli import main
+from gradwire_engine.spec.tensors import to_tensor
+from gradwire_proto.v1.model_service_pb2 import ListModelsResponse, Model, PredictResponse
+from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, WatchJobResponse
+
+QUEUED, RUNNING, PAUSED, SUCCEEDED, FAILED, CANCELLED = 1, 3, 4, 5, 6, 7
+
+
+@pytest.fixture
+def gradwire(monkeypatch, capsys):
+    """Runs a command; returns its exit code, its output and its errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradwire", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.app()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+EPOCH = {"epoch": 2, "running_loss": 0.5, "train": {"loss": 0.25, "accuracy": 0.0}, "train_seconds": 1.5}
+EPOCH_VALUES = {
+    "epoch": 2,
+    "running_loss": 0.5,
+    "train": {
+        "loss": 0.25,
+        "accuracy": 0.0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "mean_absolute_error": None,
+        "r2": None,
+    },
+    "test": None,
+    "train_seconds": 1.5,
+    "evaluate_seconds": 0.0,
+}
+JOB = {
+    "name": "jobs/x",
+    "architecture": "4-3",
+    "epochs": 2,
+    "attempt": 3,
+    "create_time": {"seconds": 1_700_000_000},
+    "start_time": {"seconds": 1_700_000_001},
+    "last_epoch": EPOCH,
+    "labels": {"team": "vision"},
+    "disk_usage": {"log_bytes": 700, "checkpoint_bytes": 120},
+    "execution": {"plan": "compiled", "plan_reason": "why", "device": "cpu", "host": "here", "threads": 2},
+}
+JOB_VALUES = {
+    "name": "x",
+    "state": "FAILED",
+    "architecture": "4-3",
+    "epochs": 2,
+    "initial_epoch": 0,
+    "last_epoch": EPOCH_VALUES,
+    "attempt": 3,
+    "created": "2023-11-14T22:13:20+00:00",
+    "started": "2023-11-14T22:13:21+00:00",
+    "ended": None,
+    "error": "the loss is not finite",
+    "error_reason": "LOSS_NOT_FINITE",
+    "model": None,
+    "plan": {"name": "compiled", "reason": "why", "device": "cpu", "host": "here", "threads": 2},
+    "labels": {"team": "vision"},
+    "log_bytes": 700,
+    "checkpoint_bytes": 120,
+}
+ERROR = {"reason": 1, "message": "the loss is not finite"}
+
+
+def serve_job(scripted, state, **fields):
+    """Serve a job with one epoch that is in a state."""
+    end = {"state": state, **({"error": ERROR} if state == FAILED else {})}
+    events = [Event(sequence=1, epoch=EPOCH), Event(sequence=2, state_change=end)]
+    scripted.answer("GetJob", lambda request: Job(state=state, last_sequence=2, **JOB, **fields))
+    scripted.answer("WatchJob", lambda request: iter([WatchJobResponse(events=events[request.after_sequence :])]))
+
+
+def calls(scripted):
+    return [type(request).__name__.removesuffix("Request") for request in scripted.requests]
+
+
+@pytest.mark.parametrize("options", [(), ("--events",), ("--json",), ("--events", "--json")])
+@pytest.mark.parametrize(
+    ("state", "code", "message"),
+    [
+        (SUCCEEDED, 0, ""),
+        (FAILED, 1, "gradwire: job 'x' failed: the loss is not finite"),
+        (CANCELLED, 1, "gradwire: job 'x' was cancelled"),
+    ],
+)
+def test_the_exit_code_of_watch_says_how_the_job_ended(scripted, gradwire, state, code, message, options):
+    serve_job(scripted, state, **({"error": ERROR} if state == FAILED else {}))
+    ended, _, errors = gradwire("jobs", "watch", "x", "--at", scripted.address, *options)
+    assert (ended, errors.strip()) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("command", "call", "state", "text"),
+    [
+        ("pause", "PauseJob", PAUSED, "x is PAUSED\n"),
+        ("resume", "ResumeJob", QUEUED, "x is QUEUED\n"),
+        ("cancel", "CancelJob", CANCELLED, "x is CANCELLED\n"),
+    ],
+)
+def test_each_command_for_a_job_makes_its_own_call(scripted, gradwire, command, call, state, text):
+    serve_job(scripted, RUNNING)
+    scripted.answer(call, lambda request: Job(name=request.name, state=state))
+    assert gradwire("jobs", command, "x", "--at", scripted.address) == (0, text, "")
+    assert calls(scripted) == ["GetJob", call]
+
+
+@pytest.mark.parametrize(("status", "code"), [("SERVING", 0), ("NOT_SERVING", 1)])
+def test_the_exit_code_of_health_says_whether_the_server_accepts_jobs(scripted, gradwire, status, code):
+    scripted.health.set("", HealthCheckResponse.ServingStatus.Value(status))
+    assert gradwire("health", "--at", scripted.address) == (code, f"{status}\n", "")
+
+
+def test_a_job_in_json_has_the_values_of_the_job(scripted, gradwire):
+    serve_job(scripted, FAILED, error=ERROR)
+    code, output, _ = gradwire("jobs", "show", "x", "--json", "--at", scripted.address)
+    assert (code, json.loads(output)) == (0, JOB_VALUES)
+    jobs = [Job(state=FAILED, error=ERROR, **JOB), Job(name="jobs/y", state=QUEUED)]
+    scripted.answer("ListJobs", lambda request: ListJobsResponse(jobs=jobs))
+    first, second = json.loads(gradwire("jobs", "list", "--json", "--at", scripted.address)[1])
+    assert first == JOB_VALUES
+    assert (second["name"], second["state"], second["last_epoch"]) == ("y", "QUEUED", None)
+
+
+def test_a_watch_in_json_has_the_values_of_epochs_and_events(scripted, gradwire):
+    serve_job(scripted, SUCCEEDED)
+    (epoch,) = gradwire("jobs", "watch", "x", "--json", "--at", scripted.address)[1].splitlines()
+    assert json.loads(epoch) == EPOCH_VALUES
+    lines = gradwire("jobs", "watch", "x", "--events", "--json", "--at", scripted.address)[1].splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [(event["sequence"], event["kind"], event["state"]) for event in events] == [
+        (1, "epoch", None),
+        (2, "state_change", "SUCCEEDED"),
+    ]
+    assert events[0]["epoch"] == EPOCH_VALUES
+
+
+def test_a_model_in_json_has_the_values_of_the_model(scripted, gradwire):
+    weights = {"shape": [15], "sha256": "0" * 64}
+    model = Model(
+        name="models/x", job="jobs/x", architecture="4-3", weights=weights, epoch=EPOCH, labels={"a": "b"},
+        create_time={"seconds": 1_700_000_000},
+    )  # fmt: skip
+    expected = {
+        "name": "x",
+        "job": "x",
+        "architecture": "4-3",
+        "parameters": 15,
+        "weights_sha256": "0" * 64,
+        "epoch": EPOCH_VALUES,
+        "created": "2023-11-14T22:13:20+00:00",
+        "labels": {"a": "b"},
+    }
+    scripted.answer("GetModel", lambda request: model)
+    assert json.loads(gradwire("models", "show", "x", "--json", "--at", scripted.address)[1]) == expected
+    scripted.answer("ListModels", lambda request: ListModelsResponse(models=[model]))
+    assert json.loads(gradwire("models", "list", "--json", "--at", scripted.address)[1]) == [expected]
+
+
+def test_predict_prints_the_outputs_or_the_class_with_the_largest(scripted, gradwire, tmp_path):
+    outputs = np.array([[0.5, 3.0, -1.0], [2.0, -0.25, 1.0], [0.0, 1.0, 7.5]], np.float32)
+    scripted.answer("Predict", lambda request: PredictResponse(outputs=to_tensor(outputs)))
+    np.save(tmp_path / "x.npy", X[:3])
+    predict = ("models", "predict", "x", "--data", tmp_path / "x.npy", "--at", scripted.address)
+    assert gradwire(*predict)[1] == "0.5,3,-1\n2,-0.25,1\n0,1,7.5\n"
+    assert gradwire(*predict, "--classes")[1] == "1\n0\n2\n"
+    assert json.loads(gradwire(*predict, "--json")[1]) == {"outputs": outputs.tolist()}
+    assert json.loads(gradwire(*predict, "--classes", "--json")[1]) == {"classes": [1, 0, 2]}
+
+
+def expected_epochs(scale=1.0, **changes):
+    gw.seed(0)
+    model = Sequential(fc1=Linear(4, 8), relu1=ReLU(), fc2=Linear(8, 3))
+    train, test = (X[:20] * scale, Y[:20]), (X[20:] * scale, Y[20:])
+    options = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.5), "epochs": 2, "batch_size": 4}
+    history = gw.fit(model, train, test=test, at="local", **(options | changes))
+    return [(epoch.running_loss, vars(epoch.train), vars(epoch.test)) for epoch in history]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ((), {}),
+        (("--no-shuffle",), {"shuffle": False}),
+        (("--scale", "0.25"), {"scale": 0.25}),
+        (("--seed", "0", "--batch-size", "7"), {"batch_size": 7}),
+    ],
+)
+def test_the_options_of_train_reach_the_fit(gradwire, monkeypatch, tmp_path, options, changes):
+    monkeypatch.setenv("GRADWIRE_PLAN", "reference")
+    np.savez(tmp_path / "d.npz", x_train=X[:20], y_train=Y[:20], x_test=X[20:], y_test=Y[20:])
+    arguments = ("--data", tmp_path / "d.npz", "--layers", "4,8,3", "--lr", "0.5", "--epochs", "2", "--at", "local")
+    code, output, _ = gradwire("train", "--json", "--batch-size", "4", *arguments, *options)
+    epochs = [(epoch["running_loss"], epoch["train"], epoch["test"]) for epoch in json.loads(output)["epochs"]]
+    assert (code, epochs) == (0, expected_epochs(**changes))
+    if changes:
+        assert epochs != expected_epochs(), "the option changes the numbers"
