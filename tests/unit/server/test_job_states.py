@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -306,5 +306,6 @@ def test_jobs_are_as_a_model_says_after_any_steps():
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # To find a shorter sequence that fails would take minutes.
     )
     run_state_machine_as_test(JobStates, settings=chosen)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gradwire_proto.v1.tensor_pb2 import TensorRef
@@ -72,7 +72,7 @@ def test_an_interrupted_upload_can_start_again_at_offset_0(blobs, tmp_path):
     assert send(uploads, DATA, offset=0) is True
 
 
-@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@settings(max_examples=25, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
 @given(
     cuts=st.lists(st.tuples(st.integers(0, len(DATA)), st.booleans()), max_size=5),
     chunk=st.integers(1, 3000),

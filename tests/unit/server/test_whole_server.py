@@ -170,11 +170,13 @@ def test_a_watch_of_a_server_that_shuts_down_ends_with_a_time_to_retry(tmp_path)
 
 def test_the_blob_store_must_be_that_of_the_database(database, tmp_path):
     async def scenario():
-        own, other = (BlobStore((tmp_path / name).as_uri(), tmp_path / "scratch") for name in ("own", "other"))
+        names = ("own", "new", "other")
+        own, new, other = (BlobStore((tmp_path / name).as_uri(), tmp_path / "scratch") for name in names)
+        other.set_mark("the mark of another database")
         await app._check_blob_store(database, own)
         await app._check_blob_store(database, own)
         await open_jobs(database, Lease(database)).create("a")
-        for blobs in (other, BlobStore((tmp_path / "third").as_uri(), tmp_path / "scratch")):
+        for blobs in (new, other):
             with pytest.raises(SettingsError, match=f"{blobs.url} does not belong to this database"):
                 await app._check_blob_store(database, blobs)
         await app._check_blob_store(database, own)
