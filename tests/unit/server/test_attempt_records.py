@@ -129,6 +129,10 @@ def test_reports_that_are_already_stored_are_not_stored_again(jobs):
             reports = [state_event(JobState.JOB_STATE_RUNNING), CHECKPOINT]
             await jobs.records.record_reports(record.job_key, 1, reports, 2)
         assert (await log(jobs))[2:] == ["RUNNING", "checkpoint"]
+        await jobs.records.worker_lost(record.job_key, 1, "gone", "")
+        await jobs.records.start_attempt(record.job_key)
+        await jobs.records.record_reports(record.job_key, 2, [epoch_event(1)], 1)
+        assert (await log(jobs))[-1] == "epoch 1", "the reports of the next attempt count from 1 again"
 
     asyncio.run(scenario())
 

@@ -16,6 +16,7 @@ from server_without_ray import serving
 from sqlalchemy import select
 
 import gradwire as gw
+from gradwire_engine.plans import ReferencePlan
 from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_service_pb2
 from gradwire_proto.v1.errors_pb2 import JobWarningReason
 from gradwire_proto.v1.training_service_pb2 import WatchJobRequest
@@ -264,7 +265,17 @@ ENDLESS = {"data": (np.zeros((1_000_000, 1), np.float32), np.zeros(1_000_000, in
 
 
 @pytest.mark.parametrize("command", ["cancel", "pause"])
-def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path, command):
+def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path, monkeypatch, command):
+    slices = 0
+    train = ReferencePlan.train
+
+    def noted(*arguments):
+        nonlocal slices
+        slices += 1
+        return train(*arguments)
+
+    monkeypatch.setattr(ReferencePlan, "train", noted)
+
     async def scenario():
         async with serving(tmp_path) as running, gw.AsyncClient(running.address) as client:
             job = await submit(client, "endless", **ENDLESS)
@@ -272,6 +283,8 @@ def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path
                 if event.state == "RUNNING":
                     break
             worker = running.pool.worker
+            while slices < 3:
+                await asyncio.sleep(0.001)
             assert worker.is_training
             await getattr(job, command)()
             async with asyncio.timeout(SECONDS):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwire_engine import Linear, ReLU, Sequential
+from gradwire_engine.plans import ReferencePlan
 from gradwire_engine.spec.prepare import starting_weights
 from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
@@ -387,6 +389,20 @@ def test_a_worker_that_no_server_calls_ends_itself():
     assert subprocess.run([sys.executable, "-c", script], check=False, env=environment, timeout=280).returncode == 0
 
 
+def trained_slices(monkeypatch):
+    """A queue with an entry for each slice of an epoch that the reference plan has trained."""
+    slices: queue.SimpleQueue[int] = queue.SimpleQueue()
+    train = ReferencePlan.train
+
+    def noted(*arguments):
+        loss_sum = train(*arguments)
+        slices.put(1)
+        return loss_sum
+
+    monkeypatch.setattr(ReferencePlan, "train", noted)
+    return slices
+
+
 def stop(trainer):
     """Stop attempt 1; an attempt that does not stop in 20 s is left behind, and the test fails."""
     stopping = threading.Thread(target=trainer.stop, args=("jobs/a", 1), daemon=True)
@@ -397,6 +413,7 @@ def stop(trainer):
 
 def test_a_stop_ends_training_in_the_middle_of_an_epoch(store, monkeypatch):
     monkeypatch.setenv("GRADWIRE_PLAN", "reference")
+    slices = trained_slices(monkeypatch)
     rows = 1_000_000  # With one row in a batch, an epoch takes minutes.
     data = Dataset(inputs=store(np.zeros((rows, 4))), targets=store(np.zeros(rows, np.int64)))
     spec = make_spec(store)
@@ -405,7 +422,8 @@ def test_a_stop_ends_training_in_the_middle_of_an_epoch(store, monkeypatch):
     trainer = Trainer()
     trainer.start(assignment(store, spec))
     assert unpack(trainer.poll("jobs/a", 1, 0, 20)), "it runs"
-    assert trainer._run.is_alive()
+    for _ in range(3):
+        slices.get(timeout=20)
     stop(trainer)
     assert not trainer._run.is_alive()
     assert unpack(trainer.poll("jobs/a", 1, 1, 0)) == [], "no epoch"
