@@ -68,6 +68,12 @@ CASES = [
         {"job": "jobs/x", "state": "RUNNING"},
     ),
     (
+        errors.NoCheckpointError("jobs/x", "FAILED", "has no checkpoint"),
+        "FAILED_PRECONDITION",
+        [PreconditionFailure],
+        {"job": "jobs/x", "state": "FAILED"},
+    ),
+    (
         errors.JobNotPausedError("jobs/x", "RUNNING"),
         "FAILED_PRECONDITION",
         [PreconditionFailure],
