@@ -62,10 +62,16 @@ CASES = [
         {"job": "jobs/x", "state": "FAILED"},
     ),
     (
-        errors.JobNotEndedError("jobs/x", "RUNNING"),
+        errors.JobNotEndedError("jobs/x", "RUNNING", "Cancel it"),
         "FAILED_PRECONDITION",
         [PreconditionFailure],
         {"job": "jobs/x", "state": "RUNNING"},
+    ),
+    (
+        errors.NoCheckpointError("jobs/x", "FAILED", "has no checkpoint"),
+        "FAILED_PRECONDITION",
+        [PreconditionFailure],
+        {"job": "jobs/x", "state": "FAILED"},
     ),
     (
         errors.JobNotPausedError("jobs/x", "RUNNING"),
