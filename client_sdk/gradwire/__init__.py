@@ -8,6 +8,11 @@ Example:
     print(history.epochs[-1].train.accuracy)
 """
 
+import os
+
+# gRPC reads this when it is loaded. Without it, gRPC logs each TLS handshake that fails. The SDK's errors report them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from gradwire._client import AsyncClient, Client
 from gradwire._exceptions import (
     AlreadyExistsError,

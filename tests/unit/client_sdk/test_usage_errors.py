@@ -1,6 +1,9 @@
 """Wrong options and arguments of the commands: one line each, without a traceback."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +43,14 @@ def test_a_group_without_a_command_shows_its_help(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         app()
     assert "watch" in capsys.readouterr().err
+
+
+def test_a_server_without_tls_is_one_line(scripted):
+    command = [Path(sys.executable).with_name("gradwire"), "health", "--tls", "1", "--at", scripted.address]
+    env = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"gradwire: no gradwire server answers at {scripted.address} with TLS")
 
 
 def ended(command, capsys):
