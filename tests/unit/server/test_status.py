@@ -62,7 +62,7 @@ CASES = [
         {"job": "jobs/x", "state": "FAILED"},
     ),
     (
-        errors.JobNotEndedError("jobs/x", "RUNNING"),
+        errors.JobNotEndedError("jobs/x", "RUNNING", "Wait"),
         "FAILED_PRECONDITION",
         [PreconditionFailure],
         {"job": "jobs/x", "state": "RUNNING"},
