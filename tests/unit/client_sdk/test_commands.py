@@ -170,6 +170,7 @@ def test_a_model_in_json_has_the_values_of_the_model(scripted, gradwire):
         "epoch": EPOCH_VALUES,
         "created": "2023-11-14T22:13:20+00:00",
         "labels": {"a": "b"},
+        "class_names": [],
     }
     scripted.answer("GetModel", lambda request: model)
     assert json.loads(gradwire("models", "show", "x", "--json", "--at", scripted.address)[1]) == expected
@@ -179,6 +180,7 @@ def test_a_model_in_json_has_the_values_of_the_model(scripted, gradwire):
 
 def test_predict_prints_the_outputs_or_the_class_with_the_largest(scripted, gradwire, tmp_path):
     outputs = np.array([[0.5, 3.0, -1.0], [2.0, -0.25, 1.0], [0.0, 1.0, 7.5]], np.float32)
+    scripted.answer("GetModel", lambda request: Model(name=request.name, weights={"shape": [15]}))
     scripted.answer("Predict", lambda request: PredictResponse(outputs=to_tensor(outputs)))
     np.save(tmp_path / "x.npy", X[:3])
     predict = ("models", "predict", "x", "--data", tmp_path / "x.npy", "--at", scripted.address)
