@@ -54,13 +54,17 @@ def test_a_lease_expires_six_seconds_after_its_last_renewal(shared_database, mon
     async def scenario():
         nonlocal now
         write = shared_database.write
-        assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) == 1
+        assert await write(lambda c: lease_queries.acquire(c, "one", exclusive=False)) == lease_queries.Acquired(
+            1, orderly=True
+        )
         now += 4
         assert await write(lambda c: lease_queries.renew(c, 1))
         now += 5.9
         assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) is None
         now += 0.2
-        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) == 2
+        assert await write(lambda c: lease_queries.acquire(c, "two", exclusive=False)) == lease_queries.Acquired(
+            2, orderly=False
+        )
         assert not await write(lambda c: lease_queries.renew(c, 1))
 
     asyncio.run(scenario())
