@@ -43,12 +43,13 @@ class LocalWorker:
         self._trainer: Trainer | None = None
         self._lost = False
 
-    async def start(self, assignment: Assignment, _references: object, _blobs: object) -> None:
-        """Start an attempt."""
+    async def start(self, assignment: Assignment, _references: object, _blobs: object, timeout: float) -> list[Report]:
+        """Start an attempt, and return its first reports."""
         self.assignments.append(assignment)
         if self._trainer is None:
             self._trainer = await asyncio.to_thread(Trainer)
         await self._call("start", assignment)
+        return await self.poll(assignment.job, assignment.attempt, 0, timeout)
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
         """Return the reports of an attempt after a sequence number."""
