@@ -44,7 +44,7 @@ class LocalWorker:
         self._lost = False
 
     async def start(self, assignment: Assignment, _references: object, _blobs: object, timeout: float) -> list[Report]:
-        """Start an attempt and return its first reports."""
+        """Start an attempt, and return its first reports."""
         self.assignments.append(assignment)
         if self._trainer is None:
             self._trainer = await asyncio.to_thread(Trainer)
