@@ -140,7 +140,7 @@ class Stream(Generic[T]):
     """An iterator over items as they arrive, for use with `for` or `async for`."""
 
     def __init__(self, batches: AsyncGenerator[Sequence[T], None], portal: Portal) -> None:
-        # Items are fetched in batches, because switching to the portal's thread takes longer than all other work.
+        # Items are fetched in batches, because switching to the portal's thread takes longer than everything else.
         self._batches = batches
         self._portal = portal
         portal.close_with_portal(batches)

@@ -65,7 +65,7 @@ class Linear(Module):
         self.set_weights(W, np.zeros(self.out_features, self.dtype))
 
     def set_weights(self, W: Array, b: Array) -> None:
-        """Replace the weights and biases by these arrays, without copying them.
+        """Replace the weights and biases with these arrays, without copying them.
 
         Args:
             W: The weights, of shape (out_features, in_features).

@@ -55,7 +55,8 @@ class MethodLimits:
         message_bytes: The maximum size of one request message, after decompression.
         read_seconds: How long each request message may take to arrive.
         write_seconds: How long the client may take to accept a response message; None: without limit.
-        concurrent_calls: How many calls may receive, run or send at a time. Others wait for their turn.
+        concurrent_calls: How many calls may be in progress at a time, from receiving the request to sending the
+            response. The others wait for their turn.
     """
 
     message_bytes: int = MAX_REQUEST_BYTES

@@ -33,7 +33,7 @@ class Proxy:
                 end.close()
 
     def swallow(self, on: bool) -> None:
-        """Drop all data while connections stay open, or forward data again."""
+        """Keep connections open but drop all data, or go back to forwarding it."""
         (self._swallowing.set if on else self._swallowing.clear)()
 
     def close(self) -> None:

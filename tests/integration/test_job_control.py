@@ -56,7 +56,8 @@ def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
 
 @pytest.mark.parametrize(("command", "state"), [("cancel", "CANCELLED"), ("pause", "PAUSED")])
 def test_cancel_and_pause_stop_the_workers_in_the_middle_of_an_epoch(client, server, command, state):
-    """All workers are in an epoch of minutes. They stop by themselves: a worker that is killed has another process."""
+    """All workers are in an epoch that takes minutes. They stop by themselves: a killed worker would have a new
+    process."""
     endless = [long_job.submit_endless(client, f"{command}-{number}") for number in range(long_job.SERVER_CAPACITY)]
     before = workers_below(server.process.pid)
     for job in endless:

@@ -1,8 +1,8 @@
 """Mutates the modules of `MODULES` with Cosmic Ray, runs the unit tests of each, and prints the share that they kill.
 
 Cosmic Ray makes the mutants. The tests run in forks of a process that has loaded the libraries, because a new process
-for every mutant would spend nearly all of its time on imports. A random sample of the mutants, the same in every run,
-stays within the time.
+for every mutant would spend nearly all of its time on imports. To keep to the time limit, it tests only a random sample
+of the mutants, which is drawn with the same seed in every run.
 """
 
 import argparse

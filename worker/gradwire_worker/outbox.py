@@ -15,8 +15,8 @@ _MAX_BYTES_PER_POLL = 64 << 20
 # there is a report other than an epoch, or at least _MANY_REPORTS reports. The reason is that a poll and a commit cost
 # as much as training many short epochs.
 _IMMEDIATE_REPORTS = 20
-# The very first report says that the training runs. It waits this long for the first epoch, so that one commit stores
-# both, and all of a very short job.
+# The very first report says that training has started. It is held back this long for the first epoch, so that one
+# commit stores both, or even all of a very short job.
 _FIRST_EPOCH_SECONDS = 0.005
 _GATHER_SECONDS = 0.02
 _MANY_REPORTS = 1_000
