@@ -15,10 +15,10 @@ _SHOWN_CLASSES = 8
 
 
 def text_labels(targets: ArrayLike, field: str) -> Array | None:
-    """Return targets that are text as strings of shape (rows,), or None if they are something else.
+    """Return text targets as strings of shape (rows,), or None if the targets are not text.
 
     Args:
-        targets: What the user passed. A column of shape (rows, 1) counts too.
+        targets: What the user passed. A column of shape (rows, 1) is accepted too.
         field: The field to name in errors.
 
     Raises:
@@ -96,7 +96,7 @@ def _plain_array(targets: Any) -> Array | None:
         return None
     try:
         array: Array = targets.to_numpy() if hasattr(targets, "to_numpy") else np.asarray(targets)
-    except (ValueError, TypeError, RuntimeError):  # The conversion to numbers explains what is wrong.
+    except (ValueError, TypeError, RuntimeError):  # The conversion to numbers reports what is wrong.
         return None
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 

@@ -167,12 +167,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class StoredTensorInfo:
-    """The elements of an array as a server stores them; their dtype and shape are those of the jobs that use them.
+    """The elements of an array, as a server stores them. The jobs that use them determine the dtype and the shape.
 
     Attributes:
         sha256: The digest of the elements.
         size: Their size in bytes.
-        used: About when they were used last.
+        used: The approximate time of their last use.
         referenced: Whether a job or a model uses them. If so, they cannot be deleted.
     """
 

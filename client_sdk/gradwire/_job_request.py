@@ -181,7 +181,7 @@ class _Targets:
         outputs: The model's number of outputs, 0 without Linear layers.
         dtype: The type for floats.
         cross_entropy: Whether the loss is cross-entropy.
-        class_names: The names of the classes. If there are none, the first targets that are text determine them.
+        class_names: The names of the classes. If there are none, the first text targets determine them.
     """
 
     outputs: int

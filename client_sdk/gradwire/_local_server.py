@@ -82,7 +82,7 @@ class LocalServer:
     def start(self) -> None:
         """Start the server and wait until it accepts jobs."""
         self.address = ""
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # As the server itself does.
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # The server itself would do the same.
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
         # The server runs in its own session. Ctrl-C then reaches only the script, which stops the server properly.
         self.process = subprocess.Popen(

@@ -7,14 +7,14 @@ import numpy as np
 from gradwire_engine.backend import Array
 from gradwire_engine.network import Network
 
-# A block has as many rows as an evaluation of the reference plan has, or fewer if the values of one layer would take
+# A block has as many rows as the reference plan evaluates at a time, or fewer if the values of one layer would take
 # more than this many bytes.
 _BLOCK_ROWS = 4096
 _BLOCK_BYTES = 32 << 20
 
 
 def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
-    """Yield the rows of each block, so that the values of one layer for a block take at most 32 MiB, or are one row.
+    """Yield the rows of each block. The values of a layer for a block take at most 32 MiB, unless a block has one row.
 
     Args:
         network: The network.
@@ -27,11 +27,11 @@ def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
 
 
 def forward(network: Network, vector: Array, inputs: Array) -> Array:
-    """Return the outputs of the last layer, with the bits that the modules of the chapter give.
+    """Return the outputs of the last layer, bit-identical to those of the chapter's modules.
 
     Args:
         network: The network.
-        vector: Its flat vector. It can be a memory-mapped file.
+        vector: The flat vector of its weights, which can be a memory-mapped file.
         inputs: Numbers of any type, of shape (rows, features).
     """
     vector = np.asarray(vector)

@@ -83,7 +83,7 @@ class Module:
     the input from layer to layer.
 
     Attributes:
-        class_names: The names of the classes, in the order of the outputs, or an empty tuple. Training with text as
+        class_names: The names of the classes, in the order of the outputs, or an empty tuple. Training with text
             targets sets this attribute. Model files and servers store it.
     """
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # A client reads epochs without loading the plans.
 
 # The approximate interval at which a long epoch checks whether to stop.
 _STOP_CHECK_SECONDS = 0.1
-# A rate that the advice in an error never exceeds.
+# An error never suggests a rate above this.
 _USUAL_LEARNING_RATE = 0.1
 
 
@@ -33,7 +33,7 @@ class LossNotFiniteError(ArithmeticError):
     """The loss became infinite or NaN."""
 
     def __init__(self, epoch: int, learning_rate: float) -> None:
-        # A tenth of a rate far above the usual ones would not help either.
+        # If the rate is far above the usual ones, a tenth of it would not help either.
         smaller = min(learning_rate / 10, _USUAL_LEARNING_RATE)
         super().__init__(
             f"the loss became infinite or NaN in epoch {epoch} with lr={learning_rate:g}; "

@@ -16,7 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _DEFAULT_DATA = Path("gradwire-data")
 # Only the user of the server can read the files that it creates.
 _UMASK = 0o077
-# The base of BadParameter is the error for all wrong options. Typer does not export it.
+# The base class of BadParameter covers all wrong options, but Typer does not export it.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
@@ -166,7 +166,7 @@ def serve(
 
 
 def main() -> None:
-    """Run the command. A wrong option is one line on stderr."""
+    """Run the command. A wrong option causes one line on stderr."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(serve)
     try:

@@ -64,7 +64,7 @@ from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 _log = logging.getLogger(__name__)
 
 _MIN_PING_INTERVAL_MS = 10_000
-# How long it may take to tell the clients that watch the health, when the server shuts down.
+# When the server shuts down, the time that it has to notify the clients that watch its health.
 _HEALTH_SECONDS = 1.0
 # The time that calls have to finish when the server shuts down.
 _GRACE_SECONDS = 3.0
@@ -101,7 +101,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     Raises:
         SettingsError: The server cannot start with these settings.
     """
-    # Before Ray, whose processes inherit the limit.
+    # Raise it before Ray starts, because Ray's processes inherit the limit.
     raise_limit()
     with lock_data_folder(settings.data), _ray_folder(settings) as ray_folder:
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
@@ -206,7 +206,7 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     if stopped.is_set():
         await server.leader.lease.mark_orderly()
     _log.info("shutting down")
-    # A client that watches the health and reads nothing must not delay this.
+    # A client that watches the health but reads nothing must not delay the shutdown.
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.health.enter_graceful_shutdown(), _HEALTH_SECONDS)
     server.notifier.close()
@@ -245,7 +245,7 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            # More connections are closed as soon as they are accepted. Each listener counts its own.
+            # Connections beyond this number are closed as soon as they are accepted. Each listener counts its own.
             ("grpc.max_allowed_incoming_connections", max_connections // (2 if settings.socket else 1)),
             ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
             ("grpc.server_handshake_timeout_ms", MAX_HANDSHAKE_SECONDS * 1000),

@@ -1,4 +1,4 @@
-"""File descriptors: each connection and each open file needs one, and a server without any cannot work."""
+"""File descriptors: each connection and each open file needs one, and a server that has none left cannot work."""
 
 import resource
 
@@ -7,7 +7,7 @@ from gradwire_server.settings import SettingsError
 
 
 def raise_limit() -> None:
-    """Raise this process's soft limit of file descriptors as far as useful and allowed.
+    """Raise this process's soft limit of file descriptors as far as is useful and allowed.
 
     Raises:
         SettingsError: The hard limit is too low.

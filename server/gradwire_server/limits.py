@@ -1,19 +1,20 @@
-"""The limits of what clients can send and hold. docs/protocol.md describes those that clients meet."""
+"""The limits on what clients can send and hold. docs/protocol.md describes those that affect clients."""
 
 from dataclasses import dataclass
 
 KIB, MIB = 1 << 10, 1 << 20
 
-# What one request message may hold. A message that is larger is refused before it is parsed.
+# The maximum size of one request message. A larger message is refused before it is parsed.
 MAX_REQUEST_BYTES = 64 * KIB
 MAX_FIND_MISSING_BYTES = 256 * KIB
 MAX_CREATE_JOB_BYTES = MIB
 MAX_CHUNK_BYTES = 4 * MIB
 # Requests of the standard services, which need no token.
 MAX_PUBLIC_REQUEST_BYTES = 4 * KIB
-# gRPC itself refuses larger messages, without details. Predict takes 32 MiB of inputs, and has better errors for more.
+# gRPC itself refuses larger messages, without details. Predict takes 32 MiB of inputs, and reports larger inputs in
+# more detail.
 MAX_MESSAGE_BYTES = 40 * MIB
-# The other fields of a message with a chunk.
+# Space for the other fields of a message with a chunk.
 _SLACK_BYTES = 64 * KIB
 # The number of fields and packed numbers in one request, so that parsing and checking take milliseconds.
 MAX_REQUEST_FIELDS = 8_000
@@ -21,13 +22,13 @@ MAX_REQUEST_FIELDS = 8_000
 MAX_NAMED_FIELDS = 10
 MAX_TENSORS_PER_REQUEST = 1000
 
-# Calls in progress, those that wait for events or for their turn included. The standard services have their own limit.
+# Calls in progress, including those that wait for events or for their turn. The standard services have their own limit.
 MAX_CONCURRENT_CALLS = 2000
 MAX_CONCURRENT_PUBLIC_CALLS = 200
-# Calls that hold a file each.
+# Calls that each hold a file open.
 MAX_UPLOADS = 32
 MAX_DOWNLOADS = 32
-# How long a call waits for its turn where a method has a limit of its own, in seconds.
+# How long a call waits for its turn if its method has its own limit, in seconds.
 MAX_WAIT_SECONDS = 10.0
 # Requests that arrive slowly: how many are received at a time, and after how many seconds a request counts as slow.
 MAX_SLOW_REQUESTS = 8
@@ -40,8 +41,8 @@ MAX_HANDSHAKE_SECONDS = 10
 MAX_IDLE_CONNECTION_SECONDS = 600
 MAX_CONNECTIONS = 10_000
 MAX_CALLS_PER_CONNECTION = 1000
-# File descriptors: the server needs MIN_DESCRIPTORS, and keeps RESERVED_DESCRIPTORS from connections: for Ray, the
-# database and files.
+# File descriptors: the server needs at least MIN_DESCRIPTORS, and reserves RESERVED_DESCRIPTORS for Ray, the database
+# and files.
 MIN_DESCRIPTORS = 1024
 RESERVED_DESCRIPTORS = 512
 MAX_DESCRIPTORS = 65_536

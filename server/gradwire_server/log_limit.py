@@ -28,7 +28,8 @@ class RepeatLimit(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is logged."""
         now = time.monotonic()
-        # Not the message: some libraries put changing values into their templates, but their place stays.
+        # The key is not the message: some libraries put changing values into their templates, but log from the same
+        # line.
         key = record.pathname, record.lineno, record.levelno
         count = self._counts.setdefault(key, _Count(now))
         if now - count.since > PERIOD_SECONDS:

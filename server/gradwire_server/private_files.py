@@ -11,7 +11,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder, or take the permissions of other users from it and, if they had any, from all files in it.
+    """Create a folder, or remove other users' permissions from it and, if it gave them any, from all files in it.
 
     What belongs to another user stays as it is, for example a mounted folder whose owner has set its permissions. A
     folder with the sticky bit stays as it is too, because it is shared on purpose.
@@ -39,4 +39,4 @@ def _tighten(path: Path) -> None:
         if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):
             path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
     except FileNotFoundError:
-        return  # It was temporary.
+        return  # It was a temporary file.

@@ -56,8 +56,7 @@ def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
 
 @pytest.mark.parametrize(("command", "state"), [("cancel", "CANCELLED"), ("pause", "PAUSED")])
 def test_cancel_and_pause_stop_the_workers_in_the_middle_of_an_epoch(client, server, command, state):
-    """All workers are in an epoch that takes minutes. They stop by themselves: a killed worker would have a new
-    process."""
+    """Each worker is in an epoch that takes minutes, and stops by itself: a killed worker would have a new process."""
     endless = [long_job.submit_endless(client, f"{command}-{number}") for number in range(long_job.SERVER_CAPACITY)]
     before = workers_below(server.process.pid)
     for job in endless:
@@ -114,7 +113,7 @@ def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client, tmp_path)
     assert epochs == list(range(epochs[0], 801))
     assert epochs[0] > 1
     assert digest(client, "carried-on") == digest(client, "uncut")
-    # The weights of the checkpoint are those of a job with as many epochs.
+    # The weights of the checkpoint are those of a job with that many epochs.
     submit(client, epochs[0] - 1, "as-far", batch_size=1).result()
     expected = client.models.load("as-far")(X[:5])
     (listed,) = client.jobs.list('name = "jobs/cut-short"')

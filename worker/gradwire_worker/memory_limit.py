@@ -1,4 +1,4 @@
-"""Limits the memory of a worker, so that a job that needs more fails and the machine does not run out."""
+"""Limits the memory of a worker, so that a job that needs more fails before the machine runs out of memory."""
 
 import sys
 from contextlib import suppress
@@ -10,9 +10,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def limit_memory(size: int) -> None:
-    """Let attempts use only some more memory than this process does now. Allocations beyond that raise MemoryError.
+    """Limit how much more memory attempts can use than this process does now. Beyond that, they get a MemoryError.
 
-    Shared memory and mapped files do not count. Systems other than Linux have no such limit.
+    Shared memory and mapped files do not count. On systems other than Linux, there is no limit.
 
     Args:
         size: How much more memory, in bytes.

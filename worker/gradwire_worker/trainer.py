@@ -121,7 +121,7 @@ class Trainer:
     def stop(self, job: str, attempt: int) -> None:
         """Stop an attempt, which takes about a tenth of a second plus one training step. It sends no more reports.
 
-        If its `start` is still on the way, it is refused when it arrives.
+        If its `start` has not arrived yet, it is refused when it does.
         """
         self._called = time.monotonic()
         with self._switching:

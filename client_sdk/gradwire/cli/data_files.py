@@ -121,7 +121,7 @@ def _read_csv(path: Path, target: str | None) -> DataFile:
 
 
 def _targets(path: Path, target: str, cells: list[str]) -> Array:
-    """Return the cells of a column as numbers, or as text if some of them are no numbers."""
+    """Return the cells of a column as numbers, or as text if some of them are not numbers."""
     if "" in cells:
         raise FileError(f"{path}, line {cells.index('') + 2}, column {target}: is empty. Give each row a target.")
     if not all(_is_number(cell) for cell in cells):

@@ -13,7 +13,7 @@ from gradwire.cli import doctor, jobs, models, token, training
 from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Tls, Token, connect
 
-# The base of BadParameter is the error for all wrong options and arguments. Typer does not export it.
+# The base class of BadParameter covers all wrong options and arguments, but Typer does not export it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _commands = typer.Typer(
@@ -73,7 +73,7 @@ def app() -> None:
 
 
 def usage_message(error: Any) -> str:
-    """Return an error of typer as one line; or the help, if it is what typer raises for a command without arguments."""
+    """Return a Typer error as one line, or the help if that is what Typer raises for a command without arguments."""
     message = str(error.format_message())
     if message.startswith("Usage: "):
         return message

@@ -6,20 +6,20 @@ from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import JobSpec
 
 # The compiled plan stores matrices in panels whose rows have this many bytes, and evaluates this many rows at a time on
-# each thread. It is not imported, because that needs Numba.
+# each thread. These numbers are not imported, because that needs Numba.
 _LINE_BYTES = 64
 _COMPILED_EVALUATION_ROWS = 96
 _REFERENCE_EVALUATION_ROWS = 4096
-# The vectors beside the plan: the one that a job starts from, and those of a checkpoint: a copy, its bytes in the
-# outbox, and the bytes on their way to the server.
+# The vectors outside the plan: the one that a job starts from, and those of a checkpoint (a copy, its bytes in the
+# outbox, and the bytes on their way to the server).
 _VECTORS = 4
 _FLOAT64_BYTES = 8
 
 
 def job_memory(spec: JobSpec, threads: int = 1) -> int:
-    """Return an upper estimate of the memory in bytes that a job adds to a worker.
+    """Return a high estimate of the memory, in bytes, that a job adds to a worker.
 
-    The data itself is not part of it: workers map the files of tensors, and the system can drop their pages.
+    The data itself is not included: workers map the files of tensors, and the system can drop their pages.
 
     Args:
         spec: A resolved spec.
@@ -57,7 +57,8 @@ def _compiled_plan(net: Network, itemsize: int, batch: int, threads: int) -> int
 def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> int:
     vector = net.size * itemsize
     largest_layer = max(layer.size for layer in net.layers) * itemsize
-    # For each row: the inputs twice, and of each layer the output before and after the ReLU, its mask and the gradient.
+    # For each row: the inputs twice, and for each layer the output before and after the ReLU, its mask and the
+    # gradient.
     row = (2 * net.in_features + sum(4 * layer.out_features for layer in net.layers)) * itemsize
     return 2 * vector + largest_layer + max(batch, min(_REFERENCE_EVALUATION_ROWS, set_rows)) * row
 

@@ -1,4 +1,4 @@
-"""Bounds what calls hold at a time: their number, the turns of expensive methods, and requests that arrive slowly."""
+"""Limits concurrent calls: those in progress, those of expensive methods, and those whose requests arrive slowly."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +35,7 @@ class CallCount:
 
 
 class Turns:
-    """Lets a number of calls of a method run at a time. Others wait before their request is received.
+    """Limits how many calls of a method run at a time. The others wait before their requests are received.
 
     Args:
         method: The name of the method, for messages.
@@ -63,7 +63,7 @@ class Turns:
 
 
 class RequestReader:
-    """Receives request messages within a time.
+    """Receives request messages within a time limit.
 
     gRPC buffers and decompresses a message, which can be far larger than the method allows, before it can be refused.
     Requests that are small arrive at once. Of those that arrive slowly, only some are received at a time: if there are
@@ -107,7 +107,7 @@ class RequestReader:
             self._pending.pop(timeout, None)
 
     def _refuse_slow(self) -> None:
-        """Refuse the oldest requests of those that are slow, and check again when the next one becomes slow."""
+        """Refuse the oldest slow requests if there are too many, and check again when the next one becomes slow."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         while len(self._pending) > self._max_slow:

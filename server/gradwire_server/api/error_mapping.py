@@ -22,7 +22,8 @@ async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
     if isinstance(error, grpc.aio.BaseError):
         raise error
     if isinstance(error, DomainError):
-        # The frames of the call hold its request, which must not stay while a slow client receives the status.
+        # The frames of the call hold its request, which must not stay in memory while a slow client receives the
+        # status.
         error.__traceback__ = error.__context__ = None
         code, status = status_of(error)
     else:

@@ -1,6 +1,6 @@
 """The interceptor of the server: what happens to each call before and after the method of the service.
 
-A call is authenticated by its metadata before its request is received, and counted. Its request is received within the
+A call is authenticated by its metadata and counted before its request is received. The request is received within the
 limits of its method, checked and parsed. Exceptions become statuses.
 """
 
@@ -89,10 +89,10 @@ class _Method:
     Args:
         handler: The handler of the service.
         limits: The limits.
-        request: The type of its requests, whose fields are checked. None: they are not.
+        request: The type of its requests, whose fields are checked; None: not checked.
         calls: Counts its calls.
         reader: Receives its requests.
-        turns: Limits how many of its calls run at a time. None: not limited.
+        turns: Limits how many of its calls run at a time; None: no limit.
     """
 
     def __init__(
@@ -114,8 +114,9 @@ class _Method:
     def handler(self) -> Any:
         """Return the handler for gRPC.
 
-        gRPC takes every method for one with a stream of requests, because it receives the request of others, of any
-        size, before it calls them. Without a deserializer it leaves the parsing to this class.
+        Every method is registered with a stream of requests. For methods with a single request, gRPC would receive the
+        request, whatever its size, before it calls the handler. Without a deserializer, gRPC leaves the parsing to this
+        class.
         """
         if self._handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream, None, self._handler.response_serializer)
@@ -186,7 +187,7 @@ def _is_implemented(handler: Any) -> bool:
 
 
 def _refusal(error: DomainError) -> Any:
-    """Return a handler that ends a call with an error. As a stream, it receives no request."""
+    """Return a handler that ends a call with an error, and that receives no request, because it takes a stream."""
 
     async def refuse(_requests: object, context: Context) -> None:
         await abort(context, error)

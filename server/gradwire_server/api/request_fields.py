@@ -1,4 +1,4 @@
-"""Checks the fields of a request before it is parsed: their number, and that this server knows all of them.
+"""Checks the fields of a request before it is parsed: there are not too many, and this server knows all of them.
 
 A newer client that sets a field expects an effect, so a field that this server does not know is refused.
 """
@@ -25,9 +25,9 @@ _WIRE_TYPES = {
     FieldDescriptor.TYPE_STRING: _BYTES,
     FieldDescriptor.TYPE_MESSAGE: _BYTES,
 }
-# The bytes of a varint but the last one: each number in a packed field has one other byte.
+# All bytes of a varint except the last: each number in a packed field has exactly one byte that is not among these.
 _CONTINUED = bytes(range(0x80, 0x100))
-# The whole request, in an error.
+# The name of the whole request in an error.
 REQUEST = "(request)"
 
 
@@ -44,7 +44,8 @@ def check_fields(data: bytes, descriptor: Descriptor) -> None:
         descriptor: Its type.
 
     Raises:
-        InvalidFieldsError: The bytes are not a message, have too many fields, or have unknown ones, which it names.
+        InvalidFieldsError: The bytes are not a message, have too many fields, or have unknown fields, which the error
+            names.
     """
     scan = _Scan(data)
     try:
@@ -135,7 +136,7 @@ class _Scan:
             length, start = self._varint(start, end)
             stop = start + length
         else:
-            # A group, or something that does not exist: no field of this protocol has such a type.
+            # A group, or a wire type that does not exist: no field of this protocol has such a type.
             stop = start + {_FIXED64: 8, _FIXED32: 4}.get(wire_type, end + 1)
         if stop > end:
             self.refuse_unknown()

@@ -84,7 +84,7 @@ def _details(error: DomainError) -> list[Message]:
             return [PreconditionFailure(violations=[violation])]
         case DiskFullError() | TensorQuotaError():
             quotas = [QuotaFailure.Violation(subject=error.subject, description=text)]
-            # More tensors fit only after some were deleted, so that a retry by itself does not help.
+            # There is space only after tensors are deleted, so a retry alone does not help.
             retry = [_retry_info(error.retry_seconds)] if isinstance(error, DiskFullError) else []
             return [QuotaFailure(violations=quotas), *retry]
         case UnavailableError():

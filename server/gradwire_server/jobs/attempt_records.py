@@ -22,7 +22,7 @@ MAX_WORKERS_LOST = 3
 # A job that was running at this many crashes of the server, without a new epoch in between, runs only while no other
 # such job does.
 _SUSPICIOUS_CRASHES = 2
-# At this many it fails: it probably causes them.
+# At this many crashes, the job fails, because it probably causes them.
 _MAX_CRASHES = 3
 
 _RESTARTED = "the server that schedules restarted, or another server took over"

@@ -7,7 +7,7 @@ from gradwire_engine.spec.resolve import network
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_server.errors import JobTooLargeError, invalid_field
 
-# About the bytes that an epoch takes in the store with its indexes, and what the metrics of each set add.
+# The approximate size of an epoch in the store and its indexes, in bytes, and what the metrics of each set add.
 _EPOCH_BYTES = 120
 _METRICS_BYTES = 50
 _GIB = 1 << 30
@@ -15,7 +15,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """What a job may need at most.
+    """The most that a job may need.
 
     Attributes:
         log_bytes: The size of its events, in bytes.

@@ -34,7 +34,7 @@ class UnfinishedModels:
             JobNotFoundError: The job does not exist.
             InvalidFieldsError: The format is unknown.
             JobNotEndedError: The job has not ended, so its checkpoints still change.
-            NoCheckpointError: The job has succeeded, ended before its first checkpoint, or its checkpoints are damaged.
+            NoCheckpointError: The job succeeded or ended before its first checkpoint, or its checkpoints are damaged.
         """
         record = await self.jobs.get(principal, job_name)
         job, state = record.job, state_name(record.job)
@@ -46,7 +46,7 @@ class UnfinishedModels:
         if point is None:
             text = f"ended ({state}) before its first checkpoint, or its checkpoints are damaged. It has no weights"
             raise NoCheckpointError(job_name, state, text)
-        # A file is sent from a blob. Nothing references this blob, so it is deleted about a day later.
+        # Files are sent from blobs. Nothing references this blob, so it is deleted about a day later.
         sha256 = hashlib.sha256(point.weights).hexdigest()
         await asyncio.to_thread(self.blobs.put, sha256, point.weights)
         weights = TensorRef(dtype=job.spec.dtype, shape=[network(job.spec.model).size], sha256=sha256)

@@ -111,7 +111,7 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
 
 
 def _inherit_class_names(model: ModelSpec, start: _Start) -> None:
-    """Give a model the class names of its start. A job that continues another one must not change their order."""
+    """Give a model the class names of its source. A job that continues another one must not change their order."""
     names = start.model.class_names
     if not model.class_names:
         model.class_names.extend(names)

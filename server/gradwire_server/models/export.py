@@ -74,7 +74,7 @@ class ModelFile:
 
 
 def safetensors_file(model: Model, weights: Path) -> ModelFile:
-    """Return a safetensors file with "<layer>.W" and "<layer>.b". Its metadata has the spec, so it stands alone.
+    """Return a safetensors file with "<layer>.W" and "<layer>.b". Its metadata contains the spec, so it is complete.
 
     The format: https://github.com/huggingface/safetensors#format. The header is written here, because the library
     needs all tensors in memory.
@@ -101,7 +101,7 @@ def safetensors_file(model: Model, weights: Path) -> ModelFile:
 def onnx_file(model: Model, weights: Path) -> ModelFile:
     """Return an ONNX file with Gemm and Relu nodes from "inputs" (rows, features) to "outputs" (rows, outputs).
 
-    An ONNX file is a ModelProto, whose encoding is put together here, because the weights are not in memory.
+    An ONNX file is a ModelProto, whose encoding is assembled here, because the weights are not in memory.
     """
     net = network(model.spec)
     element = helper.np_dtype_to_tensor_dtype(numpy_dtype(model.weights.dtype))
@@ -157,7 +157,7 @@ def _nodes(model: Model) -> list[onnx.NodeProto]:
 
 
 def _field_start(message: type[onnx.ModelProto | onnx.GraphProto | TensorProto], name: str, size: int) -> bytes:
-    """Return the encoding of the number and the size of a field, which its contents follow."""
+    """Return the encoding of a field's number and size. The contents of the field follow it."""
     number = message.DESCRIPTOR.fields_by_name[name].number
     encoded = bytearray([number << 3 | 2])
     while size > 0x7F:

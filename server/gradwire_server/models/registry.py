@@ -86,7 +86,7 @@ class ModelRegistry:
 
         Raises:
             InvalidFieldsError: The inputs do not match the model, are not finite, or are too large.
-            ServerBusyError: Too many calls wait already.
+            ServerBusyError: Too many calls are already waiting.
             WeightsDamagedError: The stored weights cannot be read.
         """
         model = await self.get(principal, model_name)
@@ -101,7 +101,7 @@ class ModelRegistry:
                 array, weights = await asyncio.to_thread(lambda: (_checked_inputs(inputs), self._weights(model)))
                 outputs = np.empty((len(array), net.out_features), dtype)
                 for rows in blocks_of(net, len(array), dtype.itemsize):
-                    # One block after another, so that a cancelled call ends.
+                    # One block at a time, so that the work for a cancelled call ends after the current block.
                     outputs[rows] = await asyncio.to_thread(forward, net, weights, array[rows])
                 return await asyncio.to_thread(to_tensor, outputs)
         finally:
@@ -141,7 +141,7 @@ def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
     if len(inputs.data) > MAX_PREDICT_BYTES:
         description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
         raise invalid_field("inputs", description)
-    # Of an absurd shape, show only the beginning.
+    # If the shape is absurdly long, show only its beginning.
     if len(inputs.shape) != 2 or inputs.shape[1] != net.in_features:
         shape = ", ".join(map(str, inputs.shape[:4])) + (", ..." if len(inputs.shape) > 4 else "")
         raise invalid_field("inputs", f"must have shape (rows, {net.in_features}), got ({shape})")

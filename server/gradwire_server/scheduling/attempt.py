@@ -211,7 +211,7 @@ class Attempts:
             record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
         )
         if stored.job.model:
-            # Until the model existed, nothing referenced its weights, so that a client could delete them.
+            # Until the model existed, nothing referenced its weights, so a client could delete them.
             final = next((report.weights for report in reversed(reports) if report.weights is not None), None)
             if final is not None:
                 await asyncio.to_thread(self._blobs.put, hashlib.sha256(final).hexdigest(), final)

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # The interval at which servers try to acquire the lease, and at which its holder renews it.
 _TRY_SECONDS = 1.0
-# How long a server that ends waits for the database.
+# How long a server that shuts down waits for the database.
 _MARK_SECONDS = 2.0
 _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 
@@ -76,7 +76,7 @@ class Lease:
         """Record that this server stops scheduling, or ends, because it was told to or for another harmless reason."""
         token = self._token
         if token:
-            # If the database does not respond, the next server believes that this one crashed.
+            # If the database does not respond, the next server assumes that this one crashed.
             with contextlib.suppress(DomainError, TimeoutError):
                 async with asyncio.timeout(_MARK_SECONDS):
                     await self._database.write(lambda connection: lease_queries.mark_orderly(connection, token))

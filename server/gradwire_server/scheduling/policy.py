@@ -10,13 +10,13 @@ DeviceT = TypeVar("DeviceT")
 def without_further_suspects(
     queued: Sequence[tuple[JobT, DeviceT]], is_suspect: Callable[[JobT], bool], *, suspect_runs: bool
 ) -> list[tuple[JobT, DeviceT]]:
-    """Return queued jobs without all suspects but the first, or without all if one runs already.
+    """Return the queued jobs with only the first of the suspects, or with none if a suspect is already running.
 
     Args:
         queued: Jobs in order of arrival, each with the kind of worker that it needs.
         is_suspect: Whether a job may have crashed the server. Such jobs run one at a time, so that the next crash shows
             which one it was.
-        suspect_runs: Whether a suspect runs.
+        suspect_runs: Whether a suspect is running.
     """
     left = []
     for job, device in queued:

@@ -22,8 +22,8 @@ _PROBE = b"gradwire blob store"
 _MARK = "mark"
 # While the disk is nearly full, unreferenced blobs in it are kept only this long after their last use.
 TIGHT_RETENTION_SECONDS = 300.0
-# The time of the last use is about as exact as this in a folder. In an object store, to change it means to write the
-# whole blob.
+# In a folder, the recorded time of the last use is accurate to about this. In an object store, changing it means
+# writing the whole blob.
 _USE_SECONDS = 60.0
 # Unreferenced blobs are kept for this long after their last use, because a job that needs them may still be created.
 RETENTION_SECONDS = 86_400.0
@@ -31,7 +31,7 @@ RETENTION_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """A blob: its digest, its size in bytes, and about when it was used last, in seconds since 1970."""
+    """A blob: its digest, its size in bytes, and the approximate time of its last use, in seconds since 1970."""
 
     sha256: str
     size: int
@@ -137,7 +137,7 @@ class BlobStore(BlobReader):
 
         Args:
             sha256: The digest that they come after; empty for the first.
-            count: How many to return at most.
+            count: The maximum number of blobs to return.
         """
         found: list[StoredBlob] = []
         for files in self._listed_files(sha256):
@@ -150,8 +150,8 @@ class BlobStore(BlobReader):
         return found
 
     def _listed_files(self, sha256: str) -> Iterator[dict[str, dict[str, Any]]]:
-        """Yield what is known of the files that can be blobs after a digest, by their paths."""
-        if not self.is_local:  # One request lists many files, and one for each folder takes long.
+        """Yield the properties of the files that can be blobs after a digest, by path."""
+        if not self.is_local:  # One request lists many files; a request for each folder would take long.
             yield self.fs.find(self.root, detail=True)
             return
         for prefix in range(int(sha256[:2] or "0", 16), 256):

@@ -25,7 +25,7 @@ class TensorQuota:
         """Check that a tensor fits.
 
         Args:
-            sha256: The digest of the tensor. One that is stored fits.
+            sha256: The digest of the tensor. A tensor that is already stored always fits.
             size: The bytes that will arrive.
 
         Raises:

@@ -35,7 +35,7 @@ class Tensors:
 
         Args:
             after: The digest that they come after; empty for the first.
-            count: How many to return at most.
+            count: The maximum number of tensors to return.
         """
         found = await asyncio.to_thread(self.blobs.blobs_after, after, count + 1)
         referenced = await self.database.read(tensor_queries.referenced_tensors) if found else set()
@@ -63,7 +63,8 @@ class Tensors:
             check(connection, LastOwner(0, 0))
             return last
 
-        # Reading all jobs can take long, so that the transaction in which no job can be created reads only new ones.
+        # Reading all jobs can take long, so the transaction, which blocks the creation of jobs, reads only the new
+        # ones.
         last = await self.database.read(check_all)
 
         def delete(connection: Connection) -> None:

@@ -39,7 +39,7 @@ class Uploads:
             self._keep(left.name.partition(".")[0], left)
 
     def received_bytes(self, sha256: str) -> int:
-        """Return the number of bytes of a tensor that have arrived, and that an upload can continue after."""
+        """Return the number of bytes of a tensor that have arrived, after which an upload can continue."""
         stalled = (each.received_bytes for each in self._active.get(sha256, ()) if each.is_stalled)
         return max(_size(self._part(sha256)), *stalled, 0)
 
@@ -106,7 +106,7 @@ class Uploads:
             self._keep(upload.sha256, upload.file)
 
     def _keep(self, sha256: str, file: Path) -> None:
-        """Keep what an upload has left behind, if it is more than what others have."""
+        """Keep the part that an upload has left behind, if it is longer than the part that is kept already."""
         if _size(file) > _size(self._part(sha256)):
             file.replace(self._part(sha256))
         else:
@@ -152,7 +152,7 @@ class Upload:
 
     def open(self, offset: int) -> None:
         """Open the file at `offset`, and hash the bytes before it. Blocks."""
-        # The server does not follow links, which lead to a file that somebody else has chosen.
+        # The server does not follow links, which could lead to a file that somebody else has chosen.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         if not offset:
             self.file.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ class Acquired:
 
     Attributes:
         token: Its fencing token.
-        orderly: Whether its last holder ended orderly.
+        orderly: Whether its last holder ended in an orderly way.
     """
 
     token: int
@@ -58,7 +58,7 @@ def release(connection: Connection, token: int) -> None:
 
 
 def mark_orderly(connection: Connection, token: int) -> None:
-    """Record that the holder of the lease ends orderly."""
+    """Record that the holder of the lease ends in an orderly way."""
     connection.execute(update(lease).where(lease.c.token == token).values(orderly=1))
 
 

@@ -71,7 +71,7 @@ def owner_of(connection: Connection, sha256: str, after: LastOwner) -> str | Non
 
 
 def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
-    """Wait until no other transaction deletes tensors or, to delete one, until none creates a job.
+    """Wait until no other transaction deletes tensors and, before a deletion, until none creates a job.
 
     In a SQLite file, writes are executed one after another anyway.
     """

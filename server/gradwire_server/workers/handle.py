@@ -92,7 +92,7 @@ class WorkerHandle:
     async def stop(self, job_name: str, attempt: int) -> None:
         """Stop an attempt. Raises WorkerLostError, or TimeoutError if the worker does not stop in time.
 
-        An attempt that was cancelled before it was sent needs no stop.
+        An attempt that was cancelled before it was sent does not have to be stopped.
         """
         if self.assigned != (job_name, attempt):
             return

@@ -1,4 +1,4 @@
-"""What keeps a Ray that a server starts for itself private: its address, its token and its folder.
+"""Keeps the Ray that a server starts for itself private: its address, its token and its folder.
 
 This module does not import Ray, because Ray reads the environment when it is imported.
 """
@@ -29,9 +29,10 @@ def prepare_environment(environment: MutableMapping[str, str], data: Path) -> No
     """
     environment["RAY_AUTH_MODE"] = "token"
     environment["RAY_AUTH_TOKEN_PATH"] = str(_token_file(data))
-    # It would win over the file.
+    # It would take precedence over the file.
     environment.pop("RAY_AUTH_TOKEN", None)
-    # Ray then uses the loopback address as the address of this node. In spite of its name, it applies to Linux too.
+    # Ray then uses the loopback address as the address of this node. Despite its name, the variable applies to Linux
+    # too.
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     # Ray's default would be 512 MiB for each log.
     environment.setdefault("RAY_ROTATION_MAX_BYTES", str(_LOG_BYTES))
@@ -52,9 +53,10 @@ def local_ray(data: Path) -> Iterator[Path]:
     token.unlink(missing_ok=True)
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(_TOKEN_BYTES))
-    # Ray lets all users into the folder that it is given, again and again. So that folder is in a private one.
+    # Ray opens the folder that it is given to all users, again and again. That folder is therefore inside a private
+    # one.
     private = data.resolve() / "ray"
-    shutil.rmtree(private, ignore_errors=True)  # The logs of the last run.
+    shutil.rmtree(private, ignore_errors=True)  # It contains the logs of the last run.
     if _can_hold_sockets(private / "r"):
         yield private / "r"
         return

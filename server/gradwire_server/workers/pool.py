@@ -200,7 +200,7 @@ class WorkerPool:
         self._created += 1
         name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._created}-{device}"
         self._names.add(name)
-        # The driver of a GPU reserves more than it uses, so that a limit would not say much.
+        # A GPU driver reserves more memory than it uses, so a limit would not mean much.
         memory = self._cluster.job_memory if device == "cpu" else 0
         try:
             create = ray.remote(Trainer).options(

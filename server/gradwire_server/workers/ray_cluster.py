@@ -147,8 +147,8 @@ def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tu
         settings: How many processors, and how much memory, a job has.
 
     Returns:
-        How many workers the memory is enough for, None if it is divided by the number of workers that the processors
-        allow. And the memory of each worker in bytes, 0 if no node has both.
+        How many workers the memory is enough for, or None if it is divided by the number of workers that the processors
+        allow; and the memory of each worker in bytes, or 0 if no node has both processors and memory.
     """
     fit = [
         (int(node["CPU"] / settings.cpus_per_job), node["memory"])
