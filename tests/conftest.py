@@ -86,7 +86,7 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A Postgres, if it is installed. Each test creates databases of its own."""
+    """A Postgres server, if Postgres is installed. Each test creates its own databases."""
     if not PROGRAMS:
         pytest.skip("Postgres is not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # The paths of its sockets must be short.

@@ -19,7 +19,7 @@ LOSSES = {
 
 
 def assert_fit_has_the_numbers_of(expected: dict[str, Any], at: str) -> None:
-    """Run a training of the oracle in float64, and compare every metric of every epoch and the weights."""
+    """Repeat a training run of the oracle in float64, and compare the weights and every metric of every epoch."""
     from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)

@@ -75,7 +75,7 @@ class LocalWorker:
         return ""
 
     def kill(self) -> None:
-        """Let it be as if its process had died."""
+        """Behave as if its process had died."""
         self._lost = True
         if self._trainer is not None and self._trainer._run is not None:
             self._trainer._run.stop()
@@ -141,7 +141,7 @@ class LocalPool:
         self.worker.kill()
 
     async def keep_alive(self) -> NoReturn:
-        """Say that it runs."""
+        """Record the call."""
         self.is_kept_alive.set()
         raise await asyncio.Future()
 

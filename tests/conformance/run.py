@@ -90,9 +90,9 @@ REQUIREMENTS = {
     ),
 }
 
-# What runs clients that read the protocol from the server's reflection; an argument like the name of a language.
+# An argument, like the names of languages: it runs the clients that read the protocol from the server by reflection.
 REFLECTION = "reflection"
-# Programs in Go, by the module that `go install` makes them from.
+# Go programs, and the module that `go install` builds each of them from.
 GO_PROGRAMS = {
     "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
     "ghz": "github.com/bojand/ghz/cmd/ghz@v0.121.0",
@@ -216,7 +216,7 @@ def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path
 
 
 def install_go_program(name: str) -> tuple[str, str]:
-    """Return the path of a program in Go, which is installed if this machine has Go, or else why it is missing."""
+    """Return the path of a Go program, which is installed if this machine has Go, or why it is missing."""
     path = shutil.which(name) or str(_GO_FOLDER / name)
     if Path(path).exists():
         return path, ""

@@ -163,7 +163,7 @@ class _Fuzzer:
         return self._report
 
     async def _senders(self, until: int) -> tuple[float, int]:
-        """Send calls until so many are left. Returns the memory in MB and the number of descriptors of the server."""
+        """Send calls until `until` are left. Returns the memory in MB and the number of descriptors of the server."""
         await asyncio.gather(*(self._send_calls(until) for _ in range(_CONCURRENT)))
         memory = self._process.memory_info().rss / 1e6
         self._report.peak_mb = max(self._report.peak_mb, _peak_mb(self._process.pid))

@@ -66,7 +66,7 @@ class Requests:
         count = self._rng.choice([0, 1, 2, 3, 20]) if method.client_streaming else 1
         requests = [make(method.input_type) for _ in range(count)]
         if method.client_streaming and self._rng.random() < 0.5:
-            # A valid beginning, so that the chunks are looked at.
+            # A valid beginning, so that the server checks the chunks.
             requests[:0] = [self._sample(method.input_type).SerializeToString()]
         return Call(method, requests, make.__name__)
 

@@ -1,4 +1,4 @@
-"""Makes training_oracle.json: losses, gradients and whole trainings, computed without any code of this repository.
+"""Makes training_oracle.json: losses, gradients and whole training runs, computed without any code of this repository.
 
 The formulas are those of JAX (jax.nn, automatic differentiation) and scikit-learn (metrics, data), all in float64. The
 random streams are drawn with NumPy, as the documentation of a seed says. `python tests/golden/training_oracle.py`

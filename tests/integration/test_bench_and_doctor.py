@@ -56,7 +56,7 @@ def test_doctor_shows_the_plan_and_the_speed_of_blas(monkeypatch, capsys):
     assert found["gain"] > 0
     assert [core_type["name"] for core_type in found["openblas"]] == ["", *blas.CORE_TYPES]
     measured = doctor.Diagnosis(**found | {"openblas": [blas.CoreType(**each) for each in found["openblas"]]})
-    monkeypatch.setattr(doctor, "diagnose", lambda: measured)  # To measure it again would take seconds.
+    monkeypatch.setattr(doctor, "diagnose", lambda: measured)  # Measuring it again would take seconds.
     doctor.doctor()
     assert "the fastest that runs here" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Attacks over real sockets on a server with a token and few file descriptors: it lives, and answers others."""
+"""Attacks over real sockets on a server with a token and few file descriptors: it survives and serves others."""
 
 import concurrent.futures
 import socket

@@ -153,7 +153,7 @@ def test_a_missing_server_is_named_within_seconds(address):
     started = time.monotonic()
     with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
         client.jobs.list()
-    # The client's own limit is 3 s. Without it, the client would try for as long as the server is missing.
+    # The client's own limit is 3 s. Without it, the client would try for as long as the server is down.
     assert time.monotonic() - started < 20
 
 

@@ -87,7 +87,7 @@ def other_takes_over_after(pair, name, fault):
 
 
 def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployment):
-    """Both workers are in an epoch of minutes, and the server that does not schedule gets the calls."""
+    """Both workers are in an epoch that takes minutes, and the server that does not schedule gets the calls."""
     first, second = pair
     with gw.Client(first.address) as here, gw.Client(second.address) as there:
         job = submit(there, "both-serve", epochs=60)
@@ -101,8 +101,8 @@ def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployme
         cancelled.cancel()
         paused.pause()
         submit(here, "after", epochs=1).result()
-        # The workers were told, and not killed. Without a notification, the polls of the server that schedules find it
-        # out after 20 s.
+        # The workers were told to stop, and not killed. Without a notification, the polls of the scheduling server
+        # would notice only after 20 s.
         assert time.monotonic() - began < 15
         assert deployment.workers() == workers
         assert [job.refresh().state for job in (cancelled, paused)] == ["CANCELLED", "PAUSED"]

@@ -44,7 +44,7 @@ def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, 
 
 @pytest.mark.parametrize("training", ORACLE["trainings"], ids=lambda training: training["loss"])
 def test_a_remote_fit_has_the_numbers_of_an_independent_implementation(server, training):
-    """A mistake that a remote and a local fit share would cancel out in the test before this one."""
+    """The test before this one would not notice a mistake that a remote and a local fit share."""
     assert_fit_has_the_numbers_of(training, at=server.address)
 
 

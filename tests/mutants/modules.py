@@ -1,7 +1,7 @@
-"""The modules that are mutated, and the arguments of pytest for the tests that must notice it.
+"""The modules that are mutated, and the pytest arguments for the tests that must notice it.
 
-They are the pure modules and those that unit tests hold. The tests of a module must take few seconds: they run once for
-each mutant.
+They are the pure modules and those that unit tests cover. The tests of a module must take few seconds: they run once
+for each mutant.
 """
 
 _ENGINE, _SDK, _SERVER, _WORKER = (

@@ -47,7 +47,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of a module: an operator of Cosmic Ray, applied where it fits for the n-th time."""
+    """A change to a module: an operator of Cosmic Ray, applied at the n-th place where it fits."""
 
     operator: str
     occurrence: int
@@ -76,7 +76,7 @@ class Score:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield the mutants of a module, except those that no test can notice: of annotations and of `frozen=True`."""
+    """Yield the mutants of a module, except those of annotations and `frozen=True`, which no test can notice."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -145,7 +145,7 @@ class Runner:
             os._exit(code)
 
     def score(self, module: str, seconds: float, limit: int) -> Score:
-        """Test a sample of the mutants of a module, for about so many seconds."""
+        """Test a sample of the mutants of a module, for about `seconds` seconds."""
         from cosmic_ray.mutating import mutate_code
         from cosmic_ray.plugins import get_operator
 

@@ -84,7 +84,7 @@ class Copy:
     def _environment(self) -> dict[str, str]:
         return os.environ | {
             "PYTHONPATH": os.pathsep.join(str(self.folder / source) for source in SOURCES),
-            # The size of a file and the second of its change say too little about whether it is the patched one.
+            # Python would compare only the size and the second of the last change, which a patched file can share.
             "PYTHONDONTWRITEBYTECODE": "1",
             # The matrices of the tests are small, and threads of a BLAS that wait for each other are slow.
             "OPENBLAS_NUM_THREADS": "1",

@@ -18,7 +18,7 @@ SEEN_TO_FAIL = {
     for test in re.findall(r"^Test: (\S+)$", patch.read_text(), re.MULTILINE)
 }
 
-# The beginnings of promises for which no bug is planted yet. Take one out when a bug is.
+# The beginnings of promises for which no bug is planted yet. Remove a promise from here when its bug is planted.
 WITHOUT_A_PLANTED_BUG = (
     "While the disk is nearly full, blobs and uploads t",
     "You can list and delete tensors. One that a job or",

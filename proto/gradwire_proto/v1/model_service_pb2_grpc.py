@@ -127,8 +127,8 @@ class ModelServiceServicer:
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-        number of features that the model expects. Or they have more rows than one call to this model can have, which is
-        max_rows in the metadata: the outputs would be larger than 32 MiB, or take long to compute.
+        number of features that the model expects. Or they have too many rows: the outputs would be larger than 32 MiB, or
+        take long to compute. max_rows in the metadata is the maximum for one call to this model.
         - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """

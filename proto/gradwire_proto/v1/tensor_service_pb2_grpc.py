@@ -31,8 +31,9 @@ class TensorServiceStub:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -77,8 +78,9 @@ class TensorServiceServicer:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -115,15 +117,15 @@ class TensorServiceServicer:
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
         tensor again from offset 0.
         - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
-        allows. Delete some.
+        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
+        allows. Delete some of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTensors(self, request, context):
-        """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+        """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
@@ -133,7 +135,8 @@ class TensorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTensor(self, request, context):
-        """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+        """Deletes a tensor that no job or model references. If a job or a model references it, delete that job or model
+        first.
 
         Errors:
         - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
@@ -179,8 +182,9 @@ class TensorService:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.

@@ -32,8 +32,9 @@ class TensorServiceStub:
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -70,17 +71,18 @@ class TensorServiceStub:
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
-      allows. Delete some.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
+      allows. Delete some of them.
     """
     ListTensors: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]
-    """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+    """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
     """
     DeleteTensor: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _empty_pb2.Empty]
-    """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+    """Deletes a tensor that no job or model references. If a job or a model references it, delete that job or model
+    first.
 
     Errors:
     - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
@@ -93,8 +95,9 @@ class TensorServiceAsyncStub(TensorServiceStub):
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -128,17 +131,18 @@ class TensorServiceAsyncStub(TensorServiceStub):
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
-      allows. Delete some.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
+      allows. Delete some of them.
     """
     ListTensors: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]  # type: ignore[assignment]
-    """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+    """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
     """
     DeleteTensor: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.DeleteTensorRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+    """Deletes a tensor that no job or model references. If a job or a model references it, delete that job or model
+    first.
 
     Errors:
     - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.
@@ -150,8 +154,9 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     ask which tensors are missing, upload only those tensors, and reference all tensors in JobSpec.train and
     JobSpec.test.
 
-    A tensor that no job or model references is deleted about a day after its last use, or a few minutes after it while the
-    disk is nearly full. Uploading it, finding it with FindMissingTensors and referencing it in CreateJob count as use.
+    A tensor that no job or model references is deleted about a day after its last use. While the disk is nearly full, it
+    is deleted a few minutes after its last use. Uploading it, finding it with FindMissingTensors and referencing it in
+    CreateJob count as use.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -195,8 +200,8 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
           tensor again from offset 0.
         - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored ones would have more bytes than this service
-          allows. Delete some.
+        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
+          allows. Delete some of them.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +210,7 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tensor_service_pb2.ListTensorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tensor_service_pb2.ListTensorsResponse, _abc.Awaitable[_tensor_service_pb2.ListTensorsResponse]]:
-        """Returns a page of the stored tensors, by their digest. The weights of models are among them.
+        """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token is invalid.
@@ -217,7 +222,8 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tensor_service_pb2.DeleteTensorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a tensor that no job and no model references. To delete one that they do, delete them first.
+        """Deletes a tensor that no job or model references. If a job or a model references it, delete that job or model
+        first.
 
         Errors:
         - NOT_FOUND (TENSOR_NOT_FOUND): no stored tensor has this name, and allow_missing is not set.

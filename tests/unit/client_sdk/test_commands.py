@@ -1,4 +1,4 @@
-"""The commands in this process, against a server whose answers are given: calls, values and exit codes."""
+"""The commands in this process, against a server with scripted answers: calls, values and exit codes."""
 
 import json
 import sys
@@ -84,7 +84,7 @@ ERROR = {"reason": 1, "message": "the loss is not finite"}
 
 
 def serve_job(scripted, state, **fields):
-    """Serve a job with one epoch that is in a state."""
+    """Serve a job that has one epoch and is in the given state."""
     end = {"state": state, **({"error": ERROR} if state == FAILED else {})}
     events = [Event(sequence=1, epoch=EPOCH), Event(sequence=2, state_change=end)]
     scripted.answer("GetJob", lambda request: Job(state=state, last_sequence=2, **JOB, **fields))

@@ -1,4 +1,4 @@
-"""Losses, steps and whole trainings held against numbers that were computed without this repository."""
+"""Losses, steps and whole training runs, compared with numbers that were computed without this repository."""
 
 import numpy as np
 import pytest

@@ -396,7 +396,7 @@ def test_a_job_draws_deferred_layers_by_their_own_method(init, deviation):
 
 
 def test_each_layer_of_a_job_is_drawn_from_a_random_stream_of_its_own():
-    """Drawn here again with NumPy alone: other weights would change the results of every job."""
+    """Drawn again here with NumPy alone: other weights would change the results of every job."""
     for index, W in enumerate(drawn_weights(Linear(4), ReLU(), Linear(4), Linear(4))):
         stream = np.random.SeedSequence(7, spawn_key=(0, index))
         drawn = np.random.Generator(np.random.PCG64(stream)).standard_normal((4, 4)) * np.sqrt(2 / 4)

@@ -65,7 +65,7 @@ def test_the_seed_determines_the_row_order_only_if_rows_are_shuffled():
 
 
 class RecordingPlan(ReferencePlan):
-    """Notes the rows of every step."""
+    """Records the rows of every step."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -95,7 +95,7 @@ def test_every_epoch_trains_on_all_rows_in_an_order_of_its_own():
 
 
 def test_the_order_of_an_epoch_is_the_permutation_of_its_own_random_stream():
-    """Drawn here again with NumPy alone: another order would change the results of every stored job."""
+    """Drawn again here with NumPy alone: another order would change the results of every stored job."""
     for epoch, order in enumerate(row_orders(initial_epoch=2, epochs=4), start=3):
         stream = np.random.SeedSequence(5, spawn_key=(1, epoch))
         assert np.array_equal(order, np.random.Generator(np.random.PCG64(stream)).permutation(50))

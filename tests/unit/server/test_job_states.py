@@ -1,4 +1,4 @@
-"""The states of jobs under any order of commands, reports, crashes and changes of the lease, beside a small model."""
+"""The states of jobs under any order of commands, reports, crashes and lease changes, compared with a small model."""
 
 import asyncio
 import itertools
@@ -306,6 +306,6 @@ def test_jobs_are_as_a_model_says_after_any_steps():
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],  # To find a shorter sequence that fails would take minutes.
+        phases=[Phase.generate],  # Finding a shorter sequence that fails would take minutes.
     )
     run_state_machine_as_test(JobStates, settings=chosen)

@@ -92,7 +92,7 @@ def test_any_filter_is_parsed_or_refused(text):
         parse_page(ListJobsRequest(filter=text), STATES)
 
 
-# Names with what is special in LIKE and in base64, and labels that share values.
+# Names with characters that are special in LIKE or in base64, and labels that share values.
 JOBS = {
     "digits-1": {"team": "vision", "stage": "test"},
     "digits-2": {"team": "vision"},
@@ -211,7 +211,7 @@ class Listed:
     labels: dict[str, str]
 
     def matches(self, field, operator, value):
-        """Say the rules of filters once more, in plain Python."""
+        """Apply the rules of filters, written a second time in plain Python."""
         if field == "labels":
             return value in self.labels
         actual = self.labels.get(field.removeprefix("labels.")) if "." in field else getattr(self, field)

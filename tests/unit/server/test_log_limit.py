@@ -1,4 +1,4 @@
-"""The log repeats no message without end."""
+"""The log does not repeat a message endlessly."""
 
 import logging
 

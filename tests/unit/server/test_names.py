@@ -1,4 +1,4 @@
-"""What can be the id of a job or a model, and a label."""
+"""What is allowed as the ID of a job or a model, and as a label."""
 
 import pytest
 

@@ -23,7 +23,7 @@ from gradwire_server.store import model_queries
 
 @pytest.fixture
 def models(database, tmp_path):
-    """A registry, and a function that adds a model of some widths to it."""
+    """A registry, and a function that adds a model with the given widths to it."""
     blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
 
     def add(*widths):

@@ -1,4 +1,4 @@
-"""A whole server on a real socket, with a worker in this process: what only its parts together do."""
+"""A whole server on a real socket, with a worker in this process: what only all parts together can do."""
 
 import asyncio
 import os
@@ -215,7 +215,7 @@ async def digest(client, name):
 def checkpoints_after_every_epoch(monkeypatch):
     for name in ("_MIN_INTERVAL_SECONDS", "_MAX_INTERVAL_SECONDS"):
         monkeypatch.setattr(f"gradwire_worker.checkpoint_policy.{name}", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # Three for each checkpoint would take long.
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # Three syncs for each checkpoint would take long.
 
 
 @pytest.mark.usefixtures("checkpoints_after_every_epoch")
@@ -260,7 +260,7 @@ def test_the_checkpoints_of_a_job_are_kept_until_it_succeeds_or_is_deleted(tmp_p
     run(scenario())
 
 
-# One epoch of this takes minutes.
+# One epoch of this job takes minutes.
 ENDLESS = {"data": (np.zeros((1_000_000, 1), np.float32), np.zeros(1_000_000, int)), "epochs": 1, "batch_size": 1}
 
 

@@ -165,7 +165,7 @@ steps = st.one_of(
 @settings(max_examples=150, derandomize=True, deadline=None, database=None)
 @given(steps=st.lists(steps, max_size=25))
 def test_whatever_the_server_acknowledges_it_gets_every_report_once_in_order(steps):
-    """A server that restarts polls after the last report that it has stored, which an earlier one had already got."""
+    """A restarted server polls after the last report that was stored, so it can get reports again."""
     added: list[Report] = []
     acknowledged = 0
     with (
@@ -440,7 +440,7 @@ def test_a_stop_ends_training_that_waits_for_acknowledgements(store, monkeypatch
 
 
 def test_every_call_of_a_server_keeps_a_worker_from_ending_itself(store, monkeypatch):
-    """A clock that the test controls: a call comes each 800 s, and then none for more than 900 s."""
+    """A clock that the test controls: a call comes every 800 s, and then none for more than 900 s."""
     now, slept = 0.0, 0
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store)))
