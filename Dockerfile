@@ -36,7 +36,6 @@ RUN rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')"
  && install -d -o gradwire -g gradwire -m 0700 /data /token /blobs /cache /run/gradwire /run/postgres
 ENV PATH=/opt/gradwire/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     GRADWIRE_CACHE=/cache RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/gradwire/ray-token \
-    RAY_ROTATION_MAX_BYTES=16777216 RAY_ROTATION_BACKUP_COUNT=1 \
     RAY_USAGE_STATS_ENABLED=0 GRPC_ENABLE_FORK_SUPPORT=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 COPY docker/start /usr/local/bin/gradwire-start
 USER gradwire

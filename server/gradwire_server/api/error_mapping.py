@@ -1,5 +1,6 @@
 """Converts exceptions to gRPC statuses."""
 
+import asyncio
 import logging
 import secrets
 from typing import Any
@@ -18,9 +19,10 @@ _STATUS_TRAILER = "grpc-status-details-bin"
 
 async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
     """End a call with the status for an exception."""
-    # Already aborted, for example by the reflection service, or the client has gone. gRPC ends the call.
-    if isinstance(error, grpc.aio.BaseError):
+    if isinstance(error, grpc.aio.AbortError):  # Already aborted, for example by the reflection service.
         raise error
+    if isinstance(error, grpc.aio.BaseError):
+        raise asyncio.CancelledError from error  # The client has gone. gRPC would log any other exception.
     if isinstance(error, DomainError):
         # The frames of the call hold its request, which must not stay in memory while a slow client receives the
         # status.

@@ -12,7 +12,7 @@ from gradwire_server.errors import JobNotEndedError, NoCheckpointError
 from gradwire_server.jobs.events import has_ended, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.export import ModelFile
-from gradwire_server.models.registry import ModelRegistry
+from gradwire_server.models.registry import ModelRegistry, check_format
 from gradwire_server.principal import Principal
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -36,6 +36,7 @@ class UnfinishedModels:
             JobNotEndedError: The job has not ended, so its checkpoints still change.
             NoCheckpointError: The job succeeded or ended before its first checkpoint, or its checkpoints are damaged.
         """
+        check_format(format_)
         record = await self.jobs.get(principal, job_name)
         job, state = record.job, state_name(record.job)
         if not has_ended(job):

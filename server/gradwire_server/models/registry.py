@@ -43,6 +43,13 @@ _EXPORTERS = {
 }
 
 
+def check_format(format_: ModelFormat) -> None:
+    """Raise InvalidFieldsError unless models can be exported in a format."""
+    if format_ not in _EXPORTERS:
+        names = ", ".join(ModelFormat.Name(known) for known in _EXPORTERS)
+        raise invalid_field("format", f"must be one of {names}, got {format_}")
+
+
 class ModelRegistry:
     """Reads models from the database, and their weights from the blob store."""
 
@@ -118,9 +125,7 @@ class ModelRegistry:
 
     async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
         """Export a model whose weights are in the blob store to a file, as `export` does."""
-        if format_ not in _EXPORTERS:
-            names = ", ".join(ModelFormat.Name(known) for known in _EXPORTERS)
-            raise invalid_field("format", f"must be one of {names}, got {format_}")
+        check_format(format_)
         return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights_file(model)))
 
     def _weights_file(self, model: Model) -> Path:

@@ -17,7 +17,6 @@ from gradwire_server.private_files import make_private
 # The longest path of a socket below Ray's folder: /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
 _LONGEST_SOCKET = "x" * len("session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 _TOKEN_BYTES = 32
-_LOG_BYTES = 16 << 20
 
 
 def prepare_environment(environment: MutableMapping[str, str], data: Path) -> None:
@@ -34,9 +33,6 @@ def prepare_environment(environment: MutableMapping[str, str], data: Path) -> No
     # Ray then uses the loopback address as the address of this node. Despite its name, the variable applies to Linux
     # too.
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    # Ray's default would be 512 MiB for each log.
-    environment.setdefault("RAY_ROTATION_MAX_BYTES", str(_LOG_BYTES))
-    environment.setdefault("RAY_ROTATION_BACKUP_COUNT", "1")
 
 
 @contextmanager
