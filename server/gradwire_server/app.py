@@ -148,7 +148,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     log = EventLog(database, notifier)
     queries = JobQueries(database, notifier)
     models = ModelRegistry(database, blobs)
-    warm_start = WarmStart(queries, models, checkpoints, blobs)
+    warm_start = WarmStart(queries, models, checkpoints)
     admission = Admission(
         database,
         blobs,
@@ -173,7 +173,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     )
 
     grpc_server = _new_grpc_server(settings, max_connections())
-    unfinished = UnfinishedModels(queries, models, checkpoints, blobs)
+    unfinished = UnfinishedModels(queries, models, checkpoints)
     training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints, unfinished)
     add_TrainingServiceServicer_to_server(training, grpc_server)
     quota = TensorQuota(blobs, int(settings.max_tensors * GIB))

@@ -1,12 +1,9 @@
 """The models of jobs that failed or were cancelled, with the weights of the last checkpoint."""
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 
-from gradwire_engine.spec.resolve import network
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
-from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import JobState
 from gradwire_server.errors import JobNotEndedError, NoCheckpointError
 from gradwire_server.jobs.events import has_ended, state_name
@@ -14,7 +11,6 @@ from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.export import ModelFile
 from gradwire_server.models.registry import ModelRegistry, check_format
 from gradwire_server.principal import Principal
-from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 
@@ -25,7 +21,6 @@ class UnfinishedModels:
     jobs: JobQueries
     models: ModelRegistry
     checkpoints: CheckpointStore
-    blobs: BlobStore
 
     async def export(self, principal: Principal, job_name: str, format_: ModelFormat) -> tuple[ModelFile, int]:
         """Return the model of a job as a file, and the epoch that its weights come from.
@@ -43,13 +38,11 @@ class UnfinishedModels:
             raise JobNotEndedError(job_name, state, "Wait until it ends, or cancel it first")
         if job.state == JobState.JOB_STATE_SUCCEEDED:
             raise NoCheckpointError(job_name, state, f"has succeeded. Its weights are those of {job.model!r}")
-        point = await asyncio.to_thread(self.checkpoints.newest_intact, record.job_key)
-        if point is None:
+        # Files are sent from blobs.
+        found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, job.spec)
+        if found is None:
             text = f"ended ({state}) before its first checkpoint, or its checkpoints are damaged. It has no weights"
             raise NoCheckpointError(job_name, state, text)
-        # Files are sent from blobs. Nothing references this blob, so it is deleted about a day later.
-        sha256 = hashlib.sha256(point.weights).hexdigest()
-        await asyncio.to_thread(self.blobs.put, sha256, point.weights)
-        weights = TensorRef(dtype=job.spec.dtype, shape=[network(job.spec.model).size], sha256=sha256)
+        weights, epoch = found
         model = Model(name=f"models/{record.job_id}", job=job_name, spec=job.spec.model, weights=weights)
-        return await self.models.export_model(model, format_), point.epoch
+        return await self.models.export_model(model, format_), epoch

@@ -1,10 +1,9 @@
 """Warm starts, in which a new job starts from the weights of an earlier job or model."""
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 
-from gradwire_engine.spec.resolve import linear_layers, network, resolve
+from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_proto.v1.spec_pb2 import Initialization, JobSpec, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Job
@@ -13,7 +12,6 @@ from gradwire_server.jobs.events import has_ended, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import Principal
-from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 
@@ -36,7 +34,6 @@ class WarmStart:
     jobs: JobQueries
     models: ModelRegistry
     checkpoints: CheckpointStore
-    blobs: BlobStore
 
     async def apply(self, principal: Principal, requested: Job) -> Job:
         """Return a new job with the fields that a client can set, and with the weights that start_from specifies.
@@ -76,14 +73,12 @@ class WarmStart:
         if record.job.model:
             model = await self.models.get(principal, record.job.model)
             return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
-        point = await asyncio.to_thread(self.checkpoints.newest_intact, record.job_key)
-        if point is None:
+        found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, spec)
+        if found is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
             raise CannotStartFromError(field, text, field=field, job=job_name)
-        sha256 = hashlib.sha256(point.weights).hexdigest()
-        await asyncio.to_thread(self.blobs.put, sha256, point.weights)
-        weights = TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256)
-        return _Start(field, job_name, {"job": job_name}, spec.model, weights, point.epoch)
+        weights, epoch = found
+        return _Start(field, job_name, {"job": job_name}, spec.model, weights, epoch)
 
 
 def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:

@@ -3,6 +3,9 @@
 import hashlib
 from pathlib import PurePosixPath
 
+from gradwire_engine.spec.resolve import network
+from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_worker.messages import ResumePoint
@@ -25,12 +28,25 @@ class CheckpointStore:
 
     def newest_intact(self, job_key: int) -> ResumePoint | None:
         """Return the newest checkpoint whose bytes match their digest, or None."""
-        for path in self._files(job_key):
-            epoch, _, sha256 = PurePosixPath(path).name.partition("-")
-            weights = self._blobs.fs.cat_file(path)
-            if hashlib.sha256(weights).hexdigest() == sha256:
-                return ResumePoint(int(epoch), weights)
-        return None
+        found = self._newest(job_key)
+        return None if found is None else found[0]
+
+    def newest_as_tensor(self, job_key: int, spec: JobSpec) -> tuple[TensorRef, int] | None:
+        """Copy the newest intact checkpoint into the blob store.
+
+        Args:
+            job_key: The job.
+            spec: The resolved spec of the job.
+
+        Returns:
+            The tensor and its epoch, or None. Unless something references the tensor, it is deleted about a day later.
+        """
+        found = self._newest(job_key)
+        if found is None:
+            return None
+        point, sha256 = found
+        self._blobs.put(sha256, point.weights)
+        return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256), point.epoch
 
     def delete_all(self, job_key: int) -> None:
         """Delete all checkpoints of a job."""
@@ -41,6 +57,15 @@ class CheckpointStore:
         """Return the key of the job that a checkpoint file belongs to, or None if the file is not a checkpoint."""
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
+
+    def _newest(self, job_key: int) -> tuple[ResumePoint, str] | None:
+        """Return the newest checkpoint whose bytes match their digest, with the digest."""
+        for path in self._files(job_key):
+            epoch, _, sha256 = PurePosixPath(path).name.partition("-")
+            weights = self._blobs.fs.cat_file(path)
+            if hashlib.sha256(weights).hexdigest() == sha256:
+                return ResumePoint(int(epoch), weights), sha256
+        return None
 
     def _folder(self, job_key: int) -> str:
         return f"{self._blobs.root}/checkpoints/{job_key}"
