@@ -1,7 +1,6 @@
 """Runs one attempt of a job, from acquiring a worker to the last event of the attempt."""
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
@@ -197,11 +196,13 @@ class Attempts:
         """
         self._disk_space.require_for_running_work()
         events = [report.to_event() for report in reports]
+        final: tuple[str, bytes] | None = None
         for event, report in zip(events, reports, strict=True):
             if report.weights is None:
                 continue
             if event.checkpoint.epoch == record.job.spec.epochs:
-                await asyncio.to_thread(self._blobs.put, event.checkpoint.weights.sha256, report.weights)
+                final = event.checkpoint.weights.sha256, report.weights
+                await asyncio.to_thread(self._blobs.put, *final)
             else:
                 await asyncio.to_thread(self._checkpoints.save, record.job_key, event.checkpoint, report.weights)
         if waited:
@@ -212,9 +213,8 @@ class Attempts:
         )
         if stored.job.model:
             # Until the model existed, nothing referenced its weights, so a client could delete them.
-            final = next((report.weights for report in reversed(reports) if report.weights is not None), None)
             if final is not None:
-                await asyncio.to_thread(self._blobs.put, hashlib.sha256(final).hexdigest(), final)
+                await asyncio.to_thread(self._blobs.put, *final)
             await asyncio.to_thread(self._checkpoints.delete_all, record.job_key)
         return has_ended(stored.job)
 
