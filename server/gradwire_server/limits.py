@@ -25,7 +25,7 @@ MAX_TENSORS_PER_REQUEST = 1000
 # Calls in progress, including those that wait for events or for their turn. The standard services have their own limit.
 MAX_CONCURRENT_CALLS = 2000
 MAX_CONCURRENT_PUBLIC_CALLS = 200
-# Calls that each hold a file open.
+# Calls of one method that each hold a file open.
 MAX_UPLOADS = 32
 MAX_DOWNLOADS = 32
 # How long a call waits for its turn if its method has its own limit, in seconds.
@@ -70,10 +70,12 @@ DEFAULT_LIMITS = MethodLimits()
 PUBLIC_LIMITS = MethodLimits(message_bytes=MAX_PUBLIC_REQUEST_BYTES)
 # A reflection client keeps its stream open while it calls other methods.
 REFLECTION_LIMITS = MethodLimits(message_bytes=MAX_PUBLIC_REQUEST_BYTES, read_seconds=300.0)
+_DOWNLOAD_LIMITS = MethodLimits(write_seconds=60.0, concurrent_calls=MAX_DOWNLOADS)
 METHOD_LIMITS = {
     "CreateJob": MethodLimits(MAX_CREATE_JOB_BYTES, concurrent_calls=16),
     "FindMissingTensors": MethodLimits(MAX_FIND_MISSING_BYTES, concurrent_calls=16),
     "UploadTensor": MethodLimits(MAX_CHUNK_BYTES + _SLACK_BYTES, read_seconds=30.0, concurrent_calls=MAX_UPLOADS),
     "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, concurrent_calls=8),
-    "DownloadModel": MethodLimits(write_seconds=60.0, concurrent_calls=MAX_DOWNLOADS),
+    "DownloadModel": _DOWNLOAD_LIMITS,
+    "DownloadCheckpoint": _DOWNLOAD_LIMITS,
 }

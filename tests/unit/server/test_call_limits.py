@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_service_pb2
 from gradwire_server.api.call_limits import CallCount, RequestReader, Turns, read_next, write
 from gradwire_server.errors import ServerBusyError, TooSlowError
+from gradwire_server.limits import DEFAULT_LIMITS, METHOD_LIMITS
 
 
 class Call:
@@ -88,3 +90,21 @@ def test_any_number_of_requests_can_arrive_at_once():
         assert await asyncio.gather(*reads) == 100 * [b"at once"]
 
     asyncio.run(scenario())
+
+
+def test_every_download_has_a_limit_of_calls_and_of_the_time_that_its_client_takes():
+    services = [
+        service
+        for file in (model_service_pb2, tensor_service_pb2, training_service_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    downloads = {
+        method.name
+        for service in services
+        for method in service.methods
+        if method.server_streaming and "chunk" in method.output_type.fields_by_name
+    }
+    assert downloads == {"DownloadModel", "DownloadCheckpoint"}
+    for name in downloads:
+        limits = METHOD_LIMITS.get(name, DEFAULT_LIMITS)
+        assert (limits.concurrent_calls, limits.write_seconds) == (32, 60)
