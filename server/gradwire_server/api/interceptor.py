@@ -6,7 +6,7 @@ limits of its method, checked and parsed. Exceptions become statuses.
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -124,11 +124,8 @@ class _Method:
 
     async def _unary(self, _requests: object, context: Context) -> Any:
         try:
-            with self._calls.call():
-                if self._turns is None:
-                    return await self._respond(context)
-                async with self._turns.turn():
-                    return await self._respond(context)
+            async with self._admitted():
+                return await self._respond(context)
         except Exception as error:
             await abort(context, error)
 
@@ -139,13 +136,20 @@ class _Method:
 
     async def _stream(self, _requests: object, context: Context) -> None:
         try:
-            async with AsyncExitStack() as held:
-                held.enter_context(self._calls.call())
-                if self._turns is not None:
-                    await held.enter_async_context(self._turns.turn())
+            async with self._admitted():
                 await self._send_responses(context)
         except Exception as error:
             await abort(context, error)
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Count a call, and wait for its turn, while the context lasts. Raises ServerBusyError."""
+        with self._calls.call():
+            if self._turns is None:
+                yield
+                return
+            async with self._turns.turn():
+                yield
 
     async def _send_responses(self, context: Context) -> None:
         if self._handler.request_streaming:

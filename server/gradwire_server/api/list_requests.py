@@ -28,6 +28,13 @@ class ListRequest(Protocol):
     order_by: str
 
 
+def page_size(requested: int) -> int:
+    """Return the size of a page for the page_size of a request. Raises InvalidFieldsError."""
+    if requested < 0:
+        raise invalid_field("page_size", f"must be at least 0, got {requested}")
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
 def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
     """Return the page that a List request specifies.
 
@@ -38,8 +45,7 @@ def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
     Raises:
         InvalidFieldsError: A field of the request is invalid.
     """
-    if request.page_size < 0:
-        raise invalid_field("page_size", f"must be at least 0, got {request.page_size}")
+    size = page_size(request.page_size)
     if request.order_by not in ("", "create_time", "create_time desc"):
         raise invalid_field("order_by", f'must be "create_time desc" or "create_time", got {request.order_by[:80]!r}')
     if len(request.filter) > MAX_FILTER_LENGTH:
@@ -48,7 +54,7 @@ def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
         raise invalid_field("filter", "must not contain NUL characters")
     fingerprint = hashlib.sha256(f"{request.filter}\n{request.order_by}".encode()).hexdigest()[:8]
     return Page(
-        size=min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+        size=size,
         after_key=_parse_token(request.page_token, fingerprint),
         newest_first=request.order_by != "create_time",
         clauses=tuple(_parse_filter(request.filter, states)),

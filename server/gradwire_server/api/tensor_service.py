@@ -21,7 +21,7 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 )
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceServicer
 from gradwire_server.api.authentication import current_principal
-from gradwire_server.api.list_requests import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from gradwire_server.api.list_requests import page_size
 from gradwire_server.errors import OffsetOutOfRangeError, TensorNotFoundError, invalid_field
 from gradwire_server.limits import MAX_CHUNK_BYTES, MAX_TENSORS_PER_REQUEST
 from gradwire_server.resource_names import digest_in
@@ -49,15 +49,15 @@ class TensorService(TensorServiceServicer):
             raise invalid_field(
                 "tensors", f"must have at most {MAX_TENSORS_PER_REQUEST} entries, got {len(request.tensors)}"
             )
+        references: dict[str, TensorRef] = {}
         for position, reference in enumerate(request.tensors):
             _checked_type(f"tensors[{position}]", reference)
-        references = {reference.sha256: reference for reference in reversed(request.tensors)}
-        stored = await asyncio.to_thread(lambda: {sha256 for sha256 in references if self.blobs.touch(sha256)})
-        missing = {each.sha256: references[each.sha256] for each in request.tensors if each.sha256 not in stored}
+            references.setdefault(reference.sha256, reference)
+        missing = await asyncio.to_thread(lambda: [sha256 for sha256 in references if not self.blobs.touch(sha256)])
         return FindMissingTensorsResponse(
             missing=[
-                MissingTensor(tensor=reference, received_bytes=self.uploads.received_bytes(sha256))
-                for sha256, reference in missing.items()
+                MissingTensor(tensor=references[sha256], received_bytes=self.uploads.received_bytes(sha256))
+                for sha256 in missing
             ]
         )
 
@@ -88,9 +88,7 @@ class TensorService(TensorServiceServicer):
     async def ListTensors(
         self, request: ListTensorsRequest, context: ServicerContext[object, object]
     ) -> ListTensorsResponse:
-        if request.page_size < 0:
-            raise invalid_field("page_size", f"must be at least 0, got {request.page_size}")
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        size = page_size(request.page_size)
         after = digest_in(request.page_token)
         if request.page_token and after is None:
             raise invalid_field("page_token", "must be the next_page_token of an earlier call")
