@@ -10,6 +10,12 @@ _log = logging.getLogger(__name__)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+def create_private(file: Path, text: str) -> None:
+    """Create a file that only this user can read. Raises FileExistsError if it exists."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
+
+
 def make_private(folder: Path) -> None:
     """Create a folder, or remove other users' permissions from it and, if it gave them any, from all files in it.
 

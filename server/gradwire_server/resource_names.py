@@ -15,11 +15,17 @@ def is_valid_id(text: str) -> bool:
 
 def id_in(collection: str, name: str) -> str | None:
     """Return the ID in a resource name such as "jobs/digits", or None if the name is not in the collection."""
-    prefix, slash, resource_id = name.partition("/")
-    return resource_id if (prefix, slash) == (collection, "/") and is_valid_id(resource_id) else None
+    resource_id = _after(collection, name)
+    return resource_id if is_valid_id(resource_id) else None
 
 
 def digest_in(name: str) -> str | None:
     """Return the digest in the resource name of a tensor, "tensors/{sha256}", or None if it has another form."""
-    prefix, slash, sha256 = name.partition("/")
-    return sha256 if (prefix, slash) == ("tensors", "/") and _SHA256.fullmatch(sha256) else None
+    sha256 = _after("tensors", name)
+    return sha256 if _SHA256.fullmatch(sha256) else None
+
+
+def _after(collection: str, name: str) -> str:
+    """Return the part of a resource name after its collection, or "" if the name is not in the collection."""
+    prefix, _, rest = name.partition("/")
+    return rest if prefix == collection else ""

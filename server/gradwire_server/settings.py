@@ -1,6 +1,5 @@
 """The settings of a server, and their validation."""
 
-import os
 import secrets
 import ssl
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from gradwire_engine.plans import PLANS
+from gradwire_server.private_files import create_private
 
 GIB = 1 << 30
 
@@ -129,8 +129,7 @@ def read_token(token: str | None, token_file: Path | None, *, make: bool = False
     try:
         if make and not token_file.exists():
             token_file.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(24) + "\n")
+            create_private(token_file, secrets.token_urlsafe(24) + "\n")
         content = token_file.read_text().strip()
     except OSError as error:
         raise SettingsError(f"cannot read --token-file: {error}") from error

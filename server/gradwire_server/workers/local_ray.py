@@ -3,7 +3,6 @@
 This module does not import Ray, because Ray reads the environment when it is imported.
 """
 
-import os
 import secrets
 import shutil
 import socket
@@ -12,7 +11,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gradwire_server.private_files import make_private
+from gradwire_server.private_files import create_private, make_private
 
 # The longest path of a socket below Ray's folder: /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
 _LONGEST_SOCKET = "x" * len("session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
@@ -47,8 +46,7 @@ def local_ray(data: Path) -> Iterator[Path]:
     """
     token = _token_file(data)
     token.unlink(missing_ok=True)
-    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(_TOKEN_BYTES))
+    create_private(token, secrets.token_hex(_TOKEN_BYTES))
     # Ray opens the folder that it is given to all users, again and again. That folder is therefore inside a private
     # one.
     private = data.resolve() / "ray"
