@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from gradwire_engine.network import Network
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, to_tensor
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
-from gradwire_proto.v1.tensor_pb2 import Tensor
+from gradwire_proto.v1.tensor_pb2 import Tensor, TensorRef
 from gradwire_server.errors import ModelNotFoundError, ServerBusyError, WeightsDamagedError, invalid_field
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
@@ -25,6 +25,8 @@ from gradwire_server.store.paging import Page
 from gradwire_worker.blob_reader import BlobLostError
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # The maximum size of the inputs of one Predict call, and of its outputs.
 MAX_PREDICT_BYTES = 32 << 20
@@ -105,7 +107,9 @@ class ModelRegistry:
         self._waiting_bytes += size
         try:
             async with self._predicting:
-                array, weights = await asyncio.to_thread(lambda: (_checked_inputs(inputs), self._weights(model)))
+                array, weights = await asyncio.to_thread(
+                    lambda: (_checked_inputs(inputs), _weights(model, self._blobs.load))
+                )
                 outputs = np.empty((len(array), net.out_features), dtype)
                 for rows in blocks_of(net, len(array), dtype.itemsize):
                     # One block at a time, so that the work for a cancelled call ends after the current block.
@@ -126,19 +130,15 @@ class ModelRegistry:
     async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
         """Export a model whose weights are in the blob store to a file, as `export` does."""
         check_format(format_)
-        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, self._weights_file(model)))
+        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
 
-    def _weights_file(self, model: Model) -> Path:
-        try:
-            return self._blobs.fetch(model.weights)
-        except BlobLostError as error:
-            raise WeightsDamagedError(model.name, str(error)) from error
 
-    def _weights(self, model: Model) -> Array:
-        try:
-            return self._blobs.load(model.weights)
-        except BlobLostError as error:
-            raise WeightsDamagedError(model.name, str(error)) from error
+def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:
+    """Return what `read` returns for the weights of a model. Raises WeightsDamagedError."""
+    try:
+        return read(model.weights)
+    except BlobLostError as error:
+        raise WeightsDamagedError(model.name, str(error)) from error
 
 
 def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:

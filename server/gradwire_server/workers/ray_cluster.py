@@ -130,12 +130,11 @@ class RayCluster:
                 if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
                     # This process has no file descriptors left. That says nothing about the head.
                     _log.warning("cannot check the head of Ray at %s: %s", self._head, error)
-                    await asyncio.sleep(_CHECK_SECONDS)
-                    continue
-                failed += 1
-                _log.warning("the head of Ray at %s does not answer: %s", self._head, error or "timeout")
-                if failed == _MAX_FAILED_CHECKS:
-                    raise ClusterLostError(f"the head of Ray at {self._head} is lost") from error
+                else:
+                    failed += 1
+                    _log.warning("the head of Ray at %s does not answer: %s", self._head, error or "timeout")
+                    if failed == _MAX_FAILED_CHECKS:
+                        raise ClusterLostError(f"the head of Ray at {self._head} is lost") from error
             await asyncio.sleep(_CHECK_SECONDS)
 
 
