@@ -6,10 +6,10 @@ import numpy as np
 
 from gradwire_engine.backend import Array
 from gradwire_engine.network import Network
+from gradwire_engine.plans.reference import EVALUATION_ROWS
 
 # A block has as many rows as the reference plan evaluates at a time, or fewer if the values of one layer would take
 # more than this many bytes.
-_BLOCK_ROWS = 4096
 _BLOCK_BYTES = 32 << 20
 
 
@@ -21,7 +21,7 @@ def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
         rows: The number of rows in total.
         itemsize: The bytes of an element of the weights.
     """
-    step = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (network.widest * itemsize)))
+    step = max(1, min(EVALUATION_ROWS, _BLOCK_BYTES // (network.widest * itemsize)))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 

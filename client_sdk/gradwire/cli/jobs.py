@@ -9,10 +9,11 @@ from gradwire._display import Display
 from gradwire._exceptions import JobCancelledError, JobFailedError
 from gradwire._info import JobInfo, epoch_text
 from gradwire._job import Job
-from gradwire._types import ModelFormat
 from gradwire.cli.output import (
     AsJson,
     At,
+    Format,
+    Output,
     Tls,
     Token,
     connect,
@@ -140,12 +141,8 @@ def resume(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> N
 @commands.command()
 def download(
     name: Name,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
-    ] = Path(),
-    format: Annotated[  # noqa: A002
-        ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")
-    ] = None,
+    output: Output = Path(),
+    format: Format = None,  # noqa: A002
     at: At = None,
     token: Token = None,
     tls: Tls = None,

@@ -8,9 +8,20 @@ import numpy as np
 import typer
 
 from gradwire._info import epoch_text
-from gradwire._types import ModelFormat
 from gradwire.cli.data_files import read_inputs
-from gradwire.cli.output import AsJson, At, Tls, Token, connect, labels_text, print_json, print_table, when
+from gradwire.cli.output import (
+    AsJson,
+    At,
+    Format,
+    Output,
+    Tls,
+    Token,
+    connect,
+    labels_text,
+    print_json,
+    print_table,
+    when,
+)
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -67,12 +78,8 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
 @commands.command()
 def download(
     name: Name,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
-    ] = Path(),
-    format: Annotated[  # noqa: A002
-        ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")
-    ] = None,
+    output: Output = Path(),
+    format: Format = None,  # noqa: A002
     at: At = None,
     token: Token = None,
     tls: Tls = None,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gradwire._client import Client
+from gradwire._types import ModelFormat
 
 At = Annotated[str | None, typer.Option(envvar="GRADWIRE_ADDRESS", help="The server's host:port.", show_envvar=True)]
 Token = Annotated[str | None, typer.Option(envvar="GRADWIRE_TOKEN", help="The server's token.", show_envvar=True)]
@@ -22,6 +24,10 @@ Tls = Annotated[
         show_envvar=True,
     ),
 ]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
+]
+Format = Annotated[ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this.

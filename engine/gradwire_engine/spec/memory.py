@@ -1,6 +1,7 @@
 """Estimates how much memory a job needs on a CPU worker, from its spec alone."""
 
 from gradwire_engine.network import Network
+from gradwire_engine.plans.reference import EVALUATION_ROWS
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import JobSpec
@@ -9,7 +10,6 @@ from gradwire_proto.v1.spec_pb2 import JobSpec
 # each thread. These numbers are not imported, because that needs Numba.
 _LINE_BYTES = 64
 _COMPILED_EVALUATION_ROWS = 96
-_REFERENCE_EVALUATION_ROWS = 4096
 # The vectors outside the plan: the one that a job starts from, and those of a checkpoint (a copy, its bytes in the
 # outbox, and the bytes on their way to the server).
 _VECTORS = 4
@@ -60,7 +60,7 @@ def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> i
     # For each row: the inputs twice, and for each layer the output before and after the ReLU, its mask and the
     # gradient.
     row = (2 * net.in_features + sum(4 * layer.out_features for layer in net.layers)) * itemsize
-    return 2 * vector + largest_layer + max(batch, min(_REFERENCE_EVALUATION_ROWS, set_rows)) * row
+    return 2 * vector + largest_layer + max(batch, min(EVALUATION_ROWS, set_rows)) * row
 
 
 def _data_copies(spec: JobSpec, train_rows: int, test_rows: int) -> int:
