@@ -41,6 +41,12 @@ class SmallModel(Module):
         return self.fc2(self.relu1(self.fc1(x)))
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same weights in a test, whatever runs before it."""
+    gw.seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits() -> Digits:
     from sklearn.datasets import load_digits  # Slow to import, and most unit tests need no digits.

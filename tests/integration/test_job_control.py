@@ -22,12 +22,12 @@ def digest(client, name):
 @pytest.fixture(scope="module")
 def undisturbed(server):
     with gw.Client(server.address) as client:
-        submit(client, 1500, "never-paused").result()
+        submit(client, 400, "never-paused").result()
         return digest(client, "never-paused")
 
 
 def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, undisturbed):
-    job = submit(client, 1500, "paused")
+    job = submit(client, 400, "paused")
     seen = []
     for epoch in job.epochs():
         seen.append(epoch.epoch)
@@ -36,7 +36,7 @@ def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, 
             assert job.pause().state == "PAUSED"
             assert job.resume().state != "PAUSED"
             assert job.resume().state != "PAUSED"
-    assert seen == list(range(1, 1501))
+    assert seen == list(range(1, 401))
     assert digest(client, "paused") == undisturbed
     states = [event.state for event in job.events() if event.state]
     assert states.count("PAUSED") == 2
