@@ -91,10 +91,10 @@ def refuse(what: str) -> NoReturn:
     )
     frame = _user_frame()
     if frame is not None:
-        owner = type(frame.f_locals["self"]).__name__
         path, number = frame.f_code.co_filename, frame.f_lineno
         line = linecache.getline(path, number).strip()
-        message = f'{owner}.forward, line {number} of "{path}": {message}\n    {line}'
+        method = ".".join(frame.f_code.co_qualname.split(".")[-2:])
+        message = f'{method}, line {number} of "{path}": {message}\n    {line}'
     raise TraceError(message)
 
 
@@ -103,7 +103,7 @@ def _user_frame() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         engine = str(frame.f_globals.get("__name__", "")).startswith("gradwire_engine.")
-        if not engine and frame.f_code.co_name == "forward" and "self" in frame.f_locals:
+        if not engine and frame.f_code.co_name == "forward":
             return frame
         frame = frame.f_back
     return None

@@ -63,7 +63,7 @@ def read_inputs(path: Path, drop: Sequence[str] = ()) -> Array:
         FileError: The file cannot be used.
     """
     if path.suffix == ".csv":
-        return _drop(path, *_read_table(path), drop)
+        return _drop(_read_table(path), drop)
     if drop:
         raise FileError("--drop is for .csv files")
     if path.suffix == ".npy":
@@ -109,21 +109,43 @@ def _flattened(array: Array) -> Array:
     return array.reshape(len(array), -1) if array.ndim > 2 else array
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The cells of a .csv file.
+
+    Attributes:
+        path: The file.
+        header: The first line, or None if it contains only numbers.
+        rows: The cells of the other lines that are not blank.
+        lines: The line number of each row in the file.
+    """
+
+    path: Path
+    header: list[str] | None
+    rows: list[list[str]]
+    lines: list[int]
+
+    def place(self, row: int, column: str) -> str:
+        """Return the place of a cell, for an error message."""
+        return f"{self.path}, line {self.lines[row]}, column {column}"
+
+
 def _read_csv(path: Path, target: str | None) -> DataFile:
-    header, rows = _read_table(path)
-    if header is None:
+    table = _read_table(path)
+    if table.header is None:
         raise FileError(f"{path} has no header. Its first line must name the columns, for --target.")
-    if target is None or target not in header:
+    if target is None or target not in table.header:
         given = "none was given" if target is None else f"got {target!r}"
-        raise FileError(f"--target must name a column of {path}, one of {', '.join(header)}; {given}")
-    inputs = _numbers(path, header, rows, without=[target])
-    return DataFile((inputs, _targets(path, target, [row[header.index(target)].strip() for row in rows])), None)
+        raise FileError(f"--target must name a column of {path}, one of {', '.join(table.header)}; {given}")
+    return DataFile((_numbers(table, without=[target]), _targets(table, target)), None)
 
 
-def _targets(path: Path, target: str, cells: list[str]) -> Array:
+def _targets(table: _Table, target: str) -> Array:
     """Return the cells of a column as numbers, or as text if some of them are not numbers."""
+    column = (table.header or []).index(target)
+    cells = [row[column].strip() for row in table.rows]
     if "" in cells:
-        raise FileError(f"{path}, line {cells.index('') + 2}, column {target}: is empty. Give each row a target.")
+        raise FileError(f"{table.place(cells.index(''), target)}: is empty. Give each row a target.")
     if not all(_is_number(cell) for cell in cells):
         return np.array(cells)
     targets = np.array(cells, dtype=np.float64)
@@ -131,28 +153,29 @@ def _targets(path: Path, target: str, cells: list[str]) -> Array:
     return targets.astype(np.int64) if is_whole else targets
 
 
-def _drop(path: Path, header: list[str] | None, rows: list[list[str]], drop: Sequence[str]) -> Array:
+def _drop(table: _Table, drop: Sequence[str]) -> Array:
     for name in drop:
-        if header is None or name not in header:
-            raise FileError(f"--drop must name a column of {path}, got {name!r}")
+        if table.header is None or name not in table.header:
+            raise FileError(f"--drop must name a column of {table.path}, got {name!r}")
     try:
-        return _numbers(path, header, rows, without=drop)
+        return _numbers(table, without=drop)
     except _CellError as error:
         raise FileError(f"{error}. To leave a column out, use --drop.") from None
 
 
-def _read_table(path: Path) -> tuple[list[str] | None, list[list[str]]]:
-    """Return the header and the other lines. If the first line contains only numbers, the header is None."""
+def _read_table(path: Path) -> _Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            numbered = [(row, reader.line_num) for row in reader if row]
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"cannot read {path}: {error}") from None
-    if not rows:
+    if not numbered:
         raise FileError(f"{path} is empty")
-    return (None, rows) if all(_is_number(cell) for cell in rows[0]) else (rows[0], rows[1:])
+    header = None if all(_is_number(cell) for cell in numbered[0][0]) else numbered.pop(0)[0]
+    return _Table(path, header, [row for row, _ in numbered], [line for _, line in numbered])
 
 
 def _is_number(cell: str) -> bool:
@@ -167,34 +190,33 @@ class _CellError(FileError):
     """A cell is not a number."""
 
 
-def _numbers(path: Path, header: list[str] | None, rows: list[list[str]], without: Sequence[str] = ()) -> Array:
+def _numbers(table: _Table, without: Sequence[str] = ()) -> Array:
     """Convert cells to float64. If a cell is not a number, the error contains its line and column.
 
     `without` contains the columns to leave out.
     """
-    if not rows:
-        raise FileError(f"{path} has no rows")
-    names = header or [str(number) for number in range(1, len(rows[0]) + 1)]
-    for line, row in enumerate(rows, start=1 if header is None else 2):
+    if not table.rows:
+        raise FileError(f"{table.path} has no rows")
+    names = table.header or [str(number) for number in range(1, len(table.rows[0]) + 1)]
+    for row, line in zip(table.rows, table.lines, strict=True):
         if len(row) != len(names):
-            raise FileError(f"{path}, line {line}: has {len(row)} cells, but the first line has {len(names)}")
+            raise FileError(f"{table.path}, line {line}: has {len(row)} cells, but the first line has {len(names)}")
     kept = [column for column, name in enumerate(names) if name not in without]
     if not kept:
-        raise FileError(f"{path} has no columns besides {', '.join(without)}")
+        raise FileError(f"{table.path} has no columns besides {', '.join(without)}")
     try:
-        table = np.array([[row[column] for column in kept] for row in rows], dtype=np.float64)
+        numbers = np.array([[row[column] for column in kept] for row in table.rows], dtype=np.float64)
     except ValueError:
-        table = np.array([[np.nan]])
-    if np.isfinite(table).all():
-        return table
-    line, column = next(
-        (line, column)
-        for line, row in enumerate(rows, start=1 if header is None else 2)
+        numbers = np.array([[np.nan]])
+    if np.isfinite(numbers).all():
+        return numbers
+    index, column = next(
+        (index, column)
+        for index, row in enumerate(table.rows)
         for column in kept
         if not (_is_number(row[column]) and math.isfinite(float(row[column])))
     )
-    cell = rows[line - (1 if header is None else 2)][column]
-    raise _CellError(f"{path}, line {line}, column {names[column]}: {_trouble(cell)}")
+    raise _CellError(f"{table.place(index, names[column])}: {_trouble(table.rows[index][column])}")
 
 
 def _trouble(cell: str) -> str:

@@ -72,6 +72,7 @@ def test_a_column_of_text_can_hold_the_targets(tmp_path):
         ("d.csv", "a,b\n1,2\n,3\n", "b", "line 3, column a: is empty"),
         ("d.csv", "a,b\n1,2\nnan,3\n", "b", "line 3, column a: 'nan' is infinite or NaN"),
         ("d.csv", "a,b\n1,cat\n2,\n", "b", "line 3, column b: is empty"),
+        ("d.csv", "\na,b\n\n1,2\n\nx,3\n", "b", "line 6, column a: 'x' is not a number"),
         ("d.csv", "b\n1\n2\n", "b", "has no columns besides b"),
         ("d.csv", "a,b\n1,2\n3\n", "b", "line 3: has 1 cells"),
         ("d.csv", "a,b\n1,2\n", "c", "must name a column .* one of a, b; got 'c'"),

@@ -125,6 +125,15 @@ def test_an_operation_that_cannot_be_traced_is_named_with_class_and_line(operati
     assert "body(self, x)" in str(caught.value)
 
 
+def test_the_class_and_line_are_named_whatever_forward_calls_its_first_argument():
+    class Model(Base):
+        def forward(this, x):  # noqa: N805
+            return this.fc1(x) + 1
+
+    with pytest.raises(TraceError, match=r"^Model\.forward, line \d+ of .*\n    return this\.fc1\(x\) \+ 1$"):
+        trace(Model())
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
