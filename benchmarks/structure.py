@@ -1,9 +1,11 @@
 """Statistics of the code: packages and their dependencies, long functions, typed signatures, and the import time."""
 
 import ast
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,8 +35,8 @@ def main() -> None:
     typed = sum(map(_is_typed, public))
     share = 100 * typed / len(public)
     print(f"public functions with typed signatures without Any: {typed} of {len(public)}, {share:.0f} %")
-    extra = [_import_seconds("numpy, grpc, gradwire") - _import_seconds("numpy, grpc") for _ in range(IMPORT_RUNS)]
-    print(f"import gradwire beyond numpy and grpc: {1000 * statistics.median(extra):.0f} ms (aim: at most 50)")
+    base, extra = _import_milliseconds()
+    print(f"import numpy, grpc: {base:.0f} ms. import gradwire after them: {extra:.0f} ms more (aim: at most 50)")
 
 
 def _print_dependencies() -> None:
@@ -110,11 +112,23 @@ def _is_typed(function: Function) -> bool:
     )
 
 
-def _import_seconds(modules: str) -> float:
-    """Return the processor time that a new process takes to import modules."""
-    program = f"import time; start = time.process_time(); import {modules}; print(time.process_time() - start)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(result.stdout)
+def _import_milliseconds() -> tuple[float, float]:
+    """Return the median processor time of importing numpy and grpc, and of importing gradwire after them."""
+    program = (
+        "from time import process_time as now\nstart = now()\nimport numpy, grpc\nmiddle = now()\nimport gradwire\n"
+        "print(middle - start, now() - middle)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # An installed package has bytecode. A source tree has none if Python is not allowed to write it there.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
+        command = [sys.executable, "-c", program]
+        subprocess.run(command, env=environment, capture_output=True, check=True)
+        runs = [
+            subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+            for _ in range(IMPORT_RUNS)
+        ]
+    base, extra = zip(*runs, strict=True)
+    return 1000 * statistics.median(map(float, base)), 1000 * statistics.median(map(float, extra))
 
 
 if __name__ == "__main__":
