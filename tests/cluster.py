@@ -18,7 +18,7 @@ class Cluster:
     Args:
         folder: A folder for Ray's files.
         cpus: The number of CPUs of the node.
-        token: If given, only processes that use `environment` can join.
+        token: If given, only processes that use `environment` can join the cluster.
     """
 
     def __init__(self, folder: Path, cpus: int = 2, *, token: str = "") -> None:
@@ -58,7 +58,7 @@ class Cluster:
             _kill_family(node)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the worker processes of gradwire on the node."""
+        """Return the gradwire worker processes on the node."""
         return workers_below(self._node.pid)
 
     def _start_node(self, *options: str) -> "subprocess.Popen[str]":

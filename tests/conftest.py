@@ -43,13 +43,13 @@ class SmallModel(Module):
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Draw the same weights in a test, whatever runs before it."""
+    """Draw the same weights in a test, regardless of which tests ran before it."""
     gw.seed(0)
 
 
 @pytest.fixture(scope="session")
 def digits() -> Digits:
-    from sklearn.datasets import load_digits  # Slow to import, and most unit tests need no digits.
+    from sklearn.datasets import load_digits  # This import is slow, and most unit tests do not need the digits.
 
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
@@ -95,7 +95,7 @@ def postgres() -> Iterator[Postgres]:
     """A Postgres server, if Postgres is installed. Each test creates its own databases."""
     if not PROGRAMS:
         pytest.skip("Postgres is not installed: apt-get install postgresql")
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # The paths of its sockets must be short.
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # Its socket paths must be short.
     running = Postgres(folder)
     running.start()
     yield running

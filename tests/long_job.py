@@ -8,7 +8,7 @@ import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
 
 EPOCHS = 1500
-# How many jobs the server of the fixture `server` runs at once, whatever the number of processors.
+# The number of jobs that the server in the `server` fixture runs at once, regardless of the number of processors.
 SERVER_CAPACITY = 2
 
 

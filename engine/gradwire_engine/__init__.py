@@ -1,4 +1,4 @@
-"""The textbook classes, and the plans that train them fast. This package doesn't depend on gRPC or Ray."""
+"""The textbook classes, and the plans that train them efficiently. This package doesn't depend on gRPC or Ray."""
 
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.losses import MSE, CrossEntropy

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 def array_module(array: Array) -> Any:
-    """Return numpy or cupy, depending on the type of `array`. Callers name the result `xp`, as is customary."""
+    """Return numpy or cupy, depending on the type of `array`. By convention, callers name the result `xp`."""
     if isinstance(array, np.ndarray):
         return np
     import cupy  # noqa: PLC0415  (only installed with the `cuda` extra)

@@ -11,7 +11,7 @@ from gradwire_engine.backend import Array
 
 @dataclass(frozen=True)
 class Examples:
-    """A set of examples in host memory. The arrays can be memory-mapped files. Nothing writes to them.
+    """A set of examples in host memory. The arrays can be memory-mapped files. They are never modified.
 
     Attributes:
         inputs: A numeric array of shape (rows, features).

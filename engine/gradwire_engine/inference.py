@@ -1,4 +1,4 @@
-"""Runs a trained network forward in blocks of rows, without gradients and without a copy of its weights."""
+"""Runs the forward pass of a trained network in blocks of rows, without gradients and without copying the weights."""
 
 from collections.abc import Iterator
 
@@ -14,12 +14,12 @@ _BLOCK_BYTES = 32 << 20
 
 
 def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
-    """Yield the rows of each block. The values of a layer for a block take at most 32 MiB, unless a block has one row.
+    """Yield the rows of each block. The values of one layer take at most 32 MiB per block of several rows.
 
     Args:
         network: The network.
         rows: The number of rows in total.
-        itemsize: The bytes of an element of the weights.
+        itemsize: The size of a weight, in bytes.
     """
     step = max(1, min(EVALUATION_ROWS, _BLOCK_BYTES // (network.widest * itemsize)))
     for start in range(0, rows, step):
@@ -31,8 +31,8 @@ def forward(network: Network, vector: Array, inputs: Array) -> Array:
 
     Args:
         network: The network.
-        vector: The flat vector of its weights, which can be a memory-mapped file.
-        inputs: Numbers of any type, of shape (rows, features).
+        vector: The flat weight vector of the network, which can be a memory-mapped file.
+        inputs: A numeric array of any dtype, of shape (rows, features).
     """
     vector = np.asarray(vector)
     values = inputs * (inputs > 0) if network.relu_input else inputs

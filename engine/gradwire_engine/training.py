@@ -1,4 +1,4 @@
-"""The epoch loop, which trains with a plan and yields epochs. It can continue after any epoch."""
+"""The epoch loop, which trains with a plan and yields epochs. Training can continue after any epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.randomness import Purpose, job_generator
 
-if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+if TYPE_CHECKING:  # Clients read epochs without loading the plans.
     from numpy.typing import NDArray
 
     from gradwire_engine.examples import Examples
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # A client reads epochs without loading the plans.
 
 # The approximate interval at which a long epoch checks whether to stop.
 _STOP_CHECK_SECONDS = 0.1
-# An error never suggests a rate above this.
+# Error messages never suggest a learning rate above this value.
 _USUAL_LEARNING_RATE = 0.1
 
 
@@ -33,7 +33,7 @@ class LossNotFiniteError(ArithmeticError):
     """The loss became infinite or NaN."""
 
     def __init__(self, epoch: int, learning_rate: float) -> None:
-        # If the rate is far above the usual ones, a tenth of it would not help either.
+        # If the rate is far above the usual range, a tenth of it would not help either.
         smaller = min(learning_rate / 10, _USUAL_LEARNING_RATE)
         super().__init__(
             f"the loss became infinite or NaN in epoch {epoch} with lr={learning_rate:g}; "

@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--run-compose", action="store_true", help="run the deployment for real (make compose-test)")
+    parser.addoption("--run-compose", action="store_true", help="run the deployment tests (make compose-test)")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -53,7 +53,7 @@ class Deployment:
         return done.stdout + done.stderr
 
     def up(self, *options: str) -> float:
-        """Start all containers, and return the seconds until the server accepts jobs."""
+        """Start all containers, and return the number of seconds until the server accepts jobs."""
         started = time.monotonic()
         # `make images` or Docker itself builds the images.
         self.compose("up", "-d", *(["--build"] if ENGINE == "docker" else ["--no-build"]), *options)

@@ -90,9 +90,9 @@ REQUIREMENTS = {
     ),
 }
 
-# An argument, like the names of languages: it runs the clients that read the protocol from the server by reflection.
+# A command-line argument, like the language names. It runs the clients that read the protocol through reflection.
 REFLECTION = "reflection"
-# Go programs, and the module that `go install` builds each of them from.
+# Go programs, each with the module from which `go install` builds it.
 GO_PROGRAMS = {
     "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4",
     "ghz": "github.com/bojand/ghz/cmd/ghz@v0.121.0",
@@ -110,7 +110,7 @@ class Outcome:
         checks: The names of the checks that passed.
         weights: The digest of the weights that it trained.
         trouble: The reason why the client was not built, or how it failed.
-        seconds: The time that the client ran, in seconds.
+        seconds: How long the client ran, in seconds.
         built: Whether the client was built.
         cuts: The number of its connections that were cut.
     """
@@ -216,7 +216,7 @@ def train_with_the_sdk(address: str, token: str, certificate: Path, folder: Path
 
 
 def install_go_program(name: str) -> tuple[str, str]:
-    """Return the path of a Go program, which is installed if this machine has Go, or why it is missing."""
+    """Return the path of a Go program, or the reason why it is missing. Installs the program if this machine has Go."""
     path = shutil.which(name) or str(_GO_FOLDER / name)
     if Path(path).exists():
         return path, ""
@@ -242,7 +242,7 @@ def check_reflection(address: str, token: str, certificate: Path) -> dict[str, s
     """Describe GetJob with grpcurl and call it with ghz, both by reflection.
 
     Returns:
-        For each program "ok", why it could not run ("not run: ..."), or how it failed.
+        For each program: "ok", the reason why it could not run ("not run: ..."), or how it failed.
     """
     method = "gradwire.v1.TrainingService.GetJob"
     commands = {

@@ -29,7 +29,7 @@ def test_the_breaking_network_carries_twice_as_much_after_each_cut():
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         with BreakingNetwork(f"127.0.0.1:{server.getsockname()[1]}") as network:
-            # The data passes the network twice, to the server and back. That is 48 KiB, more than 8, 16 and 32 KiB.
+            # The data crosses the network twice, to the server and back. That is 48 KiB, more than 8, 16 and 32 KiB.
             for cuts in (1, 2, 3):
                 assert _echoed_bytes(network.address, 24 << 10) < 24 << 10
                 assert network.cuts == cuts

@@ -65,7 +65,7 @@ class Deployment:
         freeze([psutil.Process(server.process.pid)], seconds)
 
     def tear_last_write(self) -> None:
-        """Kill the server and its worker, and damage files as a power failure during a write can damage them.
+        """Kill the server and its worker, and damage files in the same way as a power failure during a write.
 
         The database log then ends with half a frame, the staging area contains half a file, and the newest checkpoint
         is truncated.
@@ -106,7 +106,7 @@ class Deployment:
         self.cluster.start_node()
 
     def kill_cluster(self) -> None:
-        """Kill all Ray processes, including the head. The servers exit, and are restarted as a supervisor would do."""
+        """Kill all Ray processes, including the head. The servers exit and are restarted, as by a supervisor."""
         self.cluster.kill()
         for server in self.servers:
             assert server.process is not None
@@ -134,7 +134,7 @@ class Deployment:
         self.proxy.swallow(True)
         time.sleep(self._chance.uniform(0.1, 1))
         self.proxy.swallow(False)
-        self.proxy.cut()  # Bytes are missing, so the connections cannot continue.
+        self.proxy.cut()  # Bytes were lost, so the connections cannot continue.
 
     def crashed(self) -> list[str]:
         """Return the logs of servers that exited without a fault, and restart these servers."""
@@ -170,7 +170,7 @@ def one_server(folder: Path, chance: random.Random) -> Iterator[Deployment]:
 
 @contextlib.contextmanager
 def two_servers(folder: Path, chance: random.Random) -> Iterator[Deployment]:
-    """Two servers that share a Postgres store. One schedules, and the other can take over."""
+    """Two servers that share a Postgres store. One schedules jobs, and the other can take over."""
     (folder / "postgres").mkdir(parents=True)
     postgres = Postgres(folder / "postgres")
     postgres.start()

@@ -33,7 +33,7 @@ class Proxy:
                 end.close()
 
     def swallow(self, on: bool) -> None:
-        """Keep connections open but drop all data, or go back to forwarding it."""
+        """Keep connections open but drop all data, or resume forwarding."""
         (self._swallowing.set if on else self._swallowing.clear)()
 
     def close(self) -> None:

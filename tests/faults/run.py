@@ -1,8 +1,8 @@
-"""Runs jobs while faults disturb the server, its workers, its store, Ray and the clients, and checks the results.
+"""Runs jobs while injecting faults into the server, workers, store, Ray and clients, and checks the results.
 
-Half of the faults disturb one server with a SQLite store, and half disturb two servers with a Postgres store. For each
-job, the script checks that each watcher sees every stored event exactly once and in order, that each epoch is stored
-once, that repeated epochs have the same results, and that the weights equal those of an undisturbed run.
+Half of the faults affect a single server with a SQLite store, and half affect two servers with a Postgres store. For
+each job, the script checks that each watcher sees every stored event exactly once and in order, that each epoch is
+stored once, that repeated epochs have the same results, and that the weights equal those of a run without faults.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EPOCHS = 300
 
 
 def submit(address: str, name: str) -> gw.Job:
-    """Submit a job that takes a few seconds. It is always the same job."""
+    """Submit a job that takes a few seconds. The job is always the same."""
     with gw.Client(address) as client:
         job = long_job.submit(client, name, epochs=EPOCHS, batch_size=4)
         if name == "undisturbed":
@@ -59,7 +59,7 @@ Faults = dict[str, tuple[int, Callable[[], None]]]
 
 
 def faults(deployment: Deployment, client: Client) -> Faults:
-    """Return the faults by name. Each has a weight for the random choice, and a function that causes it."""
+    """Return the faults by name. Each fault has a weight for the random choice, and a function that injects it."""
     found: Faults = {
         "SIGKILL of the server": (10, lambda: deployment.stop_server(signal.SIGKILL)),
         "SIGTERM of the server": (10, lambda: deployment.stop_server(signal.SIGTERM)),
@@ -89,7 +89,7 @@ _INTERRUPTING = ("SIGKILL of the server", "SIGKILL of the worker", "SIGKILL of t
 def disturb(
     deployment: Deployment, tally: Tally, chance: random.Random, watcher: Watcher, client: Client, left: int
 ) -> None:
-    """Cause up to `left` faults while the watched job runs."""
+    """Inject up to `left` faults while the watched job runs."""
     possible = faults(deployment, client)
     names, weights = list(possible), [weight for weight, _ in possible.values()]
     while left > 0 and not watcher.ended.wait(chance.uniform(0.02, 0.5)):
@@ -136,7 +136,7 @@ def check(address: str, tally: Tally, name: str, watchers: list[Watcher], client
 
 
 def run_jobs(deployment: Deployment, tally: Tally, chance: random.Random, notes: Path, until: int) -> None:
-    """Run jobs until there have been `until` faults in total."""
+    """Run jobs until a total of `until` faults have been injected."""
     submit(deployment.address, "undisturbed")
     with gw.Client(deployment.address) as connected:
         expected = connected.models.get("undisturbed").weights_sha256
@@ -173,11 +173,11 @@ def report(tally: Tally, seed: int, seconds: float) -> None:
 
 
 def main() -> int:
-    """Disturb each deployment in turn."""
+    """Inject faults into each deployment in turn."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--faults", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["one-server", "two-servers"], help="one of the two deployments")
+    parser.add_argument("--only", choices=["one-server", "two-servers"], help="inject faults only into this deployment")
     arguments = parser.parse_args()
     chance, tally = random.Random(arguments.seed), Tally()
     deployments = {"one-server": one_server, "two-servers": two_servers}

@@ -1,4 +1,4 @@
-"""Sends random calls to a server, while an innocent client calls GetJob, and reports what the server did."""
+"""Sends random calls to a server, while a well-behaved client calls GetJob, and reports what the server did."""
 
 import asyncio
 import contextlib
@@ -30,16 +30,17 @@ from gradwire_proto.v1.training_service_pb2 import (
 
 _CONCURRENT = 16
 _DEADLINE_SECONDS = 5.0
-# A stream that sends more, or nothing for a while, is left.
+# The client leaves a stream after this many responses, or if it sends none for a while.
 _MAX_RESPONSES = 20
 _PAUSE_SECONDS = 0.02
 _CANCEL_EVERY = 200
-# The limits of the report.
+# The limits that a report must not exceed.
 _MAX_INNOCENT_SECONDS = 1.0
 _MAX_GROWTH_MB = 150
 _MAX_NEW_DESCRIPTORS = 32
 _DEFECTS = ("INTERNAL", "UNKNOWN")
-# What the client says if the server ends a stream before the client has sent all: https://github.com/grpc/grpc/issues/36066
+# The client's error if the server ends a stream before the client has sent everything:
+# https://github.com/grpc/grpc/issues/36066
 _LOST_STATUS = "Internal error from Core"
 _ARITY = {False: "unary", True: "stream"}
 _GET_JOB = "/gradwire.v1.TrainingService/GetJob"
@@ -47,15 +48,15 @@ _GET_JOB = "/gradwire.v1.TrainingService/GetJob"
 
 @dataclass
 class Report:
-    """What a server did.
+    """The behavior of a server during the calls.
 
     Attributes:
-        statuses: How many calls ended with each status.
-        defects: The calls that ended with INTERNAL or UNKNOWN, and what the server said.
-        innocent_seconds: How long each call of the innocent client took.
-        peak_mb: The peak of the server's memory.
-        growth_mb: How much more memory it had at the end than after the first tenth of the calls.
-        new_descriptors: How many more file descriptors it had.
+        statuses: The number of calls that ended with each status.
+        defects: The calls that ended with INTERNAL or UNKNOWN, with the server's error messages.
+        innocent_seconds: The duration of each call of the well-behaved client.
+        peak_mb: The server's peak memory.
+        growth_mb: The growth of the server's memory after the first tenth of the calls.
+        new_descriptors: The number of file descriptors that the server opened in the same period and did not close.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -66,7 +67,7 @@ class Report:
     new_descriptors: int = 0
 
     def problems(self) -> list[str]:
-        """Return what is wrong with the server, nothing if all is well."""
+        """Return a description of each defect of the server, or an empty list if there is none."""
         found = self.defects[:20]
         slowest = max(self.innocent_seconds, default=float("inf"))
         if slowest > _MAX_INNOCENT_SECONDS:
@@ -78,7 +79,7 @@ class Report:
         return found
 
     def percentile(self, share: float) -> float:
-        """Return the time in ms within which this share of the innocent calls ended."""
+        """Return the time in ms within which this share of the well-behaved client's calls ended."""
         return float(np.percentile(self.innocent_seconds, 100 * share)) * 1000
 
 
@@ -87,17 +88,17 @@ def fuzz(address: str, token: str | None, pid: int, *, calls: int, seed: int) ->
 
     Args:
         address: Its "host:port".
-        token: Its token, if it has one.
-        pid: The id of its process.
-        calls: How many calls.
-        seed: The seed of the calls. What they meet also depends on their timing.
+        token: The server's token, if it has one.
+        pid: The id of the server's process.
+        calls: The number of calls.
+        seed: The seed of the calls. The results also depend on the timing of the calls.
     """
     requests = Requests(random.Random(seed), *_innocent_job(address, token))
     return asyncio.run(_Fuzzer(address, token, psutil.Process(pid), requests, random.Random(seed + 1)).run(calls))
 
 
 def _innocent_job(address: str, token: str | None) -> tuple[dict[str, list[Message]], list[str]]:
-    """Train a job that the random calls can find. Returns valid requests, by the name of their type, and words."""
+    """Train a job that the random calls can find. Returns valid requests, keyed by type name, and words."""
     X = np.random.default_rng(0).random((20, 4)).astype(np.float32)
     y = np.arange(20) % 3
     with gw.Client(address, token=token) as client:
@@ -149,7 +150,7 @@ class _Fuzzer:
         self._left = 0
 
     async def run(self, calls: int) -> Report:
-        """Send the calls, with the innocent client beside them."""
+        """Send the calls while the well-behaved client runs."""
         self._left = calls
         stopped = threading.Event()
         innocent = asyncio.create_task(asyncio.to_thread(self._call_as_innocent, stopped))
@@ -163,7 +164,7 @@ class _Fuzzer:
         return self._report
 
     async def _senders(self, until: int) -> tuple[float, int]:
-        """Send calls until `until` are left. Returns the memory in MB and the number of descriptors of the server."""
+        """Send calls until `until` calls remain. Returns the server's memory in MB and its number of descriptors."""
         await asyncio.gather(*(self._send_calls(until) for _ in range(_CONCURRENT)))
         memory = self._process.memory_info().rss / 1e6
         self._report.peak_mb = max(self._report.peak_mb, _peak_mb(self._process.pid))
@@ -202,7 +203,7 @@ class _Fuzzer:
         self._report.statuses[status] += 1
 
     def _call_as_innocent(self, stopped: threading.Event) -> None:
-        """Call GetJob again and again, from a thread of its own, which the random calls do not delay."""
+        """Call GetJob repeatedly, in a separate thread that the random calls do not delay."""
         request = GetJobRequest(name="jobs/nobody").SerializeToString()
         with grpc.insecure_channel(self._address) as channel:
             call = channel.unary_unary(_GET_JOB)
@@ -212,7 +213,7 @@ class _Fuzzer:
                     call(request, metadata=self._token, timeout=30)
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:
-                        self._report.defects.append(f"the innocent client got {error.code().name}: {error.details()}")
+                        self._report.defects.append(f"the well-behaved client got {error.code().name}: {error.details()}")
                 self._report.innocent_seconds.append(time.monotonic() - began)
 
     async def _cancel_jobs(self) -> None:

@@ -32,7 +32,7 @@ class Call:
     Attributes:
         method: The method.
         requests: The encoded requests, usually one.
-        kind: How they were made, for the report.
+        kind: How the requests were generated, for the report.
     """
 
     method: MethodDescriptor
@@ -48,9 +48,9 @@ class Requests:
     """Random calls.
 
     Args:
-        rng: Its source of randomness.
-        valid: Valid requests to mutate, by the full name of their type.
-        words: More strings, for example names and digests that exist.
+        rng: The random number generator.
+        valid: Valid requests to mutate, keyed by the full name of their type.
+        words: Additional strings, for example the names and digests of existing objects.
     """
 
     def __init__(self, rng: random.Random, valid: dict[str, list[Message]], words: list[str]) -> None:
@@ -66,7 +66,7 @@ class Requests:
         count = self._rng.choice([0, 1, 2, 3, 20]) if method.client_streaming else 1
         requests = [make(method.input_type) for _ in range(count)]
         if method.client_streaming and self._rng.random() < 0.5:
-            # A valid beginning, so that the server checks the chunks.
+            # Start with a valid request, so that the server checks the chunks.
             requests[:0] = [self._sample(method.input_type).SerializeToString()]
         return Call(method, requests, make.__name__)
 
@@ -86,7 +86,7 @@ class Requests:
         return bytes(data)
 
     def raw(self, _kind: Descriptor) -> bytes:
-        """Return random bytes, short ones most of the time."""
+        """Return random bytes, usually only a few."""
         return self._rng.randbytes(self._rng.choice([0, 1, 1, 2, 3, 10, 100, 3000]))
 
     def large(self, kind: Descriptor) -> bytes:

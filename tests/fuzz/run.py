@@ -24,8 +24,8 @@ _TOKEN = "fuzz-token"
 def main() -> int:
     """Run the calls and print the report. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=5000, help="calls for each database")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the calls")
+    parser.add_argument("--calls", type=int, default=5000, help="number of calls for each database")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for the calls")
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="both")
     arguments = parser.parse_args()
     failed = False

@@ -1,8 +1,8 @@
-"""Makes training_oracle.json: losses, gradients and whole training runs, computed without any code of this repository.
+"""Generates training_oracle.json: losses, gradients and whole training runs, computed without this repository's code.
 
-The formulas are those of JAX (jax.nn, automatic differentiation) and scikit-learn (metrics, data), all in float64. The
-random streams are drawn with NumPy, as the documentation of a seed says. `python tests/golden/training_oracle.py`
-writes the file; it changes only if the meaning of a seed or of a loss does.
+It uses JAX (jax.nn, automatic differentiation) and scikit-learn (metrics, data) with float64 numbers. The random
+numbers are drawn with NumPy, as the documentation of the seed specifies. `python tests/golden/training_oracle.py`
+writes the file, which changes only if the meaning of a seed or a loss changes.
 """
 
 import json

@@ -24,7 +24,7 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
 def tls_server(certificate, tmp_path_factory):
     cert, key = certificate
     data = tmp_path_factory.mktemp("tls-data")
-    # As an older version left them.
+    # Create files with the modes that an older version used.
     (data / "blobs").mkdir()
     (data / "blobs" / "old").touch()
     for path, mode in ((data / "blobs" / "old", 0o644), (data / "blobs", 0o755), (data, 0o755)):

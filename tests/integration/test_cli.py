@@ -1,6 +1,6 @@
 """The `gradwire` command as a user runs it: plain output, JSON and exit codes.
 
-Most commands run in this process, because a process of its own spends a second on imports.
+Most commands run in this process, because a separate process spends a second on imports.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ GRADWIRE = str(Path(sys.executable).parent / "gradwire")
 
 
 def run(*arguments, code=0):
-    """Run a command in this process; return what it prints to stdout, or to stderr if it fails."""
+    """Run a command in this process, and return its stdout, or its stderr if it fails."""
     return checked(code, *invoke(*arguments))
 
 
 def run_process(*arguments, code=0):
-    """Run a command in a process of its own; return the same."""
+    """Run a command in a separate process, and return its stdout, or its stderr if it fails."""
     result = subprocess.run([GRADWIRE, *map(str, arguments)], capture_output=True, text=True, timeout=280, check=False)
     return checked(code, result.returncode, result.stdout, result.stderr)
 
 
 def invoke(*arguments):
-    """Run a command in this process; return its exit code, stdout and stderr."""
+    """Run a command in this process, and return its exit code, stdout and stderr."""
     output, errors = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,

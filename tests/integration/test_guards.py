@@ -1,4 +1,4 @@
-"""Attacks over real sockets on a server with a token and few file descriptors: it survives and serves others."""
+"""Attacks over real sockets on a server with a token and few file descriptors, which must keep serving others."""
 
 import concurrent.futures
 import socket
@@ -36,7 +36,7 @@ NOBODY = GetJobRequest(name="jobs/nobody").SerializeToString()
 
 @pytest.fixture(scope="module")
 def guarded():
-    """A server with a token that may open few files, and cannot raise that limit."""
+    """A server with a token that can open only a few files and cannot raise that limit."""
     command = ["bash", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', sys.executable, "-m", "gradwire_server"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gradwire._local_server.server_command", lambda: command)
@@ -51,7 +51,7 @@ def channel(guarded):
 
 
 def outcome(call, request, metadata=WITH_TOKEN, **options):
-    """The code, the reason and the first invalid field of a call; the code is OK if it succeeds."""
+    """Return the status code, reason and first invalid field of a call. The code is OK if the call succeeds."""
     try:
         response = call(request, metadata=metadata, timeout=30, **options)
         if hasattr(response, "__next__"):
@@ -67,7 +67,7 @@ def outcome(call, request, metadata=WITH_TOKEN, **options):
 
 
 class PeakMemory:
-    """The growth of the peak memory of a process within a context, in MB."""
+    """Measures the growth of a process's peak memory within a context, in MB."""
 
     def __init__(self, pid):
         self.process = Path(f"/proc/{pid}")

@@ -46,8 +46,8 @@ def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, 
 
 def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
     for attempt in range(12):
-        job = submit(client, 500, f"restless-{attempt}")  # Long enough that it has not ended after these calls.
-        for _ in range(attempt % 4):  # While each call runs, the start of the job proceeds.
+        job = submit(client, 500, f"restless-{attempt}")  # The job is long enough to be still running after these calls.
+        for _ in range(attempt % 4):  # The job continues to start while each call runs.
             job.refresh()
         job.pause()
         job.resume()
@@ -56,7 +56,7 @@ def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
 
 @pytest.mark.parametrize(("command", "state"), [("cancel", "CANCELLED"), ("pause", "PAUSED")])
 def test_cancel_and_pause_stop_the_workers_in_the_middle_of_an_epoch(client, server, command, state):
-    """Each worker is in an epoch that takes minutes, and stops by itself: a killed worker would have a new process."""
+    """Each worker is in an epoch that takes minutes, and is not killed: its process stays the same."""
     endless = [long_job.submit_endless(client, f"{command}-{number}") for number in range(long_job.SERVER_CAPACITY)]
     before = workers_below(server.process.pid)
     for job in endless:
@@ -101,7 +101,7 @@ def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undistu
 
 
 def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client, tmp_path):
-    # The job is long enough that it is still running when its first checkpoint is seen.
+    # The job is long enough to be still running when the test sees its first checkpoint.
     submit(client, 800, "uncut", batch_size=1).result()
     job = submit(client, 800, "cut-short", batch_size=1)
     for event in job.events():

@@ -1,4 +1,4 @@
-"""What another user of the machine, or another machine, can reach of a server that starts its own Ray."""
+"""What other users and other machines can access on a server that starts its own Ray."""
 
 import ipaddress
 from pathlib import Path
@@ -17,7 +17,7 @@ def processes_of(server: gw.LocalServer) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def raylet(server):
-    """The process of Ray that starts the workers."""
+    """The Ray process that starts the workers."""
     (found,) = [each for each in processes_of(server) if each.name() == "raylet"]
     return found
 
@@ -32,7 +32,7 @@ def test_the_server_its_workers_and_ray_listen_on_the_loopback_interface_only(se
     ports = {}
     for process in processes_of(server):
         for connection in process.net_connections("inet"):
-            if connection.status in ("LISTEN", "NONE"):  # UDP has no status.
+            if connection.status in ("LISTEN", "NONE"):  # UDP sockets have no status.
                 ports.setdefault(process.name(), []).append(connection.laddr.ip)
     assert {"gcs_server", "raylet", "ray::Trainer"} <= set(ports)
     for name, addresses in ports.items():
@@ -62,7 +62,7 @@ def test_only_processes_with_the_token_of_this_server_can_use_its_ray(server, ra
 def test_the_files_of_ray_are_in_a_private_folder(server, raylet):
     session = Path(option(raylet, "session_dir"))
     assert session.is_relative_to(server.data)
-    # Ray itself lets all users into its folder, session.parent.
+    # Ray itself gives all users access to its folder, session.parent.
     for path in session.parents[1:3]:
         assert path.stat().st_mode & 0o777 == 0o700
 
@@ -72,6 +72,6 @@ def test_only_the_user_of_the_server_can_read_its_files(server, client):
     inside = [path for path in server.data.rglob("*") if not path.is_relative_to(server.data / "ray")]
     assert {"gradwire.db", "gradwire.db-wal", "mark"} <= {path.name for path in inside}
     for path in (server.data, *inside):
-        if path != server.log:  # The client writes it.
+        if path != server.log:  # The client writes the log.
             expected = 0o700 if path.is_dir() else 0o600
             assert path.stat().st_mode & 0o777 == expected, path

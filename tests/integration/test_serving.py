@@ -1,4 +1,4 @@
-"""The start, shutdown, crash and restart of servers, their tokens, and interrupted clients."""
+"""Starting, stopping, crashing and restarting servers, their tokens, and interrupted clients."""
 
 import contextlib
 import os
@@ -113,7 +113,7 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path):
 
 @pytest.fixture
 def cluster():
-    """A Ray cluster that requires a token, in a folder with a short path: paths of Unix sockets are limited."""
+    """A Ray cluster that requires a token, in a folder with a short path, because Unix sockets need one."""
     with tempfile.TemporaryDirectory(prefix="serving-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         running = Cluster(Path(folder), token="a" * 64)
         yield running
@@ -191,8 +191,8 @@ def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
 
 
 def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
-    """The watcher sees every epoch exactly once, and the weights equal those of an undisturbed run."""
-    epochs = 3000  # Long enough that the job has not ended when the server is killed.
+    """The watcher sees every epoch exactly once, and the weights equal those of an uninterrupted run."""
+    epochs = 3000  # The job is long enough to be still running when the server is killed.
     port = free_port()
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
         undisturbed = small_job(client, epochs=epochs, name="undisturbed")
@@ -217,7 +217,7 @@ def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
 
 
 def test_a_killed_worker_is_replaced_and_the_bits_are_the_same(client, server):
-    epochs = 3000  # Long enough that the job has not ended when its worker is killed.
+    epochs = 3000  # The job is long enough to be still running when its worker is killed.
     expected = small_job(client, epochs=epochs, batch_size=1)
     expected.result()
     job = small_job(client, epochs=epochs, batch_size=1)
@@ -291,7 +291,7 @@ gw.fit(model, (np.random.rand(100, 4), np.arange(100) % 3), loss=CrossEntropy(),
 
 
 def test_an_interrupted_upload_continues_where_it_was(server, client):
-    """A proxy cuts the first connection during the upload, of 24 MB, when less than 5 MB are missing."""
+    """A proxy cuts the first connection during the 24 MB upload, when less than 5 MB remain."""
     data = np.random.default_rng(5).random((20_000, 300)).astype(np.float32)
     with (
         CuttingProxy(server.address, cut_after=data.nbytes - 5_000_000) as proxy,

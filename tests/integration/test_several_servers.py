@@ -15,7 +15,7 @@ from postgres import PROGRAMS, Postgres
 
 import gradwire as gw
 
-# A lease expires after 6 s. The rest is for a machine under load.
+# A lease expires after 6 s. The rest is headroom for a machine under load.
 MAX_TAKEOVER_SECONDS = 30
 
 
@@ -53,7 +53,7 @@ def servers(deployment):
 
 @pytest.fixture
 def pair(deployment, servers):
-    """The server that schedules, and the one that stands by. A server that the last test ended starts again."""
+    """The scheduling server and the standby server. A server that the previous test stopped is restarted."""
     for server in servers:
         if server.process.poll() is not None:
             server.start()
@@ -87,7 +87,7 @@ def other_takes_over_after(pair, name, fault):
 
 
 def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployment):
-    """Both workers are in an epoch that takes minutes, and the server that does not schedule gets the calls."""
+    """Both workers are in an epoch that takes minutes, and the standby server receives the calls."""
     first, second = pair
     with gw.Client(first.address) as here, gw.Client(second.address) as there:
         job = submit(there, "both-serve", epochs=60)
@@ -101,8 +101,8 @@ def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployme
         cancelled.cancel()
         paused.pause()
         submit(here, "after", epochs=1).result()
-        # The workers were told to stop, and not killed. Without a notification, the polls of the scheduling server
-        # would notice only after 20 s.
+        # The workers were told to stop; they were not killed. Without a notification, the scheduling server would find
+        # out only after 20 s, by polling.
         assert time.monotonic() - began < 15
         assert deployment.workers() == workers
         assert [job.refresh().state for job in (cancelled, paused)] == ["CANCELLED", "PAUSED"]

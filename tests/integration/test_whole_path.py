@@ -44,7 +44,7 @@ def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, 
 
 @pytest.mark.parametrize("training", ORACLE["trainings"], ids=lambda training: training["loss"])
 def test_a_remote_fit_has_the_numbers_of_an_independent_implementation(server, training):
-    """The test before this one would not notice a mistake that a remote and a local fit share."""
+    """The previous test would not detect a bug that remote and local fits have in common."""
     assert_fit_has_the_numbers_of(training, at=server.address)
 
 

@@ -15,7 +15,7 @@ from gradwire_engine.plans.reference import ReferencePlan
 # The largest allowed difference after a few steps, by element size in bytes.
 _TOLERANCE = {4: 1e-4, 8: 1e-10}
 _ROWS, _BATCH = 45, 20
-# A narrow and a wide network, because a plan may run them in different ways.
+# Use a narrow and a wide network, because a plan may run them in different ways.
 _WIDTHS = ((21, 35, 18), (9, 150, 5))
 
 

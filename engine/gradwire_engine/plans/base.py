@@ -1,4 +1,4 @@
-"""The interface of plans. A plan trains and evaluates a network over whole epochs."""
+"""The interface for plans. A plan trains and evaluates a network over whole epochs."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol

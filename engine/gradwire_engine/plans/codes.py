@@ -1,4 +1,4 @@
-"""The integer codes of losses and element types in generated code. The compiled plan and the CUDA plan share them."""
+"""The integer codes for losses and element types in generated code. The compiled plan and the CUDA plan share them."""
 
 from typing import Any, NamedTuple
 

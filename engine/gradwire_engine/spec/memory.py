@@ -7,23 +7,24 @@ from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import JobSpec
 
 # The compiled plan stores matrices in panels whose rows have this many bytes, and evaluates this many rows at a time on
-# each thread. These numbers are not imported, because that needs Numba.
+# each thread. These numbers are not imported, because importing them requires Numba.
 _LINE_BYTES = 64
 _COMPILED_EVALUATION_ROWS = 96
-# The vectors outside the plan: the one that a job starts from, and those of a checkpoint (a copy, its bytes in the
-# outbox, and the bytes on their way to the server).
+# The vectors outside the plan: the initial weights, and the copies of a checkpoint (an array, its bytes in the outbox,
+# and the bytes in transit to the server).
 _VECTORS = 4
 _FLOAT64_BYTES = 8
 
 
 def job_memory(spec: JobSpec, threads: int = 1) -> int:
-    """Return a high estimate of the memory, in bytes, that a job adds to a worker.
+    """Return a conservative estimate of the memory, in bytes, that a job adds to a worker.
 
-    The data itself is not included: workers map the files of tensors, and the system can drop their pages.
+    The data itself is not included, because workers memory-map tensor files, and the operating system can evict their
+    pages.
 
     Args:
         spec: A resolved spec.
-        threads: How many threads its plan can use.
+        threads: The number of threads that its plan can use.
     """
     net = network(spec.model)
     itemsize = numpy_dtype(spec.dtype).itemsize
@@ -64,11 +65,11 @@ def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> i
 
 
 def _data_copies(spec: JobSpec, train_rows: int, test_rows: int) -> int:
-    """The order of the rows, the classes or the spread of the targets, and inputs that are converted."""
+    """Return the size of the row order, the classes or the spread of the targets, and converted inputs, in bytes."""
     outputs = spec.train.targets.shape[1] if len(spec.train.targets.shape) == 2 else 1
     return _FLOAT64_BYTES * (2 * train_rows + (train_rows + test_rows) * (2 + 3 * outputs))
 
 
 def _padded(size: int) -> int:
-    """Return a number of bytes as a whole number of lines."""
+    """Round a number of bytes up to a whole number of lines."""
     return -(-size // _LINE_BYTES) * _LINE_BYTES

@@ -12,7 +12,7 @@ from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
 from gradwire_proto.v1.metrics_pb2 import Metrics as MetricsMessage
 from gradwire_proto.v1.training_service_pb2 import Execution
 
-if TYPE_CHECKING:  # A client reads epochs without loading the plans.
+if TYPE_CHECKING:  # Clients read epochs without loading the plans.
     from gradwire_engine.plans import ChosenPlan
 
 

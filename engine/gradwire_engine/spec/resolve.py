@@ -31,7 +31,7 @@ def linear_layers(spec: ModelSpec) -> list[Layer]:
 
 
 def architecture(spec: ModelSpec) -> str:
-    """Return the widths of a resolved model as text, for example "784-128-32-10". Long texts are shortened."""
+    """Return the widths of a resolved model as text, for example "784-128-32-10". Long text is shortened."""
     linears = [layer.linear for layer in linear_layers(spec)]
     widths = [str(linears[0].in_features), *(str(linear.out_features) for linear in linears)]
     if len(widths) > _MAX_WIDTHS:

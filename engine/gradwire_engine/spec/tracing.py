@@ -1,4 +1,4 @@
-"""Turns a Module into a ModelSpec by tracing: a call of forward() with a symbol records the layers in order."""
+"""Turns a Module into a ModelSpec by tracing: calling forward() with a symbol records the layers in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,13 +96,13 @@ def trace(model: Module) -> TracedModel:
 
 
 def _described(output: object) -> str:
-    """Return what forward() returned, without its elements."""
+    """Return a description of the value that forward() returned, without its elements."""
     shape = getattr(output, "shape", None)
     return f"an array of shape {shape}" if shape is not None else f"a value of type {type(output).__name__}"
 
 
 def _class_names(model: Module, layers: Sequence[Linear | ReLU]) -> list[str]:
-    """Return the names of a model's classes. A subclass can use the attribute for something else, which is ignored."""
+    """Return the names of a model's classes. If a subclass uses this attribute for something else, it is ignored."""
     given: object = model.class_names
     names = list(given) if isinstance(given, list | tuple) else []
     outputs = [layer.out_features for layer in layers if isinstance(layer, Linear)][-1:]

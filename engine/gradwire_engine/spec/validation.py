@@ -1,6 +1,6 @@
 """The validation rules for a JobSpec and its data, which the server and at="local" share.
 
-The functions return violations and do not raise them. `check_spec` needs only the message. `check_data` also needs
+The functions return violations instead of raising them. `check_spec` needs only the message. `check_data` also needs
 summaries of the tensors. Call it only for a spec that passes `check_spec`.
 """
 
@@ -262,7 +262,7 @@ def _check_initial_weights(spec: JobSpec) -> Iterator[Violation]:
         )
     size = sum((layer.linear.in_features + 1) * layer.linear.out_features for layer in given)
     if spec.dtype not in DataType.values():
-        return  # _check_numbers reports it.
+        return  # _check_numbers reports an unknown dtype.
     expected = TensorType(numpy_dtype(spec.dtype or DataType.DATA_TYPE_FLOAT32), (size,))
     try:
         actual = tensor_type(spec.initial_weights)

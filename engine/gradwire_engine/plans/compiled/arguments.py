@@ -1,4 +1,4 @@
-"""The arguments of the compiled loops. They are named tuples because Numba supports those."""
+"""The arguments of the compiled loops. They are named tuples because Numba supports named tuples."""
 
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class Data(NamedTuple):
         inputs: The address, dtype code and item size of the row-major input matrix.
         targets: The address, dtype code and item size of the target matrix. It is unused if there are labels.
         labels: The class of each row if the targets are class indices. Otherwise, this array is empty.
-        classes: The class of each row if the problem is a classification. Otherwise, this array is empty.
+        classes: For a classification problem, the class of each row. Otherwise, this array is empty.
     """
 
     inputs: NDArray[np.int64]

@@ -7,14 +7,14 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 
-# Compiling everything takes about 15 seconds. The limit leaves time for a machine under load.
+# Compiling everything takes about 15 seconds. The limit leaves headroom for a machine under load.
 _CHECK_SECONDS = 300
 _LINE_BYTES = 64
 
 
 @cache
 def vector_registers() -> int:
-    """Return the total size of the vector registers, in 64-byte lines, or 0 if there is no fused multiply-add."""
+    """Return the total size of the vector registers, in 64-byte lines, or 0 if the processor has no FMA instructions."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (comes with Numba)
 
     if platform.machine() in ("aarch64", "arm64"):

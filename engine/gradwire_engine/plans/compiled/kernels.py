@@ -206,7 +206,7 @@ def _gather(g, zero):
 
 @cache
 def kernels(dtype: np.dtype[Any], registers: int) -> Kernels:
-    """Return the kernels for a dtype, on a processor whose vector registers can store `registers` lines in total."""
+    """Return the kernels for a dtype, on a processor whose vector registers can hold `registers` lines in total."""
     zero = dtype.type(0)
     shapes = np.array(panels_by_rows(registers), np.int64)
     update_rows = _MAX_UPDATE_ROWS if len(shapes) > _MAX_UPDATE_ROWS else _MAX_UPDATE_ROWS // 2

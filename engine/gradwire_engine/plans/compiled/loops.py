@@ -3,9 +3,9 @@
 A training step gathers a batch, and then runs the forward pass, the loss, the backward pass and the update.
 
 All threads of a plan run the same function, each on its share of the work. They wait at a barrier wherever a thread
-needs results from other threads. The order of every sum is independent of the shares, so the number of threads does not
-change the results. Names that end in _at denote addresses, and names that end in _bytes denote distances in bytes. See
-layout.py.
+needs results from other threads. The order of summation does not depend on how the work is divided, so the number of
+threads does not change the results. Names that end in _at denote addresses, and names that end in _bytes denote
+distances in bytes. See layout.py.
 """
 
 import math

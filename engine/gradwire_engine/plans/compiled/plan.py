@@ -27,14 +27,14 @@ T = TypeVar("T")
 _EVALUATION_ROWS = 96
 # For an evaluation, the rows are divided into at most this many strips. Each strip is summed by one thread.
 _MAX_STRIPS = 64
-# If each thread had fewer multiplications than this, another thread would not make a step or an evaluation faster.
+# Below this number of multiplications per thread, another thread does not make a step or an evaluation faster.
 _MIN_WORK_PER_THREAD = 500_000
 _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class PlacedExamples:
-    """A set in the form that the loops use, and the arrays that its addresses point into."""
+    """A set of examples in the form that the loops use, and the arrays that its addresses point into."""
 
     data: Data
     source: Examples

@@ -1,4 +1,4 @@
-"""Compiles the compiled plan, and compares it with the reference plan.
+"""Compiles the code of the compiled plan, and compares its results with those of the reference plan.
 
 `availability` runs this module in a child process, which fails if the plans disagree. The compiled code is cached on
 disk.

@@ -1,8 +1,8 @@
 """The innermost loop, which computes a tile of a matrix product in registers. It is LLVM vector code.
 
 Matrices are stored in panels, and one row of one panel is a 64-byte line; see layout.py. A tile covers several rows and
-panels of the result, and has one accumulator line for each combination. Every element is one chain of fused
-multiply-adds in the order of k. The results therefore do not depend on the tile size or on the number of threads.
+panels of the result, and has one accumulator line for each combination. Every element is computed by one chain of fused
+multiply-adds, in the order of k. The results therefore do not depend on the tile size or on the number of threads.
 
 Addresses are plain integers, and bounds are not checked: the callers in kernels.py know the shapes.
 """
@@ -218,5 +218,5 @@ def _tile_intrinsic(along_rows: bool) -> Any:
 # Arguments: (rows, panels, tile, zero). Sets the initial values, adds left[rows, k] * right[k, panels] for each k from
 # 0 to depth - 1, and applies the final operation.
 row_tile = _tile_intrinsic(along_rows=True)
-# The same with a transposed left operand, left[k, rows]. k runs down the rows of one panel.
+# Does the same with a transposed left operand, left[k, rows]. k runs down the rows of one panel.
 column_tile = _tile_intrinsic(along_rows=False)

@@ -2,7 +2,7 @@
 //
 // No sum depends on the order in which threads run, so results are bit-identical between runs. `position` is the index
 // in `order` of the first row of the batch. It is in device memory, so that a captured step can be replayed. kernels.py
-// lists the same parameters in the same order. kernels.py also defines BLOCK and PARTS before this text.
+// lists the same parameters in the same order. kernels.py also prepends the definitions of BLOCK and PARTS.
 
 extern "C" {
 

@@ -16,8 +16,8 @@
 // The order of each sum is fixed. It does not depend on the number of threads or blocks, so results are bit-identical
 // between runs.
 //
-// kernels.py defines OUTPUTS_PER_BLOCK and THREADS before this text. THREADS, the number of threads in a block, is a
-// multiple of 32.
+// kernels.py prepends the definitions of OUTPUTS_PER_BLOCK and THREADS to this file. THREADS, the number of threads in
+// a block, is a multiple of 32.
 
 // The number of rows that a warp passes through the first layer together, and the number of inputs for which a thread
 // updates the weights together.
@@ -62,7 +62,7 @@ struct Step {
 };
 
 // The part of the first layer that a block owns, which starts at first_output. W has a row for each owned output, a
-// column for each input, and a last column for the bias.
+// column for each input, and a final column for the bias.
 struct FirstLayer {
     Layer layer;
     int relu_input, first_output;

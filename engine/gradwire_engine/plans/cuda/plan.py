@@ -22,7 +22,7 @@ from gradwire_engine.plans.cuda.device_examples import DeviceExamples
 from gradwire_engine.plans.cuda.kernels import BLOCK, PARTS, GatherArguments, LossesArguments, MetricsArguments
 from gradwire_engine.plans.cuda.persistent_kernel import PersistentKernel, suits
 
-# The number of steps in a graph. It is large enough for the cost of a launch to be small in comparison.
+# The number of steps in a graph. It is large enough to keep the relative cost of a launch small.
 _STEPS_PER_GRAPH = 16
 # The number of rows that are evaluated together.
 _EVALUATION_ROWS = 8192
@@ -221,7 +221,7 @@ class CudaPlan:
         return self._graphs[key]
 
     def _step(self, examples: DeviceExamples, rows: int, learning_rate: float) -> None:
-        """Run forward pass, loss, backward pass and update for the batch at `position`, without data from the host."""
+        """Run the forward pass, loss, backward pass and update for the batch at `position`, without host data."""
         buffers, layers = self._allocated, self._network.layers
         inputs = self._forward(examples.inputs, rows)
         self._losses(examples, rows, train=True)

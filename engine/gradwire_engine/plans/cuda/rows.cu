@@ -1,8 +1,8 @@
-// The functions that all kernels share: access to data of any type, and the loss of one row. kernels.py puts this text
-// before the kernels.
+// The functions that all kernels share: access to data of any type, and the loss of one row. kernels.py prepends this
+// file to the kernels.
 //
-// kernels.py also defines some macros before this text: REAL (float or double), INDEX (long long), the loss codes, and
-// FOR_EACH_SOURCE_TYPE, which lists the codes and types of the data. All matrices are row-major.
+// kernels.py also prepends the definitions of some macros: REAL (float or double), INDEX (long long), the loss codes,
+// and FOR_EACH_SOURCE_TYPE, which lists the codes and types of the data. All matrices are row-major.
 
 // Casts the data pointer to the type with the given code, and calls `work` with it.
 template <typename Work>
@@ -44,8 +44,8 @@ struct Targets {
     }
 };
 
-// The parameters of row_loss. `kind` is a loss code, `relu` is whether the outputs come from a ReLU, `factor` is the
-// gradient factor (1 / rows times the factor of the loss), and `train` is whether to compute the gradient.
+// The parameters of row_loss. `kind` is a loss code, `relu` tells whether the outputs come from a ReLU, `factor` is the
+// gradient factor (1 / rows times the factor of the loss), and `train` tells whether to compute the gradient.
 struct LossTerms {
     Targets targets;
     int kind, relu;
