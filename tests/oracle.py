@@ -1,4 +1,4 @@
-"""Results that were computed without this repository, compared with a fit; see golden/training_oracle.py."""
+"""Compares a fit with results that were computed without this repository's code; see golden/training_oracle.py."""
 
 import json
 from pathlib import Path

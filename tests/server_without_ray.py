@@ -1,4 +1,4 @@
-"""A whole server in this process, on a real socket. Its workers are trainers here instead of Ray's actors."""
+"""A whole server in this process, on a real socket. Its workers are trainers in this process instead of Ray actors."""
 
 import asyncio
 import time
@@ -18,19 +18,19 @@ from gradwire_server.workers.ray_cluster import RayCluster
 from gradwire_worker.messages import Assignment, Report, unpack
 from gradwire_worker.trainer import Trainer
 
-# How long a worker may take to stop, as in gradwire_server.workers.handle.
+# The time limit for a worker to stop, in seconds, as in gradwire_server.workers.handle.
 _STOP_SECONDS = 10
-# A poll waits this long in a thread; the event loop waits for its threads when it ends.
+# A poll waits this long in a thread. The event loop waits for its threads when it ends.
 _POLL_SECONDS = 0.05
 
 
 class LocalWorker:
-    """A trainer in this process, with the calls of a worker's handle.
+    """A trainer in this process, with the methods of a worker handle.
 
     Attributes:
-        assignments: All that it was given.
-        reports: What its polls have returned, by attempt.
-        last_checkpoint: If set, it dies after its report of the first checkpoint of this epoch or a later one.
+        assignments: The assignments that the worker received.
+        reports: The reports that its polls returned, keyed by attempt.
+        last_checkpoint: If set, the worker dies after it reports the first checkpoint of this epoch or a later epoch.
     """
 
     device = "cpu"
@@ -93,7 +93,7 @@ class LocalWorker:
 
 
 class LocalPool:
-    """A pool of one worker. If it is discarded, another one takes its place."""
+    """A pool of one worker. If the worker is discarded, another one replaces it."""
 
     def __init__(self) -> None:
         self.worker = LocalWorker("worker-1")
@@ -108,14 +108,14 @@ class LocalPool:
         return "cpu"
 
     def free(self, device: str) -> int:
-        """Return how many more workers can be lent."""
+        """Return the number of additional workers that can be lent."""
         return int(device == "cpu" and self._is_free.is_set())
 
     async def warm_up(self) -> None:
-        """Its worker is always warm."""
+        """Do nothing, because the worker is always warm."""
 
     async def adopt_workers(self) -> dict[tuple[str, int], LocalWorker]:
-        """Return the workers of earlier servers: none."""
+        """Return an empty dict, because there are no earlier servers."""
         return {}
 
     async def acquire(self, _device: str) -> LocalWorker:
@@ -155,7 +155,7 @@ class _NoCluster(RayCluster):
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs, its worker pool and its blobs. Set `stopped` to shut it down, and wait for `ended`."""
+    """A running server, its worker pool and its blobs. Set `stopped` to shut it down, and wait for `ended`."""
 
     server: app.Server
     pool: LocalPool
@@ -171,7 +171,7 @@ class Running:
 
 @asynccontextmanager
 async def serving(folder: Path, **settings: Any) -> AsyncIterator[Running]:
-    """Run a server within the context. `settings` are those of Settings, except the port and the data folder."""
+    """Run a server within the context. `settings` are arguments of Settings, except the port and the data folder."""
     chosen = Settings(data=folder, port=0, **settings)
     blobs = BlobStore(chosen.blobs_url, folder / "scratch")
     pool = LocalPool()

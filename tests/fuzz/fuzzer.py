@@ -213,7 +213,7 @@ class _Fuzzer:
                     call(request, metadata=self._token, timeout=30)
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:
-                        self._report.defects.append(f"the well-behaved client got {error.code().name}: {error.details()}")
+                        self._report.defects.append(f"GetJob ended with {error.code().name}: {error.details()}")
                 self._report.innocent_seconds.append(time.monotonic() - began)
 
     async def _cancel_jobs(self) -> None:

@@ -46,7 +46,7 @@ def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, 
 
 def test_a_job_can_be_paused_and_resumed_at_any_moment_of_its_start(client):
     for attempt in range(12):
-        job = submit(client, 500, f"restless-{attempt}")  # The job is long enough to be still running after these calls.
+        job = submit(client, 500, f"restless-{attempt}")  # Long enough to be still running after these calls.
         for _ in range(attempt % 4):  # The job continues to start while each call runs.
             job.refresh()
         job.pause()

@@ -1,7 +1,7 @@
-"""The modules that are mutated, and the pytest arguments for the tests that must notice it.
+"""The modules that are mutated, and the pytest arguments for the tests that must detect the mutants.
 
-They are the pure modules and those that unit tests cover. The tests of a module must take few seconds: they run once
-for each mutant.
+The list contains the pure modules and the modules that unit tests cover. The tests of a module must take only a few
+seconds, because they run once for each mutant.
 """
 
 _ENGINE, _SDK, _SERVER, _WORKER = (
@@ -10,7 +10,7 @@ _ENGINE, _SDK, _SERVER, _WORKER = (
 _ENGINE_TESTS, _SDK_TESTS, _SERVER_TESTS, _WORKER_TESTS = (
     f"tests/unit/{package}" for package in ("engine", "client_sdk", "server", "worker")
 )
-# Without its slowest test, which trains the model of the chapter.
+# Exclude the slowest test, which trains the chapter's model.
 _CHAPTER = (
     f"{_ENGINE_TESTS}/test_chapter.py",
     f"--deselect={_ENGINE_TESTS}/test_chapter.py::test_the_chapters_loop_learns",

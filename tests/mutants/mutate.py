@@ -1,8 +1,8 @@
-"""Mutates the modules of `MODULES` with Cosmic Ray, runs the unit tests of each, and prints the share that they kill.
+"""Mutates the modules of `MODULES` with Cosmic Ray, runs the unit tests of each, and prints mutation scores.
 
-Cosmic Ray makes the mutants. The tests run in forks of a process that has loaded the libraries, because a new process
-for every mutant would spend nearly all of its time on imports. To keep to the time limit, it tests only a random sample
-of the mutants, which is drawn with the same seed in every run.
+Cosmic Ray makes the mutants. The tests run in forks of a process that has already loaded the libraries, because a new
+process for every mutant would spend nearly all of its time on imports. To keep to the time limit, it tests only a
+random sample of the mutants, which is drawn with the same seed in every run.
 """
 
 import argparse
@@ -27,10 +27,11 @@ import pytest
 from modules import MODULES
 from planted import SOURCES, Copy
 
-# Mutants that nothing can tell from the original: the identity of None, numbers and booleans is their equality.
+# Equivalent mutants: for None, numbers and booleans, identity is the same as equality.
 _EQUIVALENT = ("_Is_Eq", "_IsNot_NotEq", "_Eq_Is", "_NotEq_IsNot")
 _MAX_TEST_SECONDS = 90
-# What the tests import and no mutant changes. None of them starts a thread, which a fork would not have.
+# Modules that the tests import and that no mutant changes. None of them starts a thread, because a forked process would
+# not have that thread.
 _LIBRARIES = (
     "grpc_health.v1.health",
     "grpc_status.rpc_status",
@@ -56,7 +57,7 @@ class Mutant:
 
 @dataclass
 class Score:
-    """What became of the mutants of a module."""
+    """The results for the mutants of a module."""
 
     module: str
     mutants: int
@@ -76,7 +77,7 @@ class Score:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield the mutants of a module, except those of annotations and `frozen=True`, which no test can notice."""
+    """Yield the mutants of a module, except those of annotations and `frozen=True`, which no test can detect."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -105,7 +106,7 @@ class Runner:
     """Runs tests on mutants in a copy of the repository."""
 
     def __init__(self) -> None:
-        self._copy = Copy(f"mutants-{current_process()._identity[0]}")  # Processes of a pool count from 1.
+        self._copy = Copy(f"mutants-{current_process()._identity[0]}")  # The processes of a pool are numbered from 1.
         self.root = self._copy.folder
         for source in SOURCES:
             compileall.compile_dir(self.root / source, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
@@ -120,7 +121,7 @@ class Runner:
             import_module(library)
 
     def passes(self, tests: list[str], seconds: float) -> bool:
-        """Run tests in a fork, and return whether they all pass in time."""
+        """Run tests in a forked process, and return whether they all pass in time."""
         child = os.fork()
         if child == 0:
             self._test(tests)
@@ -188,10 +189,10 @@ def _score(module: str, seconds: float, limit: int) -> Score:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only the modules whose path contains one of these")
-    parser.add_argument("--minutes", type=float, default=30, help="the time for all modules together")
-    parser.add_argument("--limit", type=int, default=100, help="the largest sample of a module")
-    parser.add_argument("--survivors", action="store_true", help="list the mutants that no test noticed")
-    parser.add_argument("--json", type=Path, help="write the scores to this file too")
+    parser.add_argument("--minutes", type=float, default=30, help="the time limit for all modules together")
+    parser.add_argument("--limit", type=int, default=100, help="the largest sample for each module")
+    parser.add_argument("--survivors", action="store_true", help="list the mutants that no test detected")
+    parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args()
     modules = [module for module in MODULES if not options.names or any(name in module for name in options.names)]
     if not modules:

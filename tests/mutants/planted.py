@@ -1,4 +1,4 @@
-"""Plants each bug of the folder `planted` in a copy of the repository, and checks that the tests it names notice it."""
+"""Plants each bug in the folder `planted` in a copy of the repository, and checks that the tests it names detect it."""
 
 import argparse
 import fcntl
@@ -15,14 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PLANTED = Path(__file__).parent / "planted"
 SOURCES = ("proto", "engine", "worker", "server", "client_sdk")
-# A bug can make a test wait forever; pytest ends it then, and that is a failure of the test.
+# A bug can make a test wait forever. In that case, pytest stops the test, which counts as a failure.
 TEST_SECONDS = 120
 COPIES = ROOT / ".cache" / "mutants"
 
 
 @dataclass(frozen=True)
 class PlantedBug:
-    """A patch, what it breaks, and the tests that must fail with it."""
+    """A patch, a description of the bug, and the tests that must fail with the patch."""
 
     path: Path
     bug: str
@@ -30,7 +30,7 @@ class PlantedBug:
 
 
 def read(path: Path) -> PlantedBug:
-    """Return a planted bug. Raises ValueError if its header is not as README.md says."""
+    """Return a planted bug. Raises ValueError if the header does not have the format in README.md."""
     header, separator, patch = path.read_text().partition("\ndiff --git ")
     bugs, tests = re.findall(r"^Bug: (\S.*)$", header, re.MULTILINE), re.findall(r"^Test: (\S+)$", header, re.MULTILINE)
     if len(bugs) != 1 or not tests or not separator:
@@ -46,8 +46,8 @@ def read(path: Path) -> PlantedBug:
 class Copy:
     """A copy of the repository in which bugs can be planted.
 
-    Its place is the same in every run, and its files keep their times, so that Numba finds the code that it compiled in
-    an earlier run.
+    The copy has the same path in every run, and its files keep their modification times, so that Numba finds the code
+    that it compiled in an earlier run.
     """
 
     def __init__(self, name: str) -> None:
@@ -66,17 +66,17 @@ class Copy:
                 shutil.copy2(ROOT / path, folder / path)
 
     def apply(self, patch: Path, *options: str) -> str:
-        """Apply a patch; return why that is impossible, or an empty string."""
-        # In a repository of another folder, git would take the paths for those of that repository.
+        """Apply a patch. Return the reason why it does not apply, or an empty string."""
+        # Inside another repository, git would interpret the paths relative to that repository.
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
-        # One line around the change must be as it was; comments further away may have changed.
+        # One line around the change must be unchanged. Comments further away can differ.
         command = ["git", "apply", "-C1", *options, str(patch)]
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         ).stderr.strip()
 
     def warm_up(self) -> None:
-        """Compile the plans, so that no test has to wait for it."""
+        """Compile the plans, so that no test has to wait for compilation."""
         command = [sys.executable, "-c", "from gradwire_engine.plans import warm_up; warm_up()"]
         subprocess.run(command, cwd=self.folder, env=self._environment, check=True)
 
@@ -84,14 +84,15 @@ class Copy:
     def _environment(self) -> dict[str, str]:
         return os.environ | {
             "PYTHONPATH": os.pathsep.join(str(self.folder / source) for source in SOURCES),
-            # Python would compare only the size and the second of the last change, which a patched file can share.
+            # Python would compare only the size and the modification time in seconds, which can be the same for a
+            # patched file.
             "PYTHONDONTWRITEBYTECODE": "1",
-            # The matrices of the tests are small, and threads of a BLAS that wait for each other are slow.
+            # The tests use small matrices, for which BLAS threads that wait for each other are slow.
             "OPENBLAS_NUM_THREADS": "1",
         }
 
     def failures(self, tests: Sequence[str]) -> tuple[int, list[str], str]:
-        """Run tests here; return the exit code of pytest, the tests that failed, and what it printed."""
+        """Run tests in the copy, and return pytest's exit code, the tests that failed, and the output."""
         options = ["-q", "-rf", "--tb=line", "--no-header", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],
@@ -102,7 +103,7 @@ class Copy:
 
 
 def check(copy: Copy, bug: PlantedBug) -> str:
-    """Plant a bug and run its tests; return what is wrong, or an empty string if each of them fails."""
+    """Plant a bug and run its tests. Return a description of the problem, or an empty string if every test fails."""
     trouble = copy.apply(bug.path)
     if trouble:
         return f"the patch does not apply: {trouble}"
@@ -119,7 +120,7 @@ def check(copy: Copy, bug: PlantedBug) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only the patches whose file name contains one of these")
-    parser.add_argument("--minutes", type=float, default=60, help="when to give up; what was not run then is missed")
+    parser.add_argument("--minutes", type=float, default=60, help="time limit; bugs that were not run count as missed")
     options = parser.parse_args()
     paths = sorted(PLANTED.glob("*.patch"))
     bugs = [read(path) for path in paths if not options.names or any(name in path.name for name in options.names)]

@@ -72,7 +72,7 @@ def test_no_password_is_known_in_advance():
 
 @pytest.fixture
 def start_postgres(tmp_path):
-    """Runs the entry point of the container, whose image is replaced by a script that prints the password."""
+    """Runs the container's entry point. A script that prints the password replaces the image's own entry point."""
     entrypoint = tmp_path / "docker-entrypoint.sh"
     entrypoint.write_text('#!/bin/sh\necho "$@ $POSTGRES_PASSWORD"\n')
     entrypoint.chmod(0o755)

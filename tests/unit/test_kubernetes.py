@@ -33,7 +33,7 @@ def test_the_pods_of_the_ray_cluster_fit_the_schema_of_pods():
 
 
 def pods():
-    """The template of each pod, by the name of its group."""
+    """The template of each pod, keyed by the name of its group."""
     for each in DOCUMENTS:
         document = each.values[0]
         if document["kind"] == "Deployment":

@@ -11,7 +11,7 @@ PROMISES = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE
 THREATS = re.findall(
     r"^\| (?!threat|---)(.*) \| .* \| (.*) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
 )
-# The tests that a planted bug makes fail: tests/mutants/planted.py runs them with and without it.
+# The tests that fail because of a planted bug: tests/mutants/planted.py runs them with and without it.
 SEEN_TO_FAIL = {
     test
     for patch in (ROOT / "tests" / "mutants" / "planted").glob("*.patch")

@@ -1,4 +1,4 @@
-"""Uploads that are cut: where they continue, what is sent again, and how long they wait."""
+"""Interrupted uploads: where they continue, what is sent again, and how long they wait."""
 
 import asyncio
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse, MissingTensor, UploadTensorResponse
 
 CHUNK = 100
-# In the second one, the last chunk is shorter than the others.
+# In the second array, the last chunk is shorter than the others.
 ARRAYS = [np.random.default_rng(seed).integers(0, 256, size, np.uint8) for seed, size in ((0, 1000), (1, 1033))]
 
 
@@ -30,7 +30,7 @@ def _small_chunks(monkeypatch):
 
 
 class TensorStore:
-    """What a server does with uploads. It cuts the n-th one after `cuts[n]` bytes."""
+    """Handles uploads as a server does. It cuts the n-th upload after `cuts[n]` bytes."""
 
     def __init__(self, cuts=()):
         self.stored = {}
@@ -44,7 +44,7 @@ class TensorStore:
         return FindMissingTensorsResponse(missing=missing)
 
     def receive(self, requests, fail):
-        """Read one upload; return `fail(...)` where it is cut."""
+        """Read one upload, or return `fail(...)` at the byte where it is cut."""
         header = next(requests).header
         received = self.stored.setdefault(header.tensor.sha256, bytearray())
         self.offsets.append(header.offset)
@@ -61,7 +61,7 @@ class TensorStore:
 
 
 class StoreTransport(Transport):
-    """Calls a TensorStore in this process. Retries and waits are those of the SDK."""
+    """Calls a TensorStore in this process. It uses the SDK's own retries and waits."""
 
     tensors = SimpleNamespace(FindMissingTensors=None, UploadTensor=None)
 
@@ -136,7 +136,7 @@ def test_an_upload_is_given_up_after_the_last_retry():
 def test_an_upload_that_another_one_overtakes_asks_again_where_to_continue():
     class Overtaken(TensorStore):
         def receive(self, requests, fail):
-            if not self.offsets:  # Between the question and the upload, another client sends 500 bytes.
+            if not self.offsets:  # Between the query and the upload, another client sends 500 bytes.
                 requests = list(requests)
                 sha256 = requests[0].header.tensor.sha256
                 self.stored[sha256] = bytearray(next(a for a in ARRAYS if tensor_ref(a).sha256 == sha256)[:500])

@@ -1,4 +1,4 @@
-"""Wrong options and arguments of the commands: one line each, without a traceback."""
+"""Invalid options and arguments of the commands: each results in one line without a traceback."""
 
 import os
 import subprocess
@@ -54,7 +54,7 @@ def test_a_server_without_tls_is_one_line(scripted):
 
 
 def ended(command, capsys):
-    """The only line on stderr of a command that ends with exit code 2."""
+    """Return the only line on stderr of a command that ends with exit code 2."""
     with pytest.raises(SystemExit) as caught:
         command()
     assert caught.value.code == 2

@@ -87,7 +87,8 @@ def assert_same_metrics(ours, theirs, tolerance=1e-10):
     seed=st.integers(0, 10**6),
 )
 def test_any_stack_trains_as_with_the_reference_plan(widths, rows, batch, kind, relu_first, seed):
-    assume(kind == "values" or widths[-1] > 1)  # Validation ensures that a classification has at least two outputs.
+    # Validation ensures that a classification problem has at least two outputs.
+    assume(kind == "values" or widths[-1] > 1)
     network = stack(*widths, relu_first=relu_first)
     batch = max(batch, rows // 40)  # Train for only a few steps, because the reference plan is slow.
     problem = Problem(network, MSE() if kind == "values" else CrossEntropy(), FLOAT64)

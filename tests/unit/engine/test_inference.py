@@ -1,4 +1,4 @@
-"""Running a network forward in blocks of rows."""
+"""The forward pass of a network in blocks of rows."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,7 @@ def test_accuracy_accepts_class_indices_and_one_hot_rows():
 @pytest.mark.parametrize("seed", range(5))
 def test_classification_metrics_equal_those_of_scikit_learn(seed):
     rng = np.random.default_rng(seed)
-    outputs, labels = rng.standard_normal((60, 7)), rng.integers(0, 4, 60)  # No row belongs to the classes 4 to 6.
+    outputs, labels = rng.standard_normal((60, 7)), rng.integers(0, 4, 60)  # No row belongs to classes 4 to 6.
     sums = ClassSums.zero(7)
     for start in range(0, 60, 16):
         sums.add(outputs[start : start + 16], labels[start : start + 16])

@@ -1,4 +1,4 @@
-"""The estimate of a job's memory, against the memory that processes really use."""
+"""Compares the estimate of a job's memory with the memory that processes actually use."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def spec_of(widths, rows, batch_size, dtype=DataType.DATA_TYPE_FLOAT32):
     return resolve(spec)
 
 
-# Trains an epoch and makes a checkpoint, as a worker does, and prints by how much the peak of its memory grew.
+# Trains an epoch and makes a checkpoint, as a worker does, and prints the growth of its peak memory.
 _TRAIN = """
 import sys
 import numpy as np

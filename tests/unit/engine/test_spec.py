@@ -184,7 +184,7 @@ def test_values_just_beyond_their_bounds_are_the_only_violation(mutate, field):
 
 
 def test_the_parameters_of_all_layers_count_with_their_biases():
-    """(4 + 1) * 1000 + (1000 + 1) * 999,000 is 4,000 above the limit, and below it without the biases or the inputs."""
+    """(4 + 1) * 1000 + (1000 + 1) * 999,000 exceeds the limit by 4,000, but not without the biases or inputs."""
     spec = good_spec()
     spec.model.layers[0].linear.out_features, spec.model.layers[2].linear.out_features = 1000, 999_000
     assert fields(spec) == ["model.layers"]
@@ -380,7 +380,7 @@ def test_a_model_can_mix_given_and_drawn_weights():
 
 
 def drawn_weights(*layers, seed=7):
-    """The matrices that a job of these layers starts from, on four features."""
+    """Return the initial matrices of a job with these layers and four features."""
     spec = good_spec()
     spec.model.CopyFrom(trace(Sequential(*layers)).spec)
     spec.seed = seed
@@ -396,7 +396,7 @@ def test_a_job_draws_deferred_layers_by_their_own_method(init, deviation):
 
 
 def test_each_layer_of_a_job_is_drawn_from_a_random_stream_of_its_own():
-    """Drawn again here with NumPy alone: other weights would change the results of every job."""
+    """Draws the weights again with NumPy alone, because other weights would change the results of every job."""
     for index, W in enumerate(drawn_weights(Linear(4), ReLU(), Linear(4), Linear(4))):
         stream = np.random.SeedSequence(7, spawn_key=(0, index))
         drawn = np.random.Generator(np.random.PCG64(stream)).standard_normal((4, 4)) * np.sqrt(2 / 4)

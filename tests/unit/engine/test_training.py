@@ -95,7 +95,7 @@ def test_every_epoch_trains_on_all_rows_in_an_order_of_its_own():
 
 
 def test_the_order_of_an_epoch_is_the_permutation_of_its_own_random_stream():
-    """Drawn again here with NumPy alone: another order would change the results of every stored job."""
+    """Draws the order again with NumPy alone, because another order would change the results of every stored job."""
     for epoch, order in enumerate(row_orders(initial_epoch=2, epochs=4), start=3):
         stream = np.random.SeedSequence(5, spawn_key=(1, epoch))
         assert np.array_equal(order, np.random.Generator(np.random.PCG64(stream)).permutation(50))

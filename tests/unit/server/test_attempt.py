@@ -392,7 +392,7 @@ def test_after_two_crashes_suspects_run_one_at_a_time(jobs):
             await scheduler._run_round()
             assert sorted(attempts.started) == ["a", "innocent"]
             epoch = Event(epoch=Epoch(epoch=1))
-            await jobs.records.record_reports(1, 3, [epoch], 1)  # The first suspect proves to be innocent.
+            await jobs.records.record_reports(1, 3, [epoch], 1)  # The first suspect is cleared.
             while "b" not in attempts.started:
                 await asyncio.sleep(0.001)
             running.cancel()

@@ -1,4 +1,4 @@
-"""The limits of calls, with clients that hold their requests back."""
+"""The limits of calls, with clients that delay their requests."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from gradwire_server.limits import DEFAULT_LIMITS, METHOD_LIMITS
 
 
 class Call:
-    """The context of a call whose client sends its request when told, and accepts no response."""
+    """The context of a call whose client sends its request when told to, and accepts no response."""
 
     def __init__(self):
         self.request = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""What is stored before the server says so: a disk on which only synced files and folders survive a power failure."""
+"""Data is stored before the server acknowledges it: only synced files and folders survive a simulated power failure."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 
 
 class Disk:
-    """Knows what was synced: the bytes of files, and the names in folders."""
+    """Records what was synced: the contents of files, and the names in folders."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -27,7 +27,7 @@ class Disk:
         self._names: dict[Path, set[str]] = {}
 
     def sync(self, descriptor: int) -> None:
-        """Take the place of os.fsync."""
+        """Replace os.fsync."""
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.is_dir():
             self._names[path] = {each.name for each in path.iterdir()}
@@ -35,7 +35,7 @@ class Disk:
             self._files[path.stat().st_ino] = path.read_bytes()
 
     def after_a_power_failure(self, path: Path) -> bytes | None:
-        """Return what a file below the root would contain, or None if it would not be there."""
+        """Return the contents of a file below the root, or None if the file would not exist."""
         folder = path
         while folder != self._root:
             folder, name = folder.parent, folder.name
@@ -73,7 +73,7 @@ def test_an_uploaded_tensor_survives_a_power_failure(blobs, disk, tmp_path):
     async def upload():
         async with Uploads(blobs, blobs.staging / "uploads", DiskSpace(tmp_path)).receive(SHA, len(DATA), 0) as upload:
             await upload.write(DATA[:9000])
-            await upload.write(DATA[9000:])  # Short enough to stay in the buffer of the file.
+            await upload.write(DATA[9000:])  # The data is short enough to stay in the file's buffer.
             return await upload.finish()
 
     assert asyncio.run(upload())
@@ -81,7 +81,7 @@ def test_an_uploaded_tensor_survives_a_power_failure(blobs, disk, tmp_path):
 
 
 def test_a_file_that_is_not_synced_does_not_survive(blobs, disk, monkeypatch):
-    """The disk of these tests loses what it should."""
+    """The simulated disk loses unsynced data."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     blobs.put(SHA, DATA)
     assert disk.after_a_power_failure(Path(blobs.blob_path(SHA))) is None

@@ -1,4 +1,4 @@
-"""Exported files: the same bytes as the libraries write, from weights that are never in memory as a whole."""
+"""Exported files equal those that the libraries write, and the weights are never in memory all at once."""
 
 import hashlib
 import itertools

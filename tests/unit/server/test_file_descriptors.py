@@ -1,4 +1,4 @@
-"""File descriptors: the limit is raised, some stay in reserve, and running out of them is no lost cluster."""
+"""File descriptors: the limit is raised, some are reserved, and running out of them is not a lost cluster."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ from gradwire_server.workers import ray_cluster
 
 @pytest.fixture
 def limits(monkeypatch):
-    """The soft and the hard limit that this process seems to have. The real limits do not change."""
+    """The soft limit and hard limit that this process appears to have. The real limits do not change."""
     current = {"soft": 1024, "hard": 1024}
 
     def set_limit(_kind, values):

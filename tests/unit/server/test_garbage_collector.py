@@ -27,7 +27,7 @@ def digest(text):
 
 
 async def leave_a_model(jobs, weights):
-    """Let a job succeed, and delete it. Its model stays."""
+    """Let a job succeed, and delete it. Its model is kept."""
     record = await jobs.start("b")
     final = Checkpoint(epoch=3, weights=TensorRef(dtype=DataType.DATA_TYPE_FLOAT32, shape=[2], sha256=weights))
     succeeded = Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED))

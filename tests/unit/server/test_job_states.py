@@ -34,17 +34,17 @@ EPOCHS = 4
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 ACTIVE = ("STARTING", "RUNNING")
 JOBS = st.sampled_from("ab")
-# An empty database, made once.
+# An empty database, which is created only once.
 TEMPLATE: list[bytes] = []
 
 
 @dataclass
 class Model:
-    """What a job should be.
+    """The expected state of a job.
 
     Attributes:
         log: The kinds of its events.
-        position: The epoch that its worker has reached, which is below `epochs` if it repeats some.
+        position: The epoch that its worker has reached, which is below `epochs` if the worker repeats epochs.
     """
 
     state: str = "QUEUED"
@@ -101,7 +101,7 @@ class JobStates(RuleBasedStateMachine):
             self.wait(work)
         return type(caught.value).__name__
 
-    # What clients do.
+    # The actions of clients.
 
     @rule(job=JOBS)
     def create(self, job):
@@ -139,7 +139,7 @@ class JobStates(RuleBasedStateMachine):
             elif command == "resume" and model.state == "PAUSED":
                 model.enter("QUEUED")
 
-    # What the server that schedules does.
+    # The actions of the scheduling server.
 
     @rule(job=JOBS, repeats=st.integers(0, 3))
     def start_attempt(self, job, repeats):
@@ -164,7 +164,7 @@ class JobStates(RuleBasedStateMachine):
         times=st.integers(1, 2),
     )
     def report(self, data, epochs, fails, late, times):
-        """The worker of the current attempt or the one before reports, and each report can arrive twice."""
+        """The worker of the current or the previous attempt sends a report, and each report can arrive twice."""
         job = data.draw(st.sampled_from(sorted(self.models)))
         model = self.models[job]
         attempt = model.attempt - late
@@ -244,7 +244,7 @@ class JobStates(RuleBasedStateMachine):
     @precondition(lambda self: self.models)
     @rule(data=st.data())
     def another_server_takes_the_lease(self, data):
-        """The server that held it can write nothing more for attempts."""
+        """The server that held the lease can no longer write anything for attempts."""
         job = data.draw(st.sampled_from(sorted(self.models)))
         key, attempt, earlier = self.keys[job], self.models[job].attempt, self.jobs.records
         self.take_lease()
@@ -257,7 +257,7 @@ class JobStates(RuleBasedStateMachine):
         ):
             self.refused(call, LeaseLostError)
 
-    # What must hold after each step.
+    # The conditions that must hold after each step.
 
     @invariant()
     def the_jobs_are_as_the_model_says(self):

@@ -1,4 +1,4 @@
-"""What a server does with the jobs of the one before it, and what it leaves to the next."""
+"""What a server does with the jobs of its predecessor, and what it leaves to its successor."""
 
 import asyncio
 from types import SimpleNamespace

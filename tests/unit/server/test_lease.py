@@ -112,7 +112,7 @@ def test_a_server_that_ended_in_disorder_has_crashed(shared_database, released):
         first, second = Lease(shared_database), Lease(shared_database)
         await first.try_acquire()
         assert not first.after_crash
-        if released:  # As when Ray is lost.
+        if released:  # This happens when Ray is lost.
             await first.release()
         shared_database.shared = released
         assert await second.try_acquire()

@@ -106,7 +106,7 @@ CANCELLED = ("digits-2", "a-b")
 
 
 def location_of(request, tmp_path_factory, name):
-    """A new SQLite file or Postgres database, as the parameter of the fixture says."""
+    """A new SQLite file or Postgres database, depending on the parameter of the fixture."""
     if request.param == "postgres":
         return request.getfixturevalue("postgres").create(name)
     return tmp_path_factory.mktemp(name) / "gradwire.db"
@@ -204,14 +204,14 @@ TEAMS = ["red", "re_", "r%", ""]
 
 @dataclass(frozen=True)
 class Listed:
-    """A job of the list."""
+    """A job in the list."""
 
     name: str
     state: str
     labels: dict[str, str]
 
     def matches(self, field, operator, value):
-        """Apply the rules of filters, written a second time in plain Python."""
+        """Apply the filter rules, which are implemented a second time in plain Python."""
         if field == "labels":
             return value in self.labels
         actual = self.labels.get(field.removeprefix("labels.")) if "." in field else getattr(self, field)
@@ -239,7 +239,7 @@ def listed(request, tmp_path_factory):
         await lease.try_acquire()
         for each in population:
             await jobs.create(each.name, labels=each.labels)
-            # No command accepts a name such as "a%b", but the store can have it.
+            # No command accepts a name such as "a%b", but the store can contain one.
             await database.write(lambda connection, each=each: set_state(connection, each))
 
     asyncio.run(fill())

@@ -1,4 +1,4 @@
-"""Models that are run on the server, from a real database and a real blob store."""
+"""Models that the server runs, from a real database and a real blob store."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is allowed as the ID of a job or a model, and as a label."""
+"""The allowed IDs of jobs and models, and the allowed labels."""
 
 import pytest
 

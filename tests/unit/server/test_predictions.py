@@ -1,4 +1,4 @@
-"""Predictions: their bounds, and what they do to the memory of the server."""
+"""Predictions: their limits, and their effect on the server's memory."""
 
 import asyncio
 import threading
@@ -71,7 +71,7 @@ def test_a_wide_layer_is_computed_in_blocks_that_bound_the_memory(models):
     finally:
         tracemalloc.stop()
     assert np.allclose(np.frombuffer(outputs.data, np.float32), 50_000.5, rtol=1e-3)
-    assert peak < 120 << 20  # The layer has 229 MiB of values.
+    assert peak < 120 << 20  # The values of the layer take 229 MiB.
 
 
 @pytest.mark.parametrize("shape", [[1] * 65, [1] * 1000, [2], [2, 3], [2, 0], [2, 2, 1]])

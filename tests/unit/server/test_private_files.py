@@ -1,4 +1,4 @@
-"""What other users of the machine can reach: folders, files, the token and the folder of Ray, and the command line."""
+"""What other users of the machine can access: folders, files, Ray's token and folder, and the command line."""
 
 import os
 import subprocess

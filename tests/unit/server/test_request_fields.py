@@ -71,7 +71,7 @@ def test_the_check_stops_at_the_tenth_unknown_field():
     ("data", "kind"),
     [
         (500_000 * b"\x0a\x00", CreateJobRequest),
-        # A million sizes of a shape, packed.
+        # A shape with a million sizes, packed.
         (b"\x0a\xc4\x84\x3d\x12\xc0\x84\x3d" + bytes(1_000_000), FindMissingTensorsRequest),
         (b"\x12\xc4\x84\x3d\x12\xc0\x84\x3d" + bytes(1_000_000), PredictRequest),
     ],

@@ -79,7 +79,7 @@ def test_an_interrupted_upload_can_start_again_at_offset_0(blobs, tmp_path):
     wrong=st.booleans(),
 )
 def test_an_upload_that_is_cut_anywhere_continues_to_the_same_blob(cuts, chunk, wrong):
-    """Each connection ends after some bytes; the next one continues where it was, or starts again at 0."""
+    """Each connection ends after some bytes. The next one continues at that offset, or starts again at 0."""
 
     async def connection(offset, data):
         async with uploads.receive(SHA, len(DATA), offset) as upload:
@@ -93,7 +93,7 @@ def test_an_upload_that_is_cut_anywhere_continues_to_the_same_blob(cuts, chunk, 
             offset = 0 if again else received
             data = DATA[offset : offset + min(count, len(DATA) - 1 - offset)]
             assert not await connection(offset, data)
-            received = max(received, offset + len(data))  # Of two parts, the longer one is kept.
+            received = max(received, offset + len(data))  # The longer of two partial uploads is kept.
             assert uploads.received_bytes(SHA) == received
             assert not blobs.has(SHA)
         rest = DATA[received:]
@@ -150,7 +150,7 @@ def test_an_upload_that_is_held_delays_no_other_of_the_same_tensor(blobs, tmp_pa
             async with asyncio.timeout(10), uploads.receive(SHA, len(DATA), 0) as other:
                 await other.write(DATA)
                 assert await other.finish()
-            # What it still sends is ignored.
+            # Anything that the client still sends is ignored.
             await held.write(DATA[3000:4000])
             assert held.is_stored
             assert await held.finish()
@@ -165,7 +165,7 @@ def test_an_upload_whose_connection_was_lost_silently_can_be_continued(blobs, tm
         async with uploads.receive(SHA, len(DATA), 0) as lost:
             await lost.write(DATA[:3000])
             await lost._wait_for_pending()
-            assert uploads.received_bytes(SHA) == 0  # Its client may still send.
+            assert uploads.received_bytes(SHA) == 0  # Its client could still be sending.
             monkeypatch.setattr("gradwire_server.storage.uploads._STALLED_SECONDS", -1.0)
             assert uploads.received_bytes(SHA) == 3000
             async with uploads.receive(SHA, len(DATA), 3000) as following:
@@ -208,7 +208,7 @@ MIB = 1 << 20
 
 
 def disk_with(monkeypatch, free, total=100_000):
-    """Let every disk have some free MiB of a total."""
+    """Simulate disks with `free` MiB of free space and `total` MiB in total."""
     blocks = SimpleNamespace(f_frsize=MIB, f_bavail=free, f_blocks=total)
     monkeypatch.setattr(os, "statvfs", lambda _folder: blocks)
 

@@ -116,7 +116,7 @@ def test_a_tensor_beyond_the_quota_is_refused_until_something_is_deleted(blobs, 
         with pytest.raises(TensorQuotaError, match="Delete tensors") as caught:
             await quota.require("1" * 64, 60)
         assert caught.value.metadata["max_bytes"] == str(blobs.stored_bytes() + 100)
-        await quota.require(old, 1000)  # It is stored already.
+        await quota.require(old, 1000)  # It is already stored.
         blobs.delete(old)
         quota.forget()
         await quota.require("1" * 64, 1000)

@@ -1,4 +1,4 @@
-"""A whole server on a real socket, with a worker in this process: what only all parts together can do."""
+"""A whole server on a real socket, with a worker in this process: behavior that involves all parts."""
 
 import asyncio
 import os
@@ -44,17 +44,17 @@ SECONDS = 30
 
 @pytest.fixture(autouse=True)
 def _reference_plan(monkeypatch):
-    """The reference plan needs no compiler, so that a worker starts at once."""
+    """The reference plan needs no compiler, so that a worker starts immediately."""
     monkeypatch.setenv("GRADWIRE_PLAN", "reference")
 
 
 def run(scenario):
-    """Run a scenario; one that hangs fails."""
+    """Run a scenario, and fail if it hangs."""
     asyncio.run(asyncio.wait_for(scenario, 2 * SECONDS))
 
 
 async def error_of(channel, method, request=b"", token=None):
-    """The error of a call with a serialized request, or None."""
+    """Return the error of a call with a serialized request, or None."""
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     path = f"/{method.containing_service.full_name}/{method.name}"
     metadata = [("authorization", f"Bearer {token}")] if token else []
@@ -215,7 +215,7 @@ async def digest(client, name):
 def checkpoints_after_every_epoch(monkeypatch):
     for name in ("_MIN_INTERVAL_SECONDS", "_MAX_INTERVAL_SECONDS"):
         monkeypatch.setattr(f"gradwire_worker.checkpoint_policy.{name}", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # Three syncs for each checkpoint would take long.
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # Three syncs for each checkpoint would take too long.
 
 
 @pytest.mark.usefixtures("checkpoints_after_every_epoch")
@@ -298,7 +298,7 @@ def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path
 
 
 def test_a_watcher_that_does_not_read_costs_no_memory_and_delays_no_other(tmp_path, monkeypatch):
-    """Each event has 10 kB, and the watcher does not read 20 MB of them."""
+    """Each event has 10 kB, and the watcher leaves 20 MB of events unread."""
     text = 10_000 * "x"
     # The scheduler would put the job, which no worker runs, back into the queue.
     monkeypatch.setattr(loop, "_INTERVAL_SECONDS", 3600)

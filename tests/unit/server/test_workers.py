@@ -87,7 +87,7 @@ def test_a_worker_is_told_to_end_when_no_server_has_called_for_15_minutes(pool, 
     async def scenario():
         worker = await pool.acquire("cpu")
         ((options, arguments),) = created
-        assert arguments == (15 * 60, 0)  # and without a limit of memory
+        assert arguments == (15 * 60, 0)  # and no memory limit
         assert (options["name"], options["lifetime"], options["num_cpus"]) == (worker.name, "detached", 2)
         assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "2"
 

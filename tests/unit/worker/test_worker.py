@@ -165,7 +165,7 @@ steps = st.one_of(
 @settings(max_examples=150, derandomize=True, deadline=None, database=None)
 @given(steps=st.lists(steps, max_size=25))
 def test_whatever_the_server_acknowledges_it_gets_every_report_once_in_order(steps):
-    """A restarted server polls after the last report that was stored, so it can get reports again."""
+    """A restarted server polls for the reports after the last one that it stored, so it can receive reports again."""
     added: list[Report] = []
     acknowledged = 0
     with (
@@ -190,7 +190,8 @@ def test_whatever_the_server_acknowledges_it_gets_every_report_once_in_order(ste
             assert bool(taken) == (acknowledged < len(added))
             assert len(taken) <= 25
             assert len(taken) <= 1 or sum(len(each.event) + len(each.weights or b"") for each in taken) <= 300
-            acknowledged += min(count, len(taken))  # The server stored only some, and asks for the others again.
+            # The server stored only some of the reports, and asks for the others again.
+            acknowledged += min(count, len(taken))
         while acknowledged < len(added):
             taken = outbox.take(acknowledged, timeout=0)
             assert taken == added[acknowledged : acknowledged + len(taken)] != []
@@ -404,7 +405,7 @@ def trained_slices(monkeypatch):
 
 
 def stop(trainer):
-    """Stop attempt 1; an attempt that does not stop in 20 s is left behind, and the test fails."""
+    """Stop attempt 1. If it does not stop within 20 s, the test fails and does not wait for it."""
     stopping = threading.Thread(target=trainer.stop, args=("jobs/a", 1), daemon=True)
     stopping.start()
     stopping.join(20)
@@ -440,7 +441,7 @@ def test_a_stop_ends_training_that_waits_for_acknowledgements(store, monkeypatch
 
 
 def test_every_call_of_a_server_keeps_a_worker_from_ending_itself(store, monkeypatch):
-    """A clock that the test controls: a call comes every 800 s, and then none for more than 900 s."""
+    """The test controls the clock: a call arrives every 800 s, and then no call arrives for more than 900 s."""
     now, slept = 0.0, 0
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store)))

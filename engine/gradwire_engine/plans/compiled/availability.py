@@ -14,7 +14,7 @@ _LINE_BYTES = 64
 
 @cache
 def vector_registers() -> int:
-    """Return the total size of the vector registers, in 64-byte lines, or 0 if the processor has no FMA instructions."""
+    """Return the total size of the vector registers, in 64-byte lines, or 0 if the processor has no FMA."""
     import llvmlite.binding as llvm  # noqa: PLC0415  (comes with Numba)
 
     if platform.machine() in ("aarch64", "arm64"):

@@ -21,9 +21,9 @@ _SOURCES = (*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[
 def folder() -> Path:
     """Return the cache folder for this version of the code and this kind of processor.
 
-    If GRADWIRE_CACHE is set, the cache folder is inside the folder that it names. Otherwise it is in XDG_CACHE_HOME or ~/.cache or, if
-    those are not writable, in the folder for temporary files. Numba unpickles the cached files, so this function never
-    returns a folder that other users can write to.
+    If GRADWIRE_CACHE is set, the cache folder is inside the folder that it names. Otherwise, it is in XDG_CACHE_HOME or
+    ~/.cache or, if those are not writable, in the folder for temporary files. Numba unpickles the cached files, so this
+    function never returns a folder that other users can write to.
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     given = os.environ.get("GRADWIRE_CACHE")
