@@ -243,7 +243,7 @@ def test_the_profiles_can_be_read(deployment, profile):
         ({"GRADWIRE_PUBLISH": "0.0.0.0"}, "GRADWIRE_PUBLISH"),
     ],
 )
-def test_a_wrong_value_stops_the_server_with_a_line_that_names_it(deployment, variables, said):
+def test_an_invalid_value_stops_the_server_with_a_line_that_names_it(deployment, variables, said):
     deployment.compose("up", "-d", "--no-build", "--force-recreate", "--no-deps", "server", check=False, **variables)
     deadline = time.monotonic() + 60
     while said not in deployment.compose("logs", "server", check=False):

@@ -17,7 +17,7 @@ from network import BreakingNetwork  # noqa: E402
 
 @pytest.mark.skipif(not BUF.exists(), reason="buf is not installed; `make lint` installs it if npm is installed")
 @pytest.mark.timeout(600)
-def test_clients_in_other_languages_train_the_same_weights_over_a_network_that_breaks():
+def test_clients_in_other_languages_train_the_same_weights_over_an_unreliable_network():
     command = [sys.executable, ROOT / "tests" / "conformance" / "run.py", "shell", "typescript", "go"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=590, check=False)
     # If a language is not installed, its client is not built. That does not count as a failure.
@@ -25,7 +25,7 @@ def test_clients_in_other_languages_train_the_same_weights_over_a_network_that_b
     assert run.stdout.count("the same") >= 1
 
 
-def test_the_breaking_network_carries_twice_as_much_after_each_cut():
+def test_the_unreliable_network_carries_twice_as_much_after_each_cut():
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         with BreakingNetwork(f"127.0.0.1:{server.getsockname()[1]}") as network:

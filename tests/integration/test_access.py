@@ -39,7 +39,7 @@ def token(tls_server):
     return (tls_server.data / "token").read_text().strip()
 
 
-def test_a_token_is_made_once_and_only_its_owner_can_read_it(tls_server, token):
+def test_a_token_is_created_once_and_only_its_owner_can_read_it(tls_server, token):
     file = tls_server.data / "token"
     assert len(token) >= 32
     assert file.stat().st_mode & 0o777 == 0o600
@@ -66,7 +66,7 @@ def test_tls_and_the_token_can_come_from_the_environment(tls_server, token, cert
         assert isinstance(client.jobs.list(), list)
 
 
-def test_a_client_without_tls_or_without_trust_in_the_certificate_is_told_so(tls_server, token):
+def test_a_client_without_tls_or_a_trusted_certificate_gets_a_clear_error(tls_server, token):
     with (
         gw.Client(tls_server.address, token=token, tls=True) as client,
         pytest.raises(gw.UnavailableError, match="with TLS"),
@@ -82,7 +82,7 @@ def test_a_wrong_token_is_refused_through_tls(tls_server, certificate):
         client.jobs.list()
 
 
-def test_http_1_on_the_port_does_no_harm(server):
+def test_an_http_1_request_does_not_disturb_the_server(server):
     """The server closes the connection and continues to run."""
     host, port = server.address.rsplit(":", 1)
     subprocess.run(

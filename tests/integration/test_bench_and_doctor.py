@@ -44,7 +44,7 @@ def test_bench_on_a_gpu_runs_the_cuda_plan(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(gpu_module()[0] is not None, reason="this machine has a GPU")
-def test_bench_without_a_gpu_says_so():
+def test_bench_without_a_gpu_reports_an_error():
     done = subprocess.run([GRADWIRE, "bench", "--gpu"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 2
     assert "--gpu: no GPU can be used on this machine: CuPy" in done.stderr

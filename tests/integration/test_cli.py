@@ -133,7 +133,7 @@ def test_jobs_and_models_are_found_by_their_labels(server, trained):
             assert (trained in output) == found, condition
 
 
-def test_several_jobs_are_deleted_at_once_and_again(server, data_file):
+def test_one_command_deletes_several_jobs_and_can_be_repeated(server, data_file):
     for name in ("gone-1", "gone-2"):
         run(
             *("train", "--data", data_file, "--layers", "64,10", "--epochs", "1"),

@@ -85,7 +85,7 @@ class PeakMemory:
         return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
 
-def test_a_thousand_silent_connections_leave_the_server_descriptors_and_others_their_answers(guarded, channel):
+def test_a_server_with_a_thousand_silent_connections_still_answers_others(guarded, channel):
     call = channel.unary_unary(f"{TRAINING}GetJob")
     assert outcome(call, NOBODY)[0] == "NOT_FOUND"
     host, port = guarded.address.split(":")
@@ -126,7 +126,7 @@ def test_each_method_limits_the_size_of_its_request_after_decompression(channel,
     assert found == ("INVALID_ARGUMENT", "INVALID_FIELDS", "(request)")
 
 
-def test_health_watches_hold_little_and_are_limited(guarded):
+def test_health_watches_use_little_memory_and_are_limited(guarded):
     with ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(guarded.address, OPTIONS)) for _ in range(8)]
         calls = [health_pb2_grpc.HealthStub(each).Watch for each in channels]
@@ -189,7 +189,7 @@ def test_more_than_64_dimensions_are_refused(channel):
         assert found == ("INVALID_ARGUMENT", "INVALID_FIELDS", field)
 
 
-def test_a_held_upload_delays_no_other_of_the_same_tensor_and_empty_chunks_are_refused(channel):
+def test_a_stalled_upload_does_not_delay_others_and_empty_chunks_are_refused(channel):
     upload = TensorServiceStub(channel).UploadTensor
     array = np.random.default_rng(11).random(1000)
     header = UploadTensorRequest(header=UploadHeader(tensor=tensor_ref(array)))
@@ -212,7 +212,7 @@ def test_a_held_upload_delays_no_other_of_the_same_tensor_and_empty_chunks_are_r
     assert outcome(upload, iter(requests)) == ("INVALID_ARGUMENT", "INVALID_FIELDS", "chunk")
 
 
-def test_held_uploads_hold_few_descriptors(guarded, channel):
+def test_stalled_uploads_use_few_descriptors(guarded, channel):
     process = psutil.Process(guarded.process.pid)
     before = process.num_fds()
     release = concurrent.futures.Future()
@@ -233,7 +233,7 @@ def test_held_uploads_hold_few_descriptors(guarded, channel):
     release.set_result(None)
 
 
-def test_downloads_of_which_only_the_header_is_read_hold_little(guarded):
+def test_downloads_of_which_only_the_header_is_read_use_little_memory(guarded):
     with gw.Client(guarded.address, token=TOKEN) as client:
         model = gw.Sequential(gw.Linear(3000, 2000), gw.ReLU(), gw.Linear(2000, 3))
         data = (np.ones((4, 3000), np.float32), np.arange(4) % 3)

@@ -26,7 +26,7 @@ def undisturbed(server):
         return digest(client, "never-paused")
 
 
-def test_a_paused_job_continues_with_the_same_bits_and_repeats_no_epoch(client, undisturbed):
+def test_a_paused_job_continues_with_bit_identical_results_and_repeats_no_epoch(client, undisturbed):
     job = submit(client, 400, "paused")
     seen = []
     for epoch in job.epochs():
@@ -93,7 +93,7 @@ def test_a_deleted_job_is_gone_and_its_model_is_kept(client):
     assert client.models.predict("deleted", X[:2]).shape == (2, 5)
 
 
-def test_a_finished_job_is_continued_to_the_bits_of_one_long_job(client, undisturbed):
+def test_continuing_a_finished_job_gives_the_same_weights_as_one_long_job(client, undisturbed):
     submit(client, 150, "first-half").result()
     second = submit(client, 400, "second-half", resume_from="first-half")
     assert [epoch.epoch for epoch in second.epochs()] == list(range(151, 401))

@@ -175,7 +175,7 @@ def test_the_defaults_of_a_created_job_are_explicit(training, spec):
         (lambda s: s.train.targets.shape.__setitem__(0, 20), "train.targets"),
     ],
 )
-def test_every_wrong_field_is_named_by_its_path(training, spec, mutate, field):
+def test_every_invalid_field_is_named_by_its_path(training, spec, mutate, field):
     mutate(spec)
     before = len(training.ListJobs(ListJobsRequest(page_size=1000)).jobs)
     assert failure(training.CreateJob, create(spec)) == ("INVALID_ARGUMENT", [f"job.spec.{field}"], "INVALID_FIELDS")
@@ -196,7 +196,7 @@ def test_labels_out_of_range_are_refused_on_the_server_too(training, tensors, sp
     assert failure(training.CreateJob, create(spec))[1] == ["job.spec.train.targets"]
 
 
-def test_a_reference_with_another_size_is_refused(training, spec):
+def test_a_reference_with_a_different_size_is_refused(training, spec):
     spec.train.inputs.shape[:] = [40, 4]
     assert failure(training.CreateJob, create(spec))[:2] == ("INVALID_ARGUMENT", ["job.spec.train.inputs"])
 
@@ -228,7 +228,7 @@ def test_invalid_uploads_are_refused(tensors, requests, code, fields):
     assert failure(tensors.UploadTensor, iter(list(requests)))[:2] == (code, fields)
 
 
-def test_bytes_with_another_digest_are_data_loss(tensors):
+def test_bytes_with_a_different_digest_are_reported_as_data_loss(tensors):
     wrong = tensor_ref(X + 3)
     assert failure(tensors.UploadTensor, chunks(X, reference=wrong))[0] == "DATA_LOSS"
     assert len(tensors.FindMissingTensors(FindMissingTensorsRequest(tensors=[wrong])).missing) == 1
@@ -269,7 +269,7 @@ def test_invalid_list_requests_are_refused(training, models):
     assert failure(models.ListModels, ListModelsRequest(filter="state = RUNNING"))[1] == ["filter"]
 
 
-def test_a_page_larger_than_the_largest_is_reduced(training, spec):
+def test_a_page_size_above_the_maximum_is_reduced(training, spec):
     training.CreateJob(create(spec))
     assert training.ListJobs(ListJobsRequest(page_size=100_000)).jobs
 
@@ -433,7 +433,7 @@ class Reflected:
         )(request)
 
 
-def test_a_client_with_nothing_but_reflection_uploads_trains_watches_and_downloads(channel):
+def test_a_client_that_has_only_reflection_uploads_trains_watches_and_downloads(channel):
     client = Reflected(channel)
     assert {"gradwire.v1.TrainingService", "gradwire.v1.TensorService", "gradwire.v1.ModelService"} <= set(
         client.database.get_services()

@@ -64,7 +64,7 @@ def test_a_server_that_cannot_start_says_what_to_change(tmp_path, options, messa
     assert "Traceback" not in output
 
 
-def test_a_wrong_environment_variable_is_named(tmp_path):
+def test_an_invalid_environment_variable_is_named(tmp_path):
     for variable, value in (("GRADWIRE_PORT", "many"), ("GRADWIRE_CPUS_PER_JOB", "0"), ("GRADWIRE_PLAN", "x")):
         code, output = serve(f"--data={tmp_path}", env={variable: value})
         assert code == 2
@@ -157,7 +157,7 @@ def test_a_missing_server_is_named_within_seconds(address):
     assert time.monotonic() - started < 20
 
 
-def test_a_server_that_accepts_but_never_answers_is_named_within_seconds():
+def test_a_server_that_never_answers_is_named_within_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with gw.Client(address) as client, pytest.raises(gw.UnavailableError, match=address):
@@ -176,7 +176,7 @@ def test_a_server_accepts_its_token_and_never_logs_tokens():
         assert "wrong" not in server.log.read_text()
 
 
-def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
+def test_sigterm_shuts_a_server_down_cleanly_and_leaves_no_process():
     server = gw.LocalServer()
     server.start()
     process = psutil.Process(server.process.pid)
@@ -190,7 +190,7 @@ def test_sigterm_stops_a_server_in_order_and_leaves_no_process():
     server.stop()
 
 
-def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
+def test_a_restarted_server_continues_its_jobs_with_bit_identical_results(tmp_path):
     """The watcher sees every epoch exactly once, and the weights equal those of an uninterrupted run."""
     epochs = 3000  # The job is long enough to be still running when the server is killed.
     port = free_port()
@@ -216,7 +216,7 @@ def test_a_restarted_server_continues_its_jobs_with_the_same_bits(tmp_path):
         assert not any(event.reason == "NOT_DETERMINISTIC" for event in events)
 
 
-def test_a_killed_worker_is_replaced_and_the_bits_are_the_same(client, server):
+def test_a_killed_worker_is_replaced_and_the_results_are_bit_identical(client, server):
     epochs = 3000  # The job is long enough to be still running when its worker is killed.
     expected = small_job(client, epochs=epochs, batch_size=1)
     expected.result()
@@ -256,7 +256,7 @@ def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_co
     assert small_job(client).result().epochs
 
 
-def test_a_watcher_that_does_not_read_does_not_delay_others(client, server):
+def test_a_watcher_that_stops_reading_does_not_delay_others(client, server):
     with grpc.insecure_channel(server.address) as channel:
         job = small_job(client, epochs=20_000, evaluate_every=20_000)
         slow = TrainingServiceStub(channel).WatchJob(WatchJobRequest(name=f"jobs/{job.name}"))

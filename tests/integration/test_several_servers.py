@@ -112,7 +112,7 @@ def test_a_killed_scheduler_is_replaced_within_seconds(pair):
     assert other_takes_over_after(pair, "killed", lambda process: process.kill()) < MAX_TAKEOVER_SECONDS
 
 
-def test_a_scheduler_that_is_stopped_hands_over_at_once(pair, deployment):
+def test_a_scheduler_that_is_stopped_hands_over_immediately(pair, deployment):
     """It releases the lease, so that the other server does not wait until it expires."""
 
     def stop(process):

@@ -29,7 +29,7 @@ def long_job(client, model, digits, **changes):
     return client.jobs.submit(model, **arguments(model, digits, epochs=10**6, evaluate_every=100, **changes))
 
 
-def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, model):
+def test_remote_and_local_fits_give_bit_identical_weights(server, digits, model):
     array = model.fc1.W.data
     remote = gw.fit(model, **arguments(model, digits), at=server.address)
     gw.seed(0)
@@ -43,7 +43,7 @@ def test_remote_and_local_fits_put_the_same_bits_into_the_model(server, digits, 
 
 
 @pytest.mark.parametrize("training", ORACLE["trainings"], ids=lambda training: training["loss"])
-def test_a_remote_fit_has_the_numbers_of_an_independent_implementation(server, training):
+def test_a_remote_fit_matches_an_independent_implementation(server, training):
     """The previous test would not detect a bug that remote and local fits have in common."""
     assert_fit_has_the_numbers_of(training, at=server.address)
 
@@ -99,7 +99,7 @@ def test_two_watchers_see_the_same_stream_at_the_same_time(server, client, digit
     assert "CANCELLED" in seen["first"][-1][2]
 
 
-def test_the_async_client_does_the_same(server, digits, model):
+def test_the_async_client_trains_and_streams_epochs(server, digits, model):
     async def scenario():
         async with gw.AsyncClient(server.address) as client:
             job = await client.jobs.submit(model, **arguments(model, digits))
@@ -200,7 +200,7 @@ def test_regression_in_float64_works_from_end_to_end(server, digits):
     assert history.epochs[-1].train.accuracy is None
 
 
-def test_a_prediction_with_more_outputs_than_one_call_may_have_is_sent_in_several(client):
+def test_a_prediction_with_too_many_outputs_for_one_call_is_sent_in_several(client):
     X, y = np.arange(8, dtype=np.float32).reshape(-1, 1), np.arange(8)
     wide = Sequential(Linear(1, 1000))
     arguments = {"loss": gw.CrossEntropy(), "optimizer": SGD(wide, lr=0.01), "epochs": 1}

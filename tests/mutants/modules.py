@@ -33,7 +33,7 @@ MODULES: dict[str, list[str]] = {
     f"{_ENGINE}/module.py": [_TRACING, *_CHAPTER],
     f"{_ENGINE}/optim.py": [
         *_CHAPTER,
-        f"{_ENGINE_TESTS}/test_independent_results.py::test_a_step_of_sgd_has_the_numbers_of_its_formula",
+        f"{_ENGINE_TESTS}/test_independent_results.py::test_an_sgd_step_matches_its_formula",
     ],
     f"{_ENGINE}/spec/messages.py": [_SPEC],
     f"{_ENGINE}/spec/prepare.py": [_SPEC],

@@ -27,7 +27,7 @@ def test_every_variable_is_documented_with_its_default():
     assert set(documented()) == {name for name, _, _ in KNOB.findall(COMPOSE)}
 
 
-def test_every_service_gives_up_its_rights_and_is_watched():
+def test_services_drop_their_privileges_and_have_health_checks():
     services = yaml.safe_load(COMPOSE)["services"]
     for name in ("server", "ray-head", "ray-worker", "ray-worker-gpu", "demo"):
         service = services[name]
@@ -62,7 +62,7 @@ def test_base_images_can_be_pinned_by_digest():
     assert re.search(r"\$\{GRADWIRE_POSTGRES_VERSION:-", services["postgres"]["image"])
 
 
-def test_no_password_is_known_in_advance():
+def test_there_is_no_default_password():
     assert "PASSWORD" in COMPOSE
     for name, value in documented().items():
         assert value == "" or not re.search("PASSWORD|TOKEN", name), name

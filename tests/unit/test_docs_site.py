@@ -39,7 +39,7 @@ def test_the_reference_has_every_public_name_once():
         ("README.md", "```sh\n[x](nothing.md)\n```", "```sh\n[x](nothing.md)\n```"),
     ],
 )
-def test_a_link_of_the_repository_works_in_the_site(build, page, link, in_the_site):
+def test_a_repository_link_works_on_the_site(build, page, link, in_the_site):
     assert build.relink(link, ROOT / page) == in_the_site
 
 

@@ -51,7 +51,7 @@ def test_every_pod_has_limits():
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], name
 
 
-def test_nothing_accepts_connections_that_a_policy_does_not_allow():
+def test_only_connections_that_a_policy_allows_are_accepted():
     policies = [each.values[0] for each in DOCUMENTS if each.values[0]["kind"] == "NetworkPolicy"]
     assert {"podSelector": {}, "policyTypes": ["Ingress"]} in [policy["spec"] for policy in policies]
     server = dict(pods())["gradwire-server"]["metadata"]["labels"]

@@ -36,7 +36,7 @@ def test_grpc_addresses_are_accepted(address):
         ("a b:1", "a b:50051"),
     ],
 )
-def test_other_addresses_are_refused_at_once_with_an_example(address, example):
+def test_other_addresses_are_refused_immediately_with_an_example(address, example):
     with pytest.raises(gw.InvalidArgumentError, match=f"not of the form host:port. Use for example '{example}'"):
         gw.Client(address)
 

@@ -72,7 +72,7 @@ def test_training_options_are_the_same_everywhere():
             assert (parameters[name].default, parameters[name].annotation) == (option.default, option.annotation), name
 
 
-def test_a_stream_is_for_both_kinds_of_loops():
+def test_a_stream_works_with_for_and_async_for():
     async def numbers():
         for batch in ([0, 1], [], [2]):
             yield batch
@@ -108,7 +108,7 @@ come_and_go()
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
-def test_a_closed_client_says_so():
+def test_using_a_closed_client_is_a_clear_error():
     client = gw.Client("127.0.0.1:9")
     client.close()
     client.close()

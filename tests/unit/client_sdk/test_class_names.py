@@ -49,7 +49,7 @@ def test_text_trains_the_same_model_as_indices_and_names_its_classes():
     assert (model.class_names, same.class_names) == (NAMES, ())
 
 
-def test_the_file_of_a_model_has_its_class_names(tmp_path):
+def test_a_model_file_contains_the_class_names(tmp_path):
     model = stack(4, 8, 3)
     fit(model, (X, TEXT))
     assert gw.load_model(gw.save(model, tmp_path / "m.safetensors")).class_names == NAMES

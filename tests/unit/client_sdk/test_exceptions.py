@@ -24,7 +24,7 @@ def translated(made):
     return error_from_rpc(rpc_error(made), "somewhere:50051")
 
 
-def test_every_exception_of_the_sdk_is_in_the_tree_and_in_both_drawings():
+def test_every_exception_of_the_sdk_is_in_the_hierarchy_and_in_both_diagrams():
     assert len(TREE) == 16
     for each in TREE:
         assert issubclass(each, gw.GradwireError)
@@ -93,7 +93,7 @@ def test_a_reason_from_another_domain_is_ignored():
     assert translated(made).reason is None
 
 
-def test_wrong_fields_are_named_by_their_arguments_and_keep_their_paths():
+def test_invalid_fields_are_named_by_their_arguments_and_keep_their_paths():
     violations = {
         "job.spec.train.targets": "must be class indices 0..2",
         "job.spec.optimizer.sgd.learning_rate": "must be finite",
@@ -131,7 +131,7 @@ def test_fields_have_the_names_of_the_call(field, argument):
     assert argument_of(field, ["fc1", "fc2"]) == argument
 
 
-def test_no_server_says_what_to_start_and_to_set():
+def test_a_missing_server_error_says_what_to_start_and_set():
     error = translated(status(Code.UNAVAILABLE, "connection refused"))
     assert "no gradwire server answers at somewhere:50051 (connection refused)" in str(error)
     assert "GRADWIRE_ADDRESS" in str(error)
@@ -156,7 +156,7 @@ def test_a_server_that_ends_during_a_call_is_unavailable():
     assert isinstance(translated(status(Code.CANCELLED, "bye")), gw.UnavailableError)
 
 
-def test_an_unavailable_server_is_asked_again_after_growing_waits():
+def test_calls_to_an_unavailable_server_are_retried_after_growing_waits():
     error = gw.UnavailableError("away")
     waits = [retry_delay(error, attempt) for attempt in range(8)]
     assert waits[0] == 0.1
@@ -164,12 +164,12 @@ def test_an_unavailable_server_is_asked_again_after_growing_waits():
     assert waits[-1] == 8
 
 
-def test_the_wait_that_a_server_asks_for_is_kept():
+def test_the_wait_that_a_server_asks_for_is_respected():
     assert retry_delay(gw.UnavailableError("x", retry_after=2.5), 0) == 2.5
     assert retry_delay(gw.ResourceExhaustedError("x", retry_after=5), 3) == 5
     assert retry_delay(gw.ResourceExhaustedError("x", retry_after=3600), 0) is None
 
 
 @pytest.mark.parametrize("kind", [gw.ResourceExhaustedError, gw.DeadlineExceededError, gw.InternalError])
-def test_other_errors_are_not_repeated(kind):
+def test_other_errors_are_not_retried(kind):
     assert retry_delay(kind("x"), 0) is None

@@ -12,7 +12,7 @@ def test_import_gradwire_loads_only_what_a_client_needs():
     assert run.stdout == "[]\n"
 
 
-def test_the_version_is_that_of_the_distribution():
+def test_the_version_matches_the_distribution():
     from importlib.metadata import version
 
     import gradwire

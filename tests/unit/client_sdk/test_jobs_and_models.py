@@ -124,7 +124,7 @@ def test_a_limit_below_one_is_refused(client):
         client.jobs.list(limit=0)
 
 
-def test_deleting_does_not_mind_what_does_not_exist(scripted, client):
+def test_deleting_something_that_does_not_exist_is_allowed(scripted, client):
     scripted.answer("DeleteJob", lambda request: Empty())
     scripted.answer("DeleteModel", lambda request: Empty())
     client.jobs.delete("x")
@@ -142,7 +142,7 @@ def test_reading_epochs_after_a_given_one_starts_near_it_in_the_log(scripted, cl
     assert watches(scripted) == [start]
 
 
-def test_the_same_holds_for_a_job_that_continues_another(scripted, client):
+def test_reading_epochs_of_a_continued_job_starts_near_the_given_one(scripted, client):
     log = [
         state_event(1, QUEUED),
         *(epoch_event(number, 98 + number) for number in range(2, 12)),
@@ -222,7 +222,7 @@ def test_waiting_ends_after_the_timeout_and_the_job_continues(scripted, client):
         assert isinstance(caught.value, gw.DeadlineExceededError)
 
 
-def test_wait_returns_the_job_however_it_ended(scripted, client):
+def test_wait_returns_the_job_regardless_of_how_it_ended(scripted, client):
     serve_job(scripted, state_event(7, FAILED), error={"message": "why"})
     assert client.jobs.get("x").wait().state == "FAILED"
     assert watches(scripted) == []
@@ -285,7 +285,7 @@ def test_damaged_downloads_are_refused(scripted, client, tmp_path):
     assert not (tmp_path / "got.safetensors").exists()
 
 
-def test_a_download_with_one_other_bit_is_refused(scripted, client, tmp_path):
+def test_a_download_with_one_flipped_bit_is_refused(scripted, client, tmp_path):
     served = ModelServer(scripted, tmp_path)
     scripted.answer("DownloadModel", lambda request: _flip_the_last_bit(served.download(request)))
     for receive in (lambda: client.models.download("x", tmp_path / "got.safetensors"), lambda: client.models.load("x")):
@@ -362,7 +362,7 @@ def accepting(scripted):
         ({}, None, None),
     ],
 )
-def test_a_job_starts_from_what_is_asked_for(accepting, client, arguments, field, value):
+def test_a_job_starts_from_the_requested_model_or_job(accepting, client, arguments, field, value):
     submit(client, **arguments)
     job = accepting.requests[-1].job
     assert job.WhichOneof("start_from") == field
@@ -402,7 +402,7 @@ def test_name_and_labels_are_sent(accepting, client):
     assert request.job.spec.seed > 0
 
 
-def test_a_tensor_that_is_there_is_not_sent(scripted, client):
+def test_a_tensor_that_the_server_has_is_not_sent(scripted, client):
     scripted.answer("FindMissingTensors", lambda request: FindMissingTensorsResponse())
     info = client.tensors.upload(X.astype(np.float64))
     assert (info.dtype, info.shape) == ("float32", (30, 4))

@@ -35,7 +35,7 @@ def test_a_second_fit_continues_from_the_weights_of_the_first():
     assert fit(model, epochs=20).epochs[0].train.loss < first
 
 
-def test_the_same_calls_give_the_same_bits():
+def test_the_same_calls_give_bit_identical_results():
     assert fit().epochs[-1].train == fit().epochs[-1].train
 
 
@@ -162,7 +162,7 @@ class NotAStack(Module):
         ({"optimizer": 0.1}, "optimizer"),
     ],
 )
-def test_bad_input_is_refused_with_the_path_of_its_field(changes, field):
+def test_invalid_input_is_refused_with_the_path_of_its_field(changes, field):
     with np.errstate(all="ignore"), pytest.raises(InvalidArgumentError) as caught:
         fit(**changes)
     assert f"job.spec.{field}" in [violation.field for violation in caught.value.violations]
@@ -188,7 +188,7 @@ def test_errors_name_the_argument_of_the_call(changes, message):
         fit(**changes)
 
 
-def test_all_wrong_options_are_named_at_once():
+def test_all_invalid_options_are_named_together():
     with pytest.raises(InvalidArgumentError, match=r"epochs: .*; batch_size: .*; device: "):
         fit(epochs=0, batch_size=0, device="tpu")
 

@@ -10,14 +10,14 @@ import gradwire as gw
 from gradwire import FileError, Linear, ReLU, Sequential
 
 
-def test_a_model_survives_its_file(tmp_path):
+def test_a_model_can_be_saved_and_loaded(tmp_path):
     model = Sequential(fc1=Linear(4, 5), relu=ReLU(), fc2=Linear(5, 3))
     loaded = gw.load_model(gw.save(model, tmp_path / "m.safetensors"))
     assert [name for name, _ in loaded.named_modules()] == ["fc1", "relu", "fc2"]
     assert np.array_equal(loaded(X), model(X))
 
 
-def test_a_file_has_the_mode_of_the_umask(tmp_path):
+def test_a_file_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         path = gw.save(stack(4, 3), tmp_path / "m.safetensors")

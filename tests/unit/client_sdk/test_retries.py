@@ -43,16 +43,16 @@ def deletes(scripted, answers, max_retries=6):
     return waits
 
 
-def test_an_unavailable_server_is_asked_again_until_it_answers(scripted):
+def test_calls_to_an_unavailable_server_are_retried_until_it_answers(scripted):
     assert deletes(scripted, [AWAY, AWAY, AWAY, Empty()]) == [0.1, 0.25, pytest.approx(0.625)]
 
 
-def test_the_time_to_retry_that_a_server_gives_is_kept(scripted):
+def test_the_retry_delay_that_a_server_gives_is_respected(scripted):
     assert deletes(scripted, [FULL, STORE, FULL, Empty()]) == [7, 3, 7]
 
 
 @pytest.mark.parametrize(("answer", "kind"), [(FULL, gw.ResourceExhaustedError), (STORE, gw.UnavailableError)])
-def test_after_the_last_retry_the_servers_own_words_are_raised(scripted, answer, kind):
+def test_after_the_last_retry_the_servers_own_message_is_raised(scripted, answer, kind):
     with pytest.raises(kind, match=answer.message) as caught:
         deletes(scripted, [answer] * 3, max_retries=2)
     assert len(caught.value.waits) == 2
@@ -69,7 +69,7 @@ def test_after_the_last_retry_the_servers_own_words_are_raised(scripted, answer,
         status(Code.RESOURCE_EXHAUSTED, "come back tomorrow", reason="DISK_FULL", retry_after=86_400),
     ],
 )
-def test_other_errors_are_raised_at_once(scripted, answer):
+def test_other_errors_are_raised_immediately(scripted, answer):
     with pytest.raises(gw.GradwireError) as caught:
         deletes(scripted, [answer] * 9)
     assert caught.value.waits == []

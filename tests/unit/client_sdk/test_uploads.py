@@ -120,20 +120,20 @@ def test_an_upload_that_is_cut_anywhere_arrives_and_sends_nothing_twice(cuts):
     assert store.bytes_read == sum(array.nbytes for array in ARRAYS)
 
 
-def test_each_cut_of_an_upload_is_waited_for_longer():
+def test_the_wait_grows_after_each_cut_of_an_upload():
     transport = StoreTransport(TensorStore(cuts=[100, 100, 100]))
     run(transport)
     assert transport.waits == [0.1, 0.25, pytest.approx(0.625)]
 
 
-def test_an_upload_is_given_up_after_the_last_retry():
+def test_an_upload_fails_after_the_last_retry():
     store = TensorStore(cuts=[0] * 9)
     with pytest.raises(UnavailableError, match="cut"):
         run(StoreTransport(store, max_retries=2))
     assert store.offsets == [0, 0, 0]
 
 
-def test_an_upload_that_another_one_overtakes_asks_again_where_to_continue():
+def test_an_overtaken_upload_asks_again_where_to_continue():
     class Overtaken(TensorStore):
         def receive(self, requests, fail):
             if not self.offsets:  # Between the query and the upload, another client sends 500 bytes.

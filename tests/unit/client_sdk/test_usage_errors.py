@@ -21,7 +21,7 @@ from gradwire_server.__main__ import main as serve
         ("jobs list --limit 0", "gradwire: invalid value for '--limit': "),
     ],
 )
-def test_a_wrong_option_is_one_line_that_names_the_help(monkeypatch, capsys, command, message):
+def test_an_invalid_option_is_a_one_line_error_that_names_the_help(monkeypatch, capsys, command, message):
     monkeypatch.setattr(sys, "argv", ["gradwire", *command.split()])
     assert ended(app, capsys).startswith(message)
 
@@ -33,7 +33,7 @@ def test_a_wrong_option_is_one_line_that_names_the_help(monkeypatch, capsys, com
         ("--port=x", "gradwire serve: invalid value for '--port' (env var: 'GRADWIRE_PORT'): "),
     ],
 )
-def test_a_wrong_option_of_the_server_is_one_line(monkeypatch, capsys, option, message):
+def test_an_invalid_option_of_the_server_is_a_one_line_error(monkeypatch, capsys, option, message):
     monkeypatch.setattr(sys, "argv", ["gradwire serve", option])
     assert ended(serve, capsys).startswith(message)
 
@@ -45,7 +45,7 @@ def test_a_group_without_a_command_shows_its_help(monkeypatch, capsys):
     assert "watch" in capsys.readouterr().err
 
 
-def test_a_server_without_tls_is_one_line(scripted):
+def test_a_server_without_tls_is_a_one_line_error(scripted):
     command = [Path(sys.executable).with_name("gradwire"), "health", "--tls", "1", "--at", scripted.address]
     env = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)

@@ -140,7 +140,7 @@ def test_an_input_of_the_wrong_shape_is_an_error_that_names_both_shapes():
 
 
 @pytest.mark.parametrize("layer", [Linear(2, 3), ReLU()])
-def test_a_list_is_an_input_like_an_array(layer):
+def test_a_list_is_accepted_as_input(layer):
     rows = [[1, -2], [3, 4]]
     np.testing.assert_array_equal(layer(rows), layer(np.array(rows)))
 
@@ -156,7 +156,7 @@ def test_inputs_are_converted_to_the_dtype_of_the_weights():
     assert np.array_equal(layer.W.grad[0], (x * 10).astype(np.uint8).sum(axis=0))
 
 
-def test_without_super_init_an_error_says_to_call_it():
+def test_a_missing_call_of_super_init_is_reported():
     class Forgetful(Module):
         def __init__(self):
             self.fc = Linear(1, 1)

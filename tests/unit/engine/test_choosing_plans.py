@@ -49,7 +49,7 @@ def test_the_environment_forces_a_plan(monkeypatch):
         chosen()
 
 
-def test_fit_says_that_the_plan_of_the_environment_is_unknown(monkeypatch, digits, model):
+def test_fit_reports_an_unknown_plan_in_the_environment(monkeypatch, digits, model):
     monkeypatch.setenv("GRADWIRE_PLAN", "fastest")
     with pytest.raises(gw.InvalidArgumentError, match="GRADWIRE_PLAN must be one of"):
         gw.fit(model, digits.train, loss=CrossEntropy(), optimizer=SGD(model), epochs=1, at="local")

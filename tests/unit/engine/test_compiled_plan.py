@@ -135,7 +135,7 @@ def test_float32_agrees_with_the_reference_plan_after_20_steps(kind):
 
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
 @pytest.mark.parametrize(("widths", "batch"), [((784, 128, 32, 10), 10), ((300, 200, 10), 128), ((40, 700, 3), 1)])
-def test_neither_the_number_of_threads_nor_the_size_of_tiles_changes_a_bit(dtype, widths, batch):
+def test_results_do_not_depend_on_the_number_of_threads_or_the_tile_size(dtype, widths, batch):
     network = stack(*widths)
     problem = Problem(network, CrossEntropy(), dtype)
     data, start = examples_for(network, 300, "labels", dtype), weights_for(network, dtype)
@@ -146,7 +146,7 @@ def test_neither_the_number_of_threads_nor_the_size_of_tiles_changes_a_bit(dtype
     assert len(outcomes) == 1
 
 
-def test_evaluating_a_regression_gives_the_same_bits_on_any_number_of_threads():
+def test_regression_metrics_are_bit_identical_for_any_number_of_threads():
     network = stack(60, 400, 4)
     problem = Problem(network, MSE(), FLOAT32)
     data = examples_for(network, 1000, "values", FLOAT32)
@@ -209,7 +209,7 @@ def test_memory_mapped_data_is_read_in_place(tmp_path):
     assert plan.evaluate(placed) == expected.evaluate(expected.place(data))
 
 
-def test_if_outputs_are_equal_the_first_is_predicted_as_with_argmax():
+def test_if_outputs_are_equal_the_first_is_predicted():
     network = stack(3, 40)
     problem = Problem(network, CrossEntropy(), FLOAT32)
     plan = compiled(problem, np.zeros(network.size, np.float32))

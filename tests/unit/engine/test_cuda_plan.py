@@ -159,7 +159,7 @@ def results_of_both(cupy, case, way="persistent"):
         ([(5, 6), None, (6, 2), None], MSE(), False),
     ],
 )
-def test_it_agrees_with_the_reference_plan(any_cupy, stack, loss, classification, dtype, rows, way):
+def test_the_cuda_plan_agrees_with_the_reference_plan(any_cupy, stack, loss, classification, dtype, rows, way):
     outputs = next(part for part in reversed(stack) if part)[1]
     case = Case(stack, loss, examples(np.random.default_rng(0), rows, 5, outputs, classification, dtype))
     (weights, epochs, predicted), (expected, expected_epochs, expected_predicted) = results_of_both(any_cupy, case, way)
@@ -207,7 +207,7 @@ def test_the_network_of_the_benchmark_trains_in_one_launch(any_cupy, batch_size)
 
 @needs_compiler
 @pytest.mark.parametrize("stack", [[(9, 30), None, (30, 20), None, (20, 3)], [(9, 6)]])
-def test_the_order_in_which_threads_run_changes_no_bit(folder, stack, monkeypatch):
+def test_results_do_not_depend_on_the_order_in_which_threads_run(folder, stack, monkeypatch):
     """Without a barrier, a thread could read a value before another thread has written it."""
     set_ = examples(np.random.default_rng(0), 100, 9, stack[-1][1], True, "float32")
     results = []
@@ -260,7 +260,7 @@ def test_the_persistent_kernel_needs_a_gpu_that_runs_all_its_blocks_at_once(fold
 
 @needs_compiler
 @pytest.mark.parametrize("way", WAYS)
-def test_an_epoch_in_slices_gives_the_same_weights_and_loss_to_the_bit(any_cupy, way):
+def test_an_epoch_in_slices_gives_bit_identical_weights_and_loss(any_cupy, way):
     set_ = examples(np.random.default_rng(0), 8 * 40 + 3, 5, 4, True, "float32")
     problem, weights = problem_of([(5, 4)], CrossEntropy())
     results = []
@@ -275,7 +275,7 @@ def test_an_epoch_in_slices_gives_the_same_weights_and_loss_to_the_bit(any_cupy,
 
 
 @needs_compiler
-def test_very_many_steps_are_several_launches(cupy, monkeypatch):
+def test_very_many_steps_are_divided_into_several_launches(cupy, monkeypatch):
     monkeypatch.setattr(persistent_kernel, "_STEPS_PER_LAUNCH", 15)
     set_ = examples(np.random.default_rng(0), 8 * 40 + 3, 5, 4, True, "float32")
     problem, weights = problem_of([(5, 4)], CrossEntropy())
@@ -297,7 +297,7 @@ def test_one_graph_contains_many_steps(cupy):
 
 @needs_compiler
 @pytest.mark.parametrize("way", WAYS)
-def test_a_set_larger_than_the_memory_gives_the_same_weights_to_the_bit(cupy, folder, way):
+def test_a_set_larger_than_gpu_memory_gives_bit_identical_weights(cupy, folder, way):
     set_ = examples(np.random.default_rng(0), 3000, 5, 4, True, "float64")
     stack = [(5, 3), None, (3, 4)]
     (expected, expected_epochs, _), _ = results_of_both(cupy, Case(stack, CrossEntropy(), set_), way)

@@ -8,14 +8,14 @@ from gradwire_engine import SGD, Parameter
 
 
 @pytest.mark.parametrize("case", ORACLE["losses"], ids=lambda case: case["loss"])
-def test_a_loss_and_its_gradient_have_the_numbers_of_an_independent_implementation(case):
+def test_a_loss_and_its_gradient_match_an_independent_implementation(case):
     loss = LOSSES[case["loss"]]
     value = loss.forward(np.array(case["predictions"]), np.array(case["targets"]))
     assert value == pytest.approx(case["value"], rel=1e-12)
     np.testing.assert_allclose(loss.backward(), case["gradient"], rtol=1e-10, atol=1e-14)
 
 
-def test_a_step_of_sgd_has_the_numbers_of_its_formula():
+def test_an_sgd_step_matches_its_formula():
     parameter = Parameter(np.array([1.0, -2.0, 0.5]))
     optimizer = SGD([parameter], lr=0.25)
     for _ in range(2):
@@ -28,6 +28,6 @@ def test_a_step_of_sgd_has_the_numbers_of_its_formula():
 
 @pytest.mark.parametrize("plan", ["reference", "compiled"])
 @pytest.mark.parametrize("training", ORACLE["trainings"], ids=lambda training: training["loss"])
-def test_an_epoch_has_the_numbers_of_an_independent_implementation(training, plan, monkeypatch):
+def test_an_epoch_matches_an_independent_implementation(training, plan, monkeypatch):
     monkeypatch.setenv("GRADWIRE_PLAN", plan)
     assert_fit_has_the_numbers_of(training, at="local")

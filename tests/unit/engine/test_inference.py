@@ -11,7 +11,7 @@ from gradwire_engine.plans import Problem, ReferencePlan
 
 @pytest.mark.parametrize("stack", [[(3, 8), None, (8, 2)], [None, (3, 2)], [(3, 2), None]])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_outputs_have_the_bits_of_the_reference_plan(stack, dtype):
+def test_outputs_are_bit_identical_to_those_of_the_reference_plan(stack, dtype):
     network = Network.from_stack(stack)
     random = np.random.default_rng(0)
     vector = random.standard_normal(network.size).astype(dtype)

@@ -52,7 +52,7 @@ def test_accuracy_accepts_class_indices_and_one_hot_rows():
 
 @pytest.mark.filterwarnings("ignore:.*ill-defined.*")
 @pytest.mark.parametrize("seed", range(5))
-def test_classification_metrics_equal_those_of_scikit_learn(seed):
+def test_classification_metrics_match_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     outputs, labels = rng.standard_normal((60, 7)), rng.integers(0, 4, 60)  # No row belongs to classes 4 to 6.
     sums = ClassSums.zero(7)
@@ -66,7 +66,7 @@ def test_classification_metrics_equal_those_of_scikit_learn(seed):
     assert found.f1 == pytest.approx(sk.f1_score(labels, predicted, **options))
 
 
-def test_regression_metrics_equal_those_of_scikit_learn():
+def test_regression_metrics_match_scikit_learn():
     rng = np.random.default_rng(0)
     targets = rng.standard_normal((50, 3)) + 100
     outputs = targets + rng.standard_normal((50, 3)) * 0.3

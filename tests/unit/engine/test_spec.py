@@ -395,7 +395,7 @@ def test_a_job_draws_deferred_layers_by_their_own_method(init, deviation):
     assert W.std() == pytest.approx(deviation, rel=0.05)
 
 
-def test_each_layer_of_a_job_is_drawn_from_a_random_stream_of_its_own():
+def test_each_layer_of_a_job_is_drawn_from_its_own_random_stream():
     """Draws the weights again with NumPy alone, because other weights would change the results of every job."""
     for index, W in enumerate(drawn_weights(Linear(4), ReLU(), Linear(4), Linear(4))):
         stream = np.random.SeedSequence(7, spawn_key=(0, index))

@@ -35,7 +35,7 @@ def outcomes(epochs):
     return [(epoch.running_loss, epoch.train, epoch.test) for epoch in epochs]
 
 
-def test_the_same_job_gives_the_same_bits():
+def test_the_same_job_gives_bit_identical_results():
     runs = []
     for _ in range(2):
         running = plan()
@@ -44,7 +44,7 @@ def test_the_same_job_gives_the_same_bits():
 
 
 @pytest.mark.parametrize("done", [1, 3, 5])
-def test_a_job_that_continues_after_any_epoch_gives_the_same_bits(done):
+def test_a_job_that_continues_after_any_epoch_gives_bit_identical_results(done):
     whole = plan()
     expected = outcomes(train(whole, config(), examples()))
     first = plan()
@@ -85,7 +85,7 @@ def row_orders(initial_epoch=0, **changes):
     return orders
 
 
-def test_every_epoch_trains_on_all_rows_in_an_order_of_its_own():
+def test_every_epoch_trains_on_all_rows_in_a_different_order():
     orders = row_orders(epochs=5)
     for order in orders:
         assert sorted(order) == list(range(50))
@@ -118,7 +118,7 @@ def test_the_metrics_of_each_set_are_computed_on_that_set():
         ([(4, 3)], False, [False]),
     ],
 )
-def test_the_outputs_of_a_stack_are_those_of_its_formula(stack, relu_input, relus):
+def test_the_outputs_of_a_stack_match_its_formula(stack, relu_input, relus):
     network = Network.from_stack(stack)
     assert network.relu_input == relu_input
     assert [layer.relu for layer in network.layers] == relus

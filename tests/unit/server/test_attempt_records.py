@@ -150,7 +150,7 @@ def test_the_worker_of_a_cancelled_job_is_refused(jobs):
     asyncio.run(scenario())
 
 
-def test_a_job_whose_workers_die_in_a_row_fails_and_shows_the_log_of_the_last(jobs):
+def test_a_job_whose_workers_keep_dying_fails_and_shows_the_log_of_the_last_one(jobs):
     async def scenario():
         record = await jobs.start()
         for attempt in (1, 2, 3):
@@ -270,7 +270,7 @@ def test_new_epochs_clear_a_job_of_suspicion_and_repeated_ones_do_not(jobs):
     asyncio.run(scenario())
 
 
-def test_orderly_stops_of_the_server_never_count(jobs):
+def test_clean_shutdowns_do_not_count_as_crashes(jobs):
     async def scenario():
         await jobs.create("a")
         for _ in range(5):

@@ -46,7 +46,7 @@ def test_a_server_that_could_open_too_few_files_does_not_start(limits):
         file_descriptors.raise_limit()
 
 
-def test_a_lack_of_descriptors_is_no_lost_cluster(monkeypatch):
+def test_running_out_of_descriptors_is_not_treated_as_a_lost_cluster(monkeypatch):
     failures = [errno.EMFILE] * 5 + [errno.ENFILE] * 5 + [errno.ECONNREFUSED] * 3
     checks = iter(failures)
 

@@ -298,7 +298,7 @@ def kind(event):
     return event.WhichOneof("kind")
 
 
-def test_jobs_are_as_a_model_says_after_any_steps():
+def test_jobs_match_the_model_after_any_sequence_of_steps():
     chosen = settings(
         max_examples=10,
         stateful_step_count=30,

@@ -54,7 +54,7 @@ def test_one_of_two_simultaneous_requests_with_the_same_id_is_refused(jobs):
     asyncio.run(scenario())
 
 
-def test_jobs_without_an_id_get_different_ones(jobs):
+def test_jobs_without_an_id_get_different_ids(jobs):
     async def scenario():
         names = {(await jobs.create("")).name for _ in range(20)}
         assert len(names) == 20

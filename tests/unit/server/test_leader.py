@@ -33,7 +33,7 @@ def test_jobs_that_were_running_when_a_server_crashed_are_counted(database, orde
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-def test_a_server_that_ends_because_ray_is_lost_does_not_end_orderly(orderly):
+def test_losing_ray_is_not_a_clean_shutdown(orderly):
     async def scenario():
         stopped, ready = asyncio.Event(), asyncio.Event()
         lost = asyncio.get_running_loop().create_future()

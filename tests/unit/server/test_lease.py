@@ -107,7 +107,7 @@ def test_a_server_that_lost_the_lease_records_nothing_for_attempts_but_still_exe
 
 
 @pytest.mark.parametrize("released", [True, False])
-def test_a_server_that_ended_in_disorder_has_crashed(shared_database, released):
+def test_a_server_that_did_not_shut_down_cleanly_has_crashed(shared_database, released):
     async def scenario():
         first, second = Lease(shared_database), Lease(shared_database)
         await first.try_acquire()
@@ -121,7 +121,7 @@ def test_a_server_that_ended_in_disorder_has_crashed(shared_database, released):
     asyncio.run(scenario())
 
 
-def test_a_server_that_ended_in_order_has_not_crashed(shared_database):
+def test_a_server_that_shut_down_cleanly_has_not_crashed(shared_database):
     async def scenario():
         first, second = Lease(shared_database), Lease(shared_database)
         await first.try_acquire()

@@ -172,16 +172,16 @@ def test_a_filter_selects_jobs(stored, filter_, found):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8])
 @pytest.mark.parametrize("order_by", ["", "create_time desc", "create_time"])
-def test_pages_are_full_but_the_last_and_none_is_empty(stored, size, order_by):
+def test_every_page_but_the_last_is_full_and_none_is_empty(stored, size, order_by):
     names = list(JOBS) if order_by == "create_time" else [*reversed(JOBS)]
     assert pages_of(stored, size, order_by=order_by) == [names[at : at + size] for at in range(0, len(names), size)]
 
 
-def test_a_list_of_nothing_is_one_empty_page(stored):
+def test_an_empty_list_is_one_empty_page(stored):
     assert pages_of(stored, 3, "name = nobody") == [[]]
 
 
-def test_a_job_that_is_created_while_a_list_is_read_moves_no_other_to_another_page(jobs):
+def test_a_job_created_during_pagination_does_not_move_other_jobs_between_pages(jobs):
     async def scenario():
         for job_id in "abcd":
             await jobs.create(job_id)
@@ -270,7 +270,7 @@ conditions = st.one_of(
     size=st.integers(1, len(NAMES) + 1),
 )
 @example(clauses=[("name", ":", "A")], order="", size=3)
-def test_any_filter_selects_and_pages_as_plain_python_does(listed, clauses, order, size):
+def test_any_filter_selects_the_same_pages_as_plain_python(listed, clauses, order, size):
     population, list_page = listed
     expected = [each.name for each in population if all(each.matches(*clause) for clause in clauses)]
     if order != "create_time":

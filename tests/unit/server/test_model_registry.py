@@ -16,7 +16,7 @@ from gradwire_server.store import model_queries
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_prediction_has_the_dtype_and_the_bits_of_the_model(database, tmp_path, dtype):
+def test_predictions_are_bit_identical_to_those_of_the_model_and_have_its_dtype(database, tmp_path, dtype):
     model = Sequential(Linear(4, 8, dtype=dtype), ReLU(), Linear(8, 3, dtype=dtype))
     traced = trace(model)
     weights = traced.given_weights()

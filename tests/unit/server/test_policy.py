@@ -10,7 +10,7 @@ def test_jobs_start_in_order_of_arrival_while_workers_are_free():
     assert next_jobs([], {"cpu": 9, "gpu": 9}) == []
 
 
-def test_suspects_run_one_at_a_time_and_others_beside_them():
+def test_suspects_run_one_at_a_time_while_other_jobs_run():
     queued = [(name, "cpu") for name in ("a", "bad 1", "b", "bad 2")]
 
     def names(*, suspect_runs):

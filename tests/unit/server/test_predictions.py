@@ -90,7 +90,7 @@ def test_a_shape_that_does_not_match_the_data_is_an_invalid_argument(models):
             predict(registry, name, Tensor(dtype=DataType.DATA_TYPE_UINT8, shape=[rows, 2], data=b"\0\0\0\0"))
 
 
-def test_two_predictions_run_at_a_time_and_few_wait(models, monkeypatch):
+def test_two_predictions_run_at_a_time_and_the_queue_is_limited(models, monkeypatch):
     registry, add = models
     name = add(1, 2)
     running, gate, lock = [], threading.Event(), threading.Lock()

@@ -35,7 +35,7 @@ def test_a_folder_of_an_older_version_and_all_in_it_become_private(tmp_path):
     ]  # fmt: skip
 
 
-def test_what_a_link_leads_to_stays_as_it_is(tmp_path):
+def test_the_target_of_a_link_is_not_changed(tmp_path):
     data, outside = tmp_path / "data", tmp_path / "outside"
     data.mkdir(mode=0o755)
     outside.write_text("")
@@ -47,7 +47,7 @@ def test_what_a_link_leads_to_stays_as_it_is(tmp_path):
     assert mode(outside) == 0o644
 
 
-def test_a_folder_that_all_users_share_stays_as_it_is(tmp_path, caplog):
+def test_a_folder_that_all_users_share_is_not_changed(tmp_path, caplog):
     shared = tmp_path / "tmp"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -66,7 +66,7 @@ def test_a_blob_store_in_a_folder_of_an_older_version_becomes_private(tmp_path):
     assert (mode(root), mode(root / "mark")) == (0o700, 0o600)
 
 
-def test_ray_has_a_token_of_its_own_whatever_the_environment_says(tmp_path):
+def test_ray_has_its_own_token_regardless_of_the_environment(tmp_path):
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "shared", "RAY_AUTH_TOKEN_PATH": "shared"}
     data = Path(os.path.relpath(tmp_path, Path.cwd()))  # A server can be given a relative path.
     prepare_environment(environment, data)
@@ -100,7 +100,7 @@ def test_the_folder_of_ray_is_in_the_data_folder_and_empty_at_each_start(short_f
             (folder / "session_1").mkdir()
 
 
-def test_the_folder_of_ray_is_a_temporary_one_where_the_path_is_too_long_for_sockets(short_folder):
+def test_ray_uses_a_temporary_folder_if_the_path_is_too_long_for_sockets(short_folder):
     data = short_folder / ("long" * 20)
     data.mkdir()
     with local_ray(data) as folder:

@@ -143,7 +143,7 @@ def run_uploads(blobs, tmp_path, scenario):
     return asyncio.run(scenario(Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))))
 
 
-def test_an_upload_that_is_held_delays_no_other_of_the_same_tensor(blobs, tmp_path):
+def test_a_stalled_upload_does_not_delay_others_of_the_same_tensor(blobs, tmp_path):
     async def scenario(uploads):
         async with uploads.receive(SHA, len(DATA), 0) as held:
             await held.write(DATA[:3000])
@@ -179,7 +179,7 @@ def test_an_upload_whose_connection_was_lost_silently_can_be_continued(blobs, tm
     assert not list((tmp_path / "uploads").iterdir())
 
 
-def test_the_longest_part_of_a_tensor_is_kept_also_when_the_server_is_killed(blobs, tmp_path):
+def test_the_longest_part_of_a_tensor_is_kept_even_when_the_server_is_killed(blobs, tmp_path):
     folder, space = tmp_path / "uploads", DiskSpace(tmp_path)
     assert send(Uploads(blobs, folder, space), DATA[:3000]) is False
     assert send(Uploads(blobs, folder, space), DATA[:2000]) is False
@@ -214,7 +214,7 @@ def disk_with(monkeypatch, free, total=100_000):
 
 
 @pytest.mark.parametrize(("total", "reserve"), [(100_000, 64), (400, 20)], ids=["large", "small"])
-def test_new_work_needs_twice_the_reserve_and_its_own_size_besides(tmp_path, monkeypatch, total, reserve):
+def test_new_work_needs_its_own_size_plus_twice_the_reserve(tmp_path, monkeypatch, total, reserve):
     space = DiskSpace(tmp_path)
     disk_with(monkeypatch, 2 * reserve, total)
     space.require_for_new_work()

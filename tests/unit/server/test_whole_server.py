@@ -98,7 +98,7 @@ def test_every_call_refuses_a_field_that_it_does_not_know(tmp_path):
     run(scenario())
 
 
-def test_a_server_that_shuts_down_says_that_it_no_longer_serves(tmp_path):
+def test_a_server_that_shuts_down_reports_not_serving(tmp_path):
     async def scenario():
         async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
@@ -297,7 +297,7 @@ def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path
     run(scenario())
 
 
-def test_a_watcher_that_does_not_read_costs_no_memory_and_delays_no_other(tmp_path, monkeypatch):
+def test_a_watcher_that_stops_reading_uses_no_memory_and_does_not_delay_others(tmp_path, monkeypatch):
     """Each event has 10 kB, and the watcher leaves 20 MB of events unread."""
     text = 10_000 * "x"
     # The scheduler would put the job, which no worker runs, back into the queue.

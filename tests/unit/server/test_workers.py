@@ -21,7 +21,7 @@ def cluster(tmp_path):
     return RayCluster(Settings(data=tmp_path))
 
 
-def test_ray_that_does_not_start_is_an_error_of_one_line(cluster, monkeypatch):
+def test_a_ray_that_does_not_start_is_a_one_line_error(cluster, monkeypatch):
     def init(**_options):
         raise Exception("The current node timed out during startup.")
 

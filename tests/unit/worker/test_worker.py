@@ -340,7 +340,7 @@ def epochs_of(reports):
     return [report.to_event().epoch for report in reports if report.to_event().HasField("epoch")]
 
 
-def test_a_trainer_continues_from_a_checkpoint_to_the_same_bits(store):
+def test_a_trainer_that_continues_from_a_checkpoint_gives_bit_identical_results(store):
     spec = make_spec(store)
     whole, first, second = Trainer(), Trainer(), Trainer()
     whole.start(assignment(store, spec))
