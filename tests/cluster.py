@@ -1,4 +1,4 @@
-"""A Ray cluster that runs outside the servers. As in the deployment, the head runs no jobs, and a node runs them."""
+"""A Ray cluster that runs outside the servers. As in the deployment, jobs run on a separate node, not on the head."""
 
 import contextlib
 import os

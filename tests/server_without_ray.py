@@ -75,7 +75,7 @@ class LocalWorker:
         return ""
 
     def kill(self) -> None:
-        """Behave as if its process had died."""
+        """Behave as if the worker's process had died."""
         self._lost = True
         if self._trainer is not None and self._trainer._run is not None:
             self._trainer._run.stop()

@@ -18,7 +18,7 @@ def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
 
     Args:
         network: The network.
-        rows: The number of rows in total.
+        rows: The total number of rows.
         itemsize: The size of a weight, in bytes.
     """
     step = max(1, min(EVALUATION_ROWS, _BLOCK_BYTES // (network.widest * itemsize)))

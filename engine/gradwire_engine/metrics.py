@@ -63,9 +63,9 @@ class ClassSums:
     """Row counts for each class. Each array has shape (classes,).
 
     Attributes:
-        true_positives: The rows that belong to the class and are predicted as it.
-        predicted: The rows that are predicted as the class.
-        actual: The rows that belong to the class.
+        true_positives: The number of rows of the class that are predicted correctly.
+        predicted: The number of rows that are predicted as the class.
+        actual: The number of rows that belong to the class.
     """
 
     true_positives: NDArray[np.int64]

@@ -165,7 +165,7 @@ def _members_of(name: str, value: object, containers: frozenset[int]) -> Iterato
 
 
 class Sequential(Module):
-    """Modules that run one after the other.
+    """A sequence of modules that run one after the other.
 
     `Sequential(Linear(4, 8), ReLU())` numbers its modules, and `Sequential(fc1=Linear(4, 8), relu=ReLU())` names them.
     Use model.fc1 to get a module by name, or model["0"] to get it by number.

@@ -86,7 +86,7 @@ def error_metrics(outputs, targets):
 
 
 def training(widths, loss, *, epochs, batch_size, lr, seed, shuffle):
-    """Train on the first 600 digits and evaluate on the next 200, from weights that are drawn from the seed."""
+    """Train on the first 600 digits and evaluate on the next 200, with initial weights drawn from the seed."""
     x, labels = load_digits(return_X_y=True)
     x = x / 16
     is_classification = loss is cross_entropy

@@ -113,7 +113,7 @@ def test_a_cancelled_job_is_continued_from_its_last_checkpoint(client, tmp_path)
     assert epochs == list(range(epochs[0], 801))
     assert epochs[0] > 1
     assert digest(client, "carried-on") == digest(client, "uncut")
-    # The weights of the checkpoint are those of a job with that many epochs.
+    # The weights of the checkpoint equal those of a job with that many epochs.
     submit(client, epochs[0] - 1, "as-far", batch_size=1).result()
     expected = client.models.load("as-far")(X[:5])
     (listed,) = client.jobs.list('name = "jobs/cut-short"')

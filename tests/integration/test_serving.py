@@ -25,7 +25,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
 
 def serve(*options, env=None):
-    """Run a server that is expected not to start, and return its exit code and output."""
+    """Run a server that is expected to fail at startup, and return its exit code and output."""
     command = [sys.executable, "-m", "gradwire_server", *options]
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=280, check=False, env={**os.environ, **(env or {})}

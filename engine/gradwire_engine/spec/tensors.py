@@ -27,7 +27,7 @@ _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
 # No real tensor has more elements. The limit keeps sizes in bytes within 64 bits.
 _MAX_ELEMENTS = 2**48
-# NumPy's maximum for an array.
+# The maximum number of dimensions of a NumPy array.
 MAX_DIMENSIONS = 64
 
 

@@ -61,7 +61,7 @@ class Model:
 
 
 class JobStates(RuleBasedStateMachine):
-    """Two jobs on one server that crashes and starts again, and whose lease another server takes."""
+    """Two jobs on a server that can crash and restart, and whose lease another server can take."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ def _digest() -> str:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Cache the functions that are compiled in this block in `folder`. The user's own functions are not affected."""
+    """Cache functions compiled within this context in `folder`. The user's own functions are not affected."""
     import numba  # noqa: PLC0415  (an extra)
 
     before = numba.config.CACHE_DIR

@@ -43,8 +43,8 @@ from gradwire_engine.plans.compiled.vector_intrinsics import (
 )
 
 # If there are fewer rows than this for each thread, the threads divide the outputs of a layer instead of the rows. Then
-# each thread's part of the weights stays in the cache of its core. Moving weights between cores can cost more than
-# everything else.
+# each thread's part of the weights stays in the cache of its core. Moving weights between cores can cost more than all
+# other work.
 _MIN_ROWS_PER_THREAD = 64
 # The number of rows that are gathered and passed through the first layer together.
 _ROWS_TOGETHER = 96

@@ -128,7 +128,7 @@ class CudaPlan:
         self._device.copy_in(self._loss_sum, np.zeros(1))
         if examples.classification:  # The three counts of ClassSums.
             sums = self._device.zeros((3, outputs), np.dtype(np.uint64))
-        else:  # The two sums of ErrorSums, by parts of the rows.
+        else:  # The two sums of ErrorSums, for each part of the rows.
             sums = self._device.zeros((2, PARTS, outputs), np.dtype(np.float64))
         for count in self._chunks(placed, np.arange(examples.rows), block):
             for start in range(0, count, block):
