@@ -82,7 +82,7 @@ class LocalWorker:
 
     @property
     def is_training(self) -> bool:
-        """Whether an attempt runs."""
+        """Whether an attempt is running."""
         run = self._trainer and self._trainer._run
         return run is not None and run.is_alive()
 

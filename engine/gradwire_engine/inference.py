@@ -27,7 +27,7 @@ def blocks_of(network: Network, rows: int, itemsize: int) -> Iterator[slice]:
 
 
 def forward(network: Network, vector: Array, inputs: Array) -> Array:
-    """Return the outputs of the last layer, bit-identical to those of the chapter's modules.
+    """Return the outputs of the last layer, bit-identical to those of the textbook classes.
 
     Args:
         network: The network.

@@ -141,7 +141,7 @@ def install(languages: list[str]) -> None:
 
 
 def build(language: str) -> Outcome:
-    """Build a client. Its `build` script fetches libraries with the package manager of the language."""
+    """Build a client. Its `build` script fetches libraries with the language's package manager."""
     outcome = Outcome(language)
     missing = [str(requirement) for requirement in REQUIREMENTS[language] if not requirement.is_met()]
     if missing:

@@ -137,7 +137,7 @@ class Deployment:
         self.proxy.cut()  # Bytes were lost, so the connections cannot continue.
 
     def crashed(self) -> list[str]:
-        """Return the logs of servers that exited without a fault, and restart these servers."""
+        """Return the logs of servers that exited unexpectedly, and restart these servers."""
         logs = []
         for server in self.servers:
             assert server.process is not None

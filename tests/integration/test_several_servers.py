@@ -113,7 +113,7 @@ def test_a_killed_scheduler_is_replaced_within_seconds(pair):
 
 
 def test_a_scheduler_that_is_stopped_hands_over_immediately(pair, deployment):
-    """It releases the lease, so that the other server does not wait until it expires."""
+    """The stopped server releases the lease, so that the other server does not have to wait until the lease expires."""
 
     def stop(process):
         _, before, _ = lease(deployment)

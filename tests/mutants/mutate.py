@@ -1,7 +1,7 @@
 """Mutates the modules of `MODULES` with Cosmic Ray, runs the unit tests of each, and prints mutation scores.
 
-Cosmic Ray makes the mutants. The tests run in forks of a process that has already loaded the libraries, because a new
-process for every mutant would spend nearly all of its time on imports. To keep to the time limit, it tests only a
+Cosmic Ray generates the mutants. The tests run in forks of a process that has already loaded the libraries, because a
+new process for every mutant would spend nearly all of its time on imports. To keep to the time limit, it tests only a
 random sample of the mutants, which is drawn with the same seed in every run.
 """
 
@@ -48,7 +48,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change to a module: an operator of Cosmic Ray, applied at the n-th place where it fits."""
+    """A mutation of a module: a Cosmic Ray operator, applied at the n-th place where it fits."""
 
     operator: str
     occurrence: int

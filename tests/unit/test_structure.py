@@ -24,7 +24,7 @@ DEPENDENCIES = {
     "gradwire": {"gradwire_engine", "gradwire_proto"},
 }
 SERVER = ROOT / "server" / "gradwire_server"
-# The subpackages that each server subpackage may import. All may also import the root modules except `app`.
+# The subpackages that each server subpackage may import. All of them may also import the root modules except `app`.
 SERVER_DEPENDENCIES = {
     "store": set(),
     "storage": {"store"},

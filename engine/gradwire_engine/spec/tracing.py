@@ -51,7 +51,7 @@ class TracedModel:
 
         Args:
             spec: The resolved spec of the trained model.
-            weights: Its flat vector.
+            weights: The flat vector of its weights.
         """
         linears = self._linears()
         for layer, place in zip(linears, network(spec).layers, strict=True):

@@ -1,4 +1,4 @@
-"""The commands in this process, against a server with scripted answers: calls, values and exit codes."""
+"""The commands, run in this process against a server with scripted responses: calls, values and exit codes."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ QUEUED, RUNNING, PAUSED, SUCCEEDED, FAILED, CANCELLED = 1, 3, 4, 5, 6, 7
 
 @pytest.fixture
 def gradwire(monkeypatch, capsys):
-    """Runs a command; returns its exit code, its output and its errors."""
+    """Runs a command, and returns its exit code, its output and its errors."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gradwire", *map(str, arguments)])

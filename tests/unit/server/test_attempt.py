@@ -39,7 +39,7 @@ WHOLE_JOB = [
 
 
 class Worker:
-    """A worker that immediately reports `events`, and then raises `error` if it is given, or waits."""
+    """A worker that immediately reports `events`, and then raises `error`, or waits if there is no error."""
 
     name, device = "worker", "cpu"
 

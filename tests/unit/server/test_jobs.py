@@ -118,7 +118,7 @@ async def next_of(watch):
 
 
 async def until_it_waits(jobs, job_key=1):
-    """Return when a watch has read everything and waits for a change."""
+    """Wait until a watch has read everything and is waiting for a change."""
     while not any(watch._event._waiters for watch in jobs.notifier._watches[job_key]):
         await asyncio.sleep(0.001)
 

@@ -1,4 +1,4 @@
-"""The check of a request before it is parsed: it agrees with protobuf, and its work is bounded."""
+"""The check of requests before they are parsed: it agrees with protobuf, and does a bounded amount of work."""
 
 import contextlib
 

@@ -46,7 +46,7 @@ def pool(tmp_path, cluster):
 
 
 class FakeWorker:
-    """The handle of a worker that is alive until a test says otherwise."""
+    """The handle of a worker that is alive until a test changes that."""
 
     device, reads_blobs, is_dead = "cpu", True, False
 

@@ -54,7 +54,7 @@ def test_reports_are_kept_until_they_are_acknowledged():
 
 
 def until_it_waits(condition):
-    """Return when a thread waits for a condition."""
+    """Wait until a thread is waiting for a condition."""
     deadline = time.monotonic() + 20
     while not condition._waiters:
         assert time.monotonic() < deadline, "nothing waits"

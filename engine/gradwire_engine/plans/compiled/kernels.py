@@ -1,7 +1,7 @@
 """The three kernels that account for nearly all of the training time: matrix product, weight update and gather.
 
 Each kernel is compiled once for each element type. The loops call the kernels by address, because otherwise this code,
-which is by far the largest part, would be compiled again into each caller. All arguments are integers: addresses,
+which is by far the largest part, would be compiled again for each caller. All arguments are integers: addresses,
 counts, and distances between panels in bytes.
 """
 

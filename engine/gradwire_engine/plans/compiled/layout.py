@@ -2,7 +2,7 @@
 
 A panel contains the columns of a matrix that fit into 64 bytes (16 float32 or 8 float64 columns), row by row. The last
 panel is padded with zeros. One row of one panel is called a line. A line fills a cache line and an AVX-512 register. In
-a product, both operands are read sequentially, whatever their shapes.
+a product, both operands are read sequentially, regardless of their shapes.
 
 A weight matrix has a row for each input and a column for each output. A batch has a row for each example. The number of
 rows in a panel is odd, so that the panels of a matrix do not compete for the same cache sets.

@@ -1,4 +1,4 @@
-"""The GPU operations of the CUDA plan: memory, kernels, matrix products and CUDA graphs. They use CuPy."""
+"""The GPU operations of the CUDA plan: memory, kernels, matrix products and CUDA graphs, through CuPy."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -56,7 +56,7 @@ class Device:
             target.ravel()[: array.size].set(np.ascontiguousarray(array).ravel())
 
     def copy_out(self, array: Any) -> NDArray[Any]:
-        """Wait for all work that was launched before, and return a copy of a device array in host memory."""
+        """Wait for all previously launched work, and return a copy of a device array in host memory."""
         with self._stream:
             host: NDArray[Any] = array.get()
         return host
