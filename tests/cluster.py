@@ -13,7 +13,7 @@ _RAY = Path(sys.executable).parent / "ray"
 
 
 class Cluster:
-    """A head and a node. Their processes are independent of the servers.
+    """A head, and a node that runs jobs. Their processes are independent of the servers.
 
     Args:
         folder: A folder for Ray's files.
@@ -53,7 +53,7 @@ class Cluster:
         _kill_family(self._node)
 
     def kill(self) -> None:
-        """Kill everything. An orderly shutdown would wait for the actors, which keep running for the next server."""
+        """Kill everything. A clean shutdown would wait for the actors, which keep running for the next server."""
         for node in (self._node, self._head):
             _kill_family(node)
 

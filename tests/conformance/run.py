@@ -2,7 +2,7 @@
 
 This script builds each client in examples/clients with its `build` script, and runs it as `run FOLDER JOB`. Each client
 performs all checks in CHECKS over a network that cuts connections. It prints the digest of the weights that it trained,
-which must equal the digest of the SDK. Then it describes and calls a method with grpcurl and ghz, which use reflection.
+which must equal the SDK's digest. Then it describes and calls a method with grpcurl and ghz, which use reflection.
 
 The exit code is 1 if a client fails, or if fewer than five of the six clients can be built.
 """
@@ -239,7 +239,7 @@ def install_go_program(name: str) -> tuple[str, str]:
 
 
 def check_reflection(address: str, token: str, certificate: Path) -> dict[str, str]:
-    """Describe GetJob with grpcurl and call it with ghz, both by reflection.
+    """Describe GetJob with grpcurl and call it with ghz, both through reflection.
 
     Returns:
         For each program: "ok", the reason why it could not run ("not run: ..."), or how it failed.

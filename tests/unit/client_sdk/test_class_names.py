@@ -1,4 +1,4 @@
-"""Targets that are text or whole floats, and the names of classes in models and their files."""
+"""Targets that are text or whole-number floats, and class names in models and model files."""
 
 import numpy as np
 import pandas as pd

@@ -43,7 +43,7 @@ class Model:
     """The expected state of a job.
 
     Attributes:
-        log: The kinds of its events.
+        log: The kinds of the job's events.
         position: The epoch that its worker has reached, which is below `epochs` if the worker repeats epochs.
     """
 

@@ -1,4 +1,4 @@
-"""The log does not repeat a message endlessly."""
+"""The log limits repeated messages."""
 
 import logging
 
