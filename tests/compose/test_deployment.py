@@ -199,7 +199,7 @@ def test_workers_can_be_scaled(deployment, long_job):
             job.cancel()
 
 
-def test_stored_data_survives_down_and_up(deployment, digits, undisturbed):
+def test_stored_data_survives_compose_down_and_up(deployment, digits, undisturbed):
     token = deployment.token
     deployment.compose("down")
     deployment.up()

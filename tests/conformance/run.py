@@ -2,7 +2,8 @@
 
 This script builds each client in examples/clients with its `build` script, and runs it as `run FOLDER JOB`. Each client
 performs all checks in CHECKS over a network that cuts connections. It prints the digest of the weights that it trained,
-which must equal the SDK's digest. Then it describes and calls a method with grpcurl and ghz, which use reflection.
+which must equal the SDK's digest. Then the script describes and calls a method with grpcurl and ghz, which use
+reflection.
 
 The exit code is 1 if a client fails, or if fewer than five of the six clients can be built.
 """

@@ -21,7 +21,7 @@ def ask(server, version, **question):
 @pytest.mark.parametrize(
     "symbol", ["gradwire.v1.TrainingService", "gradwire.v1.TrainingService.GetJob", "gradwire.v1.GetJobRequest"]
 )
-def test_the_file_of_a_service_a_method_and_a_message_is_found(server, version, symbol):
+def test_the_files_of_services_methods_and_messages_are_found(server, version, symbol):
     response = ask(server, version, file_containing_symbol=symbol)
     files = [FileDescriptorProto.FromString(each) for each in response.file_descriptor_response.file_descriptor_proto]
     assert "gradwire/v1/training_service.proto" in [file.name for file in files]

@@ -141,6 +141,6 @@ def test_a_scheduler_that_was_frozen_writes_nothing_more_and_serves_again(pair):
     assert "Traceback" not in first.log.read_text() + second.log.read_text()
 
 
-def test_a_server_with_other_blobs_is_refused(deployment, tmp_path):
+def test_a_server_with_a_different_blob_store_is_refused(deployment, tmp_path):
     with pytest.raises(gw.UnavailableError, match="blobs"):
         deployment("three", f"--blobs=file://{tmp_path}").start()

@@ -86,7 +86,7 @@ def test_a_column_of_text_can_hold_the_targets(tmp_path):
         ("d.txt", "", None, "must end in"),
     ],
 )
-def test_data_files_that_cannot_be_used_say_why(tmp_path, name, content, target, message):
+def test_unusable_data_files_are_errors_with_a_reason(tmp_path, name, content, target, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(FileError, match=message):
         read_data(tmp_path / name, target)

@@ -186,7 +186,7 @@ def test_a_watch_waits_before_each_new_connection(scripted):
     assert waits == [0.1, 0.25, pytest.approx(0.625), 4]
 
 
-def test_a_failed_job_raises_its_reason_and_the_history_until_then(scripted, client):
+def test_a_failed_job_raises_an_error_with_its_reason_and_history(scripted, client):
     error = {"reason": 1, "message": "the loss is not finite"}
     serve_job(scripted, state_event(7, FAILED, error=error), error=error, spec={"seed": 5})
     job = client.jobs.get("x")
@@ -199,7 +199,7 @@ def test_a_failed_job_raises_its_reason_and_the_history_until_then(scripted, cli
     assert [event.reason for event in job.events() if event.reason] == ["LOSS_NOT_FINITE"]
 
 
-def test_a_cancelled_job_raises_the_history_until_then(scripted, client):
+def test_a_cancelled_job_raises_an_error_with_its_history(scripted, client):
     serve_job(scripted, state_event(7, CANCELLED))
     with pytest.raises(gw.JobCancelledError, match="after 3 of 3 epochs") as caught:
         client.jobs.get("x").result()
@@ -299,7 +299,7 @@ def _flip_the_last_bit(responses):
     yield DownloadModelResponse(chunk=last.chunk[:-1] + bytes([last.chunk[-1] ^ 1]))
 
 
-def test_weights_that_are_not_those_of_the_model_are_refused(scripted, client, tmp_path):
+def test_weights_that_do_not_belong_to_the_model_are_refused(scripted, client, tmp_path):
     served = ModelServer(scripted, tmp_path)
     traced = trace(served.model)
     other = Model(name="models/x", spec=traced.spec, weights={"shape": [15], "sha256": "0" * 64})

@@ -82,7 +82,7 @@ def test_optimizers_of_all_parameters_of_the_model_are_accepted():
     fit(model, optimizer=SGD(model.parameters(), lr=0.1))
 
 
-def test_the_same_data_twice_is_one_tensor():
+def test_data_that_is_used_twice_is_one_tensor():
     model = stack(4, 8, 3)
     options = gw.TrainingOptions(loss=CrossEntropy(), optimizer=SGD(model))
     assert len(make_job_request(model, (X, Y), (X, Y), options).tensors) == 3  # The tensors are X, Y and the weights.
@@ -201,7 +201,7 @@ def test_an_invalid_learning_rate_is_refused():
         fit(model, optimizer=optimizer)
 
 
-def test_a_users_mistake_has_a_short_traceback():
+def test_a_user_error_has_a_short_traceback():
     with pytest.raises(InvalidArgumentError) as caught:
         fit(train=(X, Y + 1))
     frames = [entry.name for entry in caught.traceback]

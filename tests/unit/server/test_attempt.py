@@ -154,7 +154,7 @@ def test_the_next_attempt_starts_from_the_newest_checkpoint(scene):
     asyncio.run(scenario())
 
 
-def test_weights_are_stored_before_the_report_of_them(scene, monkeypatch):
+def test_weights_are_stored_before_they_are_reported(scene, monkeypatch):
     async def scenario():
         halfway = Checkpoint(epoch=1, weights=FINAL.weights)
         it = scene([*WHOLE_JOB[:2], (Event(checkpoint=halfway), WEIGHTS), *WHOLE_JOB[2:]])
@@ -245,7 +245,7 @@ def test_an_unavailable_store_does_not_fail_the_job(scene):
 @pytest.mark.parametrize(
     ("command", "state"), [("cancel", JobState.JOB_STATE_CANCELLED), ("pause", JobState.JOB_STATE_PAUSED)]
 )
-def test_a_command_that_stops_a_job_stops_its_worker_which_is_released(scene, command, state):
+def test_a_command_that_stops_a_job_stops_and_releases_its_worker(scene, command, state):
     async def scenario():
         it = scene(WHOLE_JOB[:2])
         running = asyncio.create_task(it.run())

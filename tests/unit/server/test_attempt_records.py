@@ -209,7 +209,7 @@ def test_the_log_bytes_of_a_job_are_the_sum_over_the_events_of_all_attempts(jobs
     asyncio.run(scenario())
 
 
-def test_the_start_of_a_job_is_that_of_its_first_attempt():
+def test_the_start_time_of_a_job_is_that_of_its_first_attempt():
     job = Job()
     for second, state in enumerate([JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING] * 3):
         event = state_event(state)

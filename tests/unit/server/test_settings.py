@@ -56,7 +56,7 @@ def pair(tmp_path):
     return make
 
 
-def test_the_key_must_be_that_of_the_certificate(pair):
+def test_the_key_must_match_the_certificate(pair):
     (cert, key), (_, other_key) = pair("one"), pair("two")
     assert Settings(tls_cert=cert, tls_key=key).key_and_chain == (key.read_bytes(), cert.read_bytes())
     with pytest.raises(SettingsError, match=r"--tls-cert .*one\.pem with --tls-key .*two-key\.pem"):

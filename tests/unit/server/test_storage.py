@@ -125,7 +125,7 @@ def test_a_link_in_the_place_of_an_upload_is_not_followed(blobs, tmp_path):
     assert blobs.fs.cat_file(blobs.blob_path(SHA)) == DATA
 
 
-def test_an_upload_with_another_digest_is_deleted(blobs, tmp_path):
+def test_an_upload_with_a_different_digest_is_deleted(blobs, tmp_path):
     uploads = Uploads(blobs, tmp_path / "uploads", DiskSpace(tmp_path))
     with pytest.raises(DigestMismatchError, match="have the digest"):
         send(uploads, DATA[::-1])

@@ -151,7 +151,7 @@ def test_the_server_that_schedules_collects_garbage_and_keeps_its_workers_alive(
     run(scenario())
 
 
-def test_a_watch_of_a_server_that_shuts_down_ends_with_a_time_to_retry(tmp_path):
+def test_a_watch_of_a_server_that_shuts_down_ends_with_a_retry_delay(tmp_path):
     async def scenario():
         async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
             running.pool.free = lambda _device: 0
@@ -169,7 +169,7 @@ def test_a_watch_of_a_server_that_shuts_down_ends_with_a_time_to_retry(tmp_path)
     run(scenario())
 
 
-def test_the_blob_store_must_be_that_of_the_database(database, tmp_path):
+def test_the_blob_store_must_belong_to_the_database(database, tmp_path):
     async def scenario():
         names = ("own", "new", "other")
         own, new, other = (BlobStore((tmp_path / name).as_uri(), tmp_path / "scratch") for name in names)

@@ -21,7 +21,7 @@ def cluster(tmp_path):
     return RayCluster(Settings(data=tmp_path))
 
 
-def test_a_ray_that_does_not_start_is_a_one_line_error(cluster, monkeypatch):
+def test_a_ray_startup_failure_is_a_one_line_error(cluster, monkeypatch):
     def init(**_options):
         raise Exception("The current node timed out during startup.")
 
@@ -223,7 +223,7 @@ def test_a_job_can_have_the_memory_of_a_worker_but_not_what_the_worker_itself_ne
         ),
     ],
 )
-def test_the_settings_of_the_arithmetic_reach_the_workers(tmp_path, device, settings, expected):
+def test_arithmetic_settings_reach_the_workers(tmp_path, device, settings, expected):
     chosen = Settings(data=tmp_path, **settings)
     blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
     environment = WorkerPool(chosen, RayCluster(chosen), blobs)._environment(device)
