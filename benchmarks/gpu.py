@@ -161,7 +161,7 @@ def use_bench_without_client() -> None:
 
 
 def slug(name: str) -> str:
-    """Convert a device name to a part of a file name, for example "nvidia-h100-80gb-hbm3"."""
+    """Convert a device name for use in a file name, for example "nvidia-h100-80gb-hbm3"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -46,7 +46,7 @@ def _model(*widths: int) -> Sequential:
 
 
 def _first_epoch(client: gw.Client) -> None:
-    """Measure the time from the call of submit to the arrival of the first epoch."""
+    """Measure the time from the submit call to the arrival of the first epoch."""
     X, y = np.random.default_rng(0).random((64, 8), dtype=np.float32), np.arange(64) % 3
     times = []
     for _ in range(TINY_JOBS):
@@ -103,7 +103,7 @@ def _upload(server: gw.LocalServer) -> None:
 
     async def send(array: np.ndarray) -> float:
         transport = Transport(server.address, Access())
-        await transport.health()  # This connects, so that the result does not include the time to connect.
+        await transport.health()  # Connect first, so that the result does not include the connection time.
         reference = tensor_ref(array)
         started = time.perf_counter()
         await upload(transport, [reference], {reference.sha256: array})

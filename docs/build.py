@@ -64,7 +64,7 @@ def stage(folder: Path) -> None:
 
 
 def site_path(source: Path) -> str | None:
-    """Return the path in the site of a file in the repository, or None if the site does not contain it."""
+    """Return the site path of a repository file, or None if the site does not contain it."""
     path = source.relative_to(ROOT).as_posix()
     if path in PAGES:
         return PAGES[path]

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 COLUMNS, MIN_ROWS = 100, 12
 CHARACTER_WIDTH, LINE_HEIGHT, MARGIN = 7.8, 16, 16
-# The time for which the last frame is shown.
+# How long the last frame is shown.
 END_SECONDS = 3.0
 # Output that arrives within this time belongs to one frame.
 FRAME_SECONDS = 0.03
@@ -91,7 +91,7 @@ def record(command: list[str]) -> list[Frame]:
 
 
 def svg(frames: list[Frame]) -> str:
-    """Return an SVG that shows the frames repeatedly. If SVGs are not animated, the last frame is shown."""
+    """Return an SVG that shows the frames repeatedly. Viewers that do not animate SVGs show the last frame."""
     total = frames[-1][0] + END_SECONDS
     height = 2 * MARGIN + LINE_HEIGHT * max(MIN_ROWS, *(len(lines) for _, lines in frames))
     width = round(2 * MARGIN + COLUMNS * CHARACTER_WIDTH)

@@ -255,7 +255,7 @@ class Digits {
     request.mutable_inputs()->add_shape(kFeatures);
     request.mutable_inputs()->set_data(inputs_);
     const gw::PredictResponse response = client_.Predict(request);
-    // Tensors are little-endian, as are the machines that this is built for.
+    // Tensors are little-endian, like the machines that this code is built for.
     std::vector<float> logits(response.outputs().data().size() / sizeof(float));
     std::memcpy(logits.data(), response.outputs().data().data(), logits.size() * sizeof(float));
     const std::size_t classes = logits.size() / targets_.size();

@@ -218,7 +218,7 @@ type backoff int
 
 func (b *backoff) reset() { *b = 0 }
 
-// wait waits, longer each time, and reports whether to try again. For an error that is not temporary, it immediately
+// wait sleeps, longer each time, and reports whether to try again. For an error that is not temporary, it immediately
 // returns false.
 func (b *backoff) wait(ctx context.Context, err error) bool {
 	if *b++; status.Code(err) != codes.Unavailable || *b == maxAttempts {

@@ -221,7 +221,7 @@ impl Backoff {
     /// If the error is temporary, waits and returns. Otherwise, fails with the status.
     async fn wait(&mut self, status: Status) -> Result<(), Status> {
         self.failures += 1;
-        // tonic reports broken connections with several codes. In these cases, the status has a source.
+        // tonic reports a broken connection with one of several codes, but the status then has a source.
         let unavailable = status.code() == Code::Unavailable || status.source().is_some();
         if !unavailable || self.failures == MAX_ATTEMPTS {
             return Err(status);
