@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE, _, _FIGURES = (ROOT / "docs" / "reliability.md").read_text().partition("## Fault runs")
-PROMISES = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE)
+PROMISES = re.findall(r"^\| (?!guarantee|---)(.*) \| (.*) \|$", PAGE, re.MULTILINE)
 THREATS = re.findall(
     r"^\| (?!threat|---)(.*) \| .* \| (.*) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
 )
@@ -21,16 +21,16 @@ SEEN_TO_FAIL = {
 # The beginnings of promises for which no bug is planted yet. Remove a promise from here when its bug is planted.
 WITHOUT_A_PLANTED_BUG = (
     "While the disk is nearly full, blobs and uploads t",
-    "You can list and delete tensors. One that a job or",
-    "The server refuses tensors beyond its quota (`--ma",
-    "The server refuses a job whose events would take m",
-    "The server refuses a job that needs more memory th",
-    "The estimate of a job's memory is not below what i",
+    "You can list and delete tensors. A tensor that a j",
+    "The server rejects tensors beyond its quota (`--ma",
+    "The server rejects a job whose events would take m",
+    "The server rejects a job that needs more memory th",
+    "A job's estimated memory is at least its actual",
     "On Linux, a job on a CPU that reaches the memory l",
-    "A job that was running at three crashes of the ser",
+    "If the server crashes three times while a job runs",
     "After the second such crash, these jobs run one at",
-    "An orderly stop of the server never counts as a cr",
-    "A prediction needs little memory, whatever its row",
+    "An orderly server shutdown never counts as a crash",
+    "A prediction needs little memory, regardless of it",
 )
 
 

@@ -32,12 +32,12 @@ class ModelServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel):
@@ -79,12 +79,12 @@ class ModelServiceServicer:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     def GetModel(self, request, context):
@@ -127,8 +127,8 @@ class ModelServiceServicer:
         Errors:
         - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
-        number of features that the model expects. Or they have too many rows: the outputs would be larger than 32 MiB, or
-        take long to compute. max_rows in the metadata is the maximum for one call to this model.
+        number of features that the model expects. Or the inputs have too many rows: the outputs would be larger than 32
+        MiB, or would take too long to compute. max_rows in the metadata is the maximum for one call to this model.
         - UNAVAILABLE (BUSY): too many other calls are running and waiting. Retry after the delay in RetryInfo.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
         """
@@ -188,12 +188,12 @@ class ModelService:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     @staticmethod

@@ -39,11 +39,11 @@ class TensorServiceStub:
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
       the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
       fields, or has a field that this server does not know.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     @_typing.overload
@@ -65,14 +65,14 @@ class TensorServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
       not a chunk, or the size of the data differs from the size in the reference. If the stream ends early, the bytes
-      that have arrived are kept, and received_bytes in the metadata is their number.
+      that have arrived are kept, and received_bytes in the metadata is the number of these bytes.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
       Continue at received_bytes in the metadata.
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
-      allows. Delete some of them.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would exceed this service's size limit.
+      Delete some of them.
     """
     ListTensors: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]
     """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
@@ -102,11 +102,11 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
       the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
       fields, or has a field that this server does not know.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -125,14 +125,14 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
       not a chunk, or the size of the data differs from the size in the reference. If the stream ends early, the bytes
-      that have arrived are kept, and received_bytes in the metadata is their number.
+      that have arrived are kept, and received_bytes in the metadata is the number of these bytes.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
       Continue at received_bytes in the metadata.
     - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
       tensor again from offset 0.
     - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
-      allows. Delete some of them.
+    - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would exceed this service's size limit.
+      Delete some of them.
     """
     ListTensors: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]  # type: ignore[assignment]
     """Returns a page of the stored tensors, in the order of their digests. They include the weights of models.
@@ -161,11 +161,11 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server cannot be reached or is shutting down. Retry with backoff.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
       the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
       fields, or has a field that this server does not know.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     @_abc_1.abstractmethod
@@ -194,14 +194,14 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): the first message is not a header, the header is malformed, a later message is
           not a chunk, or the size of the data differs from the size in the reference. If the stream ends early, the bytes
-          that have arrived are kept, and received_bytes in the metadata is their number.
+          that have arrived are kept, and received_bytes in the metadata is the number of these bytes.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): header.offset is neither 0 nor the number of bytes that have arrived.
           Continue at received_bytes in the metadata.
         - DATA_LOSS (DIGEST_MISMATCH): the bytes do not have the digest of the reference and were deleted. Upload the
           tensor again from offset 0.
         - RESOURCE_EXHAUSTED (DISK_FULL): the disk is full. Retry after the delay in RetryInfo.
-        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would have more bytes than this service
-          allows. Delete some of them.
+        - RESOURCE_EXHAUSTED (TENSOR_QUOTA): with this tensor, the stored tensors would exceed this service's size limit.
+          Delete some of them.
         """
 
     @_abc_1.abstractmethod

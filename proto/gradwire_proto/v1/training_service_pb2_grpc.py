@@ -29,7 +29,7 @@ if _version_not_supported:
 class TrainingServiceStub:
     """Creates, watches and controls training jobs.
 
-    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    The protocol changes only through additions. Clients must ignore unknown fields, kinds of events and enum values,
     including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
     Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
@@ -40,12 +40,12 @@ class TrainingServiceStub:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
     you retry CreateJob, use the same request_id.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     def __init__(self, channel):
@@ -104,7 +104,7 @@ class TrainingServiceStub:
 class TrainingServiceServicer:
     """Creates, watches and controls training jobs.
 
-    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    The protocol changes only through additions. Clients must ignore unknown fields, kinds of events and enum values,
     including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
     Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
@@ -115,12 +115,12 @@ class TrainingServiceServicer:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
     you retry CreateJob, use the same request_id.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     def CreateJob(self, request, context):
@@ -211,7 +211,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that has ended, including its events and checkpoints. The model of the job is kept.
+        """Deletes a job that has ended, including its events and checkpoints. The job's model is kept.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name, and allow_missing is not set.
@@ -223,8 +223,8 @@ class TrainingServiceServicer:
 
     def DownloadCheckpoint(self, request, context):
         """Downloads the weights of a job that failed or was cancelled, as of its last checkpoint, as a file in chunks. They
-        are kept until the job is deleted. The file has the format that DownloadModel gives the model of a job that
-        succeeded, and a download that was interrupted can continue at an offset in the same way.
+        are kept until the job is deleted. The file has the same format as a file from DownloadModel, and an
+        interrupted download can continue at an offset in the same way.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
@@ -295,7 +295,7 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 class TrainingService:
     """Creates, watches and controls training jobs.
 
-    The protocol changes only by additions. Clients must ignore unknown fields, kinds of events and enum values,
+    The protocol changes only through additions. Clients must ignore unknown fields, kinds of events and enum values,
     including unknown job states. Resource names are opaque, so do not rely on the meaning of their parts.
 
     Errors contain google.rpc details. ErrorInfo contains the domain "gradwire.dev", a reason from ErrorReason, and
@@ -306,12 +306,12 @@ class TrainingService:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff. If
     you retry CreateJob, use the same request_id.
-    - UNAVAILABLE (BUSY, TOO_SLOW): the server has as many calls as it allows, or the client was too slow. Retry after
+    - UNAVAILABLE (BUSY, TOO_SLOW): the server has reached its limit of calls, or the client was too slow. Retry after
     the delay in RetryInfo.
     - INVALID_ARGUMENT (INVALID_FIELDS): the request is malformed, is larger than this method allows, has more than 8000
     fields, or has a field that this server does not know.
     - RESOURCE_EXHAUSTED (DISK_FULL): the call must write, but the disk is full. Retry after the delay in RetryInfo.
-    - INTERNAL: the service has a defect. The server log contains the cause, under the ID in the message.
+    - INTERNAL: the service has a bug. The server log contains the cause, under the ID in the message.
     """
 
     @staticmethod
