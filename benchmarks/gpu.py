@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m benchmarks.gpu", description=main.__doc__)
     parser.add_argument("--part", choices=["tests", "bench"], help="run only this part")
     parser.add_argument("--task", action="append", help="widths and batch sizes, for example 784-128-32-10:10,128")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds for each contender (default: 5)")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the result")
     options = parser.parse_args()
     started = time.monotonic()

@@ -67,7 +67,7 @@ class Client {
   // Uploads a tensor, starting at an offset.
   void Send(const v1::TensorRef& tensor, const std::string& data, std::int64_t offset);
 
-  // Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler returns
+  // Passes a job's events after a sequence number to a handler. Ends when the job ends or the handler returns
   // false. If the connection breaks, this function reconnects and continues after the last event.
   void Watch(const std::string& job, std::int64_t after, const std::function<bool(const v1::Event&)>& handler);
 
@@ -92,7 +92,7 @@ class Client {
   std::unique_ptr<v1::ModelService::Stub> models_;
 };
 
-// A reference to a tensor of bytes, which consists of its type, its shape and its digest.
+// A reference to a byte tensor, which consists of its type, its shape and its digest.
 v1::TensorRef Reference(const std::string& data, const std::vector<std::int64_t>& shape);
 
 }  // namespace gradwire::example

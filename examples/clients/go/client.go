@@ -72,7 +72,7 @@ func (token bearer) GetRequestMetadata(context.Context, ...string) (map[string]s
 
 func (bearer) RequireTransportSecurity() bool { return false }
 
-// Reference returns a reference to a tensor of bytes, which consists of its type, its shape and its digest.
+// Reference returns a reference to a byte tensor, which consists of its type, its shape and its digest.
 func Reference(data []byte, shape ...int64) *gw.TensorRef {
 	return &gw.TensorRef{Dtype: gw.DataType_DATA_TYPE_UINT8, Shape: shape, Sha256: digest(data)}
 }
@@ -132,7 +132,7 @@ func (c *Client) send(ctx context.Context, header *gw.UploadHeader, data []byte)
 	return err
 }
 
-// Watch yields the events of a job after a sequence number, until the job ends. If the connection breaks, this function
+// Watch yields a job's events after a sequence number, until the job ends. If the connection breaks, this function
 // reconnects and continues after the last event. Leaving the loop cancels the call.
 func (c *Client) Watch(ctx context.Context, job string, after int64) iter.Seq2[*gw.Event, error] {
 	return func(yield func(*gw.Event, error) bool) {

@@ -2,11 +2,11 @@
 //
 //	digits FOLDER JOB
 //
-// FOLDER contains inputs.bin (64 bytes for each picture) and targets.bin (one byte for each picture). The environment
-// variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file of trusted
-// certificates, and turns on TLS.
+// FOLDER contains inputs.bin (64 bytes for each image) and targets.bin (one byte for each image). The environment
+// variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA names a file of
+// trusted certificates and turns on TLS.
 //
-// The code that you can reuse in other programs is in client.go.
+// You can reuse the code in client.go in other programs.
 package main
 
 import (

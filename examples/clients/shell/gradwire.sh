@@ -1,7 +1,7 @@
 # Functions that call a gradwire server with buf curl, jq and coreutils. Source this file from bash.
 #
-# The environment variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA is a file
-# of trusted certificates, and turns on TLS. Without --schema, buf would ask the server for its .proto files in each
+# The environment variables GRADWIRE_ADDRESS, GRADWIRE_TOKEN and GRADWIRE_CA specify the server. GRADWIRE_CA names a
+# file of trusted certificates and turns on TLS. Without --schema, buf would ask the server for its .proto files in each
 # call.
 
 shell_client=$(dirname "${BASH_SOURCE[0]}")
@@ -60,7 +60,7 @@ describe() {
 
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# reference FILE SIZE...: prints a reference to a tensor of bytes, which consists of its type, its shape and its digest.
+# reference FILE SIZE...: prints a reference to a byte tensor, which consists of its type, its shape and its digest.
 reference() {
     jq -nc --arg sha256 "$(digest "$1")" \
         '{dtype: "DATA_TYPE_UINT8", $sha256, shape: ($ARGS.positional | map(tonumber))}' --args "${@:2}"
@@ -89,7 +89,7 @@ send() {
     } | call_once gradwire.v1.TensorService/UploadTensor -d @-
 }
 
-# watch JOB AFTER: prints the events of a job after a sequence number, one on each line, until the job ends. If the
+# watch JOB AFTER: prints a job's events after a sequence number, one on each line, until the job ends. If the
 # connection breaks, this function reconnects and continues after the last event.
 watch() {
     local after=$2 seen

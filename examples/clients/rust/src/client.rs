@@ -136,7 +136,7 @@ impl Client {
         Ok(())
     }
 
-    /// Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler breaks.
+    /// Passes a job's events after a sequence number to a handler. Ends when the job ends or the handler breaks.
     /// If the connection breaks, this function reconnects and continues after the last event.
     pub async fn watch(
         &self,
@@ -231,7 +231,7 @@ impl Backoff {
     }
 }
 
-/// A reference to a tensor of bytes, which consists of its type, its shape and its digest.
+/// A reference to a byte tensor, which consists of its type, its shape and its digest.
 pub fn reference(data: &[u8], shape: &[usize]) -> TensorRef {
     TensorRef {
         dtype: DataType::Uint8.into(),

@@ -79,7 +79,7 @@ export function sha256(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex");
 }
 
-/** A reference to a tensor of bytes, which consists of its type, its shape and its digest. */
+/** A reference to a byte tensor, which consists of its type, its shape and its digest. */
 export function reference(data: Uint8Array, shape: number[]): TensorRef {
   return { dtype: "DATA_TYPE_UINT8", shape, sha256: sha256(data) };
 }
@@ -162,7 +162,7 @@ export class Client {
   }
 
   /**
-   * Yields the events of a job after a sequence number, until the job ends. If the connection breaks, this function
+   * Yields a job's events after a sequence number, until the job ends. If the connection breaks, this function
    * reconnects and continues after the last event. Leaving the loop cancels the call.
    */
   async *watch(job: string, after = "0"): AsyncGenerator<Event__Output> {

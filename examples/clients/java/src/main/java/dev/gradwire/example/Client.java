@@ -144,7 +144,7 @@ public final class Client implements AutoCloseable {
     }
   }
 
-  /** Returns a reference to a tensor of bytes, which consists of its type, its shape and its digest. */
+  /** Returns a reference to a byte tensor, which consists of its type, its shape and its digest. */
   public static TensorRef reference(byte[] data, long... shape) {
     var reference = TensorRef.newBuilder().setDtype(DataType.DATA_TYPE_UINT8).setSha256(sha256(data));
     for (long size : shape) {
@@ -186,7 +186,7 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Passes the events of a job after a sequence number to a handler. Ends when the job ends or the handler returns
+   * Passes a job's events after a sequence number to a handler. Ends when the job ends or the handler returns
    * false. If the connection breaks, this function reconnects and continues after the last event.
    */
   public void watch(String job, long after, Predicate<Event> handler) throws StatusException, InterruptedException {
