@@ -10,7 +10,8 @@ Example:
 
 import os
 
-# gRPC reads this when it is loaded. Without it, gRPC logs each TLS handshake that fails. The SDK's errors report them.
+# gRPC reads this variable when it is loaded. Without it, gRPC logs every failed TLS handshake, which the SDK's errors
+# already report.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from gradwire._client import AsyncClient, Client

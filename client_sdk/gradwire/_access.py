@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"(?:[^:/\s]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}|(?:unix|unix-ab
 
 
 def resolve_address(at: str | None) -> str | None:
-    """Return the given address. If there is none, return GRADWIRE_ADDRESS, or None if that is not set."""
+    """Return the given address, or GRADWIRE_ADDRESS if it is None, or None if neither is set."""
     return at or os.environ.get("GRADWIRE_ADDRESS") or None
 
 
@@ -24,9 +24,9 @@ class Access:
 
     Attributes:
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
-        tls: True to trust the system's certificate authorities, or a file of certificates (PEM) to trust.
-            Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
+        tls: True to trust the system's certificate authorities, or the path of a PEM file of trusted certificates.
+            Default: GRADWIRE_TLS, which is "1" or the path of a file.
+        insecure: Whether to allow sending the token to another machine without TLS. Default: GRADWIRE_INSECURE.
     """
 
     token: str | None = None
@@ -58,7 +58,7 @@ class Access:
         if not (encrypted or insecure or _is_this_machine(address)):
             raise InvalidArgumentError(
                 f"refusing to send the token to {address} without TLS. Use tls=True or tls=CA_FILE (GRADWIRE_TLS), "
-                "or insecure=True (GRADWIRE_INSECURE=1) if the network on the way is safe."
+                "or insecure=True (GRADWIRE_INSECURE=1) if you trust the network."
             )
         return (("authorization", f"Bearer {token}"),)
 
@@ -72,13 +72,13 @@ def checked_address(address: str | None) -> str:
     resolved = resolve_address(address)
     if resolved is None:
         raise InvalidArgumentError(
-            'no server address. Pass one, as Client("localhost:50051"), or set GRADWIRE_ADDRESS.'
+            'no server address. Pass one, for example Client("localhost:50051"), or set GRADWIRE_ADDRESS.'
         )
     if not _ADDRESS.fullmatch(resolved):
         host = re.sub(r"^\w+://", "", resolved).partition("/")[0]
         example = host if _ADDRESS.fullmatch(host) else f"{host.partition(':')[0] or 'localhost'}:50051"
         raise InvalidArgumentError(
-            f"the address {resolved!r} is not of the form host:port. Use for example {example!r}."
+            f"the address {resolved!r} does not have the form host:port. Use, for example, {example!r}."
         )
     return resolved
 

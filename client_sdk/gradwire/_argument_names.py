@@ -1,4 +1,4 @@
-"""Maps request fields to their names in the Python call."""
+"""Maps request fields to the argument names of the Python call."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _SET_PATH = re.compile(r"(?<![\w.])(train|test)\.(inputs|targets)\b")
 
 
 def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
-    """Return the name of a field in the Python call.
+    """Return the name of the argument that sets a request field.
 
     Args:
         field: The path in the request, for example "job.spec.optimizer.sgd.learning_rate".

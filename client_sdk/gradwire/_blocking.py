@@ -1,4 +1,4 @@
-"""The base of the blocking classes, which run the methods of the async classes in an event loop in a thread."""
+"""The base of the blocking classes, which run the async methods in an event loop on a background thread."""
 
 import asyncio
 import inspect
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @cache
 def _loop_of(_process: int) -> asyncio.AbstractEventLoop:
-    """Return the event loop that all blocking clients in a process share. It runs in a thread.
+    """Return the event loop that all blocking clients in a process share. It runs in a background thread.
 
     The loop is never closed, because gRPC wakes every loop that it has used, and logs errors for closed loops.
     """
@@ -59,7 +59,7 @@ class Portal:
         return await asyncio.wrap_future(self._start(coroutine))
 
     def close_with_portal(self, stream: AsyncGenerator[Any, None]) -> None:
-        """Close a stream together with the portal, if the stream is still open."""
+        """Close a stream when the portal closes, if the stream is still open."""
         self._streams.add(stream)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
@@ -90,9 +90,7 @@ class Portal:
 
     async def _close_streams(self) -> None:
         for stream in list(self._streams):
-            with suppress(
-                RuntimeError
-            ):  # A call that was just cancelled still uses the stream, and closes the stream itself.
+            with suppress(RuntimeError):  # A call that was just cancelled still uses the stream and closes it.
                 await stream.aclose()
 
 
@@ -140,7 +138,7 @@ class Stream(Generic[T]):
     """An iterator over items as they arrive, for use with `for` or `async for`."""
 
     def __init__(self, batches: AsyncGenerator[Sequence[T], None], portal: Portal) -> None:
-        # Items are fetched in batches, because switching to the portal's thread takes longer than everything else.
+        # Items are fetched in batches, because switching to the portal's thread is the most expensive step.
         self._batches = batches
         self._portal = portal
         portal.close_with_portal(batches)

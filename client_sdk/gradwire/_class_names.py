@@ -1,4 +1,4 @@
-"""Targets as class indices: text becomes the index of its class, and whole numbers of any type become integers."""
+"""Converts targets to class indices: text to the index of its class, and whole numbers of any type to integers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -77,7 +77,7 @@ def encoded(labels: Array, names: Sequence[str], field: str) -> Array:
 
 
 def whole_numbers(targets: Array, field: str) -> Array:
-    """Return 1-D floats as integers: class indices that were read from a file or a data frame are often floats.
+    """Convert 1-D floats to integers, because class indices read from a file or a data frame are often floats.
 
     Raises:
         InvalidArgumentError: A number is not whole.

@@ -19,9 +19,9 @@ class AsyncClient:
     Args:
         address: The server's "host:port". Default: the environment variable GRADWIRE_ADDRESS.
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
-        tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
-            Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
+        tls: True to use TLS and trust the system's certificate authorities, or the path of a PEM file of trusted
+            certificates. Default: GRADWIRE_TLS, which is "1" or the path of a file.
+        insecure: Whether to allow sending the token to another machine without TLS. Default: GRADWIRE_INSECURE.
         timeout: The maximum time for a call, in seconds, or None for no limit. Uploads, downloads and watches have
             no limit.
         max_retries: The number of times to retry a call while the server is unavailable, with increasing delays or with
@@ -97,9 +97,9 @@ class Client:
     Args:
         address: The server's "host:port". Default: the environment variable GRADWIRE_ADDRESS.
         token: The server's token. Default: GRADWIRE_TOKEN, or the contents of the file GRADWIRE_TOKEN_FILE.
-        tls: True to use TLS and trust the system's certificate authorities, or a file of certificates (PEM) to trust.
-            Default: GRADWIRE_TLS, "1" or a file.
-        insecure: Whether the token may be sent to another machine without TLS. Default: GRADWIRE_INSECURE.
+        tls: True to use TLS and trust the system's certificate authorities, or the path of a PEM file of trusted
+            certificates. Default: GRADWIRE_TLS, which is "1" or the path of a file.
+        insecure: Whether to allow sending the token to another machine without TLS. Default: GRADWIRE_INSECURE.
         timeout: The maximum time for a call, in seconds, or None for no limit. Uploads, downloads and watches have
             no limit.
         max_retries: The number of times to retry a call while the server is unavailable, with increasing delays or with

@@ -19,7 +19,7 @@ from gradwire_engine.training import Epoch
 
 # The number of recent epochs in the live table. The history contains all epochs.
 _SHOWN_EPOCHS = 15
-# Drawing takes longer than a short epoch, and people cannot see faster updates.
+# Drawing takes longer than a short epoch, and more frequent updates would not be visible.
 _REDRAW_SECONDS = 0.1
 
 

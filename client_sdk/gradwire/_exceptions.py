@@ -11,7 +11,7 @@ GradwireError
 ├── DataLossError                          bytes do not match their digest
 ├── ResourceExhaustedError                 the disk of the service is full
 ├── UnauthenticatedError                   the token is missing or wrong
-├── UnavailableError (ConnectionError)     no server answers, or the server cannot serve now
+├── UnavailableError (ConnectionError)     no server answers, or it is temporarily unavailable
 ├── DeadlineExceededError (TimeoutError)   the server did not answer or the job did not end in time
 ├── InternalError                          the service has a defect
 ├── JobFailedError                         the job ended as FAILED
@@ -34,8 +34,8 @@ class GradwireError(Exception):
     """The base class of all exceptions of the SDK.
 
     Attributes:
-        reason: A stable name for programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE", or None if the error was
-            found without a server. `ErrorReason` and `JobErrorReason` in errors.proto list the reasons.
+        reason: A stable name for use in programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE", or None if the
+            error did not come from a server. `ErrorReason` and `JobErrorReason` in errors.proto list the reasons.
         metadata: The names and numbers in the message, for example {"job": "jobs/digits"}.
         retry_after: The delay before a retry that the server suggests, in seconds, or None if it does not suggest one.
 
@@ -117,7 +117,7 @@ class AlreadyExistsError(GradwireError):
 
 
 class FailedPreconditionError(GradwireError):
-    """The call does not apply to the current state: a job has ended, a tensor is missing, the cluster has no GPU."""
+    """The call is not valid in the current state: a job has ended, a tensor is missing, or the cluster has no GPU."""
 
 
 class OutOfRangeError(GradwireError):

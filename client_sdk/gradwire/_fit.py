@@ -52,21 +52,22 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
     """Train a model, store the trained weights in it, and return the history of the epochs.
 
     Args:
-        model: A stack of Linear and ReLU layers. Training starts from its weights. Weights of deferred layers are drawn
-            with `seed`.
+        model: A stack of Linear and ReLU layers. Training starts from its weights. The weights of deferred layers are
+            drawn with `seed`.
         train: A pair (inputs, targets) of arrays, lists, pandas objects or torch CPU tensors. Inputs have shape
             (rows, features). Targets are class indices (rows,), one-hot rows or regression targets (rows, outputs),
-            numbers (rows,) for a model with one output, or text (rows,), the name of a class for each row.
+            numbers (rows,) for a model with one output, or class names (rows,) as text.
         loss: MSE() or CrossEntropy().
         optimizer: An SGD optimizer of the model.
-        test: A pair like `train`, which is evaluated after epochs but not trained on. Keras calls it validation data.
+        test: A pair like `train`, used for evaluation after epochs but not for training. Keras calls it validation
+            data.
         validation_split: Use this fraction of the rows, between 0 and 1, as `test` instead of training on them. As with
             Keras's validation_split, these are the last rows, taken before shuffling.
         epochs: The number of passes over the training set. With resume_from, this includes the epochs of that job.
-        batch_size: The number of rows in a step. The last batch of an epoch can have fewer rows.
+        batch_size: The number of rows per step. The last batch of an epoch can have fewer rows.
         shuffle: Whether to shuffle the rows before every epoch.
-        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which the history
-            contains.
+        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which is recorded
+            in the history.
         dtype: "float32" or "float64". Default: the dtype of the model's weights.
         device: "auto", "cpu" or "gpu".
         evaluate_every: Evaluate after every n-th epoch and after the last epoch.
@@ -128,7 +129,7 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             )
             return _follow(job, address, display)
     except GradwireError as error:
-        # The frames below this call do not help the user to find the mistake.
+        # The frames below this call do not help the user find the mistake.
         raise error.with_traceback(None) from None
 
 
@@ -145,7 +146,7 @@ def _fit_here(
 
 
 def _follow(job: Job, address: str, display: Display) -> History:
-    """Show a job's epochs until it ends, and return its history. The log is read once."""
+    """Show a job's epochs until it ends, and return its history. This reads the log only once."""
     display.begin(job.name, job.info.epochs)
     epochs = []
     try:

@@ -50,7 +50,7 @@ class History:
 
         Returns:
             "epoch", "running_loss", "train_loss", "train_accuracy", ..., "test_loss", ..., "train_seconds" and
-            "evaluate_seconds". A metric is None for epochs that were not evaluated. If no epoch has a metric, it is
+            "evaluate_seconds". A metric is None for epochs that were not evaluated. Metrics that no epoch has are
             omitted.
         """
         columns: dict[str, list[float | None]] = {

@@ -127,12 +127,12 @@ class ModelInfo:
         job: The name of the job that trained the model.
         architecture: The widths of the model, for example "784-128-32-10".
         parameters: The number of weights and biases.
-        weights_sha256: The digest of all parameters in one vector.
+        weights_sha256: The digest of the flat vector of all parameters.
         epoch: The epoch after which the weights were stored.
         created: The time at which the model was stored.
         labels: The job's labels.
-        class_names: The names of the classes, in the order of the outputs. Empty if they have no names, and for a model
-            in a list.
+        class_names: The names of the classes, in the order of the outputs. It is empty if the classes have no names,
+            and for models in a list.
     """
 
     name: str
@@ -183,7 +183,7 @@ class StoredTensorInfo:
 
 
 def stored_tensor_info(tensor: StoredTensor) -> StoredTensorInfo:
-    """Return a stored tensor's message as values."""
+    """Convert a tensor message to a StoredTensorInfo."""
     sha256 = tensor.name.removeprefix("tensors/")
     return StoredTensorInfo(sha256, tensor.size_bytes, _time(tensor.use_time), tensor.referenced)
 

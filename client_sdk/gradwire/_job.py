@@ -185,7 +185,7 @@ class AsyncJob:
 
         Args:
             path: The file, or a folder, in which the file is named after the job.
-            format: "safetensors" or "onnx". Default: from the suffix of the file, or "safetensors" for a folder.
+            format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
 
         Returns:
             The path of the file.
@@ -232,7 +232,7 @@ class AsyncJob:
 
     async def _ended(self) -> JobInfo:
         """Return the info of a job that has ended. Raises FailedPreconditionError if it has not."""
-        # A job without a model may still be running, and one from a list has no spec.
+        # A job without a model may still be running, and a job from a list has no spec.
         info = self.info if self.info.model else await self.refresh()
         if info.state not in ENDED:
             raise FailedPreconditionError(

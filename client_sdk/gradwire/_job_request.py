@@ -155,7 +155,7 @@ def _data_sets(
     dtype: "np.dtype[np.generic]",
     model: ModelSpec,
 ) -> tuple[dict[str, tuple[Array, Array]], Sequence[str]]:
-    """Return the arrays of "train" and, if there is one, of "test", and the names of the classes, if they have any."""
+    """Return the arrays of "train" and, if there is one, of "test", and the class names, if there are any."""
     linears = linear_layers(model)
     converter = _Targets(
         outputs=linears[-1].linear.out_features if linears else 0,
@@ -178,7 +178,7 @@ class _Targets:
     """Converts targets for one model.
 
     Attributes:
-        outputs: The model's number of outputs, 0 without Linear layers.
+        outputs: The model's number of outputs, or 0 if it has no Linear layers.
         dtype: The type for floats.
         cross_entropy: Whether the loss is cross-entropy.
         class_names: The names of the classes. If there are none, the first text targets determine them.
@@ -215,7 +215,8 @@ def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, 
     Args:
         inputs: An array of shape (rows, features).
         targets: An array of shape (rows,) or (rows, outputs).
-        fraction: The fraction of rows for evaluation. As in Keras, floor(rows * (1 - fraction)) rows are for training.
+        fraction: The fraction of rows for evaluation. As in Keras, floor(rows * (1 - fraction)) rows are used for
+            training.
 
     Raises:
         InvalidArgumentError: One of the two sets would be empty.

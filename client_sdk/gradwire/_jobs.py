@@ -30,7 +30,7 @@ from gradwire_proto.v1.training_service_pb2 import (
 )
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
-# Inside the classes, `list` is a method.
+# Inside the classes, `list` refers to the method.
 AsyncJobList: TypeAlias = list[AsyncJob]
 
 
@@ -66,17 +66,17 @@ class AsyncJobs:
         """Upload data that the server does not have, and submit a job.
 
         Args:
-            model: A stack of Linear and ReLU layers. The job starts from its weights. Weights of deferred layers are
-                drawn with `seed`. `job.result()` stores the trained weights in the model.
+            model: A stack of Linear and ReLU layers. The job starts from its weights. The weights of deferred layers
+                are drawn with `seed`. `job.result()` stores the trained weights in the model.
             train: A pair (inputs, targets). Inputs have shape (rows, features). Targets are class indices (rows,),
                 one-hot rows or regression targets (rows, outputs), numbers (rows,) for a model with one output, or
-                text (rows,), the name of a class for each row.
+                class names (rows,) as text.
             loss: MSE() or CrossEntropy().
             optimizer: An SGD optimizer of the model.
-            test: A pair like `train`, which is evaluated after epochs but not trained on.
-            validation_split: Use this fraction of the rows, the last ones before shuffling, as the test set.
+            test: A pair like `train`, used for evaluation after epochs but not for training.
+            validation_split: Use this fraction of the rows as the test set: the last rows before shuffling.
             epochs: The number of passes over the training set. With resume_from, this includes the epochs of that job.
-            batch_size: The number of rows in a step.
+            batch_size: The number of rows per step.
             shuffle: Whether to shuffle the rows before every epoch.
             seed: The seed for the row order and the weights of deferred layers. None draws a random seed.
             dtype: "float32" or "float64". Default: the dtype of the model's weights.

@@ -82,7 +82,7 @@ class LocalServer:
     def start(self) -> None:
         """Start the server and wait until it accepts jobs."""
         self.address = ""
-        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # The server itself would do the same.
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # The server would use the same mode.
         command = [*server_command(), "--port=0", f"--data={self.data}", *self._options]
         # The server runs in its own session. Ctrl-C then reaches only the script, which stops the server properly.
         self.process = subprocess.Popen(
@@ -116,7 +116,7 @@ class LocalServer:
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:
             for line in lines:
-                with contextlib.suppress(OSError):  # If the disk is full, the server must not be blocked by its log.
+                with contextlib.suppress(OSError):  # Even if the disk is full, read on, or the server blocks.
                     log.write(line)
                     log.flush()
                 match = _READY.search(line)

@@ -78,7 +78,7 @@ def save(model: Module, path: str | Path) -> Path:
 
 
 def checked_model_path(path: str | Path) -> Path:
-    """Return the path of a file that `save` can write.
+    """Return a path after checking that `save` can write to it.
 
     Raises:
         FileError: The path does not end in .safetensors, or the folder does not exist.
@@ -128,7 +128,7 @@ async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
     """Download the model "models/{id}".
 
     Returns:
-        The model's message, and the flat weight vector, which matches its digest.
+        The model's message, and the flat weight vector, verified against its digest.
     """
     from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
 

@@ -34,7 +34,7 @@ from gradwire_proto.v1.model_service_pb2 import (
 # The approximate maximum size of the rows in one Predict call, in bytes.
 _PREDICT_BYTES = 8 << 20
 
-# Inside the classes, `list` is a method.
+# Inside the classes, `list` refers to the method.
 ModelInfoList: TypeAlias = list[ModelInfo]
 
 
@@ -92,8 +92,9 @@ class AsyncModels:
             classes: Whether to return the class of each row instead of the outputs.
 
         Returns:
-            The outputs of the last layer, of shape (rows, outputs). For a classifier with logits, these are the logits.
-            With `classes`, the class name of each row, of shape (rows,), or the index if the classes have no names.
+            The outputs of the last layer, of shape (rows, outputs). For a classifier that outputs logits, these are the
+            logits. With `classes`, the class name of each row, of shape (rows,), or the index if the classes have no
+            names.
 
         Raises:
             NotFoundError: No model has this name.
@@ -134,8 +135,7 @@ class AsyncModels:
         Args:
             name: The model's name.
             path: The path of the file, or a folder. In a folder, the file is named after the model.
-            format: "safetensors" or "onnx". The default depends on the suffix of the file, and is "safetensors" for a
-                folder.
+            format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
 
         Returns:
             The path of the file.
@@ -147,7 +147,7 @@ class AsyncModels:
         return await download_file(self._transport, model_resource(name), path, format)
 
     async def delete(self, name: str) -> None:
-        """Delete a model. The job that trained it and the events of this job are kept.
+        """Delete a model. The job that trained the model, and the job's events, are kept.
 
         Args:
             name: The model's name. If the model does not exist, this has no effect.

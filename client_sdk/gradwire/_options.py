@@ -1,4 +1,4 @@
-"""TrainingOptions, the training options that are checked when they are created."""
+"""Defines TrainingOptions, which checks the training options when it is created."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class TrainingOptions:
         optimizer: An SGD optimizer of the model.
         epochs: The number of passes over the training set. For a job that continues another job, this includes the
             epochs of the other job.
-        batch_size: The number of rows in a step. The last batch of an epoch can have fewer rows.
+        batch_size: The number of rows per step. The last batch of an epoch can have fewer rows.
         shuffle: Whether to shuffle the rows before every epoch.
-        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which the history
-            contains.
-        dtype: The type of the weights and of arithmetic. Default: the dtype of the model's weights, or "float32".
+        seed: The seed for the row order and the weights of deferred layers. None draws a random seed, which is recorded
+            in the history.
+        dtype: The type of the weights and of the arithmetic. Default: the dtype of the model's weights, or "float32".
         device: "auto" uses a GPU if one is available.
         evaluate_every: Evaluate after every n-th epoch and after the last epoch.
         validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.

@@ -10,7 +10,7 @@ _MAX_RETRY_AFTER_SECONDS = 60.0
 
 
 def retry_delay(error: GradwireError, attempt: int) -> float | None:
-    """Return the seconds to wait before retrying a call, or None if a retry does not help.
+    """Return the seconds to wait before retrying a call, or None if a retry would not help.
 
     Args:
         error: The error of the call.

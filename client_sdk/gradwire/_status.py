@@ -46,7 +46,7 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
         )
     if code is grpc.StatusCode.CANCELLED:
         # A client that cancels its own call gets a CancelledError instead.
-        return UnavailableError(f"the server at {address} ended during the call ({said}). Try again.")
+        return UnavailableError(f"the server at {address} stopped during the call ({said}). Try again.")
     if reason is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(
             f"the server at {address} did not answer in time ({said}). Try again, or raise Client(timeout=...)."

@@ -25,7 +25,7 @@ from gradwire_proto.v1.tensor_service_pb2 import (
     StoredTensor,
 )
 
-# Inside the classes, `list` is a method.
+# Inside the classes, `list` refers to the method.
 TensorList: TypeAlias = list[TensorInfo]
 StoredTensorList: TypeAlias = list[StoredTensorInfo]
 
@@ -60,7 +60,7 @@ class AsyncTensors:
         return _info(reference)
 
     async def missing(self, tensors: Sequence[TensorInfo]) -> TensorList:
-        """Return the arrays that are not stored on the server, or that are only partially stored.
+        """Return the arrays that are not stored on the server, or are only partially stored.
 
         Args:
             tensors: Arrays that were uploaded before.
@@ -71,10 +71,10 @@ class AsyncTensors:
         return [_info(each.tensor) for each in await find_missing(self._transport, references)]
 
     async def list(self, limit: int | None = None) -> StoredTensorList:
-        """Return the stored arrays, in the order of their digests. The weights of models are among them.
+        """Return the stored arrays, in the order of their digests. They include the weights of models.
 
         Args:
-            limit: The maximum number of arrays; None for no limit.
+            limit: The maximum number of arrays, or None for no limit.
         """
         method = self._transport.tensors.ListTensors
         messages = await collect(self._transport, method, ListTensorsRequest(), _tensors_of, limit)
@@ -84,7 +84,7 @@ class AsyncTensors:
         """Delete an array that no job and no model uses.
 
         Args:
-            tensor: The array, or its SHA-256 digest. Deleting an array that is not stored does nothing.
+            tensor: The array, or its SHA-256 digest. If the array is not stored, this has no effect.
 
         Raises:
             FailedPreconditionError: A job or a model uses it.

@@ -28,7 +28,8 @@ Response = TypeVar("Response")
 DEFAULT_TIMEOUT = 60.0
 DEFAULT_MAX_RETRIES = 6
 
-# The time that the first call waits for the server. It allows for a slow network, but reports a wrong address quickly.
+# The time that the first call waits for the server. It is long enough for a slow network, and short enough to report a
+# wrong address quickly.
 _CONNECT_SECONDS = 3.0
 
 _OPTIONS = [
@@ -44,7 +45,7 @@ _OPTIONS = [
 
 
 class Transport:
-    """A channel to one server. The first call opens the channel, in the event loop of this call.
+    """A channel to one server. The first call opens the channel, in the event loop of that call.
 
     Args:
         address: The server's "host:port". Default: GRADWIRE_ADDRESS.

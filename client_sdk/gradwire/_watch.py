@@ -12,7 +12,7 @@ ENDED = {JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_FAILED, JobState.JOB_S
 
 # A broken watch tries to reconnect until the server has been unavailable for this long.
 _RECONNECT_SECONDS = 60.0
-# If a connection lasted this long, it had reached the server.
+# A connection that lasted this long is assumed to have reached the server.
 _CONNECTED_SECONDS = 5.0
 # The maximum delay between attempts to reconnect, unless the server requests a longer delay. It is short, so that
 # epochs arrive soon after the server is available again.

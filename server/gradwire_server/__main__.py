@@ -14,9 +14,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 _DEFAULT_DATA = Path("gradwire-data")
-# Only the user of the server can read the files that it creates.
+# Only the user that runs the server can read the files that it creates.
 _UMASK = 0o077
-# The base class of BadParameter covers all wrong options, but Typer does not export it.
+# The base class of BadParameter covers all usage errors, but Typer does not export it.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
@@ -37,7 +37,9 @@ def _without_password(context: typer.Context, url: str | None) -> str | None:
 
 def serve(
     host: Annotated[str, typer.Option(envvar="GRADWIRE_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="GRADWIRE_PORT", help="Port. 0: any free port.")] = 50051,
+    port: Annotated[
+        int, typer.Option(envvar="GRADWIRE_PORT", help="Port to listen on. 0 selects a free port.")
+    ] = 50051,
     data: Annotated[
         Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, tensors and models.")
     ] = _DEFAULT_DATA,
@@ -46,37 +48,40 @@ def serve(
         typer.Option(
             envvar="GRADWIRE_STORE",
             callback=_without_password,
-            help="postgresql://user@host/db. A URL with a password must be in the variable. "
-            "Default: a SQLite file in --data.",
+            help="Database URL, for example postgresql://user@host/db. If it contains a password, set it in the "
+            "environment variable. Default: a SQLite file in --data.",
         ),
     ] = None,
     blobs: Annotated[
-        str | None, typer.Option(envvar="GRADWIRE_BLOBS", help="URL of the blob store, for fsspec. Default: in --data.")
+        str | None,
+        typer.Option(envvar="GRADWIRE_BLOBS", help="URL of the blob store, for fsspec. Default: a folder in --data."),
     ] = None,
     ray: Annotated[
         str,
         typer.Option(
             envvar="GRADWIRE_RAY",
-            help="local (start Ray here), auto, or the address of a cluster.",
+            help="Ray cluster: local (start Ray on this machine), auto, or the address of a cluster.",
         ),
     ] = "local",
-    cpus_per_job: Annotated[float, typer.Option(envvar="GRADWIRE_CPUS_PER_JOB", help="CPUs for each job.")] = 1,
+    cpus_per_job: Annotated[float, typer.Option(envvar="GRADWIRE_CPUS_PER_JOB", help="CPUs per job.")] = 1,
     gpus_per_job: Annotated[
-        float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction of one, for each job on a GPU.")
+        float, typer.Option(envvar="GRADWIRE_GPUS_PER_JOB", help="GPUs, or a fraction of one, per job that uses a GPU.")
     ] = 1,
     memory_per_job: Annotated[
         float,
         typer.Option(
-            envvar="GRADWIRE_MEMORY_PER_JOB", help="Memory for each job, in GiB. 0: an equal share of the node's."
+            envvar="GRADWIRE_MEMORY_PER_JOB",
+            help="Memory per job, in GiB. 0 selects an equal share of the node's memory.",
         ),
     ] = 0,
     max_log: Annotated[
-        float, typer.Option(envvar="GRADWIRE_MAX_LOG", help="Most events that a job may write, in GiB.")
+        float, typer.Option(envvar="GRADWIRE_MAX_LOG", help="Maximum size of a job's events, in GiB.")
     ] = 10,
     max_tensors: Annotated[
         float,
         typer.Option(
-            envvar="GRADWIRE_MAX_TENSORS", help="Most tensors to store, in GiB. 0: as many as the disk holds."
+            envvar="GRADWIRE_MAX_TENSORS",
+            help="Maximum size of all stored tensors, in GiB. 0: limited only by the disk.",
         ),
     ] = 0,
     plan: Annotated[
@@ -90,21 +95,24 @@ def serve(
         bool,
         typer.Option(
             envvar="GRADWIRE_TF32",
-            help="Let GPUs use TF32: faster, but with a 10-bit mantissa.",
+            help="Allow GPUs to use TF32, which is faster but has a 10-bit mantissa.",
         ),
     ] = False,
     token_file: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="File with the token. Or set GRADWIRE_TOKEN.")
+        Path | None,
+        typer.Option(
+            envvar="GRADWIRE_TOKEN_FILE", help="File that contains the token. Alternatively, set GRADWIRE_TOKEN."
+        ),
     ] = None,
     make_token: Annotated[
         bool,
         typer.Option(
             envvar="GRADWIRE_MAKE_TOKEN",
-            help="Create a token if there is none, in --token-file or in `token` in --data.",
+            help="If there is no token, create one in --token-file, or in the file `token` in --data.",
         ),
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TLS_CERT", help="Certificate chain (PEM). Turns TLS on.")
+        Path | None, typer.Option(envvar="GRADWIRE_TLS_CERT", help="Certificate chain (PEM). Enables TLS.")
     ] = None,
     tls_key: Annotated[
         Path | None, typer.Option(envvar="GRADWIRE_TLS_KEY", help="Private key of the certificate (PEM).")
@@ -114,7 +122,9 @@ def serve(
     ] = "",
     publish: Annotated[
         str,
-        typer.Option(envvar="GRADWIRE_PUBLISH", help="Address that clients use to reach a container, if not --host."),
+        typer.Option(
+            envvar="GRADWIRE_PUBLISH", help="Address at which clients reach a container, if it is not --host."
+        ),
     ] = "",
     insecure: Annotated[
         bool, typer.Option(envvar="GRADWIRE_INSECURE", help="Allow other machines to connect without a token or TLS.")
@@ -166,7 +176,7 @@ def serve(
 
 
 def main() -> None:
-    """Run the command. A wrong option causes one line on stderr."""
+    """Run the command. A usage error is printed as one line on stderr."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(serve)
     try:

@@ -64,9 +64,9 @@ from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 _log = logging.getLogger(__name__)
 
 _MIN_PING_INTERVAL_MS = 10_000
-# When the server shuts down, the time that it has to notify the clients that watch its health.
+# The time that the server has, when it shuts down, to notify the clients that watch its health.
 _HEALTH_SECONDS = 1.0
-# The time that calls have to finish when the server shuts down.
+# The time that calls have to finish after the server starts to shut down.
 _GRACE_SECONDS = 3.0
 # The exit code when Ray is lost. A supervisor then restarts the server.
 _EXIT_CLUSTER_LOST = 75
@@ -245,7 +245,8 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
-            # Connections beyond this number are closed as soon as they are accepted. Each listener counts its own.
+            # Connections beyond this number are closed as soon as they are accepted. Each listener counts its own
+            # connections.
             ("grpc.max_allowed_incoming_connections", max_connections // (2 if settings.socket else 1)),
             ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
             ("grpc.server_handshake_timeout_ms", MAX_HANDSHAKE_SECONDS * 1000),

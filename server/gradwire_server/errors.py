@@ -30,8 +30,8 @@ class DomainError(Exception):
     """The base class of all errors that a client can receive.
 
     Attributes:
-        reason: A stable name for programs.
-        metadata: The values that appear in the message, in a form for programs.
+        reason: A stable name for use in programs.
+        metadata: The values that appear in the message, in machine-readable form.
     """
 
     reason: ClassVar[ErrorReason]
@@ -155,7 +155,7 @@ class TensorMissingError(PreconditionError):
 
     def __init__(self, field: str, sha256: str) -> None:
         text = (
-            f"{field} references tensor {sha256}, which is not stored, or is stored only in part. "
+            f"{field} references tensor {sha256}, which is not stored, or is only partially stored. "
             "Upload it with TensorService.UploadTensor"
         )
         super().__init__(field, text, field=field, sha256=sha256)
@@ -201,8 +201,8 @@ class JobTooLargeError(PreconditionError):
         """Describe the job with `what`; `needed` and `available` are in bytes."""
         text = (
             f"the job needs about {needed / 2**30:.1f} GiB of memory ({what}), but a worker has only "
-            f"{available / 2**30:.1f} GiB for it. Use a smaller model or batch_size, or start the server with more "
-            "--memory-per-job"
+            f"{available / 2**30:.1f} GiB for it. Use a smaller model or batch_size, or start the server with a "
+            "larger --memory-per-job"
         )
         super().__init__(field, text, field=field, needed_bytes=needed, available_bytes=available)
 
@@ -321,7 +321,7 @@ class DiskFullError(DomainError):
 
 
 class TensorQuotaError(DomainError):
-    """The stored tensors have as many bytes as the server allows."""
+    """The stored tensors have reached the maximum size that the server allows."""
 
     reason = ErrorReason.ERROR_REASON_TENSOR_QUOTA
     subject = "tensors"
@@ -366,7 +366,7 @@ class ShuttingDownError(UnavailableError):
 
 
 class ServerBusyError(UnavailableError):
-    """The server has as much work as its memory allows."""
+    """The server already has as much work as its memory allows."""
 
     reason = ErrorReason.ERROR_REASON_BUSY
 

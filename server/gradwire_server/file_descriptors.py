@@ -7,7 +7,7 @@ from gradwire_server.settings import SettingsError
 
 
 def raise_limit() -> None:
-    """Raise this process's soft limit of file descriptors as far as is useful and allowed.
+    """Raise this process's soft limit on file descriptors as far as is useful and permitted.
 
     Raises:
         SettingsError: The hard limit is too low.
@@ -16,7 +16,7 @@ def raise_limit() -> None:
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if wanted < MIN_DESCRIPTORS:
         raise SettingsError(
-            f"this process may open only {hard} files and connections, and a server needs {MIN_DESCRIPTORS}. "
+            f"this process may open only {hard} files and connections, but a server needs {MIN_DESCRIPTORS}. "
             "Raise the hard limit: ulimit -Hn, or LimitNOFILE in systemd"
         )
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -24,7 +24,7 @@ def raise_limit() -> None:
 
 
 def max_connections() -> int:
-    """Return how many connections clients may open, so that enough descriptors are left for everything else."""
+    """Return the number of connections that clients may open, which leaves enough descriptors for everything else."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     available = MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     return min(available - RESERVED_DESCRIPTORS, MAX_CONNECTIONS)

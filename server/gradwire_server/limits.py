@@ -11,12 +11,13 @@ MAX_CREATE_JOB_BYTES = MIB
 MAX_CHUNK_BYTES = 4 * MIB
 # Requests of the standard services, which need no token.
 MAX_PUBLIC_REQUEST_BYTES = 4 * KIB
-# gRPC itself refuses larger messages, without details. Predict takes 32 MiB of inputs, and reports larger inputs in
-# more detail.
+# gRPC itself refuses larger messages, without details. Predict accepts up to 32 MiB of inputs, and returns a more
+# detailed error for larger inputs.
 MAX_MESSAGE_BYTES = 40 * MIB
-# Space for the other fields of a message with a chunk.
+# Space for the other fields of a message that contains a chunk.
 _SLACK_BYTES = 64 * KIB
-# The number of fields and packed numbers in one request, so that parsing and checking take milliseconds.
+# The maximum number of fields and packed numbers in one request. It is low enough for parsing and checking to take only
+# milliseconds.
 MAX_REQUEST_FIELDS = 8_000
 # An error names at most this many unknown fields.
 MAX_NAMED_FIELDS = 10
@@ -25,18 +26,18 @@ MAX_TENSORS_PER_REQUEST = 1000
 # Calls in progress, including those that wait for events or for their turn. The standard services have their own limit.
 MAX_CONCURRENT_CALLS = 2000
 MAX_CONCURRENT_PUBLIC_CALLS = 200
-# Calls of one method that each hold a file open.
+# The maximum number of concurrent calls of methods that keep a file open.
 MAX_UPLOADS = 32
 MAX_DOWNLOADS = 32
-# How long a call waits for its turn if its method has its own limit, in seconds.
+# The time that a call waits for its turn if its method has its own limit, in seconds.
 MAX_WAIT_SECONDS = 10.0
-# Requests that arrive slowly: how many are received at a time, and after how many seconds a request counts as slow.
+# Slow requests: the maximum number received at a time, and the time after which a request counts as slow, in seconds.
 MAX_SLOW_REQUESTS = 8
 SLOW_REQUEST_SECONDS = 0.1
 MAX_SLOW_PUBLIC_REQUESTS = 4
 SLOW_PUBLIC_REQUEST_SECONDS = 0.02
 
-# Connections: one that sends nothing at first, or has no call for a long time, is closed.
+# A connection is closed if it sends nothing at first, or has no calls for a long time.
 MAX_HANDSHAKE_SECONDS = 10
 MAX_IDLE_CONNECTION_SECONDS = 600
 MAX_CONNECTIONS = 10_000
@@ -54,10 +55,10 @@ class MethodLimits:
 
     Attributes:
         message_bytes: The maximum size of one request message, after decompression.
-        read_seconds: How long each request message may take to arrive.
-        write_seconds: How long the client may take to accept a response message; None: without limit.
-        concurrent_calls: How many calls may be in progress at a time, from receiving the request to sending the
-            response. The others wait for their turn.
+        read_seconds: The time limit for receiving each request message, in seconds.
+        write_seconds: The time that the client has to accept a response message, in seconds, or None for no limit.
+        concurrent_calls: The maximum number of concurrent calls, from receiving the request to sending the response.
+            Further calls wait for their turn.
     """
 
     message_bytes: int = MAX_REQUEST_BYTES

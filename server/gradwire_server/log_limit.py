@@ -4,14 +4,14 @@ import logging
 import time
 from dataclasses import dataclass
 
-# The same message is logged at most this often in a period, in seconds.
+# The same message is logged at most this many times in a period of this many seconds.
 MAX_REPEATS = 20
 PERIOD_SECONDS = 10.0
 
 
 @dataclass
 class _Count:
-    """How often a message occurred since a time."""
+    """The number of times that a message occurred since a point in time."""
 
     since: float
     logged: int = 0
@@ -19,7 +19,7 @@ class _Count:
 
 
 class RepeatLimit(logging.Filter):
-    """Drops records whose message template was logged too often recently, and then says how many it has dropped."""
+    """Drops records whose message template was logged too often recently, and later reports how many were dropped."""
 
     def __init__(self) -> None:
         super().__init__()

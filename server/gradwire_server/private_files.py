@@ -1,4 +1,4 @@
-"""Folders and files that only the user of the server can read."""
+"""Folders and files that only the user that runs the server can read."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ def create_private(file: Path, text: str) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder, or remove other users' permissions from it and, if it gave them any, from all files in it.
+    """Create a folder. If it exists and other users can access it, remove their permissions from it and its contents.
 
-    What belongs to another user stays as it is, for example a mounted folder whose owner has set its permissions. A
-    folder with the sticky bit stays as it is too, because it is shared on purpose.
+    Files and folders of other users are not changed, for example a mounted folder whose owner has set its permissions.
+    A folder with the sticky bit is not changed either, because it is shared on purpose.
 
     Raises:
         OSError: The folder cannot be created.
@@ -28,11 +28,11 @@ def make_private(folder: Path) -> None:
     folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
     found = folder.stat()
     if not found.st_mode & _OTHERS:
-        return  # Others cannot reach what is in it.
+        return  # Other users cannot access its contents.
     if found.st_mode & stat.S_ISVTX:
         _log.warning("all users can create files in %s. Choose a folder that only this user can write to", folder)
         return
-    # The folder comes first: nobody else can then put a link in the way of its files.
+    # Restrict the folder first, so that no other user can replace its files with links.
     _tighten(folder)
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -45,4 +45,4 @@ def _tighten(path: Path) -> None:
         if found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode):
             path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
     except FileNotFoundError:
-        return  # It was a temporary file.
+        return  # A temporary file was deleted.

@@ -5,7 +5,7 @@ import re
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile("[0-9a-f]{64}")
 # The rule for IDs, for use in messages.
-ID_RULE = "must have 1 to 63 of a-z, 0-9 and '-', start with a letter and not end with '-'"
+ID_RULE = "must have 1 to 63 characters of a-z, 0-9 and '-', start with a letter, and not end with '-'"
 
 
 def is_valid_id(text: str) -> bool:

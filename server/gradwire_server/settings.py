@@ -42,11 +42,11 @@ class Settings:
     # The resources of each worker. A worker runs one job at a time.
     cpus_per_job: float = 1
     gpus_per_job: float = 1
-    # In GiB. 0: an equal share of the memory of a node.
+    # In GiB. 0 selects an equal share of the memory of a node.
     memory_per_job: float = 0
-    # The events of one job, in GiB.
+    # The maximum size of the events of one job, in GiB.
     max_log: float = 10
-    # Tensors, checkpoints and weights together, in GiB. 0: as many as the disk holds.
+    # The maximum total size of tensors, checkpoints and weights, in GiB. With 0, only the disk limits it.
     max_tensors: float = 0
 
     # The plan that workers must use. If it is empty, they use the fastest available plan.
@@ -99,7 +99,7 @@ class Settings:
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.tls_cert, self.tls_key)
             return self.tls_key.read_bytes(), self.tls_cert.read_bytes()
-        except OSError as error:  # SSLError is a subclass.
+        except OSError as error:  # SSLError is a subclass of OSError.
             raise SettingsError(f"--tls-cert {self.tls_cert} with --tls-key {self.tls_key}: {error}") from error
 
     @property

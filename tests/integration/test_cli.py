@@ -180,7 +180,7 @@ def test_class_names_in_a_csv_file_are_stored_and_predicted(server, tmp_path):
     [
         (("jobs", "list", "--at", "127.0.0.1:1"), "no gradwire server answers at 127.0.0.1:1"),
         (("jobs", "list"), "no server address"),
-        (("jobs", "list", "--at", "localhost"), "not of the form host:port"),
+        (("jobs", "list", "--at", "localhost"), "does not have the form host:port"),
         (("jobs", "list", "--at", "localhost:1", "--tls", "/nowhere/ca.pem"), "tls: cannot read /nowhere/ca.pem"),
         (("train", "--data", "absent.npz", "--layers", "4,2"), "cannot read absent.npz"),
         (

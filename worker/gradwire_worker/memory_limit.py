@@ -10,12 +10,12 @@ _STATUS = Path("/proc/self/status")
 
 
 def limit_memory(size: int) -> None:
-    """Limit how much more memory attempts can use than this process does now. Beyond that, they get a MemoryError.
+    """Limit the memory that attempts can use beyond what this process uses now. Larger attempts get a MemoryError.
 
     Shared memory and mapped files do not count. On systems other than Linux, there is no limit.
 
     Args:
-        size: How much more memory, in bytes.
+        size: The additional memory, in bytes.
     """
     if sys.platform != "linux":
         return

@@ -40,7 +40,8 @@ class Trainer:
         Args:
             abandoned_seconds: The time without a server call after which this process exits, in seconds. If it is
                 None, the process does not exit.
-            memory: How much memory attempts can add to this process, in bytes. If it is 0, there is no limit.
+            memory: The additional memory that attempts can use in this process, in bytes. If it is 0, there is no
+                limit.
         """
         self._called = time.monotonic()
         if abandoned_seconds is not None:
@@ -58,7 +59,7 @@ class Trainer:
         self._readers: dict[str, BlobReader] = {}
 
     def ping(self) -> None:
-        """Return if this worker is alive, and record that a server still needs it."""
+        """Return, to show that this worker is alive, and record that a server still needs it."""
         self._called = time.monotonic()
 
     def own_log(self) -> tuple[str, str]:
@@ -114,7 +115,7 @@ class Trainer:
             timeout: The maximum time to wait for a report, in seconds.
 
         Raises:
-            StaleAttemptError: This worker does not run the attempt.
+            StaleAttemptError: This worker is not running the attempt.
         """
         return pack(self._current(job, attempt).outbox.take(after, timeout))
 
@@ -135,7 +136,7 @@ class Trainer:
         while time.monotonic() - self._called < seconds:
             time.sleep(seconds / 10)
         _log.warning("no server has called for %.0f s, so this worker ends", seconds)
-        os._exit(0)  # An actor cannot be ended from a thread in any other way.
+        os._exit(0)  # A thread cannot end its actor in any other way.
 
     def _current(self, job: str, attempt: int) -> "_Run":
         self._called = time.monotonic()

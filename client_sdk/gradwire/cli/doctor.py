@@ -40,7 +40,7 @@ class Diagnosis:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Show which plan jobs get on this machine, why, and how much faster it is than the reference plan."""
+    """Show which plan jobs use on this machine, why, and how much faster it is than the reference plan."""
     found = diagnose()
     if as_json:
         print_json(asdict(found))
@@ -61,7 +61,7 @@ def doctor(as_json: AsJson = False) -> None:
     default = found.openblas[0]
     if best.gflops > 1.1 * default.gflops:
         gain = best.gflops / default.gflops
-        typer.echo(f"export OPENBLAS_CORETYPE={best.name} would make NumPy's products {gain:.1f} times as fast here.")
+        typer.echo(f"With OPENBLAS_CORETYPE={best.name}, NumPy's matrix products would be {gain:.1f} times as fast.")
 
 
 def diagnose() -> Diagnosis:

@@ -27,7 +27,7 @@ from gradwire.cli.output import (
 
 commands = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The job's name.")]
+Name = Annotated[str, typer.Argument(help="The name of the job.")]
 
 
 @commands.command("list")
@@ -35,8 +35,8 @@ def list_jobs(
     filter: Annotated[  # noqa: A002
         str | None,
         typer.Option(
-            help="Conditions joined by AND: 'state = RUNNING', 'name : \"digits\"' (contains), "
-            "'labels.team = \"vision\"', 'labels : team' (has the label)."
+            help="Conditions joined by AND, for example 'state = RUNNING', 'name : \"digits\"' (contains), "
+            "'labels.team = \"vision\"' or 'labels : team' (has the label)."
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of jobs.")] = 50,
@@ -92,7 +92,7 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
 @commands.command()
 def watch(
     name: Name,
-    events: Annotated[bool, typer.Option("--events", help="Show everything that happens, not only epochs.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Show all events, not only epochs.")] = False,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
@@ -116,7 +116,7 @@ def watch(
 
 @commands.command()
 def cancel(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
-    """Cancel a job. A job that has ended stays as it is."""
+    """Cancel a job. If the job has ended, this has no effect."""
     with connect(at, token, tls) as client:
         info = client.jobs.get(name).cancel()
     typer.echo(f"{info.name} is {info.state}")
@@ -124,7 +124,7 @@ def cancel(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> N
 
 @commands.command()
 def pause(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
-    """Pause a job until `gradwire jobs resume`."""
+    """Pause a job. To resume it, use `gradwire jobs resume`."""
     with connect(at, token, tls) as client:
         info = client.jobs.get(name).pause()
     typer.echo(f"{info.name} is {info.state}")
@@ -155,7 +155,7 @@ def download(
 
 @commands.command()
 def delete(
-    names: Annotated[list[str], typer.Argument(help="The jobs' names.")],
+    names: Annotated[list[str], typer.Argument(help="The names of the jobs.")],
     at: At = None,
     token: Token = None,
     tls: Tls = None,

@@ -13,14 +13,14 @@ from gradwire.cli import doctor, jobs, models, token, training
 from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Tls, Token, connect
 
-# The base class of BadParameter covers all wrong options and arguments, but Typer does not export it.
+# The base class of BadParameter covers all usage errors, but Typer does not export it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _commands = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train small neural networks, on this machine or on a server.",
+    help="Train small neural networks on this machine or on a server.",
 )
 _commands.add_typer(jobs.commands, name="jobs", help="Manage jobs on a server.")
 _commands.add_typer(models.commands, name="models", help="Manage trained models on a server.")
@@ -32,7 +32,7 @@ _commands.command("bench")(bench.bench)
 
 @_commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Run a server. `gradwire serve --help` shows its options.",
+    help="Run a server. For its options, run `gradwire serve --help`.",
 )
 def serve(context: typer.Context) -> None:
     """Replace this process with the server, which parses the options."""
@@ -42,7 +42,7 @@ def serve(context: typer.Context) -> None:
 
 @_commands.command()
 def health(at: At = None, token: Token = None, tls: Tls = None) -> None:
-    """Print the health of a server. The exit code is 1 if it does not accept jobs."""
+    """Print the health of a server. The exit code is 1 if the server does not accept jobs."""
     with connect(at, token, tls) as client:
         status = client.health()
     typer.echo(status)

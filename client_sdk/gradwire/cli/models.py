@@ -25,14 +25,16 @@ from gradwire.cli.output import (
 
 commands = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The model's name, which is that of the job that trained it.")]
+Name = Annotated[str, typer.Argument(help="The name of the model, which is the name of the job that trained it.")]
 
 
 @commands.command("list")
 def list_models(
     filter: Annotated[  # noqa: A002
         str | None,
-        typer.Option(help="Conditions joined by AND: 'name : \"digits\"' (contains), 'labels.team = \"vision\"'."),
+        typer.Option(
+            help="Conditions joined by AND, for example 'name : \"digits\"' (contains) or 'labels.team = \"vision\"'."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of models.")] = 50,
     at: At = None,
@@ -93,19 +95,23 @@ def download(
 @commands.command()
 def predict(
     name: Name,
-    data: Annotated[Path, typer.Option(help="Inputs: .npy, .csv of numbers, or .npz with x or x_test.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="The inputs: a .npy file, a .csv file of numbers, or a .npz file that contains x or x_test."),
+    ],
     classes: Annotated[
-        bool, typer.Option("--classes", help="Print the name of each row's class, or its index, not the outputs.")
+        bool, typer.Option("--classes", help="Print the class name (or index) of each row instead of the outputs.")
     ] = False,
     drop: Annotated[
-        list[str] | None, typer.Option(help="Leave out this column of a .csv file, for example the targets.")
+        list[str] | None,
+        typer.Option(help="Ignore this column of a .csv file, for example the targets. Can be repeated."),
     ] = None,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a trained model on the server and print one line for each row."""
+    """Run a trained model on the server, and print one line per row."""
     inputs = read_inputs(data, drop or [])
     with connect(at, token, tls) as client:
         result = client.models.predict(name, inputs, classes=classes)
@@ -117,7 +123,7 @@ def predict(
 
 @commands.command()
 def delete(
-    names: Annotated[list[str], typer.Argument(help="The models' names.")],
+    names: Annotated[list[str], typer.Argument(help="The names of the models.")],
     at: At = None,
     token: Token = None,
     tls: Tls = None,

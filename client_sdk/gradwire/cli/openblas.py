@@ -9,12 +9,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-# The x86 core types that have separate kernels, in the order of their instruction sets, newest last.
+# The x86 core types that have separate kernels, ordered by instruction set, newest last.
 CORE_TYPES = ("Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids")
 _SECONDS = 60
 
 # Multiplies two matrices of small integers, because their product is exact in float32, and prints GFLOP/s. The check
-# multiplies with a random vector, in a type that OpenBLAS does not use: a whole product in that type takes seconds.
+# multiplies with a random vector, in a type that OpenBLAS does not use, because a full matrix product in that type
+# takes seconds.
 _PROGRAM = """
 import time
 import numpy as np

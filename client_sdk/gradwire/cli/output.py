@@ -20,14 +20,16 @@ Tls = Annotated[
     str | None,
     typer.Option(
         envvar="GRADWIRE_TLS",
-        help="Use TLS: 1 to trust the system's certificate authorities, or a file of certificates (PEM) to trust.",
+        help="Use TLS: 1 to trust the system's certificate authorities, or a PEM file of trusted certificates.",
         show_envvar=True,
     ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: this folder.")
+    Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: the current folder.")
 ]
-Format = Annotated[ModelFormat | None, typer.Option(help="Default: that of the file's suffix, or safetensors.")]
+Format = Annotated[
+    ModelFormat | None, typer.Option(help="The file format. Default: derived from the file suffix, or safetensors.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this.

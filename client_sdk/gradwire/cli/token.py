@@ -21,14 +21,15 @@ def show(
         "gradwire-data"
     ),
     token_file: Annotated[
-        Path | None, typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="The file of the token, if it is not in --data.")
+        Path | None,
+        typer.Option(envvar="GRADWIRE_TOKEN_FILE", help="The file that contains the token, if it is not in --data."),
     ] = None,
 ) -> None:
-    """Print the token that `gradwire serve --make-token` has made."""
+    """Print the token that `gradwire serve --make-token` created."""
     file = token_file or data / "token"
     try:
         typer.echo(file.read_text().strip())
     except OSError as error:
         raise FileError(
-            f"cannot read the token in {file}: {error.strerror}. `gradwire serve --make-token` makes one."
+            f"cannot read the token in {file}: {error.strerror}. To create one, run `gradwire serve --make-token`."
         ) from None

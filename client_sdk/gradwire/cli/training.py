@@ -25,27 +25,33 @@ _LOSSES: dict[str, type[Loss]] = {"cross-entropy": CrossEntropy, "mse": MSE}
 def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     data: Annotated[
         Path,
-        typer.Option(help="A .npz or .safetensors file with x_train and y_train (and x_test and y_test), or a .csv."),
+        typer.Option(
+            help="A .npz or .safetensors file with x_train and y_train (and x_test and y_test), or a .csv file."
+        ),
     ],
-    layers: Annotated[str, typer.Option(help="The widths, for example 784,128,32,10, with a ReLU between layers.")],
-    loss: Annotated[str, typer.Option(help="cross-entropy or mse.")] = "cross-entropy",
+    layers: Annotated[
+        str, typer.Option(help="The layer widths, for example 784,128,32,10, with a ReLU between layers.")
+    ],
+    loss: Annotated[str, typer.Option(help="The loss: cross-entropy or mse.")] = "cross-entropy",
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 0.1,
     epochs: Annotated[int, typer.Option(help="The number of passes over the training set.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="The number of rows in a step.")] = 64,
-    seed: Annotated[int, typer.Option(help="Draws the initial weights and the order of the rows.")] = 0,
-    shuffle: Annotated[bool, typer.Option(help="Draw a new order of the rows for every epoch.")] = True,
+    batch_size: Annotated[int, typer.Option(help="The number of rows per step.")] = 64,
+    seed: Annotated[int, typer.Option(help="The seed for the initial weights and the row order.")] = 0,
+    shuffle: Annotated[bool, typer.Option(help="Shuffle the rows before every epoch.")] = True,
     validation_split: Annotated[
-        float | None, typer.Option(help="Use this fraction of the rows, the last ones, as the test set.")
+        float | None, typer.Option(help="Use this fraction of the rows, taken from the end, as the test set.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="The column with the targets, for a .csv file.")] = None,
+    target: Annotated[str | None, typer.Option(help="The target column of a .csv file.")] = None,
     classes: Annotated[
-        str | None, typer.Option(help="The names of the classes, for example cat,dog. Default: those in the targets.")
+        str | None, typer.Option(help="The class names, for example cat,dog. Default: the names in the targets.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="Multiply the inputs by this, for example 0.00392157 for bytes.")] = 1.0,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
-    name: Annotated[str | None, typer.Option(help="The job's name. By default the server chooses one.")] = None,
+    scale: Annotated[
+        float, typer.Option(help="Multiply the inputs by this factor, for example 0.00392157 for bytes.")
+    ] = 1.0,
+    device: Annotated[Device, typer.Option(help="The device to train on.")] = "auto",
+    name: Annotated[str | None, typer.Option(help="The name of the job. By default, the server chooses one.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label of the job. Can be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label for the job. Can be repeated.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the model to this .safetensors file.")

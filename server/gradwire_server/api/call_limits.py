@@ -12,7 +12,7 @@ from gradwire_server.limits import MAX_WAIT_SECONDS
 
 
 class CallCount:
-    """Counts the calls in progress, and refuses one that would exceed the maximum.
+    """Counts the calls in progress, and refuses calls that would exceed the maximum.
 
     Args:
         maximum: The maximum.
@@ -24,7 +24,7 @@ class CallCount:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Count a call while the context lasts. Raises ServerBusyError."""
+        """Count a call for the duration of the context. Raises ServerBusyError."""
         if self._calls >= self._maximum:
             raise ServerBusyError(f"the server has {self._maximum} calls in progress")
         self._calls += 1
@@ -35,11 +35,11 @@ class CallCount:
 
 
 class Turns:
-    """Limits how many calls of a method run at a time. The others wait before their requests are received.
+    """Limits the concurrent calls of a method. Further calls wait before their requests are received.
 
     Args:
         method: The name of the method, for messages.
-        maximum: How many run at a time.
+        maximum: The maximum number of concurrent calls.
     """
 
     def __init__(self, method: str, maximum: int) -> None:
@@ -49,7 +49,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it while the context lasts. Raises ServerBusyError."""
+        """Wait for a turn, and hold it for the duration of the context. Raises ServerBusyError."""
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await self._free.acquire()
@@ -66,18 +66,18 @@ class RequestReader:
     """Receives request messages within a time limit.
 
     gRPC buffers and decompresses a message, which can be far larger than the method allows, before it can be refused.
-    Requests that are small arrive at once. Of those that arrive slowly, only some are received at a time: if there are
-    more, the oldest is refused.
+    Small requests arrive at once. Only a limited number of slow requests are received at a time. If there are more, the
+    oldest one is refused.
 
     Args:
-        max_slow: How many slow requests are received at a time.
-        slow_seconds: How long a request may take until it counts as slow.
+        max_slow: The maximum number of slow requests that are received at a time.
+        slow_seconds: The time after which a request counts as slow, in seconds.
     """
 
     def __init__(self, max_slow: int, slow_seconds: float) -> None:
         self._max_slow = max_slow
         self._slow_seconds = slow_seconds
-        # By the time at which the request began, oldest first.
+        # The time at which each request began. The oldest comes first.
         self._pending: dict[asyncio.Timeout, float] = {}
         self._check: asyncio.TimerHandle | None = None
 
@@ -86,7 +86,7 @@ class RequestReader:
 
         Args:
             context: The call.
-            seconds: How long it may take.
+            seconds: The time limit, in seconds.
 
         Returns:
             The encoded message, or None if the client sent none.
@@ -129,7 +129,7 @@ async def read_next(context: ServicerContext[Any, Any], seconds: float) -> bytes
 
     Args:
         context: The call.
-        seconds: How long it may take.
+        seconds: The time limit, in seconds.
 
     Returns:
         The encoded message, or None at the end of the stream.
@@ -150,7 +150,7 @@ async def write(context: ServicerContext[Any, Any], response: Any, seconds: floa
     Args:
         context: The call.
         response: The message.
-        seconds: How long the client may take to accept it; None: without limit.
+        seconds: The time that the client has to accept the message, in seconds, or None for no limit.
 
     Raises:
         TooSlowError: The client took too long.

@@ -24,7 +24,7 @@ async def header_of(file: ModelFile, offset: int) -> FileHeader:
 
 
 async def chunks_of(file: ModelFile, offset: int) -> AsyncIterator[bytes]:
-    """Yield the contents of a file from an offset on."""
+    """Yield the contents of a file, starting at an offset."""
     blocks = file.blocks(offset)
     while (block := await asyncio.to_thread(next, blocks, None)) is not None:
         yield block

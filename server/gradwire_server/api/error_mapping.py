@@ -22,7 +22,7 @@ async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):  # Already aborted, for example by the reflection service.
         raise error
     if isinstance(error, grpc.aio.BaseError):
-        raise asyncio.CancelledError from error  # The client has gone. gRPC would log any other exception.
+        raise asyncio.CancelledError from error  # The client has disconnected. gRPC would log any other exception.
     if isinstance(error, DomainError):
         # The frames of the call hold its request, which must not stay in memory while a slow client receives the
         # status.

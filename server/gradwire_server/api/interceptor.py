@@ -1,4 +1,4 @@
-"""The interceptor of the server: what happens to each call before and after the method of the service.
+"""The server's interceptor, which processes each call before and after the service's method.
 
 A call is authenticated by its metadata and counted before its request is received. The request is received within the
 limits of its method, checked and parsed. Exceptions become statuses.
@@ -89,10 +89,10 @@ class _Method:
     Args:
         handler: The handler of the service.
         limits: The limits.
-        request: The type of its requests, whose fields are checked; None: not checked.
+        request: The type of its requests, whose fields are checked, or None to skip the check.
         calls: Counts its calls.
         reader: Receives its requests.
-        turns: Limits how many of its calls run at a time; None: no limit.
+        turns: Limits its concurrent calls. None means no limit.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class _Method:
 
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
-        """Count a call, and wait for its turn, while the context lasts. Raises ServerBusyError."""
+        """Count a call, wait for its turn, and hold both for the duration of the context. Raises ServerBusyError."""
         with self._calls.call():
             if self._turns is None:
                 yield
@@ -185,7 +185,7 @@ class _Method:
 
 
 def _is_implemented(handler: Any) -> bool:
-    """Whether the service has the method. The base classes that gRPC generates have synchronous methods that raise."""
+    """Whether the service has the method. In the base classes that gRPC generates, methods are not async."""
     behaviors = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in behaviors)
 

@@ -1,4 +1,4 @@
-"""Server reflection (v1 and v1alpha), with which generic clients such as grpcurl and ghz read the protocol."""
+"""Server reflection (v1 and v1alpha), which lets generic clients such as grpcurl and ghz read the protocol."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _SERVICES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
 
 
 class _PoolWithMethods:
-    """The descriptors of this process. In contrast to protobuf's own pool, it can also find methods by name."""
+    """The descriptors of this process. Unlike protobuf's own pool, it can also find methods by name."""
 
     def __init__(self) -> None:
         self._pool = descriptor_pool.Default()

@@ -129,7 +129,7 @@ class _Scan:
             raise invalid_field(REQUEST, f"must have at most {MAX_REQUEST_FIELDS} fields and numbers")
 
     def _value(self, wire_type: int, start: int, end: int) -> tuple[int, int]:
-        """Return where the value of a field starts and stops."""
+        """Return the start and end of a field's value."""
         if wire_type == _VARINT:
             _, stop = self._varint(start, end)
         elif wire_type == _BYTES:

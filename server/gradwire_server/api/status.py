@@ -53,7 +53,7 @@ def status_of(error: DomainError) -> tuple[grpc.StatusCode, Status]:
 def internal_status(error_id: str) -> tuple[grpc.StatusCode, Status]:
     """Return the status for a defect in the service. The log contains the cause, under `error_id`."""
     code = grpc.StatusCode.INTERNAL
-    text = f"the service failed. Its log has the cause under the id {error_id}"
+    text = f"the service failed. The server log contains the cause under the ID {error_id}"
     return code, _status(code, text, _error_info(ErrorReason.ERROR_REASON_INTERNAL, {"error_id": error_id}))
 
 

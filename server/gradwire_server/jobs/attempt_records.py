@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 # If this many workers of a job die in a row without a new epoch, the job fails, because the job may be the cause.
 MAX_WORKERS_LOST = 3
 
-# A job that was running at this many crashes of the server, without a new epoch in between, runs only while no other
-# such job does.
+# A job that was running during this many server crashes, without a new epoch in between, runs only when no other such
+# job is running.
 _SUSPICIOUS_CRASHES = 2
-# At this many crashes, the job fails, because it probably causes them.
+# After this many crashes, the job fails, because it probably causes them.
 _MAX_CRASHES = 3
 
 _RESTARTED = "the server that schedules restarted, or another server took over"
@@ -31,7 +31,7 @@ _ACTIVE_STATES = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
 
 
 def is_suspect(record: JobRecord) -> bool:
-    """Whether a job may have crashed the server: it was running at two crashes, without a new epoch in between."""
+    """Whether a job may have crashed the server: it was running during two crashes, without a new epoch in between."""
     return record.crashes >= _SUSPICIOUS_CRASHES
 
 
@@ -103,8 +103,8 @@ class AttemptRecords:
         Args:
             job_key: The job.
             attempt: The number of the attempt.
-            cause: The reason why the worker counts as lost.
-            worker_log: The end of the worker's log, which is part of the message if the job fails.
+            cause: The reason why the worker is considered lost.
+            worker_log: The end of the worker's log, which is included in the error message if the job fails.
         """
 
         def work(connection: Connection) -> JobRecord:
@@ -162,7 +162,7 @@ class AttemptRecords:
         return record
 
     async def suspects(self, job_keys: Collection[int]) -> set[int]:
-        """Return those of the jobs that may have crashed the server; see `is_suspect`."""
+        """Return the given jobs that may have crashed the server; see `is_suspect`."""
         crashes = await self._log.read(lambda connection: job_queries.crashes_of(connection, job_keys))
         return {job_key for job_key, count in crashes.items() if count >= _SUSPICIOUS_CRASHES}
 
@@ -199,7 +199,7 @@ def _check_current(record: JobRecord | None, job_key: int, attempt: int) -> JobR
 
 
 def _without_repeated_epochs(connection: Connection, record: JobRecord, event: Event) -> list[Event]:
-    """Return the event to store. For a repeated epoch, this is a warning if the result differs, otherwise nothing."""
+    """Return the events to store. A repeated epoch becomes a warning if its result differs, and is omitted if not."""
     if event.WhichOneof("kind") != "epoch" or event.epoch.epoch > record.job.last_epoch.epoch:
         return [event]
     stored = job_queries.epoch_event(connection, record.job_key, event.epoch.epoch).epoch

@@ -66,7 +66,7 @@ def _apply_state_change(event: Event, job: Job) -> None:
 
 
 def log_line(job: Job, event: Event) -> str:
-    """Return a change of the state of a job as one line for the log of the server, with its reason."""
+    """Return a job's state change and its reason as one line for the server log."""
     change = event.state_change
     parts = [f"{job.name}: {JobState.Name(change.state).removeprefix('JOB_STATE_')}"]
     if event.attempt and change.state in (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING):

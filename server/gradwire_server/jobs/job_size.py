@@ -7,7 +7,8 @@ from gradwire_engine.spec.resolve import network
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_server.errors import JobTooLargeError, invalid_field
 
-# The approximate size of an epoch in the store and its indexes, in bytes, and what the metrics of each set add.
+# The approximate size of an epoch in the store and its indexes, in bytes, and the additional size of the metrics of
+# each set.
 _EPOCH_BYTES = 120
 _METRICS_BYTES = 50
 _GIB = 1 << 30
@@ -15,11 +16,11 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The most that a job may need.
+    """The maximum size of a job.
 
     Attributes:
-        log_bytes: The size of its events, in bytes.
-        threads: The threads of its worker.
+        log_bytes: The maximum size of its events, in bytes.
+        threads: The number of threads of its worker.
     """
 
     log_bytes: int

@@ -1,6 +1,6 @@
 """Exports models as files for other programs: safetensors and ONNX.
 
-A file is never in memory as a whole: its weights are read from the blob while it is sent.
+A file is never held in memory as a whole: its weights are read from the blob while it is sent.
 """
 
 import hashlib

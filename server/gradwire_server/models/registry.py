@@ -34,7 +34,7 @@ MAX_PREDICT_BYTES = 32 << 20
 # pairs of numbers: a few seconds on one core.
 _MAX_PREDICT_VALUES = 2**28
 _MAX_PREDICT_PRODUCTS = 2**37
-# How many calls compute at the same time. The others wait, until their inputs have this many bytes in total.
+# The maximum number of calls that compute at the same time, and the maximum total size of the inputs of waiting calls.
 _CONCURRENT_PREDICTIONS = 2
 _MAX_WAITING_BYTES = 128 << 20
 
@@ -103,7 +103,7 @@ class ModelRegistry:
         _check_shape(net, inputs, dtype.itemsize)
         size = len(inputs.data)
         if self._waiting_bytes + size > _MAX_WAITING_BYTES:
-            raise ServerBusyError("too many predictions are running and waiting")
+            raise ServerBusyError("too many predictions are running or waiting")
         self._waiting_bytes += size
         try:
             async with self._predicting:
@@ -142,11 +142,11 @@ def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:
 
 
 def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
-    """Check the inputs of a prediction before anything is computed with them."""
+    """Check the inputs of a prediction before it is computed."""
     if len(inputs.data) > MAX_PREDICT_BYTES:
         description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
         raise invalid_field("inputs", description)
-    # If the shape is absurdly long, show only its beginning.
+    # If the shape is very long, show only its beginning.
     if len(inputs.shape) != 2 or inputs.shape[1] != net.in_features:
         shape = ", ".join(map(str, inputs.shape[:4])) + (", ..." if len(inputs.shape) > 4 else "")
         raise invalid_field("inputs", f"must have shape (rows, {net.in_features}), got ({shape})")
@@ -159,7 +159,7 @@ def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
 
 
 def _rows_that_fit(net: Network, itemsize: int) -> int:
-    """Return how many rows one Predict call can have, at least one."""
+    """Return the maximum number of rows in one Predict call, which is at least one."""
     limits = (
         MAX_PREDICT_BYTES // (net.out_features * itemsize),
         _MAX_PREDICT_VALUES // net.widest,

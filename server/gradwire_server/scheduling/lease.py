@@ -22,7 +22,7 @@ _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 
 
 class LeaseLostError(RuntimeError):
-    """Another server now holds the lease. This server must stop writing for attempts."""
+    """Another server now holds the lease. This server must stop recording attempts."""
 
 
 class Lease:
@@ -73,7 +73,7 @@ class Lease:
                 raise LeaseLostError(f"{await self.holder()} now holds the lease")
 
     async def mark_orderly(self) -> None:
-        """Record that this server stops scheduling, or ends, because it was told to or for another harmless reason."""
+        """Record that this server stops scheduling, or exits, in an orderly way."""
         token = self._token
         if token:
             # If the database does not respond, the next server assumes that this one crashed.

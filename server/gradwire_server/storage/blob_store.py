@@ -22,8 +22,8 @@ _PROBE = b"gradwire blob store"
 _MARK = "mark"
 # While the disk is nearly full, unreferenced blobs in it are kept only this long after their last use.
 TIGHT_RETENTION_SECONDS = 300.0
-# In a folder, the recorded time of the last use is accurate to about this. In an object store, changing it means
-# writing the whole blob.
+# In a folder, the recorded time of the last use is accurate to about this many seconds. In an object store, updating it
+# requires writing the whole blob.
 _USE_SECONDS = 60.0
 # Unreferenced blobs are kept for this long after their last use, because a job that needs them may still be created.
 RETENTION_SECONDS = 86_400.0
@@ -136,14 +136,14 @@ class BlobStore(BlobReader):
         """Return the next blobs that clients or jobs stored, in the order of their digests.
 
         Args:
-            sha256: The digest that they come after; empty for the first.
+            sha256: The digest after which to start, or an empty string to start at the beginning.
             count: The maximum number of blobs to return.
         """
         found: list[StoredBlob] = []
         for files in self._listed_files(sha256):
             blobs = {PurePosixPath(path).name: entry for path, entry in files.items() if self.is_blob(path)}
             for name in sorted(name for name in blobs if name > sha256):
-                with suppress(FileNotFoundError):  # It has just been deleted.
+                with suppress(FileNotFoundError):  # The blob has just been deleted.
                     found.append(StoredBlob(name, blobs[name]["size"], self._modified(name, blobs[name])))
                 if len(found) == count:
                     return found
@@ -151,7 +151,7 @@ class BlobStore(BlobReader):
 
     def _listed_files(self, sha256: str) -> Iterator[dict[str, dict[str, Any]]]:
         """Yield the properties of the files that can be blobs after a digest, by path."""
-        if not self.is_local:  # One request lists many files; a request for each folder would take long.
+        if not self.is_local:  # One request lists many files; a request for each folder would be slow.
             yield self.fs.find(self.root, detail=True)
             return
         for prefix in range(int(sha256[:2] or "0", 16), 256):
@@ -160,7 +160,7 @@ class BlobStore(BlobReader):
                 yield {entry["name"]: entry for entry in self.fs.ls(folder, detail=True)}
 
     def _modified(self, sha256: str, entry: dict[str, Any]) -> float:
-        """Return when a blob was written or used last, if possible without another request."""
+        """Return the time when a blob was last written or used, without another request if possible."""
         known = entry.get("mtime", entry.get("LastModified"))
         if isinstance(known, float):
             return known
@@ -168,7 +168,7 @@ class BlobStore(BlobReader):
         return float(time_.timestamp())
 
     def stored_bytes(self) -> int:
-        """Return the size of all files in the store: tensors, checkpoints, and what is being uploaded."""
+        """Return the size of all files in the store: tensors, checkpoints, and incomplete uploads."""
         return sum(entry["size"] for entry in self.fs.find(self.root, detail=True).values())
 
     def _staged_files(self) -> list[Path]:
@@ -182,7 +182,7 @@ class BlobStore(BlobReader):
 
     def _age(self, path: str) -> float:
         if self.is_local or self.is_staged(path):
-            return time.time() - Path(path).stat().st_mtime  # Each tensor of each new job takes this path.
+            return time.time() - Path(path).stat().st_mtime  # Fast, because it runs for each tensor of each new job.
         return time.time() - self.fs.modified(path).timestamp()
 
     def _move(self, staged: Path, path: str) -> None:

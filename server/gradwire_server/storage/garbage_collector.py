@@ -32,7 +32,7 @@ class GarbageCollector:
         self._disk_space = disk_space
 
     async def run(self) -> NoReturn:
-        """Collect once an hour, and at once when the disk is nearly full, until cancelled."""
+        """Until cancelled, collect once an hour, and immediately when the disk is nearly full."""
         collected = time.monotonic()
         while True:
             await asyncio.sleep(_CHECK_SECONDS)

@@ -6,7 +6,7 @@ import time
 from gradwire_server.errors import TensorQuotaError
 from gradwire_server.storage.blob_store import BlobStore
 
-# The store is measured again after this long. What is uploaded in the meantime is added.
+# The store is measured again after this many seconds. Until then, the sizes of new uploads are added.
 _MEASURE_SECONDS = 10.0
 
 
@@ -14,7 +14,7 @@ class TensorQuota:
     """Limits the bytes in the blob store."""
 
     def __init__(self, blobs: BlobStore, max_bytes: int) -> None:
-        """Limit the store `blobs` to `max_bytes` bytes; 0 for no limit."""
+        """Limit the store `blobs` to `max_bytes` bytes. 0 means no limit."""
         self._blobs = blobs
         self._max_bytes = max_bytes
         self._measured = -_MEASURE_SECONDS
@@ -26,10 +26,10 @@ class TensorQuota:
 
         Args:
             sha256: The digest of the tensor. A tensor that is already stored always fits.
-            size: The bytes that will arrive.
+            size: The number of bytes to be uploaded.
 
         Raises:
-            TensorQuotaError: It does not fit.
+            TensorQuotaError: The tensor does not fit.
         """
         if not self._max_bytes or self._blobs.has(sha256):
             return

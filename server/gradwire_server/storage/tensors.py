@@ -25,7 +25,7 @@ class ListedTensor:
 
 @dataclass(frozen=True)
 class Tensors:
-    """Tensors that are complete."""
+    """Lists and deletes stored tensors, which are complete."""
 
     database: Database
     blobs: BlobStore
@@ -34,7 +34,7 @@ class Tensors:
         """Return the next tensors in the order of their digests, and whether there are more.
 
         Args:
-            after: The digest that they come after; empty for the first.
+            after: The digest after which to start, or an empty string to start at the beginning.
             count: The maximum number of tensors to return.
         """
         found = await asyncio.to_thread(self.blobs.blobs_after, after, count + 1)
@@ -46,8 +46,8 @@ class Tensors:
         """Delete a tensor.
 
         Raises:
-            TensorNotFoundError: It is not stored.
-            TensorInUseError: A job or a model references it.
+            TensorNotFoundError: The tensor is not stored.
+            TensorInUseError: A job or a model references the tensor.
         """
         sha256 = digest_in(tensor_name)
         if sha256 is None or sha256 == self.blobs.probe or not await asyncio.to_thread(self.blobs.has, sha256):
@@ -63,8 +63,8 @@ class Tensors:
             check(connection, LastOwner(0, 0))
             return last
 
-        # Reading all jobs can take long, so the transaction, which blocks the creation of jobs, reads only the new
-        # ones.
+        # Reading all jobs can take a long time, so the transaction, which blocks the creation of jobs, reads only the
+        # new ones.
         last = await self.database.read(check_all)
 
         def delete(connection: Connection) -> None:

@@ -16,16 +16,16 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.disk_space import DiskSpace, disk_full_errors
 
 _READ_BYTES = 1 << 22
-# Another upload can continue one from which nothing has arrived for this long, in seconds: its connection is probably
-# lost, which the server may not know yet.
+# If nothing has arrived from an upload for this long, in seconds, another upload can continue it. Its connection is
+# probably lost, even if the server has not noticed yet.
 _STALLED_SECONDS = 5.0
 
 
 class Uploads:
     """The tensors that are being uploaded.
 
-    Each upload writes to its own file, so that none waits for another, even for one of the same tensor. The longest
-    part of a tensor that uploads have left behind is kept, and another upload can continue it.
+    Each upload writes to its own file, so that uploads do not wait for each other, even if they send the same tensor.
+    If uploads of a tensor are interrupted, the longest received part is kept, and another upload can continue it.
     """
 
     def __init__(self, blobs: BlobStore, folder: Path, disk_space: DiskSpace) -> None:
@@ -35,7 +35,7 @@ class Uploads:
         folder.mkdir(parents=True, exist_ok=True)
         self._active: dict[str, list[Upload]] = {}
         self._numbers = itertools.count()
-        for left in folder.glob("*.active"):  # The server was killed.
+        for left in folder.glob("*.active"):  # The server was killed during these uploads.
             self._keep(left.name.partition(".")[0], left)
 
     def received_bytes(self, sha256: str) -> int:
@@ -106,7 +106,7 @@ class Uploads:
             self._keep(upload.sha256, upload.file)
 
     def _keep(self, sha256: str, file: Path) -> None:
-        """Keep the part that an upload has left behind, if it is longer than the part that is kept already."""
+        """Keep the part that an interrupted upload received, if it is longer than the part that is already kept."""
         if _size(file) > _size(self._part(sha256)):
             file.replace(self._part(sha256))
         else:
@@ -117,11 +117,11 @@ class Uploads:
 
 
 class Upload:
-    """One tensor that is arriving. A chunk is hashed and written while the next one is received, at most one behind.
+    """The upload of one tensor. While a chunk is hashed and written, the next chunk is received, but no further chunks.
 
     Attributes:
         sha256: The digest of the tensor.
-        file: The file with what has arrived.
+        file: The file that contains the received bytes.
         is_stored: Whether the tensor is a blob, from this upload or from another.
         is_taken_over: Whether another upload has continued this one.
     """
@@ -146,13 +146,13 @@ class Upload:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether nothing has arrived for a while."""
+        """Whether the upload has received nothing for a while."""
         written = self._pending is None or self._pending.done()
         return written and not self.is_taken_over and time.monotonic() - self._last_chunk > _STALLED_SECONDS
 
     def open(self, offset: int) -> None:
         """Open the file at `offset`, and hash the bytes before it. Blocks."""
-        # The server does not follow links, which could lead to a file that somebody else has chosen.
+        # The server does not follow links, which could point to a file that another user chose.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         if not offset:
             self.file.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ class Upload:
         if self._received + len(chunk) > self._size:
             raise invalid_field("chunk", f"goes beyond the {self._size} bytes of the tensor")
         if self.is_stored:
-            return  # Another client was faster. Ending the call now would confuse clients that still send.
+            return  # Another client was faster. Ending the call now would confuse clients that are still sending.
         if self.is_taken_over:
             text = f"another upload of this tensor continued at offset {self._received}, after this one had stalled"
             raise OffsetOutOfRangeError("chunk", text, offset=self._received, received_bytes=0)
@@ -220,7 +220,7 @@ class Upload:
             with disk_full_errors():
                 self._open_file.write(chunk)
         except DiskFullError:
-            self._open_file.truncate(0)  # The received bytes are part of what fills the disk.
+            self._open_file.truncate(0)  # The received bytes take up space on the full disk.
             raise
         self._digest.update(chunk)
 
@@ -233,7 +233,7 @@ class Upload:
 
 
 def _size(file: Path) -> int:
-    """Return the size of a file in bytes. It is 0 if there is no file, or a link in its place."""
+    """Return the size of a file in bytes. The size is 0 if the file does not exist or is a link."""
     try:
         found = file.lstat()
     except FileNotFoundError:

@@ -42,7 +42,8 @@ _RETRY_SECONDS = 0.5
 # Writes that arrive during a commit are grouped into the next commit. This is the maximum number in a group.
 _MAX_WRITES_PER_COMMIT = 256
 _READER_THREADS = 4
-# The maximum number of attempts for conflicting work. If two servers insert the same row, one of them needs two.
+# The maximum number of attempts for conflicting work. If two servers insert the same row, one of them needs two
+# attempts.
 _MAX_TRIES = 5
 
 
@@ -146,7 +147,7 @@ class Database:
                 try:
                     outcomes.append((done, self._run(work), None))
                 except Exception as error:
-                    # These errors affect the whole transaction, and not only this work.
+                    # These errors affect the whole transaction, not only this work.
                     if is_unavailable(error) or is_disk_full(error):
                         raise
                     outcomes.append((done, None, error))

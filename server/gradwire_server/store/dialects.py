@@ -35,7 +35,7 @@ def describe(location: Path | str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether the URL of a database contains a password, in whichever place libpq accepts one."""
+    """Whether the URL of a database contains a password in any of the places where libpq accepts one."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -78,7 +78,7 @@ def _sqlite(path: Path) -> Engine:
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
             connection.execute(f"PRAGMA {pragma}")
-        # As in Postgres.
+        # LIKE is then case-sensitive, as in Postgres.
         connection.execute("PRAGMA case_sensitive_like=ON")
 
     @event.listens_for(engine, "begin")

@@ -92,7 +92,7 @@ def job_exists(connection: Connection, job_key: int) -> bool:
 
 
 def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, int]:
-    """Return `JobRecord.crashes` of some jobs, by their keys."""
+    """Return `JobRecord.crashes` of the jobs with these keys, by key."""
     query = select(jobs.c.id, jobs.c.crashes).where(jobs.c.id.in_(list(job_keys)))
     return {row.id: row.crashes for row in connection.execute(query)}
 

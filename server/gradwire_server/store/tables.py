@@ -19,7 +19,7 @@ jobs = Table(
     Column("classification", Integer, nullable=False),
     # The number of workers that died in a row without a new epoch in between.
     Column("workers_lost", Integer, nullable=False, default=0),
-    # At how many crashes of the server in a row the job was running, without a new epoch in between.
+    # The number of server crashes in a row during which the job was running, without a new epoch in between.
     Column("crashes", Integer, nullable=False, default=0, server_default="0"),
     # The sequence number of the last stored report of the current attempt. A server that takes over continues after it.
     Column("reported", BigInteger, nullable=False, default=0),

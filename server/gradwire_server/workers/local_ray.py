@@ -1,4 +1,4 @@
-"""Keeps the Ray that a server starts for itself private: its address, its token and its folder.
+"""Keeps a server's own Ray instance private: its address, its token and its folder.
 
 This module does not import Ray, because Ray reads the environment when it is imported.
 """
@@ -27,7 +27,7 @@ def prepare_environment(environment: MutableMapping[str, str], data: Path) -> No
     """
     environment["RAY_AUTH_MODE"] = "token"
     environment["RAY_AUTH_TOKEN_PATH"] = str(_token_file(data))
-    # It would take precedence over the file.
+    # This variable would take precedence over the file.
     environment.pop("RAY_AUTH_TOKEN", None)
     # Ray then uses the loopback address as the address of this node. Despite its name, the variable applies to Linux
     # too.
@@ -36,9 +36,9 @@ def prepare_environment(environment: MutableMapping[str, str], data: Path) -> No
 
 @contextmanager
 def local_ray(data: Path) -> Iterator[Path]:
-    """Create a token, and a folder for Ray's files that only this user can enter. Yields the folder.
+    """Create a token, and a folder for Ray's files that only this user can access. Yields the folder.
 
-    The folder is in the data folder. If the sockets of Ray cannot be there, it is a temporary folder, which is deleted
+    The folder is in the data folder. If Ray cannot create its sockets there, it is a temporary folder, which is deleted
     at the end of the context.
 
     Args:
@@ -47,10 +47,9 @@ def local_ray(data: Path) -> Iterator[Path]:
     token = _token_file(data)
     token.unlink(missing_ok=True)
     create_private(token, secrets.token_hex(_TOKEN_BYTES))
-    # Ray opens the folder that it is given to all users, again and again. That folder is therefore inside a private
-    # one.
+    # Ray repeatedly makes its folder accessible to all users, so that folder is inside a private one.
     private = data.resolve() / "ray"
-    shutil.rmtree(private, ignore_errors=True)  # It contains the logs of the last run.
+    shutil.rmtree(private, ignore_errors=True)  # The folder contains the logs of the last run.
     if _can_hold_sockets(private / "r"):
         yield private / "r"
         return
@@ -64,7 +63,7 @@ def _token_file(data: Path) -> Path:
 
 
 def _can_hold_sockets(folder: Path) -> bool:
-    """Whether the folder can be created, and a socket in it has a path that is short enough."""
+    """Whether the folder can be created, and the paths of sockets in it are short enough."""
     path = folder / _LONGEST_SOCKET
     try:
         make_private(folder.parent)

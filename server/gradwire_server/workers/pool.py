@@ -61,7 +61,7 @@ class WorkerPool:
     def device_for(self, device: Device) -> DeviceKind:
         """Return the kind of worker for a job.
 
-        DEVICE_AUTO is a GPU if the cluster has one and the plan that workers must use runs on it.
+        DEVICE_AUTO selects a GPU if the cluster has one and the plan that workers must use runs on it.
         """
         if device == Device.DEVICE_CPU or not self._cluster.has_gpu:
             return "cpu"
@@ -200,7 +200,7 @@ class WorkerPool:
         self._created += 1
         name = f"{self._name_prefix}{secrets.token_hex(4)}-{self._created}-{device}"
         self._names.add(name)
-        # A GPU driver reserves more memory than it uses, so a limit would not mean much.
+        # A GPU driver reserves more memory than it uses, so a limit would not be meaningful.
         memory = self._cluster.job_memory if device == "cpu" else 0
         try:
             create = ray.remote(Trainer).options(

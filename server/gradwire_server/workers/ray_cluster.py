@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 _NAMESPACE = "gradwire"
 # The time that the head of a cluster has to accept a connection.
 _CONNECT_SECONDS = 5
-# How often the cluster is checked, how long its head may take to answer, and how many checks in a row must fail before
-# it counts as lost.
+# The interval between checks of the cluster, the time that its head has to answer, and the number of checks that must
+# fail in a row before it counts as lost.
 _CHECK_SECONDS = 3.0
 _ANSWER_SECONDS = 3.0
 _MAX_FAILED_CHECKS = 3
@@ -45,7 +45,7 @@ class RayCluster:
         """Prepare to start or to join a cluster.
 
         Args:
-            settings: How to run.
+            settings: The settings of the server.
             folder: The folder for Ray's files, if this server starts Ray.
         """
         self._settings = settings
@@ -79,7 +79,7 @@ class RayCluster:
         }
 
     def disconnect(self) -> None:
-        """Leave the cluster. Its workers continue for the next server. A local cluster ends, including its workers."""
+        """Leave the cluster. A local cluster ends with its workers. In another cluster, workers continue to run."""
         ray.shutdown()
 
     @property
@@ -98,12 +98,12 @@ class RayCluster:
 
     @property
     def worker_memory(self) -> int:
-        """The memory of a worker in bytes, the same for all. 0: unknown."""
+        """The memory of each worker, in bytes, or 0 if it is unknown."""
         return self._worker_memory
 
     @property
     def job_memory(self) -> int:
-        """How much memory a job can add to a worker, in bytes. 0: unknown."""
+        """The additional memory that a job can use in a worker, in bytes, or 0 if it is unknown."""
         return max(_MIN_JOB_BYTES, self._worker_memory - _IDLE_WORKER_BYTES) if self._worker_memory else 0
 
     def measure(self) -> None:
@@ -128,7 +128,7 @@ class RayCluster:
                 failed = 0
             except (OSError, TimeoutError, RayError) as error:
                 if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
-                    # This process has no file descriptors left. That says nothing about the head.
+                    # This process has no file descriptors left, but the head may still work.
                     _log.warning("cannot check the head of Ray at %s: %s", self._head, error)
                 else:
                     failed += 1
@@ -143,11 +143,11 @@ def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tu
 
     Args:
         nodes: The resources of each node: "CPU", and "memory" in bytes.
-        settings: How many processors, and how much memory, a job has.
+        settings: The number of processors and the amount of memory for each job.
 
     Returns:
-        How many workers the memory is enough for, or None if it is divided by the number of workers that the processors
-        allow; and the memory of each worker in bytes, or 0 if no node has both processors and memory.
+        The number of workers that the memory is sufficient for, or None if it is divided by the number of workers that
+        the processors allow; and the memory of each worker in bytes, or 0 if no node has both processors and memory.
     """
     fit = [
         (int(node["CPU"] / settings.cpus_per_job), node["memory"])
@@ -157,7 +157,7 @@ def share_memory(nodes: Sequence[Mapping[str, float]], settings: Settings) -> tu
     if not fit:
         return None, 0
     if not settings.memory_per_job:
-        # The same for all, because a job can run on any node.
+        # All workers have the same memory, because a job can run on any node.
         return None, int(min(memory / workers for workers, memory in fit))
     wanted = int(settings.memory_per_job * GIB)
     return sum(min(workers, int(memory / wanted)) for workers, memory in fit), wanted

@@ -37,7 +37,9 @@ def test_grpc_addresses_are_accepted(address):
     ],
 )
 def test_other_addresses_are_refused_immediately_with_an_example(address, example):
-    with pytest.raises(gw.InvalidArgumentError, match=f"not of the form host:port. Use for example '{example}'"):
+    with pytest.raises(
+        gw.InvalidArgumentError, match=f"does not have the form host:port. Use, for example, '{example}'"
+    ):
         gw.Client(address)
 
 

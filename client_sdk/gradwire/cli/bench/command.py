@@ -15,14 +15,18 @@ from gradwire_engine.backend import gpu_module, processor_model
 
 def bench(
     task: Annotated[
-        list[str] | None, typer.Option(help="Widths and batch sizes, for example 784-128-32-10:10,128. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Layer widths and batch sizes, for example 784-128-32-10:10,128. Can be repeated."),
     ] = None,
     threads: Annotated[
-        list[int] | None, typer.Option(min=1, help="Threads to use. Repeatable. Default: 1, and all processors.")
+        list[int] | None,
+        typer.Option(min=1, help="The number of threads. Can be repeated. Default: 1 and the number of processors."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each contender on each task.")] = 7,
-    only: Annotated[str, typer.Option(help="Peers to run, separated by commas. Default: all that are installed.")] = "",
-    plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this image file. Needs matplotlib.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of measurements of each library on each task.")] = 7,
+    only: Annotated[
+        str, typer.Option(help="The libraries to compare with, separated by commas. Default: all that are installed.")
+    ] = "",
+    plot: Annotated[Path | None, typer.Option(help="Plot the ratios to this image file. Requires matplotlib.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Run on the GPU instead of the CPU.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +45,7 @@ def bench(
         if not as_json:
             typer.echo("\n" + to_text(report))
             if any("not installed" in reason for reason in report.missing.values()):
-                typer.echo("\nInstall the peers that are missing with pip install 'gradwire[bench]'.")
+                typer.echo("\nTo install the missing libraries: pip install 'gradwire[bench]'")
     if as_json:
         print_json([asdict(report) for report in reports])
     if any(report.error for report in reports):
@@ -52,7 +56,7 @@ def bench(
 
 
 def _plot(report: Report, path: Path) -> None:
-    """Plot the ratios over the batch size, with one diagram for each network."""
+    """Plot the ratios against the batch size, with one diagram for each network."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (an extra)
 
     networks = list(dict.fromkeys(result.widths for result in report.results))

@@ -85,7 +85,7 @@ def run(
         The results, and the errors of failed contenders.
 
     Raises:
-        ArithmeticError: A contender does not arrive at the same weights as gradwire.
+        ArithmeticError: A contender's weights differ from gradwire's.
     """
     step_flops = 6 * batch_size * sum(a * b for a, b in pairwise(widths))
     steps = int(max(10, min(2000, _EPOCH_FLOPS / step_flops)))
@@ -114,7 +114,7 @@ def run(
 def _weights_after_a_step(
     device: Device, widths: tuple[int, ...], batch_size: int, names: list[str]
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Run the same training steps with every contender. Failing contenders are left out, but gradwire must not fail."""
+    """Run the same training steps with every contender. Only gradwire must not fail; others are left out."""
     task = Task.of(widths, batch_size, _COMPARED_STEPS * batch_size)
     after: dict[str, Array] = {}
     failed: dict[str, str] = {}
@@ -139,14 +139,14 @@ def _differences(widths: tuple[int, ...], batch_size: int, after: dict[str, Arra
     for name, difference in differences.items():
         if not difference < _MAX_DIFFERENCE:
             raise ArithmeticError(
-                f"{name} has other weights than gradwire after a step of {widths}, batch {batch_size}: "
+                f"the weights of {name} differ from gradwire's after a step of {widths}, batch {batch_size}: "
                 f"they differ by {difference:.1e}"
             )
     return differences
 
 
 def _time(contenders: dict[str, Contender], rounds: int) -> dict[str, _Times]:
-    """Measure the times of the contenders in turn, after a first epoch that is not measured."""
+    """Time the contenders in turn, after a warm-up epoch."""
     for contender in contenders.values():
         contender.train_epoch()
         contender.evaluate()

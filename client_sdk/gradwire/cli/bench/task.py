@@ -37,7 +37,7 @@ class Task:
 
     @classmethod
     def of(cls, widths: tuple[int, ...], batch_size: int, rows: int) -> "Task":
-        """Return the task for a network with these widths. Its data is random, but always the same."""
+        """Return the task for a network with these widths. Its data is random but reproducible."""
         stack = [layer for pair in pairwise(widths) for layer in (pair, None)]
         network = Network.from_stack(stack[:-1])
         rng = np.random.default_rng(0)
