@@ -17,12 +17,10 @@ def check_labels(labels: Mapping[str, str]) -> None:
     violations = []
     for key, value in labels.items():
         if not _KEY.fullmatch(key):
-            description = (
-                "has the key {!r}. A key has 1 to 63 characters of a-z, 0-9, '-' and '_' and starts with a letter"
-            )
+            description = "has the key {!r}. Keys have 1 to 63 characters: a lowercase letter, then a-z, 0-9, '-' and '_'"
             violations.append(FieldViolation("job.labels", description.format(key[:80])))
         elif not _VALUE.fullmatch(value):
-            description = "has the value {!r}. A value has at most 63 characters of a-z, A-Z, 0-9, '-', '_' and '.'"
+            description = "has the value {!r}. Values have at most 63 characters of a-z, A-Z, 0-9, '-', '_' and '.'"
             violations.append(FieldViolation(f"job.labels.{key}", description.format(value[:80])))
     if violations:
         raise InvalidFieldsError(violations)
