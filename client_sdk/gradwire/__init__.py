@@ -1,4 +1,4 @@
-"""Defines small networks with PyTorch-like classes, and trains them in this process or on a server.
+"""Defines small networks with PyTorch-like classes and trains them in this process or on a server.
 
 Example:
     import gradwire as gw

@@ -42,7 +42,7 @@ class Access:
             return grpc.ssl_channel_credentials(Path(tls).read_bytes())
         except OSError as error:
             raise InvalidArgumentError(
-                f"tls: cannot read {tls}: {error.strerror}. Pass True or a file of certificates (PEM)."
+                f"tls: cannot read {tls}: {error.strerror}. Pass True or the path of a PEM file."
             ) from None
 
     def metadata(self, address: str, encrypted: bool) -> tuple[tuple[str, str], ...]:

@@ -43,7 +43,7 @@ class Portal:
         self.closed = False
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop, and wait for the result. Ctrl-C cancels the coroutine."""
+        """Run a coroutine in the event loop and wait for the result. Ctrl-C cancels the coroutine."""
         future = self._start(coroutine)
         try:
             return future.result()
@@ -55,7 +55,7 @@ class Portal:
             raise
 
     async def call_from_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop, and await it in the caller's event loop."""
+        """Run a coroutine in the event loop and await it in the caller's event loop."""
         return await asyncio.wrap_future(self._start(coroutine))
 
     def close_with_portal(self, stream: AsyncGenerator[Any, None]) -> None:

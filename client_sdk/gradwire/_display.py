@@ -1,4 +1,4 @@
-"""Shows the progress of training, as a live table in a terminal or a notebook, and as plain lines elsewhere."""
+"""Shows the training progress as a live table in a terminal or a notebook, and as plain lines elsewhere."""
 
 import importlib
 import io

@@ -82,7 +82,7 @@ class History:
         return pandas.DataFrame(self.to_dict())
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the loss, and the accuracy or R2, over the epochs.
+        """Plot the loss, and the accuracy or R2, against the epochs.
 
         Args:
             path: A .png, .svg or .pdf file in which to save the plot, or None.

@@ -210,7 +210,7 @@ def _pair(dataset: Dataset, name: str, converter: _Targets) -> tuple[Array, Arra
 
 
 def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Split a data set into the first rows, for training, and the last rows, for evaluation.
+    """Split a data set into its first rows for training and its last rows for evaluation.
 
     Args:
         inputs: An array of shape (rows, features).

@@ -183,7 +183,7 @@ class AsyncJobs:
         return [AsyncJob(self._transport, message) for message in messages]
 
     async def delete(self, name: str) -> None:
-        """Delete a job that has ended, and its events, but keep its model.
+        """Delete a job that has ended. Its events are deleted too, but its model is kept.
 
         Args:
             name: The job's name. If the job does not exist, this has no effect.

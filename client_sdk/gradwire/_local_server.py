@@ -111,7 +111,7 @@ class LocalServer:
         self.process = None
 
     def _read(self, ready: threading.Event) -> None:
-        """Copy the server's output to the log, and set `ready` when the server accepts jobs or has ended."""
+        """Copy the server's output to the log and set `ready` when the server accepts jobs or has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         with self.log.open("a") as log, self.process.stdout as lines:

@@ -151,7 +151,7 @@ async def fetch_checkpoint(transport: Transport, job_name: str, spec: ModelSpec)
 
 
 async def download_file(transport: Transport, name: str, path: str | Path, format_: ModelFormat | None) -> Path:
-    """Download a model to a file, and return the path. An incomplete file has a temporary name.
+    """Download a model to a file and return the path. An incomplete file has a temporary name.
 
     Args:
         transport: The connection.
@@ -198,7 +198,7 @@ def _in_existing_folder(path: Path) -> Path:
 
 
 async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
-    """Receive the file of a model or a checkpoint, and check its digest. Reconnect and continue if necessary."""
+    """Receive the file of a model or a checkpoint and check its digest. Reconnect and continue if necessary."""
     header: FileHeader | None = None
     digest, offset, attempt = hashlib.sha256(), 0, 0
     while True:

@@ -72,7 +72,7 @@ class AsyncModels:
         return [model_info(message) for message in messages]
 
     async def load(self, name: str) -> Module:
-        """Download a model, and return it as a Module that is rebuilt from its spec.
+        """Download a model and return it as a Module that is rebuilt from its spec.
 
         Args:
             name: The model's name.

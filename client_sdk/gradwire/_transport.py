@@ -102,7 +102,7 @@ class Transport:
         return str(HealthCheckResponse.ServingStatus.Name(response.status))
 
     async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """Make an idempotent call, and retry it while the server is unavailable."""
+        """Make an idempotent call and retry it while the server is unavailable."""
         await self._connect()
         attempt = 0
         while True:

@@ -69,7 +69,7 @@ class _Progress:
         self._sent, self._total, self._report = sent, total, report
 
     def add(self, count: int) -> None:
-        """Count a chunk, and report the progress."""
+        """Count a chunk and report the progress."""
         self._sent += count
         if self._report:
             self._report(self._sent, self._total)

@@ -141,7 +141,7 @@ async def _build_and_run(
 
 
 def build_server(settings: Settings, database: Database, blobs: BlobStore, cluster: RayCluster) -> Server:
-    """Create the components of a server, and listen on its address. Raises SettingsError if the address is in use."""
+    """Create the components of a server and listen on its address. Raises SettingsError if the address is in use."""
     disk_space = DiskSpace(settings.data, blobs.staging)
     checkpoints = CheckpointStore(blobs)
     notifier = JobNotifier(database.notifications)

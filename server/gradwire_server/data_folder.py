@@ -12,7 +12,7 @@ from gradwire_server.settings import SettingsError
 
 @contextmanager
 def lock_data_folder(data: Path) -> Iterator[None]:
-    """Create the data folder if it does not exist, close it to other users, and hold its lock within the context.
+    """Create the data folder if it does not exist, make it private, and hold its lock within the context.
 
     Raises:
         SettingsError: Another server uses the folder, or the folder is not writable.

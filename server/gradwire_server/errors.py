@@ -130,7 +130,7 @@ class RequestIdReusedError(AlreadyExistsError):
     def __init__(self, job_name: str, fields: Sequence[str]) -> None:
         names = ", ".join(fields)
         text = (
-            f"request_id was already used for job {job_name!r}, and this request differs from that one in {names}. "
+            f"request_id was already used for job {job_name!r}, which had other values for {names}. "
             "Use a new request_id for a new job"
         )
         super().__init__(text, job=job_name, fields=",".join(fields))
@@ -178,7 +178,7 @@ class TensorInUseError(PreconditionError):
 
     def __init__(self, tensor_name: str, owner: str) -> None:
         kind = owner.partition("s/")[0]
-        text = f"tensor {tensor_name!r} is in use: {kind} {owner!r} references it. Delete that first"
+        text = f"tensor {tensor_name!r} is in use: {kind} {owner!r} references it. Delete the {kind} first"
         super().__init__("name", text, tensor=tensor_name, **{kind: owner})
 
 

@@ -1,4 +1,4 @@
-"""File descriptors: each connection and each open file needs one, and a server that has none left cannot work."""
+"""File descriptors: each connection and each open file needs one, and a server that has none left does not work."""
 
 import resource
 

@@ -1,4 +1,4 @@
-"""The settings of a server, and their validation."""
+"""The settings of a server and their validation."""
 
 import secrets
 import ssl
@@ -87,7 +87,7 @@ class Settings:
             )
         if self.publish and not _is_loopback(self.publish) and self.tls_cert is None:
             raise SettingsError(
-                f"refusing to be published on {self.publish} (GRADWIRE_PUBLISH) without TLS, because the token would "
+                f"refusing to publish {self.publish} (GRADWIRE_PUBLISH) without TLS, because the token would "
                 "be sent unencrypted. Set --tls-cert and --tls-key, or GRADWIRE_INSECURE=1"
             )
 

@@ -23,7 +23,7 @@ def limit_memory(size: int) -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = _data_bytes() + size + _RESERVE_BYTES
-    with suppress(ValueError):  # There is a lower limit already.
+    with suppress(ValueError):  # A lower limit is already set.
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 

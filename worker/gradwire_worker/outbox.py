@@ -12,11 +12,11 @@ _MAX_UNACKNOWLEDGED = 50_000
 _MAX_REPORTS_PER_POLL = 5_000
 _MAX_BYTES_PER_POLL = 64 << 20
 # The first reports of an attempt are sent immediately. After that, polls are at least _GATHER_SECONDS apart, unless
-# there is a report other than an epoch, or at least _MANY_REPORTS reports. The reason is that a poll and a commit cost
-# as much as training many short epochs.
+# there is a report other than an epoch, or at least _MANY_REPORTS reports. This is because a poll and a commit take as
+# long as training many short epochs.
 _IMMEDIATE_REPORTS = 20
-# The very first report says that training has started. It is held back this long for the first epoch, so that one
-# commit stores both, or even all of a very short job.
+# The first report says that training has started. It waits up to this long for the first epoch, so that one commit
+# stores both, or even all reports of a very short job.
 _FIRST_EPOCH_SECONDS = 0.005
 _GATHER_SECONDS = 0.02
 _MANY_REPORTS = 1_000
@@ -50,7 +50,7 @@ class Outbox:
                 self._has_enough.notify()
 
     def take(self, after: int, timeout: float) -> list[Report]:
-        """Delete the acknowledged reports, and return the next reports.
+        """Delete the acknowledged reports and return the next reports.
 
         Args:
             after: The sequence number of the last acknowledged report, or 0.

@@ -106,7 +106,7 @@ class Trainer:
         return None if self._run is None else (self._run.assignment.job, self._run.assignment.attempt)
 
     def poll(self, job: str, attempt: int, after: int, timeout: float) -> PackedReports:
-        """Acknowledge the reports of an attempt up to `after`, and return the next reports.
+        """Acknowledge the reports of an attempt up to `after` and return the next reports.
 
         Args:
             job: The job.

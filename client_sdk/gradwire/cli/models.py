@@ -111,7 +111,7 @@ def predict(
     tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a trained model on the server, and print one line per row."""
+    """Run a trained model on the server and print one line per row."""
     inputs = read_inputs(data, drop or [])
     with connect(at, token, tls) as client:
         result = client.models.predict(name, inputs, classes=classes)

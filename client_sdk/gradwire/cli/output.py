@@ -32,7 +32,7 @@ Format = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this.
+# In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this many characters.
 _MIN_COLUMN_WIDTH = 14
 
 

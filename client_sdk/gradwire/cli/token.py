@@ -12,7 +12,7 @@ commands = typer.Typer(no_args_is_help=True)
 
 @commands.callback()
 def group() -> None:
-    """Keep `show` a subcommand, although it is the only one."""
+    """Make `show` a subcommand, even though it is the only one."""
 
 
 @commands.command()

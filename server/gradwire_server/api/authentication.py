@@ -1,4 +1,4 @@
-"""Authenticates each call with its token, and makes the caller's Principal available to the services."""
+"""Authenticates each call with its token and makes the caller's Principal available to the services."""
 
 import hmac
 from collections.abc import Iterable

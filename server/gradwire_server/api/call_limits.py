@@ -12,7 +12,7 @@ from gradwire_server.limits import MAX_WAIT_SECONDS
 
 
 class CallCount:
-    """Counts the calls in progress, and refuses calls that would exceed the maximum.
+    """Counts the calls in progress and refuses calls that would exceed the maximum.
 
     Args:
         maximum: The maximum.
@@ -49,7 +49,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it for the duration of the context. Raises ServerBusyError."""
+        """Wait for a turn and hold it for the duration of the context. Raises ServerBusyError."""
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await self._free.acquire()

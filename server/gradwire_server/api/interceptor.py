@@ -36,7 +36,7 @@ from gradwire_server.limits import (
 
 Context = ServicerContext[Any, Any]
 
-# Standard services. Health probes carry no token, and the protocol is public.
+# Standard services. Health probes do not send a token, and the protocol is public.
 _HEALTH, _REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection."
 
 
@@ -191,7 +191,7 @@ def _is_implemented(handler: Any) -> bool:
 
 
 def _refusal(error: DomainError) -> Any:
-    """Return a handler that ends a call with an error, and that receives no request, because it takes a stream."""
+    """Return a handler that ends a call with an error. It takes a stream, so it does not receive the request."""
 
     async def refuse(_requests: object, context: Context) -> None:
         await abort(context, error)

@@ -67,7 +67,7 @@ class Admission:
     worker_memory: Callable[[], int]
 
     async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
-        """Check a requested job, and return it as it will be created.
+        """Check a requested job and return it as it will be created.
 
         Args:
             principal: The caller.

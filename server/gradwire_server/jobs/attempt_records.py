@@ -25,7 +25,7 @@ _SUSPICIOUS_CRASHES = 2
 # After this many crashes, the job fails, because it probably causes them.
 _MAX_CRASHES = 3
 
-_RESTARTED = "the server that schedules restarted, or another server took over"
+_RESTARTED = "the scheduling server restarted, or another server took over"
 
 _ACTIVE_STATES = (JobState.JOB_STATE_STARTING, JobState.JOB_STATE_RUNNING)
 

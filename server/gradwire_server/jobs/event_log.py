@@ -1,4 +1,4 @@
-"""Stores a job together with its new events in one transaction, and then publishes the change."""
+"""Stores a job together with its new events in one transaction and then publishes the change."""
 
 import asyncio
 import logging

@@ -17,7 +17,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     violations = []
     for key, value in labels.items():
         if not _KEY.fullmatch(key):
-            description = "has the key {!r}. Keys have 1 to 63 characters: a lowercase letter, then a-z, 0-9, '-' and '_'"
+            description = "has the key {!r}. Keys have 1 to 63 characters: a letter, then a-z, 0-9, '-' and '_'"
             violations.append(FieldViolation("job.labels", description.format(key[:80])))
         elif not _VALUE.fullmatch(value):
             description = "has the value {!r}. Values have at most 63 characters of a-z, A-Z, 0-9, '-', '_' and '.'"

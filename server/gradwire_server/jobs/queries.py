@@ -42,7 +42,7 @@ class JobQueries:
         return None if record is None else record.job
 
     async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Job], str]:
-        """Return a page of jobs, and the token of the next page."""
+        """Return a page of jobs and the token of the next page."""
         return await self._database.read(lambda connection: job_queries.list_jobs(connection, page))
 
     async def watch(

@@ -72,7 +72,7 @@ class ModelRegistry:
         return model
 
     async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Model], str]:
-        """Return a page of models, and the token of the next page."""
+        """Return a page of models and the token of the next page."""
         return await self._database.read(lambda connection: model_queries.list_models(connection, page))
 
     async def delete(self, principal: Principal, model_name: str) -> None:
@@ -134,7 +134,7 @@ class ModelRegistry:
 
 
 def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:
-    """Return what `read` returns for the weights of a model. Raises WeightsDamagedError."""
+    """Call `read` on the weights of a model. Raises WeightsDamagedError."""
     try:
         return read(model.weights)
     except BlobLostError as error:

@@ -61,7 +61,7 @@ class Attempts:
         self._final_disposition: WorkerDisposition | None = None
 
     def end(self, *, leave_workers: bool) -> None:
-        """Mark that attempts are cancelled from now on because this server is no longer scheduling.
+        """Record that attempts are cancelled from now on because this server is no longer scheduling.
 
         Args:
             leave_workers: Whether workers continue to run for the next server.
@@ -125,7 +125,7 @@ class Attempts:
     async def _follow_to_end(
         self, worker: WorkerHandle, record: JobRecord, follow: Coroutine[Any, Any, None]
     ) -> WorkerDisposition:
-        """Wait for an attempt to end, and record the result. Returns the disposition of the worker."""
+        """Wait for an attempt to end and record the result. Returns the disposition of the worker."""
         try:
             await follow
         except WorkerLostError as error:
@@ -187,7 +187,7 @@ class Attempts:
             next_reports = worker.poll(job.name, job.attempt, acknowledged, _POLL_SECONDS)
 
     async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
-        """Store reports, after the weights that they contain. Returns whether the job has ended.
+        """Store the weights that the reports contain, and then the reports. Returns whether the job has ended.
 
         Args:
             record: The job.

@@ -48,7 +48,7 @@ class BlobStore(BlobReader):
     def __init__(self, url: str, scratch: Path) -> None:
         super().__init__(url, cache=scratch / "cache")
         server = hashlib.sha256(f"{platform.node()}:{scratch.resolve()}".encode()).hexdigest()[:12]
-        # The parent folder of the staging areas of all servers.
+        # The folder that contains every server's staging area.
         self._staging_root = Path(self.root, "staging") if self.is_local else scratch / "staging"
         self.staging = self._staging_root / server
         if self.is_local:

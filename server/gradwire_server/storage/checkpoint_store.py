@@ -1,4 +1,4 @@
-"""Stores checkpoints, and chooses the checkpoint from which the next attempt of a job continues."""
+"""Stores checkpoints and chooses the checkpoint from which the next attempt of a job continues."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ class CheckpointStore:
         self._blobs = blobs
 
     def save(self, job_key: int, checkpoint: Checkpoint, weights: bytes) -> None:
-        """Store the weights after an epoch, and delete older checkpoints that are no longer needed."""
+        """Store the weights after an epoch and delete older checkpoints that are no longer needed."""
         self._blobs.write(f"{self._folder(job_key)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}", weights)
         for path in self._files(job_key)[CHECKPOINTS_PER_JOB:]:
             self._blobs.fs.rm_file(path)

@@ -54,7 +54,7 @@ class DiskSpace:
         self._require(1, 0)
 
     def is_tight(self) -> bool:
-        """Whether there is hardly any space for new work, or new work was refused since the last call."""
+        """Whether there is little space for new work, or new work was refused since the last call."""
         refused, self._refused_work = self._refused_work, False
         if refused:
             return True

@@ -15,7 +15,7 @@ from gradwire_server.store.database import Database
 _log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 3600.0
-# How often to check whether the disk is nearly full, and how often to collect while it is.
+# The time between checks for a nearly full disk, and the time between collections while it is nearly full.
 _CHECK_SECONDS = 5.0
 _TIGHT_INTERVAL_SECONDS = 60.0
 

@@ -151,7 +151,7 @@ class Upload:
         return written and not self.is_taken_over and time.monotonic() - self._last_chunk > _STALLED_SECONDS
 
     def open(self, offset: int) -> None:
-        """Open the file at `offset`, and hash the bytes before it. Blocks."""
+        """Open the file at `offset` and hash the bytes before it. Blocks."""
         # The server does not follow links, which could point to a file that another user chose.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         if not offset:

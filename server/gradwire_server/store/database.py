@@ -1,4 +1,4 @@
-"""The database of an asyncio server, with one writer thread that groups commits, and a few reader threads.
+"""The database of an asyncio server, with one writer thread that groups commits and a few reader threads.
 
 Work is a function that takes a connection. The result of a write is returned only after its transaction is durable.
 Several servers can share a Postgres database. A SQLite file belongs to one server.
@@ -75,7 +75,7 @@ class Database:
         self._writer.start()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a savepoint of a transaction, and return its result when the transaction is durable.
+        """Run `work` in a savepoint of a transaction and return its result when the transaction is durable.
 
         Raises:
             StoreUnavailableError: The database did not respond for a minute.
@@ -94,7 +94,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     def close(self) -> None:
-        """Finish pending writes, and close the database."""
+        """Finish pending writes and close the database."""
         self.notifications.close()
         self._writes.put(None)
         self._writer.join()
@@ -112,10 +112,10 @@ class Database:
             raise
 
     def _run_in_one_transaction(self, batch: list[_Write]) -> list[_Outcome]:
-        """Run the batch in a transaction, and run it again if the connection to the database is lost.
+        """Run the batch in a transaction and run it again if the connection to the database is lost.
 
         The batch may have been committed just before the connection was lost. Repeating work is safe, because work
-        reads the stored data first.
+        always reads the stored data first.
         """
         deadline = time.monotonic() + _MAX_UNAVAILABLE_SECONDS
         tries = 0
@@ -154,7 +154,7 @@ class Database:
         return outcomes
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        """Run work in a savepoint, and run it again if another server inserted the same row at the same time."""
+        """Run work in a savepoint and run it again if another server inserted the same row at the same time."""
         for _ in range(_MAX_TRIES):
             try:
                 with self._connection.begin_nested():

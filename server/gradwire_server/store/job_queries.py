@@ -109,7 +109,7 @@ def jobs_in_states(connection: Connection, states: Sequence[JobState], limit: in
 
 
 def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
-    """Return a page of jobs, and the token of the next page."""
+    """Return a page of jobs and the token of the next page."""
     rows, token = rows_of_page(connection, _PAGED, page)
     return [Job.FromString(row.message) for row in rows], token
 

@@ -27,7 +27,7 @@ def find_model(connection: Connection, model_id: str) -> Model | None:
 
 
 def list_models(connection: Connection, page: Page) -> tuple[list[Model], str]:
-    """Return a page of models, and the token of the next page."""
+    """Return a page of models and the token of the next page."""
     rows, token = rows_of_page(connection, _PAGED, page)
     return [Model.FromString(row.message) for row in rows], token
 

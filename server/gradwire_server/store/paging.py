@@ -84,7 +84,7 @@ class PagedTable:
 def rows_of_page(
     connection: Connection, paged: PagedTable, page: Page
 ) -> tuple[Sequence[Row[*tuple[object, ...]]], str]:
-    """Return the rows of a page, and the token of the next page. The token is empty if this is the last page."""
+    """Return the rows of a page and the token of the next page. The token is empty if this is the last page."""
     key = paged.table.c.id
     query = select(paged.table).order_by(key.desc() if page.newest_first else key).limit(page.size + 1)
     if page.after_key:

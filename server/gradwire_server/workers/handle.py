@@ -52,7 +52,7 @@ class WorkerHandle:
 
     @classmethod
     async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
-        """Get information from an actor, and return a handle for it."""
+        """Get information from an actor and return a handle for it."""
         reads_blobs = await call_actor(actor.can_read.remote(blobs.url, blobs.probe))
         return cls(name, device, actor, reads_blobs, await call_actor(actor.own_log.remote()))
 
@@ -79,7 +79,7 @@ class WorkerHandle:
         return unpack(await call_actor(self.actor.start_and_poll.remote(assignment, tensors, timeout)))
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
-        """Return the reports of an attempt after a sequence number, and acknowledge all reports up to this number.
+        """Return the reports of an attempt after a sequence number and acknowledge all reports up to this number.
 
         Args:
             job_name: The job.

@@ -159,7 +159,7 @@ class WorkerPool:
             self._existing[device] = self._lent[device] = 0
 
     async def keep_alive(self) -> NoReturn:
-        """Ping the workers of this server, and kill workers of this store that no server uses, until cancelled."""
+        """Until cancelled, ping the workers of this server, and kill workers of this store that no server uses."""
         while True:
             await asyncio.sleep(_ABANDONED_SECONDS / 10)
             try:

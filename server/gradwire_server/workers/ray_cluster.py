@@ -1,4 +1,4 @@
-"""The Ray cluster. This module joins the cluster, measures its capacity, and notices when it is lost."""
+"""The Ray cluster. This module joins the cluster, measures its capacity, and detects when it is lost."""
 
 import asyncio
 import errno

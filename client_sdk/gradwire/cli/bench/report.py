@@ -1,4 +1,4 @@
-"""Runs a comparison in a child process, and converts the results to tables. This module needs only the engine."""
+"""Runs a comparison in a child process and converts the results to tables. This module depends only on the engine."""
 
 import json
 import os

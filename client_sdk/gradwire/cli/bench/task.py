@@ -58,7 +58,7 @@ class Contender(Protocol):
     """An implementation that trains a task from its initial weights."""
 
     def train_epoch(self) -> None:
-        """Take one SGD step for each batch, in the order of the task, and wait until all are done."""
+        """Take one SGD step for each batch, in the order of the task, and wait until all steps are done."""
 
     def evaluate(self) -> tuple[float, float]:
         """Return the loss and the accuracy over all rows."""

@@ -1,4 +1,4 @@
-"""The lease of the scheduling server, and the mark of the blob store."""
+"""The lease of the scheduling server and the mark of the blob store."""
 
 import sqlalchemy as sa
 from alembic import op
