@@ -8,7 +8,7 @@ from gradwire_worker.messages import Report
 
 # Training pauses at this number of unacknowledged reports, to limit memory use while the server is unavailable.
 _MAX_UNACKNOWLEDGED = 50_000
-# The limits for the reports that one poll returns. A poll always returns at least one report, whatever its size.
+# The limits for the reports that one poll returns. A poll always returns at least one report, regardless of its size.
 _MAX_REPORTS_PER_POLL = 5_000
 _MAX_BYTES_PER_POLL = 64 << 20
 # The first reports of an attempt are sent immediately. After that, polls are at least _GATHER_SECONDS apart, unless

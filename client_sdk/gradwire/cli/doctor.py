@@ -1,4 +1,4 @@
-"""gradwire doctor, which shows the plan for this machine, and compares it with the reference plan."""
+"""`gradwire doctor`, which shows the plan for this machine and compares it with the reference plan."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""gradwire jobs, which lists, shows, watches, pauses, resumes, cancels and deletes jobs."""
+"""`gradwire jobs`, which lists, shows, watches, pauses, resumes, cancels and deletes jobs."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""gradwire models, which lists, shows, downloads, runs and deletes trained models."""
+"""`gradwire models`, which lists, shows, downloads, runs and deletes trained models."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""gradwire token, which shows the token of a server on this machine."""
+"""`gradwire token`, which shows the token of a server on this machine."""
 
 from pathlib import Path
 from typing import Annotated

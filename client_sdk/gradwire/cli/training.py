@@ -1,4 +1,4 @@
-"""gradwire train, which trains a stack of Linear and ReLU layers on a data file."""
+"""`gradwire train`, which trains a stack of Linear and ReLU layers on a data file."""
 
 from itertools import pairwise
 from pathlib import Path

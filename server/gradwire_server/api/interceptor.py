@@ -115,8 +115,8 @@ class _Method:
         """Return the handler for gRPC.
 
         Every method is registered with a stream of requests. For methods with a single request, gRPC would receive the
-        request, whatever its size, before it calls the handler. Without a deserializer, gRPC leaves the parsing to this
-        class.
+        request, regardless of its size, before it calls the handler. Without a deserializer, gRPC leaves the parsing to
+        this class.
         """
         if self._handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream, None, self._handler.response_serializer)

@@ -188,7 +188,7 @@ class AttemptRecords:
 
 
 def _lock_current(connection: Connection, job_key: int, attempt: int) -> JobRecord:
-    """Return the job of an attempt, locked for a change. Raises AttemptOverError if the attempt has ended."""
+    """Lock the job of an attempt for a change, and return it. Raises AttemptOverError if the attempt has ended."""
     return _check_current(job_queries.lock_job(connection, job_key), job_key, attempt)
 
 

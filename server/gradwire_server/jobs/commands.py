@@ -141,7 +141,7 @@ def _check_free(connection: Connection, job_id: str) -> None:
 
 
 def _lock(connection: Connection, found: JobRecord) -> JobRecord:
-    """Return the job, locked for a change. Raises JobNotFoundError if it was deleted in the meantime."""
+    """Lock a job for a change, and return it. Raises JobNotFoundError if it was deleted in the meantime."""
     record = job_queries.lock_job(connection, found.job_key)
     if record is None:
         raise JobNotFoundError(found.job.name)

@@ -16,7 +16,7 @@ from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 @dataclass(frozen=True)
 class UnfinishedModels:
-    """Exports the checkpoints of jobs that ended without a model. They are kept until the job is deleted."""
+    """Exports the checkpoints of jobs that ended without a model. A checkpoint is kept until its job is deleted."""
 
     jobs: JobQueries
     models: ModelRegistry

@@ -73,7 +73,7 @@ def owner_of(connection: Connection, sha256: str, after: LastOwner) -> str | Non
 def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
     """Wait until no other transaction deletes tensors and, before a deletion, until none creates a job.
 
-    In a SQLite file, writes are executed one after another anyway.
+    In a SQLite file, writes are always executed one after another.
     """
     connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
 

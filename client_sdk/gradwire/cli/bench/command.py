@@ -72,7 +72,7 @@ def _plot(report: Report, path: Path) -> None:
         axes.axhline(1, color="black", linewidth=1, label="gradwire")
         axes.set(xscale="log", yscale="log", xlabel="batch size", title="-".join(map(str, widths)))
         axes.set_xticks(batches, map(str, batches))
-        axes.set_ylabel("time of an epoch's training / gradwire's")
+        axes.set_ylabel("training time per epoch, relative to gradwire")
         axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(path, dpi=120)

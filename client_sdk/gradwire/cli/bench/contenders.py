@@ -237,7 +237,7 @@ def missing(device: Device) -> dict[str, str]:
     found = {name: f"{module} is not installed" for name, module in needs.items() if find_spec(module) is None}
     if device == "gpu":
         without_gpu = {module for module in set(needs.values()) if find_spec(module) and not _sees_gpu(module)}
-        found |= {name: f"{module} sees no GPU" for name, module in needs.items() if module in without_gpu}
+        found |= {name: f"{module} finds no GPU" for name, module in needs.items() if module in without_gpu}
     if "torch.compile" not in found and shutil.which("g++") is None:
         found["torch.compile"] = "a C++ compiler (g++) is missing"
     return found

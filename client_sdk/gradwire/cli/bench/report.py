@@ -136,7 +136,7 @@ def to_text(report: Report) -> str:
     for title, figure in _FIGURES.items():
         rows = [["network", "batch", "gradwire, us/step", "of sgemm", *peers]]
         rows += [_row(results, figure, report.gemm_peak, peers) for results in by_task(report)]
-        lines += ["", f"time of each over gradwire's: {title}", *_table(rows)]
+        lines += ["", f"time relative to gradwire: {title}", *_table(rows)]
     if report.error:
         lines += ["", f"the comparison is incomplete: {report.error}"]
     return "\n".join(lines)
