@@ -57,7 +57,7 @@ def classes_in(labels: Array, outputs: int, field: str) -> tuple[str, ...]:
 
 
 def encoded(labels: Array, names: Sequence[str], field: str) -> Array:
-    """Return the index of the class of each row.
+    """Return the class index of each row.
 
     Args:
         labels: Text of shape (rows,).

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class GradwireError(Exception):
-    """The base class of all exceptions of the SDK.
+    """The base class of all SDK exceptions.
 
     Attributes:
         reason: A stable name for use in programs, for example "JOB_NOT_FOUND" or "LOSS_NOT_FINITE", or None if the

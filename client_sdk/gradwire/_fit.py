@@ -72,8 +72,8 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         device: "auto", "cpu" or "gpu".
         evaluate_every: Evaluate after every n-th epoch and after the last epoch.
         classes: The names of the classes, in the order of the outputs. They are stored with the model, as
-            `model.class_names`. Default: those of the model or, for text targets, the names in `train` in alphabetical
-            order.
+            `model.class_names`. Default: the class names of the model or, for text targets, the names in `train` in
+            alphabetical order.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.

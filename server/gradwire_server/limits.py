@@ -23,7 +23,8 @@ MAX_REQUEST_FIELDS = 8_000
 MAX_NAMED_FIELDS = 10
 MAX_TENSORS_PER_REQUEST = 1000
 
-# Calls in progress, including those that wait for events or for their turn. The standard services have their own limit.
+# The maximum number of calls in progress, including calls that wait for events or for their turn. The standard services
+# have their own limit.
 MAX_CONCURRENT_CALLS = 2000
 MAX_CONCURRENT_PUBLIC_CALLS = 200
 # The maximum number of concurrent calls of methods that keep a file open.

@@ -55,7 +55,7 @@ class Admission:
     Attributes:
         cluster_has_gpu: Whether a job can have a GPU.
         limits: How large a job can be.
-        worker_memory: The memory that a worker has for a job, in bytes. 0: unknown.
+        worker_memory: The memory that a worker has for a job, in bytes, or 0 if it is unknown.
     """
 
     database: Database

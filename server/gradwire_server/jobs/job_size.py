@@ -50,7 +50,7 @@ class SizeLimits:
 
         Args:
             spec: A resolved spec.
-            available: The memory that a worker has for a job, in bytes. 0: unknown.
+            available: The memory that a worker has for a job, in bytes, or 0 if it is unknown.
         """
         needed = job_memory(spec, self.threads)
         if 0 < available < needed:

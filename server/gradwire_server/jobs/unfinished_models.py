@@ -38,7 +38,7 @@ class UnfinishedModels:
             raise JobNotEndedError(job_name, state, "Wait until it ends, or cancel it first")
         if job.state == JobState.JOB_STATE_SUCCEEDED:
             raise NoCheckpointError(job_name, state, f"has succeeded. Its weights are those of {job.model!r}")
-        # Files are sent from blobs.
+        # The export reads the weights from a blob, so copy the checkpoint to a blob.
         found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, job.spec)
         if found is None:
             text = f"ended ({state}) before its first checkpoint, or its checkpoints are damaged. It has no weights"

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # The interval at which servers try to acquire the lease, and at which its holder renews it.
 _TRY_SECONDS = 1.0
-# How long a server that shuts down waits for the database.
+# The time that a server waits for the database during shutdown.
 _MARK_SECONDS = 2.0
 _RENEW_SECONDS = lease_queries.LEASE_SECONDS / 3
 
@@ -103,6 +103,7 @@ class Lease:
         try:
             return await self._database.write(lambda connection: lease_queries.renew(connection, token))
         except DomainError as error:
-            # Keep the lease for now. If another server acquires it, the next renewal fails and `check` refuses writes.
+            # Assume for now that this server still holds the lease. If another server acquires it, the next renewal
+            # fails and `check` refuses writes.
             _log.warning("cannot renew the lease: %s", error)
             return True

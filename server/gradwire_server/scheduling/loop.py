@@ -63,7 +63,8 @@ class Scheduler:
             except DomainError as error:
                 _log.warning("cannot schedule: %s", error)
             try:
-                # Do not use wait_for. In Python 3.11, it can lose a cancellation that arrives together with a change.
+                # Do not use asyncio.wait_for. In Python 3.11, it can lose a cancellation that arrives together with a
+                # change.
                 async with asyncio.timeout(_INTERVAL_SECONDS):
                     await self._wake.wait()
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""The stored tensors: lists them, and deletes those that nothing references."""
+"""Lists stored tensors and deletes unreferenced ones."""
 
 import asyncio
 from collections.abc import Sequence

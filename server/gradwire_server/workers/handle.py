@@ -65,7 +65,7 @@ class WorkerHandle:
             assignment: The attempt.
             references: The tensors of its job.
             blobs: Where the tensors are stored.
-            timeout: How long to wait for a report, in seconds.
+            timeout: The maximum time to wait for a report, in seconds.
 
         Raises:
             WorkerLostError: The worker does not answer.

@@ -50,7 +50,7 @@ class WorkerPool:
         self._existing: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._lent: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._background: set[asyncio.Task[None]] = set()
-        # The names of all workers of this server: idle, lent or being created.
+        # The names of all workers of this server, whether idle, lent or being created.
         self._names: set[str] = set()
         self._created = 0
         # The name of a worker contains its store, so that a server finds the workers of an earlier server. It also

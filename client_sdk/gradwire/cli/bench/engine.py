@@ -25,7 +25,8 @@ _MAX_DIFFERENCE = 1e-3
 # BLAS and OpenMP threads keep their processors busy for a while after their work, which would slow down the next
 # contender.
 _REST_SECONDS = 0.2
-# The approximate work in an epoch. It is large enough to measure, and small enough for the contenders to take turns.
+# The approximate number of operations in an epoch. It is large enough to measure, and small enough for the contenders
+# to take turns.
 _EPOCH_FLOPS = 2e9
 # The size of the square matrices for measuring sgemm's peak.
 _PEAK_SIZE: dict[Device, int] = {"cpu": 2048, "gpu": 4096}

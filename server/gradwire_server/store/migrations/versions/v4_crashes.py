@@ -1,4 +1,4 @@
-"""How often a server crashed while a job ran, and whether the last lease holder ended in an orderly way."""
+"""The number of server crashes during a job, and whether the last lease holder ended in an orderly way."""
 
 import sqlalchemy as sa
 from alembic import op
