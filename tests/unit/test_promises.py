@@ -18,21 +18,6 @@ SEEN_TO_FAIL = {
     for test in re.findall(r"^Test: (\S+)$", patch.read_text(), re.MULTILINE)
 }
 
-# The beginnings of promises for which no bug is planted yet. Remove a promise from here when its bug is planted.
-WITHOUT_A_PLANTED_BUG = (
-    "While the disk is nearly full, blobs and uploads t",
-    "You can list and delete tensors. A tensor that a j",
-    "The server rejects tensors beyond its quota (`--ma",
-    "The server rejects a job whose events would take m",
-    "The server rejects a job that needs more memory th",
-    "A job's estimated memory is at least its actual",
-    "On Linux, a job on a CPU that reaches the memory l",
-    "If the server crashes three times while a job runs",
-    "After the second such crash, these jobs run one at",
-    "An orderly server shutdown never counts as a crash",
-    "A prediction needs little memory, regardless of it",
-)
-
 
 def named_by(held_by):
     """The tests that a promise names, as node ids, and the folders of tests."""
@@ -52,8 +37,6 @@ def test_every_promise_has_tests_that_were_seen_to_fail(promise, held_by):
     assert tests, promise
     if promise.startswith("In the Compose deployment"):
         assert all(test.startswith("tests/compose/") for test in tests)
-    elif promise.startswith(WITHOUT_A_PLANTED_BUG):
-        assert not SEEN_TO_FAIL & set(tests), f"a bug is planted: take this promise off the list: {promise}"
     else:
         assert SEEN_TO_FAIL & set(tests), f"plant a bug that breaks this promise: {promise}"
 

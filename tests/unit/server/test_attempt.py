@@ -390,6 +390,7 @@ def test_after_two_crashes_suspects_run_one_at_a_time(jobs):
             while "innocent" not in attempts.started:
                 await asyncio.sleep(0.001)
             await scheduler._run_round()
+            assert scheduler._running.keys() == {1, 3}
             assert sorted(attempts.started) == ["a", "innocent"]
             epoch = Event(epoch=Epoch(epoch=1))
             await jobs.records.record_reports(1, 3, [epoch], 1)  # The first suspect is cleared.
