@@ -1,4 +1,4 @@
-"""Benchmarks of the service: time to the first epoch, remote and local training, uploads, start time and memory."""
+"""Benchmarks of the service: time to the first epoch, remote and local training, upload speed, startup and memory."""
 
 import asyncio
 import itertools

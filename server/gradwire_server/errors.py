@@ -310,7 +310,7 @@ class WeightsDamagedError(DataLossError):
 
 
 class DiskFullError(DomainError):
-    """A disk of the service or its database is full."""
+    """A disk that the server or its database uses is full."""
 
     reason = ErrorReason.ERROR_REASON_DISK_FULL
     subject = "disk"

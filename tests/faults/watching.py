@@ -1,12 +1,14 @@
 """Watchers that follow a job during faults: threads in this process, and a client process that can be killed."""
 
-import contextlib
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import gradwire as gw
+
+_ATTEMPTS = 20
 
 
 class Watcher(threading.Thread):
@@ -23,7 +25,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         try:
             with gw.Client(self._address) as client:
-                for event in client.jobs.get(self._name).events():
+                for event in _events(client, self._name, 0):
                     self.sequences.append(event.sequence)
                     if event.epoch is not None:
                         self.epochs.append(event.epoch.epoch)
@@ -64,16 +66,24 @@ def _read(notes: Path) -> list[int]:
 def _follow(address: str, name: str, notes: Path) -> None:
     seen = _read(notes)
     with gw.Client(address) as client, notes.open("a", buffering=1) as file:
-        for event in _first_answer(client, name).events(after=seen[-1] if seen else 0):
+        for event in _events(client, name, seen[-1] if seen else 0):
             file.write(f"{event.sequence}\n")
 
 
-def _first_answer(client: gw.Client, name: str) -> gw.Job:
-    """Get the job. If no server answers, which the SDK reports within seconds, try again."""
-    for _ in range(20):
-        with contextlib.suppress(gw.UnavailableError):
-            return client.jobs.get(name)
-    raise SystemExit("no server answered")
+def _events(client: gw.Client, name: str, after: int) -> Iterator[gw.JobEvent]:
+    """Yield the events of a job after a sequence number.
+
+    The SDK gives up if a server does not answer for a minute, which can happen on a busy machine. Then try again.
+    """
+    for remaining in reversed(range(_ATTEMPTS)):
+        try:
+            for event in client.jobs.get(name).events(after=after):
+                after = event.sequence
+                yield event
+            return
+        except gw.UnavailableError:
+            if not remaining:
+                raise
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_sigterm_shuts_a_server_down_cleanly_and_leaves_no_process():
 
 def test_a_restarted_server_continues_its_jobs_with_bit_identical_results(tmp_path):
     """The watcher sees every epoch exactly once, and the weights equal those of an uninterrupted run."""
-    epochs = 3000  # The job is long enough to be still running when the server is killed.
+    epochs = 3000  # The job is long enough to still be running when the server is killed.
     port = free_port()
     with gw.LocalServer(f"--port={port}", data=tmp_path / "data") as server, gw.Client(server.address) as client:
         undisturbed = small_job(client, epochs=epochs, name="undisturbed")
@@ -217,7 +217,7 @@ def test_a_restarted_server_continues_its_jobs_with_bit_identical_results(tmp_pa
 
 
 def test_a_killed_worker_is_replaced_and_the_results_are_bit_identical(client, server):
-    epochs = 3000  # The job is long enough to be still running when its worker is killed.
+    epochs = 3000  # The job is long enough to still be running when its worker is killed.
     expected = small_job(client, epochs=epochs, batch_size=1)
     expected.result()
     job = small_job(client, epochs=epochs, batch_size=1)

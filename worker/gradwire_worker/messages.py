@@ -9,7 +9,7 @@ from gradwire_proto.v1.training_service_pb2 import Event
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint from which an attempt continues. The weights are the verified bytes of the flat vector."""
+    """A checkpoint from which an attempt continues. `weights` is the flat weight vector, whose digest was checked."""
 
     epoch: int
     weights: bytes

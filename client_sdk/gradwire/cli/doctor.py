@@ -98,7 +98,7 @@ def _gpu() -> str:
 
 
 def _gain(plan: Plan, reference: Plan, examples: Examples) -> float:
-    """Return the ratio of the epoch times. It is the median of several rounds, in which both plans run in turn."""
+    """Return the epoch time of the reference plan divided by that of `plan`, as the median of several rounds."""
     order = np.arange(examples.rows)
     placed = [(each, each.place(examples)) for each in (reference, plan)]
     ratios = []

@@ -35,7 +35,7 @@ class WorkerDisposition(Enum):
 
     # The worker is healthy and waits for the next attempt.
     RELEASE = auto()
-    # The worker is dead or cannot be trusted, and is killed.
+    # The worker is dead or can no longer be trusted. The pool kills it if it still runs.
     DISCARD = auto()
     # The worker continues, and the next scheduling server takes it over.
     LEAVE = auto()

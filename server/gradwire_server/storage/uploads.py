@@ -122,7 +122,7 @@ class Upload:
     Attributes:
         sha256: The digest of the tensor.
         file: The file that contains the received bytes.
-        is_stored: Whether the tensor is a blob, from this upload or from another.
+        is_stored: Whether the tensor is stored as a blob, by this upload or another one.
         is_taken_over: Whether another upload has continued this one.
     """
 

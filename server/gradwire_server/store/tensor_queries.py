@@ -27,7 +27,7 @@ def save_summary(connection: Connection, tensor: str, summary: TensorSummary) ->
 
 
 def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
-    """Return the mark of this database's blob store, and whether the blob store may not contain the mark yet.
+    """Return the ID that this database shares with its blob store, and whether the blob store might still lack it.
 
     Args:
         connection: A connection in a transaction.

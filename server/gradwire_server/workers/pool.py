@@ -53,8 +53,9 @@ class WorkerPool:
         # The names of all workers of this server, whether idle, lent or being created.
         self._names: set[str] = set()
         self._created = 0
-        # The name of a worker contains its store, so that a server finds the workers of an earlier server. It also
-        # contains the version of the code, because workers with other versions are replaced.
+        # A worker's name contains a hash of the blob store's URL, so that a server can find the workers that an earlier
+        # server with the same store left running. It also contains the version of the code, because workers with
+        # another version are replaced.
         self._store_prefix = f"trainer-{hashlib.sha256(blobs.url.encode()).hexdigest()[:12]}-"
         self._name_prefix = f"{self._store_prefix}{version('gradwire')}-"
 

@@ -101,7 +101,7 @@ impl Client {
     /// it continues with the first missing byte.
     pub async fn upload(&self, contents: &[(TensorRef, &[u8])]) -> Result<(), Status> {
         let tensors = contents.iter().map(|(tensor, _)| tensor.clone()).collect();
-        let request = FindMissingTensorsRequest { tensors };
+        let request = FindMissingTensorsRequest { tensors, ..Default::default() };
         let mut backoff = Backoff::default();
         loop {
             match self.send_missing(&request, contents).await {
@@ -126,11 +126,11 @@ impl Client {
 
     /// Uploads a tensor, starting at an offset.
     pub async fn send(&self, tensor: &TensorRef, data: &[u8], offset: i64) -> Result<(), Status> {
-        let header = UploadHeader { tensor: Some(tensor.clone()), offset };
+        let header = UploadHeader { tensor: Some(tensor.clone()), offset, ..Default::default() };
         let chunks = data[offset as usize..].chunks(CHUNK_BYTES).map(<[u8]>::to_vec);
         let parts = std::iter::once(upload_tensor_request::Part::Header(header))
             .chain(chunks.map(upload_tensor_request::Part::Chunk))
-            .map(|part| UploadTensorRequest { part: Some(part) })
+            .map(|part| UploadTensorRequest { part: Some(part), ..Default::default() })
             .collect::<Vec<_>>();
         self.tensors.clone().upload_tensor(tokio_stream::iter(parts)).await?;
         Ok(())
@@ -146,7 +146,7 @@ impl Client {
     ) -> Result<(), Status> {
         let mut backoff = Backoff::default();
         loop {
-            let request = WatchJobRequest { name: job.into(), after_sequence: after };
+            let request = WatchJobRequest { name: job.into(), after_sequence: after, ..Default::default() };
             let followed = async {
                 let mut stream = self.training.clone().watch_job(request).await?.into_inner();
                 while let Some(response) = stream.message().await? {

@@ -111,7 +111,8 @@ impl Digits {
     }
 
     async fn error_metadata(&self) -> Outcome<()> {
-        let result = self.client.get_model(GetModelRequest { name: "models/nobody".into() }).await;
+        let result =
+            self.client.get_model(GetModelRequest { name: "models/nobody".into(), ..Default::default() }).await;
         let missing = expect_error(result, Code::NotFound, "MODEL_NOT_FOUND")?;
         expect_metadata(&missing, &[("model", "models/nobody")])?;
         let unknown = format!("a tensor of {}", self.job_id).into_bytes();
@@ -130,22 +131,26 @@ impl Digits {
         ];
         self.client.upload(&contents).await?;
         let tensors = contents.map(|(tensor, _)| tensor).to_vec();
-        let missing = self.client.find_missing_tensors(FindMissingTensorsRequest { tensors }).await?.missing;
+        let missing = self
+            .client
+            .find_missing_tensors(FindMissingTensorsRequest { tensors, ..Default::default() })
+            .await?
+            .missing;
         expect(missing.is_empty(), "tensors are missing after their upload")
     }
 
     fn spec(&self) -> JobSpec {
         let linear = |outputs| layer::Kind::Linear(Linear { out_features: outputs, ..Default::default() });
-        let layer = |name: &str, kind| Layer { name: name.into(), kind: Some(kind) };
-        let layers = vec![
-            layer("fc1", linear(32)),
-            layer("relu1", layer::Kind::Relu(Relu {})),
-            layer("fc2", linear(10)),
-        ];
+        let layer = |name: &str, kind| Layer { name: name.into(), kind: Some(kind), ..Default::default() };
+        let layers =
+            vec![layer("fc1", linear(32)), layer("relu1", layer::Kind::Relu(Relu {})), layer("fc2", linear(10))];
         JobSpec {
-            model: Some(ModelSpec { layers }),
-            loss: Some(Loss { kind: Some(loss::Kind::CrossEntropy(CrossEntropy::default())) }),
-            optimizer: Some(Optimizer { kind: Some(optimizer::Kind::Sgd(Sgd { learning_rate: 0.005 })) }),
+            model: Some(ModelSpec { layers, ..Default::default() }),
+            loss: Some(Loss { kind: Some(loss::Kind::CrossEntropy(CrossEntropy::default())), ..Default::default() }),
+            optimizer: Some(Optimizer {
+                kind: Some(optimizer::Kind::Sgd(Sgd { learning_rate: 0.005, ..Default::default() })),
+                ..Default::default()
+            }),
             train: Some(self.dataset.clone()),
             epochs: EPOCHS,
             batch_size: 16,
@@ -219,7 +224,11 @@ impl Digits {
                     }
                     _ => {}
                 }
-                if epochs.last() == Some(&last) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if epochs.last() == Some(&last) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             };
             self.client.watch(&self.job, after, handler).await?;
         }
@@ -245,8 +254,10 @@ impl Digits {
 
     async fn predict(&self) -> Outcome<()> {
         let shape = vec![self.targets.len() as i64, FEATURES as i64];
-        let inputs = Some(Tensor { dtype: DataType::Uint8.into(), shape, data: self.inputs.clone() });
-        let response = self.client.predict(PredictRequest { name: self.model.clone(), inputs }).await?;
+        let inputs =
+            Some(Tensor { dtype: DataType::Uint8.into(), shape, data: self.inputs.clone(), ..Default::default() });
+        let response =
+            self.client.predict(PredictRequest { name: self.model.clone(), inputs, ..Default::default() }).await?;
         let data = response.outputs.unwrap_or_default().data;
         let logits: Vec<f32> =
             data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
@@ -260,7 +271,7 @@ impl Digits {
             .count();
         let rows = self.targets.len();
         expect(right as f64 > 0.9 * rows as f64, &format!("only {right} of {rows} predictions are right"))?;
-        let model = self.client.get_model(GetModelRequest { name: self.model.clone() }).await?;
+        let model = self.client.get_model(GetModelRequest { name: self.model.clone(), ..Default::default() }).await?;
         println!("weights {}", model.weights.unwrap_or_default().sha256);
         Ok(())
     }
@@ -268,17 +279,25 @@ impl Digits {
     /// Deletes the job and its model twice, like a client that did not receive the response.
     async fn delete(&self) -> Outcome<()> {
         for _ in 0..2 {
-            self.client.delete_job(DeleteJobRequest { name: self.job.clone(), allow_missing: true }).await?;
-            self.client.delete_model(DeleteModelRequest { name: self.model.clone(), allow_missing: true }).await?;
+            self.client
+                .delete_job(DeleteJobRequest { name: self.job.clone(), allow_missing: true, ..Default::default() })
+                .await?;
+            self.client
+                .delete_model(DeleteModelRequest {
+                    name: self.model.clone(),
+                    allow_missing: true,
+                    ..Default::default()
+                })
+                .await?;
         }
-        let request = DeleteJobRequest { name: self.job.clone(), allow_missing: false };
+        let request = DeleteJobRequest { name: self.job.clone(), allow_missing: false, ..Default::default() };
         expect_error(self.client.delete_job(request).await, Code::NotFound, "JOB_NOT_FOUND")?;
         Ok(())
     }
 }
 
 fn get_job(name: &str) -> GetJobRequest {
-    GetJobRequest { name: name.into() }
+    GetJobRequest { name: name.into(), ..Default::default() }
 }
 
 /// Checks that a call failed with the given code and reason, prints the error, and returns it.
