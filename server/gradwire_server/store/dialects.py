@@ -61,7 +61,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether an error means that a transaction conflicted with another server's and can be retried immediately."""
+    """Return whether an error means that a transaction conflicted with another one and can be retried immediately."""
     return isinstance(error, IntegrityError) or (isinstance(error, DBAPIError) and _sqlstate(error) in _CONFLICTS)
 
 
