@@ -79,17 +79,17 @@ class Transport:
 
     @property
     def training(self) -> TrainingServiceAsyncStub:
-        """The stub of the TrainingService."""
+        """The stub for the TrainingService."""
         return TrainingServiceStub(self._open())
 
     @property
     def tensors(self) -> TensorServiceAsyncStub:
-        """The stub of the TensorService."""
+        """The stub for the TensorService."""
         return TensorServiceStub(self._open())
 
     @property
     def models(self) -> ModelServiceAsyncStub:
-        """The stub of the ModelService."""
+        """The stub for the ModelService."""
         return ModelServiceStub(self._open())
 
     async def health(self) -> str:

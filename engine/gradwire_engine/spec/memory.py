@@ -6,8 +6,8 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import JobSpec
 
-# The compiled plan stores matrices in panels whose rows have this many bytes, and evaluates this many rows at a time on
-# each thread. These numbers are not imported, because importing them requires Numba.
+# The compiled plan stores matrices in panels whose rows have _LINE_BYTES bytes, and each thread evaluates
+# _COMPILED_EVALUATION_ROWS rows at a time. These numbers are not imported, because importing them requires Numba.
 _LINE_BYTES = 64
 _COMPILED_EVALUATION_ROWS = 96
 # The vectors outside the plan: the initial weights, and the copies of a checkpoint (an array, its bytes in the outbox,

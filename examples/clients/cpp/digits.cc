@@ -189,7 +189,7 @@ class Digits {
     ExpectError([&] { client_.GetJob("jobs/" + job_id_); }, grpc::NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  // Sends the same request twice, like a client that did not receive the response.
+  // Sends the same request twice, as a client would if it did not receive the response.
   void CheckCreate() {
     job_ = client_.CreateJob(Request()).name();
     const std::string again = client_.CreateJob(Request()).name();
@@ -268,7 +268,7 @@ class Digits {
     std::cout << "weights " << client_.GetModel(model_).weights().sha256() << std::endl;
   }
 
-  // Deletes the job and its model twice, like a client that did not receive the response.
+  // Deletes the job and its model twice, as a client would if it did not receive the response.
   void CheckDelete() {
     for (int count = 0; count < 2; ++count) {
       client_.DeleteJob(job_, /*allow_missing=*/true);

@@ -29,7 +29,7 @@ const (
 	maxAttempts = 8
 )
 
-// Client holds a connection to a gradwire server and the services on it.
+// Client holds a connection to a gradwire server, and a stub for each service.
 type Client struct {
 	*grpc.ClientConn
 	Training gw.TrainingServiceClient

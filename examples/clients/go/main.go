@@ -222,7 +222,7 @@ func (d *digits) validateOnly(ctx context.Context) error {
 	return err
 }
 
-// create sends the same request twice, like a client that did not receive the response.
+// create sends the same request twice, as a client would if it did not receive the response.
 func (d *digits) create(ctx context.Context) error {
 	first, err := d.Training.CreateJob(ctx, d.request())
 	if err != nil {
@@ -347,7 +347,7 @@ func (d *digits) predict(ctx context.Context) error {
 	return err
 }
 
-// delete deletes the job and its model twice, like a client that did not receive the response.
+// delete deletes the job and its model twice, as a client would if it did not receive the response.
 func (d *digits) delete(ctx context.Context) error {
 	for range 2 {
 		if _, err := d.Training.DeleteJob(ctx, &gw.DeleteJobRequest{Name: d.job, AllowMissing: true}); err != nil {

@@ -15,7 +15,7 @@ def without_further_suspects(
     Args:
         queued: Jobs in order of arrival, each with the kind of worker that it needs.
         is_suspect: Whether a job may have crashed the server. Such jobs run one at a time, so that the next crash shows
-            which one it was.
+            which job causes the crashes.
         suspect_runs: Whether a suspect is running.
     """
     left = []

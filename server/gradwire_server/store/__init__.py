@@ -1,1 +1,1 @@
-"""The store: the tables and the database that reads and writes them."""
+"""The store: the tables, and access to the database that contains them."""

@@ -94,7 +94,7 @@ lease = Table(
     Column("holder", String, nullable=False),
     # The expiry time in seconds since 1970, on the clock of the database. 0 means that no server holds the lease.
     Column("expires", Float(53), nullable=False),
-    # Whether the last holder ended in an orderly way. If not, it crashed, or it is still running.
+    # Whether the last holder shut down cleanly. If not, it crashed or is still running.
     Column("orderly", Integer, nullable=False, server_default="1"),
 )
 

@@ -186,7 +186,7 @@ class WorkerPool:
             return worker, attempt
 
     def _create_missing(self, device: DeviceKind) -> None:
-        """Create workers for waiting callers in the background, up to the capacity."""
+        """Start creating workers for waiting callers, as far as the cluster has capacity."""
         while self._existing[device] < min(self._lent[device], self._cluster.capacity(device)):
             self._existing[device] += 1
             self._run(self._create(device))

@@ -54,7 +54,7 @@ def run(scenario):
 
 
 async def error_of(channel, method, request=b"", token=None):
-    """Return the error of a call with a serialized request, or None."""
+    """Call a method with a serialized request. Return the error, or None if the call succeeds."""
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     path = f"/{method.containing_service.full_name}/{method.name}"
     metadata = [("authorization", f"Bearer {token}")] if token else []

@@ -101,8 +101,8 @@ __device__ void grid_barrier(unsigned* arrivals, unsigned expected) {
     __syncthreads();
 }
 
-// Computes the block's outputs of the first layer for all rows of the batch. The lanes of a warp divide the inputs
-// among them.
+// Computes those outputs of the first layer that belong to this block, for all rows of the batch. The lanes of a warp
+// divide the inputs among them.
 template <typename Source>
 __device__ void first_forward(const Source* set, Step step, FirstLayer first) {
     const int lane = threadIdx.x % 32, features = first.layer.in_features;

@@ -187,7 +187,7 @@ impl Digits {
         Ok(())
     }
 
-    /// Sends the same request twice, like a client that did not receive the response.
+    /// Sends the same request twice, as a client would if it did not receive the response.
     async fn create(&mut self) -> Outcome<()> {
         self.job = self.client.create_job(self.request()).await?.name;
         let again = self.client.create_job(self.request()).await?.name;
@@ -276,7 +276,7 @@ impl Digits {
         Ok(())
     }
 
-    /// Deletes the job and its model twice, like a client that did not receive the response.
+    /// Deletes the job and its model twice, as a client would if it did not receive the response.
     async fn delete(&self) -> Outcome<()> {
         for _ in 0..2 {
             self.client

@@ -129,7 +129,7 @@ const checks: Record<string, () => Promise<void>> = {
     await expectError(client.getJob({ name: `jobs/${jobId}` }), grpc.status.NOT_FOUND, "JOB_NOT_FOUND");
   },
 
-  /** Sends the same request twice, like a client that did not receive the response. */
+  /** Sends the same request twice, as a client would if it did not receive the response. */
   async create() {
     job = (await client.createJob(request)).name;
     const again = (await client.createJob(request)).name;
@@ -194,7 +194,7 @@ const checks: Record<string, () => Promise<void>> = {
     console.log(`weights ${(await client.getModel({ name: model })).weights!.sha256}`);
   },
 
-  /** Deletes the job and its model twice, like a client that did not receive the response. */
+  /** Deletes the job and its model twice, as a client would if it did not receive the response. */
   async delete() {
     for (let count = 0; count < 2; count += 1) {
       await client.deleteJob({ name: job, allow_missing: true });

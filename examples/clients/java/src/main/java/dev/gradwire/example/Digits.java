@@ -191,7 +191,7 @@ public final class Digits {
     requireError(() -> client.getJob("jobs/" + jobId), Status.Code.NOT_FOUND, "JOB_NOT_FOUND");
   }
 
-  /** Sends the same request twice, like a client that did not receive the response. */
+  /** Sends the same request twice, as a client would if it did not receive the response. */
   private void create() throws Exception {
     job = client.createJob(request()).getName();
     String again = client.createJob(request()).getName();
@@ -288,7 +288,7 @@ public final class Digits {
     System.out.println("weights " + client.getModel(model).getWeights().getSha256());
   }
 
-  /** Deletes the job and its model twice, like a client that did not receive the response. */
+  /** Deletes the job and its model twice, as a client would if it did not receive the response. */
   private void delete() throws Exception {
     for (int count = 0; count < 2; count++) {
       client.deleteJob(job, true);
