@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+from gradwire_proto.v1.training_service_pb2 import Event
 from gradwire_server import app
 from gradwire_server.settings import Settings
 from gradwire_server.storage.blob_store import BlobStore
@@ -31,6 +32,7 @@ class LocalWorker:
         assignments: The assignments that the worker received.
         reports: The reports that its polls returned, keyed by attempt.
         last_checkpoint: If set, the worker dies after it reports the first checkpoint of this epoch or a later epoch.
+        last_epoch: If set, the worker dies after it reports this epoch.
     """
 
     device = "cpu"
@@ -40,6 +42,7 @@ class LocalWorker:
         self.assignments: list[Assignment] = []
         self.reports: dict[int, list[Report]] = {}
         self.last_checkpoint: int | None = None
+        self.last_epoch: int | None = None
         self._trainer: Trainer | None = None
         self._lost = False
 
@@ -58,7 +61,7 @@ class LocalWorker:
         while not reports and time.monotonic() < deadline:
             reports = unpack(await self._call("poll", job_name, attempt, after, _POLL_SECONDS))
         for place, report in enumerate(reports, 1):
-            if self.last_checkpoint is not None and report.to_event().checkpoint.epoch >= self.last_checkpoint:
+            if self._dies_after(report.to_event()):
                 self.kill()
                 del reports[place:]
                 break
@@ -70,6 +73,10 @@ class LocalWorker:
         async with asyncio.timeout(_STOP_SECONDS):
             await self._call("stop", job_name, attempt)
 
+    async def finish(self, job_name: str, attempt: int) -> None:
+        """Make an attempt end its job after the current epoch."""
+        await self._call("finish", job_name, attempt)
+
     async def log_tail(self) -> str:
         """Return the end of its log."""
         return ""
@@ -79,6 +86,11 @@ class LocalWorker:
         self._lost = True
         if self._trainer is not None and self._trainer._run is not None:
             self._trainer._run.stop()
+
+    def _dies_after(self, event: Event) -> bool:
+        if self.last_epoch is not None and event.epoch.epoch == self.last_epoch:
+            return True
+        return self.last_checkpoint is not None and event.checkpoint.epoch >= self.last_checkpoint
 
     @property
     def is_training(self) -> bool:

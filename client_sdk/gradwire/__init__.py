@@ -14,6 +14,7 @@ import os
 # already report.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+from gradwire import callbacks
 from gradwire._client import AsyncClient, Client
 from gradwire._exceptions import (
     AlreadyExistsError,
@@ -41,7 +42,8 @@ from gradwire._job import AsyncJob, Job
 from gradwire._local_server import LocalServer
 from gradwire._model_files import load_model, save
 from gradwire._options import TrainingOptions
-from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat
+from gradwire._stopping import EarlyStopping
+from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat, StopReason
 from gradwire_engine import (
     MSE,
     SGD,
@@ -70,6 +72,7 @@ __all__ = [
     "Dataset",
     "DeadlineExceededError",
     "Device",
+    "EarlyStopping",
     "Epoch",
     "EventKind",
     "FailedPreconditionError",
@@ -98,6 +101,7 @@ __all__ = [
     "ReLU",
     "ResourceExhaustedError",
     "Sequential",
+    "StopReason",
     "StoredTensorInfo",
     "TensorInfo",
     "TraceError",
@@ -106,6 +110,7 @@ __all__ = [
     "UnavailableError",
     "__version__",
     "accuracy",
+    "callbacks",
     "fit",
     "load_model",
     "save",

@@ -21,6 +21,7 @@ _ARGUMENTS = {
     "job.spec.optimizer.sgd.learning_rate": "lr",
     "job.spec.loss.cross_entropy": "loss",
     "job.spec.loss.mean_squared_error": "loss",
+    "job.spec.keep.every": "keep",
     "job.continue_job": "resume_from",
     "job_id": "name",
     "inputs": "X",
@@ -28,7 +29,7 @@ _ARGUMENTS = {
     "after_sequence": "after",
 }
 _LAYER = re.compile(r"job\.spec\.model\.layers\[(\d+)\](?:\.linear|\.relu)?(?:\.(\w+))?")
-_SPEC_PATH = re.compile(r"\bjob\.(?:spec|labels|continue_job|initial_model)\b(?:\.\w+|\[\w+\])*")
+_SPEC_PATH = re.compile(r"\bjob\.(?:spec|labels|continue_job|initial_model|start_epoch)\b(?:\.\w+|\[\w+\])*")
 _SET_PATH = re.compile(r"(?<![\w.])(train|test)\.(inputs|targets)\b")
 
 

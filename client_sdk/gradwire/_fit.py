@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._access import resolve_address
+from gradwire._callbacks import Callbacks, EpochCallback
 from gradwire._client import Client
 from gradwire._exceptions import GradwireError, InvalidArgumentError
 from gradwire._history import History
 from gradwire._info import JobInfo, ModelInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._options import TrainingOptions
+from gradwire._stopping import EarlyStopping
 from gradwire._types import Dataset, Device, DType
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
+from gradwire_engine.training import Epoch
 
 if TYPE_CHECKING:
     from gradwire._display import Display
@@ -40,6 +43,9 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
     device: Device = "auto",
     evaluate_every: int = 1,
     classes: Sequence[str] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    max_seconds: float | None = None,
+    keep: str = "last",
     at: str | None = None,
     token: str | None = None,
     tls: bool | str | Path | None = None,
@@ -47,6 +53,8 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
     labels: Mapping[str, str] | None = None,
     resume_from: str | Job | AsyncJob | JobInfo | None = None,
     initial_model: str | ModelInfo | None = None,
+    start_epoch: int | None = None,
+    on_epoch: EpochCallback | Sequence[EpochCallback] | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train a model, store the trained weights in it, and return the history of the epochs.
@@ -74,6 +82,15 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         classes: The names of the classes, in the order of the outputs. They are stored with the model, as
             `model.class_names`. Default: the class names of the model or, for text targets, the names in `train` in
             alphabetical order.
+        early_stopping: Ends training when a metric no longer improves, for example
+            gw.EarlyStopping(monitor="test.loss", patience=5). By default, the model then gets the weights of the best
+            epoch.
+        max_seconds: Ends training after the epoch with which the training time reaches this, in seconds. This is the
+            time in which epochs were trained and evaluated, also by several workers in turn. The time in the queue and
+            in pauses, and the time to load the data, do not count.
+        keep: The epochs whose weights the server keeps until the job is deleted: "last", "best" (the last one and the
+            best one, as of early_stopping, or by the loss), or "every:N" (the last one and the multiples of N). The
+            epoch of the trained model is always kept. `job.model(epoch=...)` returns them.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.
@@ -83,6 +100,10 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             `epochs` in total. The weights of `model` are ignored.
         initial_model: A trained model on the server, or its name. Training starts at epoch 1 from its weights. The
             weights of `model` are ignored.
+        start_epoch: Start from the weights after this epoch of resume_from or initial_model, which is one of the
+            `kept_epochs` of that job.
+        on_epoch: A function, or several of them, that is called with each `Epoch`. If it returns False, training stops,
+            and the model is kept. `gradwire.callbacks` contains functions that write logs.
         progress: Whether to show the epochs. Default: only in a terminal or a notebook.
 
     Returns:
@@ -110,12 +131,17 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             evaluate_every=evaluate_every,
             validation_split=validation_split,
             classes=classes,
+            early_stopping=early_stopping,
+            max_seconds=max_seconds,
+            keep=keep,
         )
+        callbacks = Callbacks.of(on_epoch)
         address = resolve_address(at)
         if address is None or address == "local":
-            _check_local(name, labels, resume_from, initial_model)
-            return _fit_here(model, train, test, options, progress)
-        with Client(address, token=token, tls=tls) as client, _display(progress) as display:
+            _check_local(name, labels, resume_from, initial_model, start_epoch, keep)
+            with callbacks:
+                return _fit_here(model, train, test, options, progress, callbacks)
+        with Client(address, token=token, tls=tls) as client, _display(progress) as display, callbacks:
             job = client.jobs._submit(
                 model,
                 train,
@@ -125,16 +151,22 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
                 labels=labels,
                 resume_from=resume_from,
                 initial_model=initial_model,
+                start_epoch=start_epoch,
                 on_upload_progress=display.uploaded,
             )
-            return _follow(job, address, display)
+            return _follow(job, address, display, callbacks)
     except GradwireError as error:
         # The frames below this call do not help the user find the mistake.
         raise error.with_traceback(None) from None
 
 
 def _fit_here(
-    model: Module, train: Dataset, test: Dataset | None, options: TrainingOptions, progress: bool | None
+    model: Module,
+    train: Dataset,
+    test: Dataset | None,
+    options: TrainingOptions,
+    progress: bool | None,
+    callbacks: Callbacks,
 ) -> History:
     from gradwire._in_process import run_locally  # noqa: PLC0415  (imports the plans, which a client does not need)
     from gradwire._job_request import make_job_request  # noqa: PLC0415
@@ -142,10 +174,15 @@ def _fit_here(
     request = make_job_request(model, train, test, options)
     with _display(progress) as display:
         display.begin(None, options.epochs)
-        return run_locally(request, display.epoch)
+
+        def on_epoch(epoch: Epoch) -> bool:
+            display.epoch(epoch)
+            return callbacks(epoch)
+
+        return run_locally(request, on_epoch)
 
 
-def _follow(job: Job, address: str, display: Display) -> History:
+def _follow(job: Job, address: str, display: Display, callbacks: Callbacks) -> History:
     """Show a job's epochs until it ends, and return its history. This reads the log only once."""
     display.begin(job.name, job.info.epochs)
     epochs = []
@@ -153,6 +190,8 @@ def _follow(job: Job, address: str, display: Display) -> History:
         for epoch in job.epochs():
             epochs.append(epoch)
             display.epoch(epoch)
+            if not callbacks(epoch) and job.info.stop_requested is None:
+                job.stop()
         return job._finish(epochs)
     except KeyboardInterrupt:
         print(
@@ -175,11 +214,14 @@ def _check_local(
     labels: Mapping[str, str] | None,
     resume_from: str | Job | AsyncJob | JobInfo | None,
     initial_model: str | ModelInfo | None,
+    start_epoch: int | None,
+    keep: str,
 ) -> None:
     """Raise an error for options that need a server, and warn about options that have no effect without a server."""
-    for argument, value in (("resume_from", resume_from), ("initial_model", initial_model)):
+    sources = (("resume_from", resume_from), ("initial_model", initial_model), ("start_epoch", start_epoch))
+    for argument, value in sources:
         if value is not None:
             raise InvalidArgumentError(f'{argument}: needs a server. Pass at="host:port" too, or set GRADWIRE_ADDRESS.')
-    for argument, given in (("name", name), ("labels", labels)):
+    for argument, given in (("name", name), ("labels", labels), ("keep", keep != "last")):
         if given:
             warnings.warn(f"fit() trains in this process, so {argument}= has no effect", stacklevel=3)

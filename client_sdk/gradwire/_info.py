@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from gradwire._types import EventKind, JobState
+from gradwire._types import EventKind, JobState, StopReason
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1 import errors_pb2, training_service_pb2
@@ -64,6 +64,12 @@ class JobInfo:
         labels: The job's labels.
         log_bytes: The size of the job's events on the service's disk.
         checkpoint_bytes: The size of the job's checkpoints on the service's disk.
+        stop_reason: Why the job ended, if it succeeded: "ALL_EPOCHS", "EARLY_STOPPING", "TIME_LIMIT" or "REQUESTED".
+        stop_requested: The time at which `job.stop()` was called, if it was called.
+        best_epoch: The best epoch so far, with early_stopping or keep="best".
+        epochs_without_improvement: The number of epochs in a row without an improvement, with early_stopping.
+        kept_epochs: The epochs whose weights the server keeps. Empty for a job in a list.
+        training_seconds: The time that the job has trained and evaluated, in seconds.
     """
 
     name: str
@@ -83,6 +89,12 @@ class JobInfo:
     labels: dict[str, str] = field(default_factory=dict)
     log_bytes: int = 0
     checkpoint_bytes: int = 0
+    stop_reason: StopReason | None = None
+    stop_requested: datetime | None = None
+    best_epoch: Epoch | None = None
+    epochs_without_improvement: int = 0
+    kept_epochs: tuple[int, ...] = ()
+    training_seconds: float = 0.0
 
     @property
     def epochs_done(self) -> int:
@@ -209,6 +221,12 @@ def job_info(job: Job) -> JobInfo:
         labels=dict(job.labels),
         log_bytes=job.disk_usage.log_bytes,
         checkpoint_bytes=job.disk_usage.checkpoint_bytes,
+        stop_reason=stop_reason_of(job.stop_reason),
+        stop_requested=_time(job.stop_request_time) if job.HasField("stop_request_time") else None,
+        best_epoch=epoch_of(job.best_epoch) if job.HasField("best_epoch") else None,
+        epochs_without_improvement=job.epochs_without_improvement,
+        kept_epochs=tuple(job.kept_epochs),
+        training_seconds=job.training_seconds,
     )
 
 
@@ -292,12 +310,22 @@ def state_of(state: training_service_pb2.JobState) -> JobState:
     return cast(JobState, "UNKNOWN" if name == "UNSPECIFIED" else name)
 
 
+def stop_reason_of(reason: training_service_pb2.StopReason) -> StopReason | None:
+    """Return the reason why a job ended, or None if it has not succeeded."""
+    if not reason:
+        return None
+    known = training_service_pb2.StopReason
+    return cast(StopReason, known.Name(reason).removeprefix("STOP_REASON_") if reason in known.values() else "UNKNOWN")
+
+
 def _change_text(event: Event) -> str:
     change = event.state_change
     parts: list[str] = [state_of(change.state)]
     if change.HasField("execution"):
         execution = change.execution
         parts.append(f"on {execution.host}, {execution.device}, plan {execution.plan} ({execution.plan_reason})")
+    if change.stop_reason:
+        parts.append(f"({stop_reason_of(change.stop_reason)})")
     message = change.message or change.error.message
     return " ".join([*parts, *([f"({message})"] if message else [])])
 

@@ -14,6 +14,7 @@ from gradwire._exceptions import DeadlineExceededError, FailedPreconditionError,
 from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
 from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
+from gradwire._names import epoch_number, model_resource
 from gradwire._transport import Transport
 from gradwire._types import JobState, ModelFormat
 from gradwire._watch import first_sequence_before, watch
@@ -27,6 +28,7 @@ from gradwire_proto.v1.training_service_pb2 import (
     GetJobRequest,
     PauseJobRequest,
     ResumeJobRequest,
+    StopJobRequest,
 )
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
@@ -99,6 +101,19 @@ class AsyncJob:
         self._message = await self._transport.call(self._transport.training.CancelJob, request)
         return self.info
 
+    async def stop(self) -> JobInfo:
+        """End the job after the epoch that it is training, and keep its model. `job.wait()` waits for the end.
+
+        The job succeeds with the stop_reason "REQUESTED". A job that was never trained ends after its first epoch. If
+        the job has ended, this has no effect.
+
+        Returns:
+            The new `info`.
+        """
+        request = StopJobRequest(name=self._message.name)
+        self._message = await self._transport.call(self._transport.training.StopJob, request)
+        return self.info
+
     async def pause(self) -> JobInfo:
         """Pause the job. All reported epochs are kept. If the job is already paused, this has no effect.
 
@@ -164,15 +179,22 @@ class AsyncJob:
         """
         return await self._within(timeout, self._result())
 
-    async def model(self) -> Module:
+    async def model(self, epoch: int | None = None) -> Module:
         """Return the trained model as a Module rebuilt from its spec.
 
         If the job failed or was cancelled, the model has the weights of its last checkpoint, which the server keeps
         until the job is deleted.
 
+        Args:
+            epoch: Return the model after this epoch, which is one of `info.kept_epochs`. The job can still be running.
+
         Raises:
             FailedPreconditionError: The job has not ended, or it ended before its first checkpoint.
+            NotFoundError: The weights of the epoch are not kept.
         """
+        if epoch is not None:
+            message, weights = await fetch_model(self._transport, model_resource(self.name), epoch_number(epoch))
+            return build(message.spec, weights)
         info = await self._ended()
         if info.model is None:
             spec = self._message.spec.model
@@ -180,20 +202,30 @@ class AsyncJob:
         message, weights = await fetch_model(self._transport, self._message.model)
         return build(message.spec, weights)
 
-    async def download(self, path: str | Path = ".", format: ModelFormat | None = None) -> Path:  # noqa: A002
+    async def download(
+        self,
+        path: str | Path = ".",
+        format: ModelFormat | None = None,  # noqa: A002
+        epoch: int | None = None,
+    ) -> Path:
         """Download the trained model as a file, or the last checkpoint of a job that failed or was cancelled.
 
         Args:
             path: The file, or a folder, in which the file is named after the job.
             format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
+            epoch: Download the model after this epoch, as for `model`.
 
         Returns:
             The path of the file.
 
         Raises:
             FailedPreconditionError: The job has not ended, or it ended before its first checkpoint.
+            NotFoundError: The weights of the epoch are not kept.
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """
+        if epoch is not None:
+            name = model_resource(self.name)
+            return await download_file(self._transport, name, path, format, epoch_number(epoch))
         info = await self._ended()
         name = self._message.name if info.model is None else self._message.model
         return await download_file(self._transport, name, path, format)
@@ -343,6 +375,7 @@ class Job:
         return Stream(self._async._event_batches(after), self._portal)
 
     refresh = blocking(AsyncJob.refresh)
+    stop = blocking(AsyncJob.stop)
     cancel = blocking(AsyncJob.cancel)
     pause = blocking(AsyncJob.pause)
     resume = blocking(AsyncJob.resume)

@@ -13,6 +13,7 @@ from gradwire._arrays import to_array
 from gradwire._class_names import classes_in, encoded, text_labels, whole_numbers
 from gradwire._exceptions import FieldViolation, TraceError
 from gradwire._options import TrainingOptions
+from gradwire._stopping import keep_policy
 from gradwire._types import Dataset
 from gradwire_engine.backend import Array
 from gradwire_engine.losses import CrossEntropy
@@ -94,6 +95,9 @@ def make_job_request(model: Module, train: Dataset, test: Dataset | None, option
         device=_DEVICES[options.device],
         evaluate_every=int(options.evaluate_every),
         initial_weights=None if given is None else reference(given.astype(dtype, copy=True)),
+        early_stopping=options.early_stopping.message() if options.early_stopping else None,
+        max_seconds=None if options.max_seconds is None else float(options.max_seconds),
+        keep=keep_policy(options.keep) if options.keep != "last" else None,
     )
     classification = _check(spec, tensors)
     return JobRequest(resolve(spec), traced, tensors, classification)

@@ -11,9 +11,10 @@ from gradwire._blocking import Portal, blocking, blocking_as
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import JobInfo, ModelInfo
 from gradwire._job import AsyncJob, Job
-from gradwire._names import job_resource, model_resource
+from gradwire._names import epoch_number, job_resource, model_resource
 from gradwire._options import TrainingOptions
 from gradwire._paging import collect
+from gradwire._stopping import EarlyStopping
 from gradwire._transport import Transport
 from gradwire._types import Dataset, Device, DType
 from gradwire._uploads import UploadProgress, upload
@@ -57,10 +58,14 @@ class AsyncJobs:
         device: Device = "auto",
         evaluate_every: int = 1,
         classes: Sequence[str] | None = None,
+        early_stopping: EarlyStopping | None = None,
+        max_seconds: float | None = None,
+        keep: str = "last",
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         resume_from: str | Job | AsyncJob | JobInfo | None = None,
         initial_model: str | ModelInfo | None = None,
+        start_epoch: int | None = None,
         on_upload_progress: UploadProgress | None = None,
     ) -> AsyncJob:
         """Upload data that the server does not have, and submit a job.
@@ -83,12 +88,18 @@ class AsyncJobs:
             device: "auto", "cpu" or "gpu".
             evaluate_every: Evaluate after every n-th epoch and after the last epoch.
             classes: The names of the classes, in the order of the outputs; see `fit`.
+            early_stopping: Ends the job when a metric no longer improves; see `EarlyStopping`.
+            max_seconds: Ends the job after the epoch with which it has trained for this long; see `fit`.
+            keep: The epochs whose weights the server keeps until the job is deleted: "last", "best" or "every:N"; see
+                `fit`.
             name: The job's name: 1 to 63 characters from a-z, 0-9 and "-". By default, the server chooses a name.
             labels: Key-value pairs for finding the job, for example {"team": "vision"}.
             resume_from: A job that has ended, or its name. The new job continues after its last epoch, or after its
                 last checkpoint if it failed or was cancelled. The weights of `model` are ignored.
             initial_model: A trained model on the server, or its name. The job starts at epoch 1 from its weights. The
                 weights of `model` are ignored.
+            start_epoch: Start from the weights after this epoch of resume_from or initial_model, which is one of the
+                `kept_epochs` of that job. A job that is continued does not have to have ended.
             on_upload_progress: A function that is called with (sent_bytes, total_bytes) after each uploaded chunk.
 
         Returns:
@@ -98,7 +109,7 @@ class AsyncJobs:
             InvalidArgumentError: An argument is invalid.
             TraceError: forward() does something that cannot be expressed as a stack of Linear and ReLU layers.
             AlreadyExistsError: Another job has this name.
-            NotFoundError: The job or model to start from does not exist.
+            NotFoundError: The job or model to start from does not exist, or the weights of start_epoch are not kept.
             FailedPreconditionError: The job or model to start from is unsuitable, or the cluster has no GPU.
             UnavailableError: No server answers.
         """
@@ -114,6 +125,9 @@ class AsyncJobs:
             evaluate_every=evaluate_every,
             validation_split=validation_split,
             classes=classes,
+            early_stopping=early_stopping,
+            max_seconds=max_seconds,
+            keep=keep,
         )
         return await self._submit(
             model,
@@ -124,6 +138,7 @@ class AsyncJobs:
             labels=labels,
             resume_from=resume_from,
             initial_model=initial_model,
+            start_epoch=start_epoch,
             on_upload_progress=on_upload_progress,
         )
 
@@ -138,6 +153,7 @@ class AsyncJobs:
         labels: Mapping[str, str] | None,
         resume_from: str | Job | AsyncJob | JobInfo | None,
         initial_model: str | ModelInfo | None,
+        start_epoch: int | None,
         on_upload_progress: UploadProgress | None,
     ) -> AsyncJob:
         import secrets  # noqa: PLC0415  (slow to import)
@@ -145,7 +161,7 @@ class AsyncJobs:
         from gradwire._job_request import make_job_request  # noqa: PLC0415
 
         message = JobMessage(labels=_checked_labels(labels))
-        _start_from(message, resume_from, initial_model)
+        _start_from(message, resume_from, initial_model, start_epoch)
         if name is not None and not isinstance(name, str):
             raise invalid_argument("name", f"must be a string, got {name!r}", "")
         prepared = await asyncio.to_thread(make_job_request, model, train, test, options)
@@ -226,9 +242,17 @@ def _checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _start_from(
-    message: JobMessage, resume_from: str | Job | AsyncJob | JobInfo | None, initial_model: str | ModelInfo | None
+    message: JobMessage,
+    resume_from: str | Job | AsyncJob | JobInfo | None,
+    initial_model: str | ModelInfo | None,
+    start_epoch: int | None,
 ) -> None:
-    """Set the job or model from which a job starts."""
+    """Set the job or model from which a job starts, and the epoch."""
+    if start_epoch is not None and resume_from is None and initial_model is None:
+        raise InvalidArgumentError(
+            "start_epoch: is an epoch of a job or a model. Pass resume_from or initial_model too."
+        )
+    message.start_epoch = epoch_number(start_epoch, "start_epoch")
     if resume_from is not None and initial_model is not None:
         raise InvalidArgumentError(
             "resume_from and initial_model cannot be used together. resume_from continues a job; initial_model starts "

@@ -124,17 +124,22 @@ def load_model(path: str | Path) -> Module:
         raise FileError(f"{path} is damaged: {error}") from None
 
 
-async def fetch_model(transport: Transport, name: str) -> tuple[Model, Array]:
+async def fetch_model(transport: Transport, name: str, epoch: int = 0) -> tuple[Model, Array]:
     """Download the model "models/{id}".
+
+    Args:
+        transport: The connection.
+        name: The model.
+        epoch: A kept epoch of its job, or 0 for the model itself.
 
     Returns:
         The model's message, and the flat weight vector, verified against its digest.
     """
     from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
 
-    model = await transport.call(transport.models.GetModel, GetModelRequest(name=name))
+    model = await transport.call(transport.models.GetModel, GetModelRequest(name=name, epoch=epoch))
     data = bytearray()
-    await _receive(transport, name, "safetensors", data.extend)
+    await _receive(transport, name, "safetensors", data.extend, epoch)
     weights = _flat(load(bytes(data)), model.spec)
     if hashlib.sha256(wire_bytes(weights)).hexdigest() != model.weights.sha256:
         raise DataLossError(f"the weights of {name} arrived damaged. Download them again.")
@@ -150,7 +155,9 @@ async def fetch_checkpoint(transport: Transport, job_name: str, spec: ModelSpec)
     return _flat(load(bytes(data)), spec)
 
 
-async def download_file(transport: Transport, name: str, path: str | Path, format_: ModelFormat | None) -> Path:
+async def download_file(
+    transport: Transport, name: str, path: str | Path, format_: ModelFormat | None, epoch: int = 0
+) -> Path:
     """Download a model to a file and return the path. An incomplete file has a temporary name.
 
     Args:
@@ -158,12 +165,13 @@ async def download_file(transport: Transport, name: str, path: str | Path, forma
         name: "models/{id}", or "jobs/{id}" for the last checkpoint of a job.
         path: The file or folder that the user gave.
         format_: The format that the user gave.
+        epoch: A kept epoch of the job of a model, or 0 for the model itself.
     """
-    target, format_ = _target(Path(path), name, format_)
+    target, format_ = _target(Path(path), f"{name}-epoch-{epoch}" if epoch else name, format_)
     part = target.with_name(f"{target.name}.part")
     try:
         with part.open("wb") as file:
-            await _receive(transport, name, format_, file.write)
+            await _receive(transport, name, format_, file.write, epoch)
         part.replace(target)
     except OSError as error:
         if isinstance(error, GradwireError):
@@ -197,13 +205,15 @@ def _in_existing_folder(path: Path) -> Path:
     return path
 
 
-async def _receive(transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object]) -> None:
+async def _receive(
+    transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object], epoch: int = 0
+) -> None:
     """Receive the file of a model or a checkpoint and check its digest. Reconnect and continue if necessary."""
     header: FileHeader | None = None
     digest, offset, attempt = hashlib.sha256(), 0, 0
     while True:
         try:
-            async for response in _parts(transport, name, _FORMATS[format_], offset):
+            async for response in _parts(transport, name, _FORMATS[format_], offset, epoch):
                 if response.HasField("header"):
                     if header is not None and header.sha256 != response.header.sha256:
                         raise DataLossError(f"the file of {name} changed during the download. Download it again.")
@@ -224,13 +234,13 @@ async def _receive(transport: Transport, name: str, format_: ModelFormat, write:
 
 
 def _parts(
-    transport: Transport, name: str, format_: model_service_pb2.ModelFormat, offset: int
+    transport: Transport, name: str, format_: model_service_pb2.ModelFormat, offset: int, epoch: int
 ) -> AsyncIterator[DownloadModelResponse | DownloadCheckpointResponse]:
     if name.startswith("jobs/"):
         request = DownloadCheckpointRequest(name=name, format=format_, offset=offset)
         return transport.receive(transport.training.DownloadCheckpoint, request)
     return transport.receive(
-        transport.models.DownloadModel, DownloadModelRequest(name=name, format=format_, offset=offset)
+        transport.models.DownloadModel, DownloadModelRequest(name=name, format=format_, offset=offset, epoch=epoch)
     )
 
 

@@ -14,7 +14,7 @@ from gradwire._blocking import Portal, blocking
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import ModelInfo, model_info
 from gradwire._model_files import download_file, fetch_model
-from gradwire._names import model_resource
+from gradwire._names import epoch_number, model_resource
 from gradwire._paging import collect
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat
@@ -44,16 +44,17 @@ class AsyncModels:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def get(self, name: str) -> ModelInfo:
+    async def get(self, name: str, epoch: int | None = None) -> ModelInfo:
         """Return a model's description.
 
         Args:
             name: The model's name, the same as the name of the job that trained it.
+            epoch: One of the `kept_epochs` of that job, which may still be running. None: the epoch of the model.
 
         Raises:
-            NotFoundError: No model has this name.
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
         """
-        request = GetModelRequest(name=model_resource(name))
+        request = GetModelRequest(name=model_resource(name), epoch=epoch_number(epoch))
         return model_info(await self._transport.call(self._transport.models.GetModel, request))
 
     async def list(self, filter: str | None = None, limit: int | None = None) -> ModelInfoList:  # noqa: A002
@@ -71,25 +72,27 @@ class AsyncModels:
         messages = await collect(self._transport, method, ListModelsRequest(filter=filter or ""), _models_of, limit)
         return [model_info(message) for message in messages]
 
-    async def load(self, name: str) -> Module:
+    async def load(self, name: str, epoch: int | None = None) -> Module:
         """Download a model and return it as a Module that is rebuilt from its spec.
 
         Args:
             name: The model's name.
+            epoch: A kept epoch, as for `get`.
 
         Raises:
-            NotFoundError: No model has this name.
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
         """
-        message, weights = await fetch_model(self._transport, model_resource(name))
+        message, weights = await fetch_model(self._transport, model_resource(name), epoch_number(epoch))
         return build(message.spec, weights)
 
-    async def predict(self, name: str, X: ArrayLike, *, classes: bool = False) -> Array:
+    async def predict(self, name: str, X: ArrayLike, *, classes: bool = False, epoch: int | None = None) -> Array:
         """Run a model on the server.
 
         Args:
             name: The model's name.
             X: Inputs of shape (rows, features).
             classes: Whether to return the class of each row instead of the outputs.
+            epoch: A kept epoch, as for `get`.
 
         Returns:
             The outputs of the last layer, of shape (rows, outputs). For a classifier that outputs logits, these are the
@@ -97,7 +100,7 @@ class AsyncModels:
             names.
 
         Raises:
-            NotFoundError: No model has this name.
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
             InvalidArgumentError: The inputs do not match the model, or are not finite.
         """
         array = to_array(X, "inputs")
@@ -106,7 +109,8 @@ class AsyncModels:
         rows = max(1, _PREDICT_BYTES // (array.itemsize * array.shape[1]))
         start, outputs = 0, []
         while start < len(array):
-            request = PredictRequest(name=model_resource(name), inputs=to_tensor(array[start : start + rows]))
+            inputs = to_tensor(array[start : start + rows])
+            request = PredictRequest(name=model_resource(name), inputs=inputs, epoch=epoch_number(epoch))
             try:
                 response = await self._transport.call(self._transport.models.Predict, request)
             except InvalidArgumentError as error:
@@ -120,7 +124,7 @@ class AsyncModels:
         result = np.concatenate(outputs)
         if not classes:
             return result
-        class_names = (await self.get(name)).class_names
+        class_names = (await self.get(name, epoch)).class_names
         indices = result.argmax(axis=1)
         return np.array(class_names)[indices] if class_names else indices
 
@@ -129,6 +133,7 @@ class AsyncModels:
         name: str,
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
+        epoch: int | None = None,
     ) -> Path:
         """Download a model as a file. An interrupted download continues where it stopped.
 
@@ -136,15 +141,16 @@ class AsyncModels:
             name: The model's name.
             path: The path of the file, or a folder. In a folder, the file is named after the model.
             format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
+            epoch: A kept epoch, as for `get`.
 
         Returns:
             The path of the file.
 
         Raises:
-            NotFoundError: No model has this name.
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """
-        return await download_file(self._transport, model_resource(name), path, format)
+        return await download_file(self._transport, model_resource(name), path, format, epoch_number(epoch))
 
     async def delete(self, name: str) -> None:
         """Delete a model. The job that trained the model, and the job's events, are kept.

@@ -1,4 +1,6 @@
-"""Converts the names of jobs and models from the form that users write to the form that the service expects."""
+"""Converts names and epochs from the form that users write to the form that the service expects."""
+
+import numpy as np
 
 from gradwire._exceptions import InvalidArgumentError
 
@@ -11,6 +13,15 @@ def job_resource(name: str) -> str:
 def model_resource(name: str) -> str:
     """Return "models/{model_id}" for "digits" or "models/digits"."""
     return _resource("models", name)
+
+
+def epoch_number(epoch: int | None, argument: str = "epoch") -> int:
+    """Return the number of an epoch for a request, or 0 for None."""
+    if epoch is None:
+        return 0
+    if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or not 1 <= epoch < 2**31:
+        raise InvalidArgumentError(f"{argument}: must be the number of an epoch, at least 1, got {epoch!r}")
+    return int(epoch)
 
 
 def _resource(collection: str, name: str) -> str:

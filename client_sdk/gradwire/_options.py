@@ -11,9 +11,11 @@ import numpy as np
 
 from gradwire._argument_names import SPEC, invalid
 from gradwire._exceptions import FieldViolation
+from gradwire._stopping import EarlyStopping, is_number, keep_policy
 from gradwire._types import Device, DType
 from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.optim import SGD
+from gradwire_engine.stopping import MAX_SECONDS
 
 _MAX_INT32 = 2**31 - 1
 _MAX_UINT64 = 2**64 - 1
@@ -38,6 +40,9 @@ class TrainingOptions:
         validation_split: Use this fraction of the rows, between 0 and 1, as the test set instead of training on them.
             As with Keras's validation_split, these are the last rows, taken before shuffling.
         classes: The names of the classes, in the order of the outputs; see `fit`.
+        early_stopping: Ends training when a metric no longer improves.
+        max_seconds: Ends training after the epoch with which the training time reaches this, in seconds; see `fit`.
+        keep: The epochs whose weights the server keeps: "last", "best" or "every:N"; see `fit`.
 
     Raises:
         InvalidArgumentError: An option is out of range or has the wrong type.
@@ -54,6 +59,9 @@ class TrainingOptions:
     evaluate_every: int = 1
     validation_split: float | None = None
     classes: Sequence[str] | None = None
+    early_stopping: EarlyStopping | None = None
+    max_seconds: float | None = None
+    keep: str = "last"
 
     def __post_init__(self) -> None:
         found = [
@@ -73,8 +81,20 @@ class TrainingOptions:
         if self.classes is not None and not _are_names(self.classes):
             description = f'must be the names of the classes, for example ["cat", "dog"], got {self.classes!r}'
             found.append(FieldViolation("classes", description))
+        found += self._check_stopping()
         if found:
             raise invalid(found)
+
+    def _check_stopping(self) -> list[FieldViolation]:
+        stopping, seconds = self.early_stopping, self.max_seconds
+        example = "be gw.EarlyStopping(...) or None"
+        found = _unless(stopping is None or isinstance(stopping, EarlyStopping), "early_stopping", example, stopping)
+        if seconds is not None and not (is_number(seconds) and 0 < seconds <= MAX_SECONDS):
+            found += _unless(
+                False, "max_seconds", f"be a number of seconds, 0 < max_seconds <= {MAX_SECONDS:.0e}", seconds
+            )
+        what = 'be "last", "best" or "every:N" with a whole number N of at least 1'
+        return found + _unless(keep_policy(self.keep) is not None, "keep", what, self.keep)
 
 
 def _names(literal: object) -> str:

@@ -9,6 +9,7 @@ Device = Literal["auto", "cpu", "gpu"]
 ModelFormat = Literal["safetensors", "onnx"]
 # UNKNOWN and unknown represent values from a newer server that this version of the SDK does not know.
 JobState = Literal["QUEUED", "STARTING", "RUNNING", "PAUSED", "SUCCEEDED", "FAILED", "CANCELLED", "UNKNOWN"]
+StopReason = Literal["ALL_EPOCHS", "EARLY_STOPPING", "TIME_LIMIT", "REQUESTED", "UNKNOWN"]
 EventKind = Literal["state_change", "epoch", "checkpoint", "warning", "unknown"]
 
 # Inputs and targets with the same number of rows: arrays, nested lists, pandas objects or torch CPU tensors.

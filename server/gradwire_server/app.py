@@ -147,7 +147,7 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     notifier = JobNotifier(database.notifications)
     log = EventLog(database, notifier)
     queries = JobQueries(database, notifier)
-    models = ModelRegistry(database, blobs)
+    models = ModelRegistry(database, blobs, checkpoints)
     warm_start = WarmStart(queries, models, checkpoints)
     admission = Admission(
         database,

@@ -2,7 +2,7 @@
 
 DomainError
 ├── InvalidFieldsError             fields of the request are invalid
-├── NotFoundError                  JobNotFoundError, ModelNotFoundError, TensorNotFoundError
+├── NotFoundError                  JobNotFoundError, ModelNotFoundError, TensorNotFoundError, EpochNotKeptError
 ├── AlreadyExistsError             JobAlreadyExistsError, ModelAlreadyExistsError, RequestIdReusedError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, TensorInUseError
@@ -24,6 +24,8 @@ from gradwire_proto.v1.errors_pb2 import ErrorReason
 
 # The delay in seconds before a client should retry a call that failed because the disk is full.
 _DISK_FULL_RETRY_SECONDS = 30
+# An error lists at most this many kept epochs.
+_MAX_SHOWN_EPOCHS = 20
 
 
 class DomainError(Exception):
@@ -93,6 +95,19 @@ class TensorNotFoundError(NotFoundError):
 
     def __init__(self, tensor_name: str) -> None:
         super().__init__(f"tensor {tensor_name!r} does not exist", tensor=tensor_name)
+
+
+class EpochNotKeptError(NotFoundError):
+    """The weights of a job after this epoch are not kept."""
+
+    reason = ErrorReason.ERROR_REASON_EPOCH_NOT_KEPT
+
+    def __init__(self, job_name: str, epoch: int, kept: Sequence[int]) -> None:
+        shown = ", ".join(map(str, kept[:_MAX_SHOWN_EPOCHS])) + (", ..." if len(kept) > _MAX_SHOWN_EPOCHS else "")
+        has = f"It has those of epoch {shown}" if kept else "It has those of no epoch"
+        super().__init__(
+            f"job {job_name!r} does not have the weights of epoch {epoch}. {has}", job=job_name, epoch=epoch
+        )
 
 
 class AlreadyExistsError(DomainError):

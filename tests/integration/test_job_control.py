@@ -69,6 +69,31 @@ def test_cancel_and_pause_stop_the_workers_in_the_middle_of_an_epoch(client, ser
         job.cancel()
 
 
+def test_a_stopped_job_keeps_its_model_whether_it_runs_or_is_paused(client, undisturbed):
+    running, paused = submit(client, 10**6, "stopped"), submit(client, 10**6, "paused-and-stopped")
+    for job in (running, paused):
+        next(iter(job.epochs()))
+    stored = paused.pause().epochs_done
+    for job in (running, paused):
+        job.stop()
+        assert job.wait().stop_reason == "REQUESTED"
+        submit(client, job.info.epochs_done, f"as-far-as-{job.name}").result()
+        assert digest(client, job.name) == digest(client, f"as-far-as-{job.name}")
+    assert paused.info.epochs_done == stored
+    assert running.stop() == running.info
+
+
+def test_fit_stops_when_a_callback_returns_false(server, client):
+    model = Sequential(Linear(96), ReLU(), Linear(5))
+    history = gw.fit(
+        model, (X, Y), loss=CrossEntropy(), optimizer=SGD(model, lr=0.1), epochs=10**6, batch_size=8, at=server.address,
+        on_epoch=lambda epoch: epoch.epoch < 3, name="stopped-by-a-callback",
+    )  # fmt: skip
+    job = client.jobs.get("stopped-by-a-callback")
+    assert (job.info.stop_reason, job.info.epochs_done) == ("REQUESTED", len(history))
+    assert np.array_equal(model(X[:9]), job.model()(X[:9]))
+
+
 def test_calls_that_do_not_apply_to_the_state_of_a_job_are_refused(client):
     job = submit(client, 10**6, "running")
     for act, reason in ((job.resume, "JOB_NOT_PAUSED"), (job.delete, "JOB_NOT_ENDED")):

@@ -233,6 +233,28 @@ def test_a_killed_worker_is_replaced_and_the_results_are_bit_identical(client, s
     assert any(event.reason == "WORKER_LOST" for event in job.events())
 
 
+def test_a_worker_that_is_killed_after_the_best_epoch_changes_neither_the_decision_nor_the_model(client, server):
+    # No later epoch is better than the first by this much, and the job does not end before its worker is killed.
+    stopping = gw.EarlyStopping(monitor="train.loss", patience=2500, min_delta=100.0)
+    arguments = {"epochs": 4000, "batch_size": 1, "early_stopping": stopping, "keep": "every:1000"}
+    expected = small_job(client, **arguments)
+    expected.result()
+    job = small_job(client, **arguments)
+    stream = job.epochs()
+    for _ in range(10):
+        next(stream)
+    for worker in workers_below(server.process.pid):
+        worker.kill()
+    job.result()
+    assert job.info.attempt == 2
+    for info in (expected.info, job.info):
+        assert (info.stop_reason, info.best_epoch.epoch, info.epochs_done) == ("EARLY_STOPPING", 1, 2501)
+        assert info.kept_epochs == (1, 1000, 2000, 2501)
+    for epoch in (None, 1000, 2000, 2501):
+        digests = {client.models.get(each.name, epoch).weights_sha256 for each in (expected, job)}
+        assert len(digests) == 1, epoch
+
+
 def test_a_job_that_kills_its_workers_fails_with_their_last_output_and_others_continue(client, server):
     rng = np.random.default_rng(0)
     model = gw.Sequential(gw.Linear(64, 1500), gw.ReLU(), gw.Linear(1500, 5))

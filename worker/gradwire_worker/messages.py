@@ -1,9 +1,10 @@
 """The messages between server and worker. An Assignment starts an attempt, and Reports describe its progress."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gradwire_engine.stopping import Progress
 from gradwire_proto.v1.training_service_pb2 import Event
 
 
@@ -30,6 +31,10 @@ class Assignment:
     # The URL of the blob store.
     blobs: str
     resume: ResumePoint | None = None
+    # The progress as of the stored epochs. It can be ahead of the checkpoint to continue from.
+    progress: Progress = field(default_factory=Progress)
+    # Whether the job was stopped on request.
+    stop_requested: bool = False
 
 
 class Report(NamedTuple):

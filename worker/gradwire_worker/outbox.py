@@ -8,6 +8,8 @@ from gradwire_worker.messages import Report
 
 # Training pauses at this number of unacknowledged reports, to limit memory use while the server is unavailable.
 _MAX_UNACKNOWLEDGED = 50_000
+# Training also pauses before it adds weights to unacknowledged weights of this size, in bytes.
+_MAX_UNACKNOWLEDGED_BYTES = 64 << 20
 # The limits for the reports that one poll returns. A poll always returns at least one report, regardless of its size.
 _MAX_REPORTS_PER_POLL = 5_000
 _MAX_BYTES_PER_POLL = 64 << 20
@@ -31,6 +33,8 @@ class Outbox:
         self._has_reports = threading.Condition(self._lock)
         self._has_enough = threading.Condition(self._lock)
         self._reports: list[Report] = []
+        # The size of the weights in these reports.
+        self._weight_bytes = 0
         self._last = 0
         # The sequence number of the last report that is not an epoch, and the time of the last poll.
         self._last_urgent = 0
@@ -40,8 +44,9 @@ class Outbox:
     def add(self, event: Event, weights: bytes | None = None) -> None:
         """Append a report. If too many reports are unacknowledged, wait until there is room or the outbox is closed."""
         with self._lock:
-            self._has_capacity.wait_for(lambda: len(self._reports) < _MAX_UNACKNOWLEDGED or self._closed)
+            self._has_capacity.wait_for(lambda: self._has_room(weights) or self._closed)
             self._last += 1
+            self._weight_bytes += len(weights or b"")
             self._reports.append(Report(self._last, event.SerializeToString(), weights))
             if not event.HasField("epoch"):
                 self._last_urgent = self._last
@@ -58,7 +63,9 @@ class Outbox:
         """
         with self._lock:
             if self._reports:
-                del self._reports[: max(0, after - self._reports[0].sequence + 1)]
+                acknowledged = max(0, after - self._reports[0].sequence + 1)
+                self._weight_bytes -= sum(len(report.weights or b"") for report in self._reports[:acknowledged])
+                del self._reports[:acknowledged]
             self._has_capacity.notify_all()
             self._has_reports.wait_for(lambda: self._reports, timeout)
             if self._last == 1:
@@ -75,6 +82,12 @@ class Outbox:
         with self._lock:
             self._closed = True
             self._has_capacity.notify_all()
+
+    def _has_room(self, weights: bytes | None) -> bool:
+        if len(self._reports) >= _MAX_UNACKNOWLEDGED:
+            return False
+        # Weights of any size can be added if there are no others.
+        return not (weights and self._weight_bytes) or self._weight_bytes + len(weights) <= _MAX_UNACKNOWLEDGED_BYTES
 
     def _is_enough(self) -> bool:
         """Return whether a poll should return now instead of waiting for more reports."""

@@ -11,7 +11,9 @@ from gradwire_engine.backend import Array
 from gradwire_engine.plans import ForcedPlanError, NoGpuError, warm_up
 from gradwire_engine.spec.messages import epoch_message, execution_message
 from gradwire_engine.spec.prepare import JobData, PreparedJob, prepare
+from gradwire_engine.spec.stopping import rules_of, stop_reason_value
 from gradwire_engine.spec.tensors import numpy_dtype, tensor_ref, wire_bytes
+from gradwire_engine.stopping import TrainingControl
 from gradwire_engine.training import LossNotFiniteError, StoppedError, train
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
@@ -132,6 +134,13 @@ class Trainer:
             self._run.stop()
             self._run.join()
 
+    def finish(self, job: str, attempt: int) -> None:
+        """End the job of an attempt after the epoch that it trains. If the attempt is not running, do nothing."""
+        self._called = time.monotonic()
+        run = self._run
+        if run is not None and self.running() == (job, attempt):
+            run.finish()
+
     def _end_when_abandoned(self, seconds: float) -> None:
         while time.monotonic() - self._called < seconds:
             time.sleep(seconds / 10)
@@ -159,12 +168,19 @@ class _Run(threading.Thread):
         self._reader = reader
         self._tensors = tensors
         self._stopping = threading.Event()
+        self._finishing = threading.Event()
+        if assignment.stop_requested:
+            self._finishing.set()
         self._spec = JobSpec.FromString(assignment.spec)
 
     def stop(self) -> None:
         """Request that training stop."""
         self._stopping.set()
         self.outbox.close()
+
+    def finish(self) -> None:
+        """Request that the job end after the current epoch."""
+        self._finishing.set()
 
     def run(self) -> None:
         try:
@@ -194,7 +210,6 @@ class _Run(threading.Thread):
 
     def _train(self) -> None:
         job = self._prepare()
-        plan = job.chosen.plan
         running = StateChange(state=JobState.JOB_STATE_RUNNING, execution=execution_message(job.chosen))
         self.outbox.add(Event(state_change=running))
         if job.chosen.warning:
@@ -205,24 +220,55 @@ class _Run(threading.Thread):
                     )
                 )
             )
-        policy = CheckpointPolicy()
-        resume = self.assignment.resume
+        self._train_epochs(job)
+
+    def _train_epochs(self, job: PreparedJob) -> None:
+        """Train until the last epoch or until a stopping rule applies, and report the weights."""
+        plan, policy, resume = job.chosen.plan, CheckpointPolicy(), self.assignment.resume
+        control = TrainingControl(rules_of(self._spec), self.assignment.progress)
+        number = resume.epoch if resume else self.assignment.initial_epoch
         epochs = train(
             plan,
             job.config,
             job.train_set,
             job.test_set,
-            initial_epoch=resume.epoch if resume else self.assignment.initial_epoch,
+            initial_epoch=number,
             should_stop=self._stopping.is_set,
         )
-        for epoch in epochs:
-            self.outbox.add(Event(epoch=epoch_message(epoch)))
-            if policy.is_due() and epoch.epoch < job.config.epochs:
-                started = time.perf_counter()
-                self._report_weights(epoch.epoch, plan.weights())
-                policy.record(time.perf_counter() - started)
-        self._report_weights(job.config.epochs, plan.weights())
-        self.outbox.add(Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED)))
+        reason = control.stop_reason(number, requested=self._finishing.is_set())
+        try:
+            while reason is None:
+                epoch = next(epochs)
+                number = epoch.epoch
+                self.outbox.add(Event(epoch=epoch_message(epoch)))
+                control.add(epoch, plan.weights)
+                reason = control.stop_reason(number, requested=self._finishing.is_set())
+                if reason is None and (policy.is_due() or control.rules.keeps_number(number)):
+                    started = time.perf_counter()
+                    self._report_best(control, before=number)
+                    self._report_weights(number, plan.weights())
+                    policy.record(time.perf_counter() - started)
+        except LossNotFiniteError:
+            self._report_best(control)
+            raise
+        self._report_best(control, before=number)
+        self._report_weights(number, plan.weights())
+        succeeded = StateChange(state=JobState.JOB_STATE_SUCCEEDED, stop_reason=stop_reason_value(reason))
+        self.outbox.add(Event(state_change=succeeded))
+
+    def _report_best(self, control: TrainingControl, before: int | None = None) -> None:
+        """Report the weights of the best epoch, if they were not reported yet.
+
+        They are reported before the weights of a later epoch, because an attempt that continues from the later epoch
+        does not compute them again.
+
+        Args:
+            control: The control that holds the weights.
+            before: An epoch whose weights are reported next. If it is the best epoch, its weights are reported once.
+        """
+        best = control.take_best()
+        if best is not None and best[0] != before:
+            self._report_weights(*best)
 
     def _prepare(self) -> PreparedJob:
         spec, resume = self._spec, self.assignment.resume

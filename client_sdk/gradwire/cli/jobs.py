@@ -1,4 +1,4 @@
-"""`gradwire jobs`, which lists, shows, watches, pauses, resumes, cancels and deletes jobs."""
+"""`gradwire jobs`, which lists, shows, watches, pauses, resumes, stops, cancels and deletes jobs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,18 @@ import typer
 
 from gradwire._display import Display
 from gradwire._exceptions import JobCancelledError, JobFailedError
-from gradwire._info import JobInfo, epoch_text
+from gradwire._info import ENDED, JobInfo, epoch_text
 from gradwire._job import Job
 from gradwire.cli.output import (
     AsJson,
     At,
     Format,
+    KeptEpoch,
     Output,
     Tls,
     Token,
     connect,
+    epochs_text,
     labels_text,
     print_json,
     print_json_line,
@@ -83,6 +85,9 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
             ["host", f"{info.plan.host}, {info.plan.device}, threads: {info.plan.threads}"],
         ]
     rows += [["last epoch", epoch_text(info.last_epoch)]] if info.last_epoch else []
+    rows += [["best epoch", epoch_text(info.best_epoch)]] if info.best_epoch else []
+    rows += [["kept epochs", epochs_text(info.kept_epochs)]] if info.kept_epochs else []
+    rows += [["stopped by", info.stop_reason]] if info.stop_reason else []
     rows.append(["disk", f"log {size(info.log_bytes)}, checkpoints {size(info.checkpoint_bytes)}"])
     rows += [["error", info.error]] if info.error else []
     rows += [["model", info.model]] if info.model else []
@@ -115,6 +120,15 @@ def watch(
 
 
 @commands.command()
+def stop(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
+    """End a job after the epoch that it is training, and keep its model."""
+    with connect(at, token, tls) as client:
+        info = client.jobs.get(name).stop()
+    ends = "" if info.state in ENDED else " and ends after this epoch"
+    typer.echo(f"{info.name} is {info.state}{ends}")
+
+
+@commands.command()
 def cancel(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> None:
     """Cancel a job. If the job has ended, this has no effect."""
     with connect(at, token, tls) as client:
@@ -139,17 +153,18 @@ def resume(name: Name, at: At = None, token: Token = None, tls: Tls = None) -> N
 
 
 @commands.command()
-def download(
+def download(  # noqa: PLR0917  (each is an option of the command)
     name: Name,
     output: Output = Path(),
     format: Format = None,  # noqa: A002
+    epoch: KeptEpoch = None,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Download the model of a job, or the last checkpoint of a job that failed or was cancelled."""
     with connect(at, token, tls) as client:
-        path = client.jobs.get(name).download(output, format)
+        path = client.jobs.get(name).download(output, format, epoch)
     typer.echo(f"wrote {path}")
 
 

@@ -13,6 +13,7 @@ from gradwire.cli.output import (
     AsJson,
     At,
     Format,
+    KeptEpoch,
     Output,
     Tls,
     Token,
@@ -82,18 +83,19 @@ def download(
     name: Name,
     output: Output = Path(),
     format: Format = None,  # noqa: A002
+    epoch: KeptEpoch = None,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Download a trained model as a file."""
     with connect(at, token, tls) as client:
-        path = client.models.download(name, output, format)
+        path = client.models.download(name, output, format, epoch)
     typer.echo(f"wrote {path}")
 
 
 @commands.command()
-def predict(
+def predict(  # noqa: PLR0913  (each is an option of the command)
     name: Name,
     data: Annotated[
         Path,
@@ -106,6 +108,7 @@ def predict(
         list[str] | None,
         typer.Option(help="Ignore this column of a .csv file, for example the targets. Can be repeated."),
     ] = None,
+    epoch: KeptEpoch = None,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
@@ -114,7 +117,7 @@ def predict(
     """Run a trained model on the server and print one line per row."""
     inputs = read_inputs(data, drop or [])
     with connect(at, token, tls) as client:
-        result = client.models.predict(name, inputs, classes=classes)
+        result = client.models.predict(name, inputs, classes=classes, epoch=epoch)
     if as_json:
         print_json({"classes" if classes else "outputs": result.tolist()})
     else:

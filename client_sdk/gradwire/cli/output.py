@@ -30,8 +30,13 @@ Output = Annotated[
 Format = Annotated[
     ModelFormat | None, typer.Option(help="The file format. Default: derived from the file suffix, or safetensors.")
 ]
+KeptEpoch = Annotated[
+    int | None, typer.Option("--epoch", help="Use the weights after this epoch, one of the job's kept epochs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# A list of epochs shows at most this many.
+_MAX_EPOCHS = 10
 # In a narrow terminal, the lines of a table wrap, so that no column becomes narrower than this many characters.
 _MIN_COLUMN_WIDTH = 14
 
@@ -77,6 +82,15 @@ def when(time: datetime | None) -> str:
 def size(count: int) -> str:
     """Return a size as text, in kB or MB."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+def epochs_text(epochs: Sequence[int]) -> str:
+    """Return epochs as text, for example "10, 20, 30". A long list is shortened."""
+    shown = [*epochs[: _MAX_EPOCHS - 1], epochs[-1]] if len(epochs) > _MAX_EPOCHS else epochs
+    texts = [str(epoch) for epoch in shown]
+    if len(epochs) > _MAX_EPOCHS:
+        texts.insert(-1, "...")
+    return ", ".join(texts)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from gradwire._exceptions import InvalidArgumentError
 from gradwire._fit import fit
 from gradwire._history import History
 from gradwire._model_files import checked_model_path, save
+from gradwire._stopping import EarlyStopping
 from gradwire._types import Device
 from gradwire.cli.data_files import read_data
 from gradwire.cli.output import AsJson, Tls, Token, print_json
@@ -49,6 +50,18 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         float, typer.Option(help="Multiply the inputs by this factor, for example 0.00392157 for bytes.")
     ] = 1.0,
     device: Annotated[Device, typer.Option(help="The device to train on.")] = "auto",
+    patience: Annotated[
+        int | None, typer.Option(help="End after this many epochs in a row in which --monitor does not improve.")
+    ] = None,
+    monitor: Annotated[
+        str | None, typer.Option(help="The metric for --patience, for example train.accuracy. Default: test.loss.")
+    ] = None,
+    min_delta: Annotated[float | None, typer.Option(help="The smallest improvement, for --patience.")] = None,
+    restore_best: Annotated[
+        bool, typer.Option(help="With --patience, take the weights of the best epoch, not of the last one.")
+    ] = True,
+    max_seconds: Annotated[float | None, typer.Option(help="End when training has taken this many seconds.")] = None,
+    keep: Annotated[str, typer.Option(help="The epochs to keep on the server: last, best or every:N.")] = "last",
     name: Annotated[str | None, typer.Option(help="The name of the job. By default, the server chooses one.")] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label for the job. Can be repeated.")
@@ -68,6 +81,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         raise InvalidArgumentError(f"--loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
     if not lr > 0:
         raise InvalidArgumentError(f"--lr must be greater than 0, got {lr}")
+    stopping = _early_stopping(patience, monitor, min_delta, restore_best)
     if output is not None:
         checked_model_path(output)
     labels = _labels(label or [])
@@ -90,6 +104,9 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         shuffle=shuffle,
         seed=seed,
         device=device,
+        early_stopping=stopping,
+        max_seconds=max_seconds,
+        keep=keep,
         at=at,
         token=token,
         tls=tls,
@@ -107,6 +124,18 @@ def _report(history: History, output: Path | None, as_json: bool) -> None:
         typer.echo(f"trained model {history.job}. To download it: gradwire models download {history.job}")
     if output is not None:
         typer.echo(f"wrote {output}", err=as_json)
+
+
+def _early_stopping(
+    patience: int | None, monitor: str | None, min_delta: float | None, restore_best: bool
+) -> EarlyStopping | None:
+    if patience is None:
+        for option, value in (("--monitor", monitor), ("--min-delta", min_delta)):
+            if value is not None:
+                raise InvalidArgumentError(f"{option} needs --patience")
+        return None
+    given = {name: value for name, value in (("monitor", monitor), ("min_delta", min_delta)) if value is not None}
+    return EarlyStopping(patience=patience, restore_best=restore_best, **given)  # type: ignore[arg-type]
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

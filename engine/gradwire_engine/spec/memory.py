@@ -3,6 +3,7 @@
 from gradwire_engine.network import Network
 from gradwire_engine.plans.reference import EVALUATION_ROWS
 from gradwire_engine.spec.resolve import network
+from gradwire_engine.spec.stopping import rules_of
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import JobSpec
 
@@ -13,6 +14,8 @@ _COMPILED_EVALUATION_ROWS = 96
 # The vectors outside the plan: the initial weights, and the copies of a checkpoint (an array, its bytes in the outbox,
 # and the bytes in transit to the server).
 _VECTORS = 4
+# The weights of the best epoch: the ones that are held, and their bytes in the outbox.
+_BEST_VECTORS = 2
 _FLOAT64_BYTES = 8
 
 
@@ -39,7 +42,8 @@ def job_memory(spec: JobSpec, threads: int = 1) -> int:
         _compiled_plan(net, itemsize, batch, threads),
         _reference_plan(net, itemsize, batch, max(train_rows, test_rows)),
     )
-    return max(start + vector, plan + _VECTORS * vector + _data_copies(spec, train_rows, test_rows))
+    vectors = _VECTORS + (_BEST_VECTORS if rules_of(spec).needs_best else 0)
+    return max(start + vector, plan + vectors * vector + _data_copies(spec, train_rows, test_rows))
 
 
 def _compiled_plan(net: Network, itemsize: int, batch: int, threads: int) -> int:

@@ -1,6 +1,8 @@
 """Reads valid specs: fills in defaults and widths, lists the referenced tensors, and converts the layers."""
 
 from gradwire_engine.network import Network
+from gradwire_engine.spec.stopping import default_monitor
+from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_proto.v1.spec_pb2 import Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
@@ -22,6 +24,8 @@ def resolve(spec: JobSpec) -> JobSpec:
     resolved.dtype = spec.dtype or DataType.DATA_TYPE_FLOAT32
     resolved.device = spec.device or Device.DEVICE_AUTO
     resolved.evaluate_every = spec.evaluate_every or 1
+    if spec.HasField("early_stopping"):
+        resolved.early_stopping.monitor = spec.early_stopping.monitor or default_monitor(spec)
     return resolved
 
 
@@ -47,6 +51,11 @@ def network(spec: ModelSpec) -> Network:
             for layer in spec.layers
         ]
     )
+
+
+def weights_bytes(spec: JobSpec) -> int:
+    """Return the size of the weights of a resolved spec, in bytes."""
+    return network(spec.model).size * numpy_dtype(spec.dtype).itemsize
 
 
 def references(spec: JobSpec) -> dict[str, TensorRef]:

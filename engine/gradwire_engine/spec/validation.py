@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwire_engine.spec.resolve import linear_layers
+from gradwire_engine.spec.stopping import default_monitor, monitors
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_engine.spec.tensors import TensorError, TensorType, numpy_dtype, tensor_type
+from gradwire_engine.stopping import MAX_SECONDS
 from gradwire_proto.v1.spec_pb2 import Dataset, Device, Initialization, JobSpec, Layer, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 
@@ -76,7 +78,7 @@ def check_data(spec: JobSpec, summarize: Summarize) -> list[Violation]:
         found += bad_targets or _check_target_values(f"{name}.targets", dataset.targets, spec, outputs, summarize)
     if spec.HasField("initial_weights"):
         found += _check_finite("initial_weights", spec.initial_weights, summarize)
-    return found
+    return found or [*_check_monitor(spec, summarize)]
 
 
 def _check_model(model: ModelSpec, inputs_shape: Sequence[int]) -> Iterator[Violation]:
@@ -161,6 +163,33 @@ def _check_numbers(spec: JobSpec) -> Iterator[Violation]:
         yield Violation("dtype", "must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT64, the types that models are trained in")
     if spec.device not in Device.values():
         yield Violation("device", f"must be a known Device, got {spec.device}")
+    yield from _check_stopping(spec)
+
+
+def _check_stopping(spec: JobSpec) -> Iterator[Violation]:
+    stopping = spec.early_stopping
+    if spec.HasField("early_stopping"):
+        if not 1 <= stopping.patience <= max(1, spec.epochs):
+            description = f"must be at least 1 and at most epochs, which is {spec.epochs}, got {stopping.patience}"
+            yield Violation("early_stopping.patience", description)
+        if not 0 <= stopping.min_delta < math.inf:
+            yield Violation("early_stopping.min_delta", f"must be finite and at least 0, got {stopping.min_delta}")
+    if spec.HasField("max_seconds") and not 0 < spec.max_seconds <= MAX_SECONDS:
+        description = f"must be greater than 0 and at most {MAX_SECONDS:.0e} seconds, got {spec.max_seconds}"
+        yield Violation("max_seconds", description)
+    if spec.keep.every < 0:
+        yield Violation("keep.every", f"must be at least 1, or 0 to keep no such epochs, got {spec.keep.every}")
+
+
+def _check_monitor(spec: JobSpec, summarize: Summarize) -> Iterator[Violation]:
+    if not spec.HasField("early_stopping"):
+        return
+    monitor = spec.early_stopping.monitor or default_monitor(spec)
+    existing = monitors(spec, is_classification(spec, summarize))
+    if monitor not in existing:
+        advice = "" if spec.HasField("test") or not monitor.startswith("test.") else " There is no test set."
+        description = f"is {monitor[:80]!r}, which this job does not have.{advice} It has {', '.join(existing)}"
+        yield Violation("early_stopping.monitor", description)
 
 
 def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:

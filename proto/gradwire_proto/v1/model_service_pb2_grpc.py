@@ -29,6 +29,10 @@ if _version_not_supported:
 class ModelServiceStub:
     """Finds, downloads, runs and deletes trained models.
 
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
+
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
@@ -76,6 +80,10 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """Finds, downloads, runs and deletes trained models.
 
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
+
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
@@ -91,7 +99,8 @@ class ModelServiceServicer:
         """Returns a model.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+        weights of the epoch are not kept (EPOCH_NOT_KEPT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +121,8 @@ class ModelServiceServicer:
         same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+        weights of the epoch are not kept (EPOCH_NOT_KEPT).
         - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
@@ -125,7 +135,8 @@ class ModelServiceServicer:
         """Runs a model on inputs and returns its outputs.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+        weights of the epoch are not kept (EPOCH_NOT_KEPT).
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
         number of features that the model expects. Or the inputs have too many rows: the outputs would be larger than 32
         MiB, or would take too long to compute. max_rows in the metadata is the maximum for one call to this model.
@@ -184,6 +195,10 @@ def add_ModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
     """Finds, downloads, runs and deletes trained models.
+
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.

@@ -30,6 +30,10 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """Finds, downloads, runs and deletes trained models.
 
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
+
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
@@ -49,7 +53,8 @@ class ModelServiceStub:
     """Returns a model.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Returns a page of models, newest first by default.
@@ -62,7 +67,8 @@ class ModelServiceStub:
     same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
@@ -71,7 +77,8 @@ class ModelServiceStub:
     """Runs a model on inputs and returns its outputs.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
       number of features that the model expects. Or the inputs have too many rows: the outputs would be larger than 32
       MiB, or would take too long to compute. max_rows in the metadata is the maximum for one call to this model.
@@ -89,6 +96,10 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     """Finds, downloads, runs and deletes trained models.
 
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
+
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
     - UNAVAILABLE: the server or its database cannot be reached, or the server is shutting down. Retry with backoff.
@@ -105,7 +116,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Returns a model.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Returns a page of models, newest first by default.
@@ -118,7 +130,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
     - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
@@ -127,7 +140,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Runs a model on inputs and returns its outputs.
 
     Errors:
-    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
     - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
       number of features that the model expects. Or the inputs have too many rows: the outputs would be larger than 32
       MiB, or would take too long to compute. max_rows in the metadata is the maximum for one call to this model.
@@ -143,6 +157,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds, downloads, runs and deletes trained models.
+
+    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
+    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    have a model: it can still be running, or have failed.
 
     Every call can fail with:
     - UNAUTHENTICATED (INVALID_TOKEN): the token is missing or wrong.
@@ -164,7 +182,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns a model.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+          weights of the epoch are not kept (EPOCH_NOT_KEPT).
         """
 
     @_abc_1.abstractmethod
@@ -189,7 +208,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+          weights of the epoch are not kept (EPOCH_NOT_KEPT).
         - INVALID_ARGUMENT (INVALID_FIELDS): the format is unknown, or the offset is negative.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset is beyond the end of the file.
         - DATA_LOSS (WEIGHTS_DAMAGED): the stored weights are missing or no longer match their digest.
@@ -204,7 +224,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs a model on inputs and returns its outputs.
 
         Errors:
-        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+          weights of the epoch are not kept (EPOCH_NOT_KEPT).
         - INVALID_ARGUMENT (INVALID_FIELDS): the inputs are malformed, not finite, larger than 32 MiB, or do not have the
           number of features that the model expects. Or the inputs have too many rows: the outputs would be larger than 32
           MiB, or would take too long to compute. max_rows in the metadata is the maximum for one call to this model.

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\x1a\x18gradwire/v1/tensor.proto\"D\n\tModelSpec\x12\"\n\x06layers\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Layer\x12\x13\n\x0b\x63lass_names\x18\x02 \x03(\t\"g\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06linear\x18\x02 \x01(\x0b\x32\x13.gradwire.v1.LinearH\x00\x12!\n\x04relu\x18\x03 \x01(\x0b\x32\x11.gradwire.v1.ReluH\x00\x42\x06\n\x04kind\"h\n\x06Linear\x12\x13\n\x0bin_features\x18\x01 \x01(\x03\x12\x14\n\x0cout_features\x18\x02 \x01(\x03\x12\x33\n\x0einitialization\x18\x03 \x01(\x0e\x32\x1b.gradwire.v1.Initialization\"\x06\n\x04Relu\"\x7f\n\x04Loss\x12;\n\x12mean_squared_error\x18\x01 \x01(\x0b\x32\x1d.gradwire.v1.MeanSquaredErrorH\x00\x12\x32\n\rcross_entropy\x18\x02 \x01(\x0b\x32\x19.gradwire.v1.CrossEntropyH\x00\x42\x06\n\x04kind\"\x12\n\x10MeanSquaredError\"*\n\x0c\x43rossEntropy\x12\x1a\n\x12\x66rom_probabilities\x18\x01 \x01(\x08\"4\n\tOptimizer\x12\x1f\n\x03sgd\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.SgdH\x00\x42\x06\n\x04kind\"\x1c\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\"Z\n\x07\x44\x61taset\x12&\n\x06inputs\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\'\n\x07targets\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"\x9c\x03\n\x07JobSpec\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12\x1f\n\x04loss\x18\x02 \x01(\x0b\x32\x11.gradwire.v1.Loss\x12)\n\toptimizer\x18\x03 \x01(\x0b\x32\x16.gradwire.v1.Optimizer\x12#\n\x05train\x18\x04 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\"\n\x04test\x18\x05 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x05\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x0c\n\x04seed\x18\t \x01(\x04\x12$\n\x05\x64type\x18\n \x01(\x0e\x32\x15.gradwire.v1.DataType\x12#\n\x06\x64\x65vice\x18\x0b \x01(\x0e\x32\x13.gradwire.v1.Device\x12\x16\n\x0e\x65valuate_every\x18\x0c \x01(\x05\x12/\n\x0finitial_weights\x18\r \x01(\x0b\x32\x16.gradwire.v1.TensorRef*\x81\x01\n\x0eInitialization\x12\x1e\n\x1aINITIALIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INITIALIZATION_KAIMING\x10\x01\x12\x19\n\x15INITIALIZATION_SIMPLE\x10\x02\x12\x18\n\x14INITIALIZATION_GIVEN\x10\x03*Q\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45VICE_AUTO\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02\x12\x0e\n\nDEVICE_GPU\x10\x03\x42W\n\x0f\x64\x65v.gradwire.v1B\tSpecProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gradwire/v1/spec.proto\x12\x0bgradwire.v1\x1a\x18gradwire/v1/tensor.proto\"D\n\tModelSpec\x12\"\n\x06layers\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Layer\x12\x13\n\x0b\x63lass_names\x18\x02 \x03(\t\"g\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06linear\x18\x02 \x01(\x0b\x32\x13.gradwire.v1.LinearH\x00\x12!\n\x04relu\x18\x03 \x01(\x0b\x32\x11.gradwire.v1.ReluH\x00\x42\x06\n\x04kind\"h\n\x06Linear\x12\x13\n\x0bin_features\x18\x01 \x01(\x03\x12\x14\n\x0cout_features\x18\x02 \x01(\x03\x12\x33\n\x0einitialization\x18\x03 \x01(\x0e\x32\x1b.gradwire.v1.Initialization\"\x06\n\x04Relu\"\x7f\n\x04Loss\x12;\n\x12mean_squared_error\x18\x01 \x01(\x0b\x32\x1d.gradwire.v1.MeanSquaredErrorH\x00\x12\x32\n\rcross_entropy\x18\x02 \x01(\x0b\x32\x19.gradwire.v1.CrossEntropyH\x00\x42\x06\n\x04kind\"\x12\n\x10MeanSquaredError\"*\n\x0c\x43rossEntropy\x12\x1a\n\x12\x66rom_probabilities\x18\x01 \x01(\x08\"4\n\tOptimizer\x12\x1f\n\x03sgd\x18\x01 \x01(\x0b\x32\x10.gradwire.v1.SgdH\x00\x42\x06\n\x04kind\"\x1c\n\x03Sgd\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\"Z\n\x07\x44\x61taset\x12&\n\x06inputs\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\'\n\x07targets\x18\x02 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\"[\n\rEarlyStopping\x12\x0f\n\x07monitor\x18\x01 \x01(\t\x12\x10\n\x08patience\x18\x02 \x01(\x05\x12\x11\n\tmin_delta\x18\x03 \x01(\x01\x12\x14\n\x0crestore_best\x18\x04 \x01(\x08\")\n\nKeepPolicy\x12\x0c\n\x04\x62\x65st\x18\x01 \x01(\x08\x12\r\n\x05\x65very\x18\x02 \x01(\x05\"\xa1\x04\n\x07JobSpec\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12\x1f\n\x04loss\x18\x02 \x01(\x0b\x32\x11.gradwire.v1.Loss\x12)\n\toptimizer\x18\x03 \x01(\x0b\x32\x16.gradwire.v1.Optimizer\x12#\n\x05train\x18\x04 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\"\n\x04test\x18\x05 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x05\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\x12\x0f\n\x07shuffle\x18\x08 \x01(\x08\x12\x0c\n\x04seed\x18\t \x01(\x04\x12$\n\x05\x64type\x18\n \x01(\x0e\x32\x15.gradwire.v1.DataType\x12#\n\x06\x64\x65vice\x18\x0b \x01(\x0e\x32\x13.gradwire.v1.Device\x12\x16\n\x0e\x65valuate_every\x18\x0c \x01(\x05\x12/\n\x0finitial_weights\x18\r \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12\x32\n\x0e\x65\x61rly_stopping\x18\x0e \x01(\x0b\x32\x1a.gradwire.v1.EarlyStopping\x12\x18\n\x0bmax_seconds\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12%\n\x04keep\x18\x10 \x01(\x0b\x32\x17.gradwire.v1.KeepPolicyB\x0e\n\x0c_max_seconds*\x81\x01\n\x0eInitialization\x12\x1e\n\x1aINITIALIZATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16INITIALIZATION_KAIMING\x10\x01\x12\x19\n\x15INITIALIZATION_SIMPLE\x10\x02\x12\x18\n\x14INITIALIZATION_GIVEN\x10\x03*Q\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44\x45VICE_AUTO\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02\x12\x0e\n\nDEVICE_GPU\x10\x03\x42W\n\x0f\x64\x65v.gradwire.v1B\tSpecProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gradwire_proto.v1.spec_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.gradwire.v1B\tSpecProtoP\001Z)gradwire.dev/proto/gradwire/v1;gradwirev1\252\002\013Gradwire.V1'
-  _globals['_INITIALIZATION']._serialized_start=1139
-  _globals['_INITIALIZATION']._serialized_end=1268
-  _globals['_DEVICE']._serialized_start=1270
-  _globals['_DEVICE']._serialized_end=1351
+  _globals['_INITIALIZATION']._serialized_start=1408
+  _globals['_INITIALIZATION']._serialized_end=1537
+  _globals['_DEVICE']._serialized_start=1539
+  _globals['_DEVICE']._serialized_end=1620
   _globals['_MODELSPEC']._serialized_start=65
   _globals['_MODELSPEC']._serialized_end=133
   _globals['_LAYER']._serialized_start=135
@@ -57,6 +57,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SGD']._serialized_end=629
   _globals['_DATASET']._serialized_start=631
   _globals['_DATASET']._serialized_end=721
-  _globals['_JOBSPEC']._serialized_start=724
-  _globals['_JOBSPEC']._serialized_end=1136
+  _globals['_EARLYSTOPPING']._serialized_start=723
+  _globals['_EARLYSTOPPING']._serialized_end=814
+  _globals['_KEEPPOLICY']._serialized_start=816
+  _globals['_KEEPPOLICY']._serialized_end=857
+  _globals['_JOBSPEC']._serialized_start=860
+  _globals['_JOBSPEC']._serialized_end=1405
 # @@protoc_insertion_point(module_scope)

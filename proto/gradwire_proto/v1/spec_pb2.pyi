@@ -100,8 +100,28 @@ class Dataset(_message.Message):
     targets: _tensor_pb2.TensorRef
     def __init__(self, inputs: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., targets: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ...) -> None: ...
 
+class EarlyStopping(_message.Message):
+    __slots__ = ("monitor", "patience", "min_delta", "restore_best")
+    MONITOR_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_DELTA_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_BEST_FIELD_NUMBER: _ClassVar[int]
+    monitor: str
+    patience: int
+    min_delta: float
+    restore_best: bool
+    def __init__(self, monitor: _Optional[str] = ..., patience: _Optional[int] = ..., min_delta: _Optional[float] = ..., restore_best: _Optional[bool] = ...) -> None: ...
+
+class KeepPolicy(_message.Message):
+    __slots__ = ("best", "every")
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    EVERY_FIELD_NUMBER: _ClassVar[int]
+    best: bool
+    every: int
+    def __init__(self, best: _Optional[bool] = ..., every: _Optional[int] = ...) -> None: ...
+
 class JobSpec(_message.Message):
-    __slots__ = ("model", "loss", "optimizer", "train", "test", "epochs", "batch_size", "shuffle", "seed", "dtype", "device", "evaluate_every", "initial_weights")
+    __slots__ = ("model", "loss", "optimizer", "train", "test", "epochs", "batch_size", "shuffle", "seed", "dtype", "device", "evaluate_every", "initial_weights", "early_stopping", "max_seconds", "keep")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +135,9 @@ class JobSpec(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_EVERY_FIELD_NUMBER: _ClassVar[int]
     INITIAL_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
+    MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     model: ModelSpec
     loss: Loss
     optimizer: Optimizer
@@ -128,4 +151,7 @@ class JobSpec(_message.Message):
     device: Device
     evaluate_every: int
     initial_weights: _tensor_pb2.TensorRef
-    def __init__(self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., train: _Optional[_Union[Dataset, _Mapping]] = ..., test: _Optional[_Union[Dataset, _Mapping]] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., seed: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., device: _Optional[_Union[Device, str]] = ..., evaluate_every: _Optional[int] = ..., initial_weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ...) -> None: ...
+    early_stopping: EarlyStopping
+    max_seconds: float
+    keep: KeepPolicy
+    def __init__(self, model: _Optional[_Union[ModelSpec, _Mapping]] = ..., loss: _Optional[_Union[Loss, _Mapping]] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., train: _Optional[_Union[Dataset, _Mapping]] = ..., test: _Optional[_Union[Dataset, _Mapping]] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., shuffle: _Optional[bool] = ..., seed: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.DataType, str]] = ..., device: _Optional[_Union[Device, str]] = ..., evaluate_every: _Optional[int] = ..., initial_weights: _Optional[_Union[_tensor_pb2.TensorRef, _Mapping]] = ..., early_stopping: _Optional[_Union[EarlyStopping, _Mapping]] = ..., max_seconds: _Optional[float] = ..., keep: _Optional[_Union[KeepPolicy, _Mapping]] = ...) -> None: ...

@@ -16,6 +16,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STOP_REASON_UNSPECIFIED: _ClassVar[StopReason]
+    STOP_REASON_ALL_EPOCHS: _ClassVar[StopReason]
+    STOP_REASON_EARLY_STOPPING: _ClassVar[StopReason]
+    STOP_REASON_TIME_LIMIT: _ClassVar[StopReason]
+    STOP_REASON_REQUESTED: _ClassVar[StopReason]
+
 class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
@@ -32,6 +40,11 @@ class JobView(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_VIEW_UNSPECIFIED: _ClassVar[JobView]
     JOB_VIEW_BASIC: _ClassVar[JobView]
     JOB_VIEW_FULL: _ClassVar[JobView]
+STOP_REASON_UNSPECIFIED: StopReason
+STOP_REASON_ALL_EPOCHS: StopReason
+STOP_REASON_EARLY_STOPPING: StopReason
+STOP_REASON_TIME_LIMIT: StopReason
+STOP_REASON_REQUESTED: StopReason
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_QUEUED: JobState
 JOB_STATE_STARTING: JobState
@@ -45,7 +58,7 @@ JOB_VIEW_BASIC: JobView
 JOB_VIEW_FULL: JobView
 
 class Job(_message.Message):
-    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempt", "last_sequence", "last_epoch", "error", "model", "execution", "disk_usage", "labels", "continue_job", "initial_model", "initial_epoch", "architecture", "epochs")
+    __slots__ = ("name", "spec", "state", "create_time", "start_time", "end_time", "attempt", "last_sequence", "last_epoch", "error", "model", "execution", "disk_usage", "labels", "continue_job", "initial_model", "initial_epoch", "architecture", "epochs", "stop_reason", "best_epoch", "epochs_without_improvement", "kept_epochs", "training_seconds", "stop_request_time", "start_epoch")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +85,13 @@ class Job(_message.Message):
     INITIAL_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
+    BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_WITHOUT_IMPROVEMENT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STOP_REQUEST_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_EPOCH_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: _spec_pb2.JobSpec
     state: JobState
@@ -91,7 +111,14 @@ class Job(_message.Message):
     initial_epoch: int
     architecture: str
     epochs: int
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., disk_usage: _Optional[_Union[DiskUsage, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., continue_job: _Optional[str] = ..., initial_model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., architecture: _Optional[str] = ..., epochs: _Optional[int] = ...) -> None: ...
+    stop_reason: StopReason
+    best_epoch: _metrics_pb2.Epoch
+    epochs_without_improvement: int
+    kept_epochs: _containers.RepeatedScalarFieldContainer[int]
+    training_seconds: float
+    stop_request_time: _timestamp_pb2.Timestamp
+    start_epoch: int
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_spec_pb2.JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., last_sequence: _Optional[int] = ..., last_epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., disk_usage: _Optional[_Union[DiskUsage, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., continue_job: _Optional[str] = ..., initial_model: _Optional[str] = ..., initial_epoch: _Optional[int] = ..., architecture: _Optional[str] = ..., epochs: _Optional[int] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., best_epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., epochs_without_improvement: _Optional[int] = ..., kept_epochs: _Optional[_Iterable[int]] = ..., training_seconds: _Optional[float] = ..., stop_request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_epoch: _Optional[int] = ...) -> None: ...
 
 class DiskUsage(_message.Message):
     __slots__ = ("log_bytes", "checkpoint_bytes")
@@ -142,18 +169,20 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attempt: _Optional[int] = ..., state_change: _Optional[_Union[StateChange, _Mapping]] = ..., epoch: _Optional[_Union[_metrics_pb2.Epoch, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., warning: _Optional[_Union[JobWarning, _Mapping]] = ...) -> None: ...
 
 class StateChange(_message.Message):
-    __slots__ = ("state", "message", "error", "model", "execution")
+    __slots__ = ("state", "message", "error", "model", "execution", "stop_reason")
     STATE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     state: JobState
     message: str
     error: JobError
     model: str
     execution: Execution
-    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ...) -> None: ...
+    stop_reason: StopReason
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., model: _Optional[str] = ..., execution: _Optional[_Union[Execution, _Mapping]] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("epoch", "weights")
@@ -232,6 +261,12 @@ class PauseJobRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ResumeJobRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class StopJobRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str

@@ -84,6 +84,11 @@ class TrainingServiceStub:
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
                 _registered_method=True)
+        self.StopJob = channel.unary_unary(
+                '/gradwire.v1.TrainingService/StopJob',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.StopJobRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/gradwire.v1.TrainingService/CancelJob',
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.CancelJobRequest.SerializeToString,
@@ -129,11 +134,13 @@ class TrainingServiceServicer:
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
         example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
-        maximum number of epochs.
+        maximum number of epochs. If the kept epochs would take too much space, min_every in the metadata is the smallest
+        value for keep.every.
         - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
         this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
         (REQUEST_ID_REUSED).
-        - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
+        - NOT_FOUND: the job or model in start_from does not exist (JOB_NOT_FOUND, MODEL_NOT_FOUND), or the weights of
+        start_epoch are not kept (EPOCH_NOT_KEPT).
         - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
         the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
         (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
@@ -195,6 +202,19 @@ class TrainingServiceServicer:
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         - FAILED_PRECONDITION: the job has ended (JOB_ENDED), or was never paused (JOB_NOT_PAUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopJob(self, request, context):
+        """Ends a job early and keeps its model. The job ends after the epoch that it is training, and succeeds with
+        STOP_REASON_REQUESTED. A job that was never trained ends after its first epoch, and a paused job is put back into
+        the queue for this. If an attempt must first repeat epochs that are already stored, the job ends after the last
+        stored one. Stopping a job that was already stopped or has ended returns it unchanged.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +287,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
             'ResumeJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeJob,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.Job.SerializeToString,
+            ),
+            'StopJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopJob,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.StopJobRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_training__service__pb2.Job.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
@@ -465,6 +490,33 @@ class TrainingService:
             target,
             '/gradwire.v1.TrainingService/ResumeJob',
             gradwire_dot_v1_dot_training__service__pb2.ResumeJobRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/StopJob',
+            gradwire_dot_v1_dot_training__service__pb2.StopJobRequest.SerializeToString,
             gradwire_dot_v1_dot_training__service__pb2.Job.FromString,
             options,
             channel_credentials,

@@ -59,11 +59,13 @@ class TrainingServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
       example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
-      maximum number of epochs.
+      maximum number of epochs. If the kept epochs would take too much space, min_every in the metadata is the smallest
+      value for keep.every.
     - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
-    - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
+    - NOT_FOUND: the job or model in start_from does not exist (JOB_NOT_FOUND, MODEL_NOT_FOUND), or the weights of
+      start_epoch are not kept (EPOCH_NOT_KEPT).
     - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
       the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
       (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
@@ -105,6 +107,15 @@ class TrainingServiceStub:
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     - FAILED_PRECONDITION: the job has ended (JOB_ENDED), or was never paused (JOB_NOT_PAUSED).
+    """
+    StopJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.StopJobRequest, _training_service_pb2.Job]
+    """Ends a job early and keeps its model. The job ends after the epoch that it is training, and succeeds with
+    STOP_REASON_REQUESTED. A job that was never trained ends after its first epoch, and a paused job is put back into
+    the queue for this. If an attempt must first repeat epochs that are already stored, the job ends after the last
+    stored one. Stopping a job that was already stopped or has ended returns it unchanged.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _training_service_pb2.Job]
     """Cancels a job. All reported epochs are kept. Cancelling a job that has ended returns it unchanged.
@@ -161,11 +172,13 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
       example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
-      maximum number of epochs.
+      maximum number of epochs. If the kept epochs would take too much space, min_every in the metadata is the smallest
+      value for keep.every.
     - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
       this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
       (REQUEST_ID_REUSED).
-    - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
+    - NOT_FOUND: the job or model in start_from does not exist (JOB_NOT_FOUND, MODEL_NOT_FOUND), or the weights of
+      start_epoch are not kept (EPOCH_NOT_KEPT).
     - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
       the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
       (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
@@ -207,6 +220,15 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     - FAILED_PRECONDITION: the job has ended (JOB_ENDED), or was never paused (JOB_NOT_PAUSED).
+    """
+    StopJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.StopJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
+    """Ends a job early and keeps its model. The job ends after the epoch that it is training, and succeeds with
+    STOP_REASON_REQUESTED. A job that was never trained ends after its first epoch, and a paused job is put back into
+    the queue for this. If an attempt must first repeat epochs that are already stored, the job ends after the last
+    stored one. Stopping a job that was already stopped or has ended returns it unchanged.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """Cancels a job. All reported epochs are kept. Cancelling a job that has ended returns it unchanged.
@@ -266,11 +288,13 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): one or more fields are invalid. BadRequest lists the path of each field, for
           example "job.spec.epochs". If the events of the job would take too much space, max_epochs in the metadata is the
-          maximum number of epochs.
+          maximum number of epochs. If the kept epochs would take too much space, min_every in the metadata is the smallest
+          value for keep.every.
         - ALREADY_EXISTS: another request created a job with this name (JOB_ALREADY_EXISTS), the model of a deleted job has
           this name (MODEL_ALREADY_EXISTS), or a different request was already made with this request_id
           (REQUEST_ID_REUSED).
-        - NOT_FOUND (JOB_NOT_FOUND, MODEL_NOT_FOUND): the job or model in start_from does not exist.
+        - NOT_FOUND: the job or model in start_from does not exist (JOB_NOT_FOUND, MODEL_NOT_FOUND), or the weights of
+          start_epoch are not kept (EPOCH_NOT_KEPT).
         - FAILED_PRECONDITION: a tensor is missing or incomplete (TENSOR_MISSING), a tensor is damaged (TENSOR_DAMAGED),
           the job requires a GPU but the cluster does not have one (NO_GPU), the job needs more memory than a worker has
           (JOB_TOO_LARGE), or the job cannot start from the job or model in start_from (CANNOT_START_FROM).
@@ -342,6 +366,21 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         - FAILED_PRECONDITION: the job has ended (JOB_ENDED), or was never paused (JOB_NOT_PAUSED).
+        """
+
+    @_abc_1.abstractmethod
+    def StopJob(
+        self,
+        request: _training_service_pb2.StopJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.Job, _abc.Awaitable[_training_service_pb2.Job]]:
+        """Ends a job early and keeps its model. The job ends after the epoch that it is training, and succeeds with
+        STOP_REASON_REQUESTED. A job that was never trained ends after its first epoch, and a paused job is put back into
+        the queue for this. If an attempt must first repeat epochs that are already stored, the job ends after the last
+        stored one. Stopping a job that was already stopped or has ended returns it unchanged.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
 
     @_abc_1.abstractmethod

@@ -33,7 +33,7 @@ class ModelService(ModelServiceServicer):
     models: ModelRegistry
 
     async def GetModel(self, request: GetModelRequest, context: ServicerContext[object, object]) -> Model:
-        return await self.models.get(current_principal(), request.name)
+        return await self.models.get(current_principal(), request.name, request.epoch)
 
     async def ListModels(
         self, request: ListModelsRequest, context: ServicerContext[object, object]
@@ -50,13 +50,15 @@ class ModelService(ModelServiceServicer):
         self, request: DownloadModelRequest, context: ServicerContext[object, object]
     ) -> AsyncIterator[DownloadModelResponse]:
         check_offset(request.offset)
-        file = await self.models.export(current_principal(), request.name, request.format)
+        file = await self.models.export(current_principal(), request.name, request.format, request.epoch)
         yield DownloadModelResponse(header=await header_of(file, request.offset))
         async for chunk in chunks_of(file, request.offset):
             yield DownloadModelResponse(chunk=chunk)
 
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
-        return PredictResponse(outputs=await self.models.predict(current_principal(), request.name, request.inputs))
+        principal = current_principal()
+        outputs = await self.models.predict(principal, request.name, request.inputs, request.epoch)
+        return PredictResponse(outputs=outputs)
 
     async def DeleteModel(self, request: DeleteModelRequest, context: ServicerContext[object, object]) -> Empty:
         try:

@@ -22,6 +22,7 @@ from gradwire_proto.v1.training_service_pb2 import (
     ListJobsResponse,
     PauseJobRequest,
     ResumeJobRequest,
+    StopJobRequest,
     WatchJobRequest,
     WatchJobResponse,
 )
@@ -80,6 +81,7 @@ class TrainingService(TrainingServiceServicer):
         if request.view != JobView.JOB_VIEW_FULL:
             for job in jobs:
                 job.ClearField("spec")
+                job.ClearField("kept_epochs")
         return ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def WatchJob(
@@ -95,6 +97,9 @@ class TrainingService(TrainingServiceServicer):
 
     async def ResumeJob(self, request: ResumeJobRequest, context: ServicerContext[object, object]) -> Job:
         return await self.commands.resume(current_principal(), request.name)
+
+    async def StopJob(self, request: StopJobRequest, context: ServicerContext[object, object]) -> Job:
+        return await self.commands.stop(current_principal(), request.name)
 
     async def CancelJob(self, request: CancelJobRequest, context: ServicerContext[object, object]) -> Job:
         return await self.commands.cancel(current_principal(), request.name)

@@ -71,7 +71,7 @@ class Admission:
 
         Args:
             principal: The caller.
-            requested: The requested job. Only spec, labels and start_from are used.
+            requested: The requested job. Only spec, labels, start_from and start_epoch are used.
 
         Raises:
             InvalidFieldsError: Fields of the job or values in its data are invalid.
@@ -86,6 +86,9 @@ class Admission:
         classification = await self._check_spec(job.spec)
         spec = resolve(job.spec)
         self.limits.check_log(spec, job.initial_epoch)
+        kept_bytes = self.limits.check_kept(spec, job.initial_epoch)
+        if self.blobs.is_local and kept_bytes:  # An object store is on other disks.
+            self.disk_space.require_for_new_work(kept_bytes)
         self.limits.check_memory(spec, self.worker_memory())
         job.spec.CopyFrom(spec)
         job.architecture, job.epochs = architecture(spec.model), spec.epochs

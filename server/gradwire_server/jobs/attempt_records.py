@@ -166,10 +166,10 @@ class AttemptRecords:
         crashes = await self._log.read(lambda connection: job_queries.crashes_of(connection, job_keys))
         return {job_key for job_key, count in crashes.items() if count >= _SUSPICIOUS_CRASHES}
 
-    async def check_current(self, job_key: int, attempt: int) -> None:
-        """Raise AttemptOverError unless this is the current attempt of an active job."""
+    async def current(self, job_key: int, attempt: int) -> JobRecord:
+        """Return the job of an attempt. Raises AttemptOverError unless it is the current attempt of an active job."""
         record = await self._log.read(lambda connection: job_queries.find_job_by_key(connection, job_key))
-        _check_current(record, job_key, attempt)
+        return _check_current(record, job_key, attempt)
 
     async def _append_to_current(self, job_key: int, attempt: int, new: Sequence[Event]) -> JobRecord:
         def work(connection: Connection) -> JobRecord:

@@ -1,4 +1,4 @@
-"""The client commands: create, pause, resume, cancel and delete jobs. Any server can execute these commands."""
+"""The client commands: create, pause, resume, stop, cancel and delete jobs. Any server can execute these commands."""
 
 import logging
 import secrets
@@ -116,6 +116,23 @@ class JobCommands:
             return record
 
         return (await self._log.write(work, start=True)).job
+
+    async def stop(self, principal: Principal, job_name: str) -> Job:
+        """End a job after its current epoch. If it was stopped already or has ended, it is not changed."""
+        found = await self._queries.get(principal, job_name)
+
+        def work(connection: Connection) -> JobRecord:
+            record = _lock(connection, found)
+            if has_ended(record.job) or record.job.HasField("stop_request_time"):
+                return record
+            record.job.stop_request_time.FromNanoseconds(self._log.now())
+            # A worker has to finish a paused job, because its last epoch may be after its last checkpoint.
+            is_paused = record.job.state == JobState.JOB_STATE_PAUSED
+            resumed = [state_change(JobState.JOB_STATE_QUEUED, "to be stopped on request")] if is_paused else []
+            self._log.append(connection, record, resumed)
+            return record
+
+        return (await self._log.write(work, start=True, finish=True)).job
 
     async def delete(self, principal: Principal, job_name: str) -> JobRecord:
         """Delete a job that has ended, including its events. Raises JobNotEndedError."""

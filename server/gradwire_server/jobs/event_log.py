@@ -32,7 +32,12 @@ class EventLog:
         self._writing: set[asyncio.Task[JobRecord]] = set()
 
     async def write(
-        self, work: Callable[[Connection], JobRecord], *, start: bool = False, stop: bool = False
+        self,
+        work: Callable[[Connection], JobRecord],
+        *,
+        start: bool = False,
+        stop: bool = False,
+        finish: bool = False,
     ) -> JobRecord:
         """Run `work` in a transaction, and publish and log the change to the job that it returns.
 
@@ -40,11 +45,12 @@ class EventLog:
             work: A function that changes one job.
             start: Whether the scheduler may be able to start a job.
             stop: Whether the scheduler must stop the running attempt of the job.
+            finish: Whether the running attempt must end the job after the current epoch.
         """
 
         def work_and_announce(connection: Connection) -> tuple[JobRecord, JobChange]:
             record = work(connection)
-            change = JobChange(record.job_key, start, stop)
+            change = JobChange(record.job_key, start, stop, finish)
             self._notifier.announce(connection, change)
             return record, change
 
@@ -79,15 +85,16 @@ class EventLog:
     def append(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
         """Number the events, apply them to the job, and store both. If the job succeeds, store its model."""
         now = self._clock()
-        checkpoint: Checkpoint | None = None
+        checkpoints: dict[int, Checkpoint] = {}
         for event in new:
             record.job.last_sequence += 1
             event.sequence, event.attempt = record.job.last_sequence, record.job.attempt
             event.time.FromNanoseconds(now)
             if event.HasField("checkpoint"):
-                checkpoint = event.checkpoint
+                checkpoints[event.checkpoint.epoch] = event.checkpoint
             if event.state_change.state == JobState.JOB_STATE_SUCCEEDED:
-                final = checkpoint or job_queries.last_checkpoint(connection, record.job_key)
+                epoch = events.model_epoch(record.job).epoch
+                final = checkpoints.get(epoch) or job_queries.checkpoint_of(connection, record.job_key, epoch)
                 model = events.trained_model(record.job, record.job_id, final, now)
                 model_queries.insert_model(connection, record.job_id, model)
                 event.state_change.model = model.name

@@ -1,5 +1,8 @@
 """Creates the events of a job, and applies them to the job."""
 
+from gradwire_engine.spec.messages import epoch_of
+from gradwire_engine.spec.resolve import weights_bytes
+from gradwire_engine.spec.stopping import progress_of, rules_of
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch
@@ -41,12 +44,40 @@ def apply(event: Event, job: Job) -> None:
     kind = event.WhichOneof("kind")
     job.disk_usage.log_bytes += event.ByteSize()
     if kind == "epoch":
-        job.last_epoch.CopyFrom(event.epoch)
+        _apply_epoch(event.epoch, job)
     if kind == "checkpoint":
-        kept = CHECKPOINTS_PER_JOB if job.disk_usage.checkpoint_bytes else 1
-        job.disk_usage.checkpoint_bytes = kept * tensor_type(event.checkpoint.weights).size_bytes
+        _apply_checkpoint(event.checkpoint, job)
     if kind == "state_change":
         _apply_state_change(event, job)
+
+
+def _apply_epoch(epoch: Epoch, job: Job) -> None:
+    if job.spec.HasField("early_stopping") or job.spec.keep.best:
+        rules = rules_of(job.spec)
+        progress = progress_of(job, rules).after(epoch_of(epoch), rules)
+        job.epochs_without_improvement = progress.without_improvement
+        if progress.best_epoch == epoch.epoch:
+            job.best_epoch.CopyFrom(epoch)
+    job.training_seconds += epoch.train_seconds + epoch.evaluate_seconds
+    job.last_epoch.CopyFrom(epoch)
+
+
+def _apply_checkpoint(checkpoint: Checkpoint, job: Job) -> None:
+    """Count the stored checkpoints: the kept epochs, and a few others."""
+    size = tensor_type(checkpoint.weights).size_bytes
+    kept = set(job.kept_epochs)
+    others = job.disk_usage.checkpoint_bytes // size - len(kept)
+    rules = rules_of(job.spec)
+    if rules.needs_best and checkpoint.epoch == job.best_epoch.epoch:
+        superseded = {epoch for epoch in kept if not rules.keeps_number(epoch)} - {checkpoint.epoch}
+        others += len(superseded)
+        kept = (kept - superseded) | {checkpoint.epoch}
+    elif rules.keeps_number(checkpoint.epoch):
+        kept.add(checkpoint.epoch)
+    else:
+        others += 1
+    job.kept_epochs[:] = sorted(kept)
+    job.disk_usage.checkpoint_bytes = (len(kept) + min(others, CHECKPOINTS_PER_JOB)) * size
 
 
 def _apply_state_change(event: Event, job: Job) -> None:
@@ -59,8 +90,12 @@ def _apply_state_change(event: Event, job: Job) -> None:
     if change.state in TERMINAL_STATES:
         job.end_time.CopyFrom(event.time)
         job.model = change.model
-        if change.model:  # The weights are now a blob that belongs to the model.
-            job.disk_usage.checkpoint_bytes = 0
+        job.stop_reason = change.stop_reason
+        if change.model:
+            job.kept_epochs[:] = sorted({*job.kept_epochs, job.last_epoch.epoch, model_epoch(job).epoch})
+            # The weights of the model are now a blob that belongs to the model.
+            others = len(job.kept_epochs) - 1
+            job.disk_usage.checkpoint_bytes = others * weights_bytes(job.spec) if others else 0
         if change.HasField("error"):
             job.error.CopyFrom(change.error)
 
@@ -96,13 +131,19 @@ def _result(epoch: Epoch) -> tuple[float, bytes, bytes]:
     return epoch.running_loss, epoch.train.SerializeToString(), epoch.test.SerializeToString()
 
 
+def model_epoch(job: Job) -> Epoch:
+    """Return the epoch whose weights the model of a job has: the best one or the last one."""
+    best = job.spec.early_stopping.restore_best and job.HasField("best_epoch")
+    return job.best_epoch if best else job.last_epoch
+
+
 def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> Model:
     """Return the model of a successful job.
 
     Args:
         job: The job.
         model_id: The ID of the model.
-        checkpoint: The last checkpoint, which contains the weights of the model.
+        checkpoint: The checkpoint with the weights of the model.
         now: The time in nanoseconds since 1970.
     """
     model = Model(
@@ -112,7 +153,7 @@ def trained_model(job: Job, model_id: str, checkpoint: Checkpoint, now: int) -> 
         weights=checkpoint.weights,
         train=job.spec.train,
         test=job.spec.test if job.spec.HasField("test") else None,
-        epoch=job.last_epoch,
+        epoch=model_epoch(job),
         labels=job.labels,
         architecture=job.architecture,
     )

@@ -1,9 +1,10 @@
-"""Limits the size of a job: the memory that its worker needs, and the events that it writes."""
+"""Limits the size of a job: the memory that its worker needs, and the events and weights that it stores."""
 
 from dataclasses import dataclass
 
 from gradwire_engine.spec.memory import job_memory
-from gradwire_engine.spec.resolve import network
+from gradwire_engine.spec.resolve import network, weights_bytes
+from gradwire_engine.spec.stopping import rules_of
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_server.errors import JobTooLargeError, invalid_field
 
@@ -12,6 +13,9 @@ from gradwire_server.errors import JobTooLargeError, invalid_field
 _EPOCH_BYTES = 120
 _METRICS_BYTES = 50
 _GIB = 1 << 30
+# The most epochs whose weights a job can keep because of their numbers, and the most bytes that these can have.
+_MAX_KEPT_EPOCHS = 1000
+_MAX_KEPT_BYTES = 16 * _GIB
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,31 @@ class SizeLimits:
             f"{self.log_bytes / _GIB:.1f} GiB: use at most {fits} epochs"
         )
         raise invalid_field("job.spec.epochs", description, max_epochs=fits)
+
+    def check_kept(self, spec: JobSpec, initial_epoch: int) -> int:
+        """Raise InvalidFieldsError if a job would keep too many weights.
+
+        Args:
+            spec: A resolved spec.
+            initial_epoch: The number of epochs that are completed before the job starts.
+
+        Returns:
+            The size of the weights that the job keeps until it is deleted, in bytes.
+        """
+        size = weights_bytes(spec)
+        every, epochs = spec.keep.every, spec.epochs - initial_epoch
+        if every:
+            fits = max(1, min(_MAX_KEPT_EPOCHS, _MAX_KEPT_BYTES // size))
+            kept = spec.epochs // every - initial_epoch // every
+            if kept > fits:
+                min_every = -(-epochs // fits)
+                description = (
+                    f"is {every}, which keeps the weights of {kept} epochs. This job can keep those of at most {fits}: "
+                    f"use {min_every} or more"
+                )
+                raise invalid_field("job.spec.keep.every", description, min_every=min_every)
+            return kept * size
+        return size if rules_of(spec).needs_best else 0
 
     def check_memory(self, spec: JobSpec, available: int) -> None:
         """Raise JobTooLargeError if a job does not fit into a worker.

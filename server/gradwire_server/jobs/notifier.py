@@ -60,10 +60,10 @@ class JobNotifier:
         self._notifications.send(connection, change)
 
     def publish(self, change: JobChange) -> None:
-        """Notify the watchers of the job and, if the change starts or stops a job, the subscribers."""
+        """Notify the watchers of the job and, if the change starts, stops or finishes a job, the subscribers."""
         for watch in self._watches.get(change.job_key, ()):
             watch.notify()
-        if change.start or change.stop:
+        if change.start or change.stop or change.finish:
             for subscriber in self._subscribers:
                 subscriber.on_change(change)
 

@@ -21,6 +21,8 @@ def check_repeated(request: CreateJobRequest, created: Job) -> None:
     start = request.job.WhichOneof("start_from")
     if start != created.WhichOneof("start_from") or (start and getattr(request.job, start) != getattr(created, start)):
         fields.append("job.start_from")
+    if request.job.start_epoch != created.start_epoch:
+        fields.append("job.start_epoch")
     fields += _differing_fields(request.job.spec, created.spec, is_warm_start=start is not None)
     if fields:
         raise RequestIdReusedError(created.name, fields)

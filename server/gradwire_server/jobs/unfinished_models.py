@@ -39,7 +39,9 @@ class UnfinishedModels:
         if job.state == JobState.JOB_STATE_SUCCEEDED:
             raise NoCheckpointError(job_name, state, f"has succeeded. Its weights are those of {job.model!r}")
         # The export reads the weights from a blob, so copy the checkpoint to a blob.
-        found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, job.spec)
+        found = await asyncio.to_thread(
+            self.checkpoints.newest_as_tensor, record.job_key, job.spec, job.last_epoch.epoch
+        )
         if found is None:
             text = f"ended ({state}) before its first checkpoint, or its checkpoints are damaged. It has no weights"
             raise NoCheckpointError(job_name, state, text)

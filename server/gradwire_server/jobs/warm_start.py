@@ -8,7 +8,7 @@ from gradwire_proto.v1.spec_pb2 import Initialization, JobSpec, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.errors import CannotStartFromError, invalid_field
-from gradwire_server.jobs.events import has_ended, state_name
+from gradwire_server.jobs.events import has_ended, model_epoch, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import Principal
@@ -39,17 +39,21 @@ class WarmStart:
         """Return a new job with the fields that a client can set, and with the weights that start_from specifies.
 
         Raises:
-            NotFoundError: The job or model does not exist.
+            NotFoundError: The job or model does not exist, or has not kept the weights of start_epoch.
             CannotStartFromError: The job or model has no weights yet, or has different layers.
             InvalidFieldsError: The job to continue already has the requested number of epochs.
         """
-        job = Job(spec=requested.spec, labels=requested.labels)
+        job = Job(spec=requested.spec, labels=requested.labels, start_epoch=requested.start_epoch)
         kind = requested.WhichOneof("start_from")
+        if requested.start_epoch < 0:
+            raise invalid_field("job.start_epoch", f"must be at least 1, or 0 if unset, got {requested.start_epoch}")
+        if requested.start_epoch and kind is None:
+            raise invalid_field("job.start_epoch", "needs a job or a model to start from")
         if kind == "continue_job":
-            start = await self._continued_job(principal, requested.continue_job)
+            start = await self._continued_job(principal, requested.continue_job, requested.start_epoch)
             job.continue_job = requested.continue_job
         elif kind == "initial_model":
-            start = await self._initial_model(principal, requested.initial_model)
+            start = await self._initial_model(principal, requested.initial_model, requested.start_epoch)
             job.initial_model = requested.initial_model
         else:
             return job
@@ -57,23 +61,31 @@ class WarmStart:
         job.initial_epoch = start.initial_epoch
         return job
 
-    async def _initial_model(self, principal: Principal, model_name: str) -> _Start:
-        model = await self.models.get(principal, model_name)
+    async def _initial_model(self, principal: Principal, model_name: str, epoch: int) -> _Start:
+        model = await self.models.get(principal, model_name, epoch)
         return _Start(
             "job.initial_model", model_name, {"model": model_name}, model.spec, model.weights, initial_epoch=0
         )
 
-    async def _continued_job(self, principal: Principal, job_name: str) -> _Start:
+    async def _continued_job(self, principal: Principal, job_name: str, epoch: int) -> _Start:
         field = "job.continue_job"
         record = await self.jobs.get(principal, job_name)
         spec = record.job.spec
+        if epoch:
+            model = await self.models.get(principal, f"models/{record.job_id}", epoch)
+            return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, epoch)
         if not has_ended(record.job):
             text = f"job {job_name!r} has not ended ({state_name(record.job)}). Wait until it ends, or cancel it first"
             raise CannotStartFromError(field, text, field=field, job=job_name)
         if record.job.model:
-            model = await self.models.get(principal, record.job.model)
+            # The model can have the weights of an earlier epoch, which was the best one.
+            last = record.job.last_epoch.epoch
+            is_last = last == model_epoch(record.job).epoch
+            model = await self.models.get(principal, record.job.model, epoch=0 if is_last else last)
             return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
-        found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, spec)
+        found = await asyncio.to_thread(
+            self.checkpoints.newest_as_tensor, record.job_key, spec, record.job.last_epoch.epoch
+        )
         if found is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
             raise CannotStartFromError(field, text, field=field, job=job_name)

@@ -1,4 +1,4 @@
-"""The registry of trained models, which finds, lists, runs, exports and deletes models."""
+"""The registry of trained models and kept epochs, which finds, lists, runs, exports and deletes models."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from sqlalchemy import Connection
 
 from gradwire_engine.backend import Array
 from gradwire_engine.inference import blocks_of, forward
@@ -14,13 +15,23 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, to_tensor
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor, TensorRef
-from gradwire_server.errors import ModelNotFoundError, ServerBusyError, WeightsDamagedError, invalid_field
+from gradwire_proto.v1.training_service_pb2 import Event
+from gradwire_server.errors import (
+    EpochNotKeptError,
+    JobNotFoundError,
+    ModelNotFoundError,
+    ServerBusyError,
+    WeightsDamagedError,
+    invalid_field,
+)
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.store import model_queries
+from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.store import job_queries, model_queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.paging import Page
 from gradwire_worker.blob_reader import BlobLostError
 
@@ -55,21 +66,72 @@ def check_format(format_: ModelFormat) -> None:
 class ModelRegistry:
     """Reads models from the database, and their weights from the blob store."""
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore) -> None:
         self._database = database
         self._blobs = blobs
+        self._checkpoints = checkpoints
         self._predicting = asyncio.Semaphore(_CONCURRENT_PREDICTIONS)
         self._waiting_bytes = 0
 
-    async def get(self, _principal: Principal, model_name: str) -> Model:
-        """Return the model with the name "models/{model_id}", or raise ModelNotFoundError."""
+    async def get(self, principal: Principal, model_name: str, epoch: int = 0) -> Model:
+        """Return the model with the name "models/{model_id}".
+
+        Args:
+            principal: The caller.
+            model_name: The model.
+            epoch: If it is not 0, the model has the weights that the job of this name has kept after this epoch.
+
+        Raises:
+            ModelNotFoundError: The model does not exist.
+            JobNotFoundError: The job does not exist.
+            EpochNotKeptError: The weights of the epoch are not kept.
+            WeightsDamagedError: The weights of the epoch cannot be read.
+            InvalidFieldsError: The epoch is negative.
+        """
         model_id = id_in("models", model_name)
         if model_id is None:
             raise ModelNotFoundError(model_name)
+        if epoch < 0:
+            raise invalid_field("epoch", f"must be at least 1, or 0 for the epoch of the model, got {epoch}")
+        if epoch:
+            return await self._kept(principal, model_id, epoch)
         model = await self._database.read(lambda connection: model_queries.find_model(connection, model_id))
         if model is None:
             raise ModelNotFoundError(model_name)
         return model
+
+    async def _kept(self, principal: Principal, model_id: str, epoch: int) -> Model:
+        """Return the model that a job has kept after an epoch. Its weights are copied into the blob store."""
+        record, event = await self._database.read(lambda connection: _kept_epoch(connection, model_id, epoch))
+        job, is_deleted = record.job, False
+        if job.model:
+            try:
+                model = await self.get(principal, job.model)
+            except ModelNotFoundError:
+                is_deleted = True
+            else:
+                if model.epoch.epoch == epoch:
+                    return model
+        weights = await asyncio.to_thread(self._checkpoints.as_tensor, record.job_key, epoch, job.spec)
+        if weights is not None:
+            return Model(
+                name=f"models/{model_id}",
+                job=job.name,
+                spec=job.spec.model,
+                weights=weights,
+                train=job.spec.train,
+                test=job.spec.test if job.spec.HasField("test") else None,
+                epoch=event.epoch,
+                create_time=event.time,
+                labels=job.labels,
+                architecture=job.architecture,
+            )
+        latest, _ = await self._database.read(lambda connection: _kept_epoch(connection, model_id, epoch))
+        if latest.job.last_sequence != job.last_sequence:
+            return await self._kept(principal, model_id, epoch)
+        if is_deleted:  # The weights of this epoch were those of the model.
+            raise ModelNotFoundError(job.model)
+        raise WeightsDamagedError(f"models/{model_id}", f"the stored weights of epoch {epoch} are missing or damaged")
 
     async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Model], str]:
         """Return a page of models and the token of the next page."""
@@ -82,13 +144,14 @@ class ModelRegistry:
         await self._database.write(lambda connection: model_queries.delete_model(connection, model_id))
         _log.info("%s: deleted", model_name)
 
-    async def predict(self, principal: Principal, model_name: str, inputs: Tensor) -> Tensor:
+    async def predict(self, principal: Principal, model_name: str, inputs: Tensor, epoch: int = 0) -> Tensor:
         """Run the forward pass of a model.
 
         Args:
             principal: The caller.
             model_name: The model.
             inputs: An array of shape (rows, features).
+            epoch: A kept epoch of its job, or 0; see `get`.
 
         Returns:
             The outputs of the last layer, of shape (rows, outputs).
@@ -98,7 +161,7 @@ class ModelRegistry:
             ServerBusyError: Too many calls are already waiting.
             WeightsDamagedError: The stored weights cannot be read.
         """
-        model = await self.get(principal, model_name)
+        model = await self.get(principal, model_name, epoch)
         net, dtype = network(model.spec), numpy_dtype(model.weights.dtype)
         _check_shape(net, inputs, dtype.itemsize)
         size = len(inputs.data)
@@ -118,19 +181,35 @@ class ModelRegistry:
         finally:
             self._waiting_bytes -= size
 
-    async def export(self, principal: Principal, model_name: str, format_: ModelFormat) -> ModelFile:
+    async def export(self, principal: Principal, model_name: str, format_: ModelFormat, epoch: int = 0) -> ModelFile:
         """Export a model to a file.
+
+        Args:
+            principal: The caller.
+            model_name: The model.
+            format_: The format of the file.
+            epoch: A kept epoch of its job, or 0; see `get`.
 
         Raises:
             InvalidFieldsError: The format is unknown.
             WeightsDamagedError: The stored weights cannot be read.
         """
-        return await self.export_model(await self.get(principal, model_name), format_)
+        return await self.export_model(await self.get(principal, model_name, epoch), format_)
 
     async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
         """Export a model whose weights are in the blob store to a file, as `export` does."""
         check_format(format_)
         return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
+
+
+def _kept_epoch(connection: Connection, job_id: str, epoch: int) -> tuple[JobRecord, Event]:
+    """Return a job that keeps the weights of an epoch, and the event of the epoch."""
+    record = job_queries.find_job(connection, job_id)
+    if record is None:
+        raise JobNotFoundError(f"jobs/{job_id}")
+    if epoch not in record.job.kept_epochs:
+        raise EpochNotKeptError(record.job.name, epoch, record.job.kept_epochs)
+    return record, job_queries.epoch_event(connection, record.job_key, epoch)
 
 
 def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
 from gradwire_engine.spec.resolve import references
+from gradwire_engine.spec.stopping import progress_of, rules_of
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.errors import UnavailableError
 from gradwire_server.jobs.attempt_records import MAX_WORKERS_LOST, AttemptOverError, AttemptRecords
-from gradwire_server.jobs.events import has_ended, warning
+from gradwire_server.jobs.events import apply, has_ended, model_epoch, warning
 from gradwire_server.scheduling.lease import LeaseLostError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -59,6 +61,9 @@ class Attempts:
         self._disk_space = disk_space
         # The disposition of all workers when this server stops scheduling, or None while it schedules.
         self._final_disposition: WorkerDisposition | None = None
+        # The running attempts, by job, and the calls that finish them.
+        self._following: dict[int, tuple[WorkerHandle, JobRecord]] = {}
+        self._finishing: set[asyncio.Task[None]] = set()
 
     def end(self, *, leave_workers: bool) -> None:
         """Record that attempts are cancelled from now on because this server is no longer scheduling.
@@ -67,6 +72,13 @@ class Attempts:
             leave_workers: Whether workers continue to run for the next server.
         """
         self._final_disposition = WorkerDisposition.LEAVE if leave_workers else WorkerDisposition.DISCARD
+
+    def finish(self, job_key: int) -> None:
+        """Make the running attempt of a job, if there is one, end the job after the current epoch."""
+        if job_key in self._following:
+            task = asyncio.create_task(_finish(*self._following[job_key]))
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
 
     async def run(self, queued: JobRecord, device: DeviceKind) -> None:
         """Run the next attempt of a queued job until it succeeds, fails or is interrupted. To stop it, cancel the task.
@@ -126,6 +138,7 @@ class Attempts:
         self, worker: WorkerHandle, record: JobRecord, follow: Coroutine[Any, Any, None]
     ) -> WorkerDisposition:
         """Wait for an attempt to end and record the result. Returns the disposition of the worker."""
+        self._following[record.job_key] = worker, record
         try:
             await follow
         except WorkerLostError as error:
@@ -144,6 +157,8 @@ class Attempts:
             text = f"the server failed while it followed the job: {type(error).__name__}: {error}"
             await self._record_failure(record, text)
             return WorkerDisposition.DISCARD
+        finally:
+            del self._following[record.job_key]
         return WorkerDisposition.RELEASE
 
     async def _assign_and_follow(self, worker: WorkerHandle, record: JobRecord) -> None:
@@ -156,14 +171,26 @@ class Attempts:
             classification=record.classification,
             blobs=self._blobs.url,
             resume=await self._resume_point(record),
+            progress=progress_of(job, rules_of(job.spec)),
+            stop_requested=job.HasField("stop_request_time"),
         )
         first_reports = worker.start(assignment, list(references(job.spec).values()), self._blobs, _POLL_SECONDS)
         await self._follow(worker, record, first_reports)
 
     async def _resume_point(self, record: JobRecord) -> ResumePoint | None:
-        if record.job.attempt == 1:
+        """Return the checkpoint from which an attempt continues, or None to start from the beginning."""
+        job, checkpoints = record.job, self._checkpoints
+        if job.attempt == 1:
             return None  # No attempt has stored a checkpoint yet.
-        return await asyncio.to_thread(self._checkpoints.newest_intact, record.job_key)
+        # A checkpoint whose epochs were not stored, because the server crashed in between, cannot be used.
+        point = await asyncio.to_thread(checkpoints.newest_intact, record.job_key, job.last_epoch.epoch)
+        best = job.best_epoch.epoch if rules_of(job.spec).needs_best else 0
+        if point is None or not 0 < best < point.epoch:
+            return point
+        # The best epoch is before the checkpoint, so an attempt that continues there needs its stored weights.
+        if await asyncio.to_thread(checkpoints.is_intact, record.job_key, best):
+            return point
+        return await asyncio.to_thread(checkpoints.newest_intact, record.job_key, best - 1)
 
     async def _follow(self, worker: WorkerHandle, record: JobRecord, next_reports: Awaitable[list[Report]]) -> None:
         """Store the reports of a worker until the job has ended. The next poll acknowledges them.
@@ -174,49 +201,81 @@ class Attempts:
             next_reports: The call that returns the next reports.
         """
         job, acknowledged = record.job, record.last_report
+        current, is_finishing = record, False
         while True:
             reports = await next_reports
             if reports:
-                if await wait_for_space(partial(self._store, record, reports)):
+                current = await wait_for_space(partial(self._store, current, reports))
+                if has_ended(current.job):
                     return
                 acknowledged = reports[-1].sequence
             else:
-                # This server may have missed the request to stop the attempt.
+                # This server may have missed the request to stop or finish the attempt.
                 with suppress(UnavailableError):
-                    await self._records.check_current(record.job_key, job.attempt)
+                    current = await self._records.current(record.job_key, job.attempt)
+            if current.job.HasField("stop_request_time") and not is_finishing:
+                is_finishing = True
+                await worker.finish(job.name, job.attempt)
             next_reports = worker.poll(job.name, job.attempt, acknowledged, _POLL_SECONDS)
 
-    async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> bool:
-        """Store the weights that the reports contain, and then the reports. Returns whether the job has ended.
+    async def _store(self, record: JobRecord, reports: list[Report], waited: float) -> JobRecord:
+        """Store the weights that the reports contain, and then the reports. Returns the job.
 
         Args:
-            record: The job.
+            record: The job as of the last reports.
             reports: The reports of the worker.
             waited: The time that the reports have waited for disk space, in seconds.
         """
         self._disk_space.require_for_running_work()
         events = [report.to_event() for report in reports]
-        final: tuple[str, bytes] | None = None
-        for event, report in zip(events, reports, strict=True):
-            if report.weights is None:
-                continue
-            if event.checkpoint.epoch == record.job.spec.epochs:
-                final = event.checkpoint.weights.sha256, report.weights
-                await asyncio.to_thread(self._blobs.put, *final)
-            else:
-                await asyncio.to_thread(self._checkpoints.save, record.job_key, event.checkpoint, report.weights)
+        weights = {
+            event.checkpoint.epoch: (event.checkpoint, report.weights)
+            for event, report in zip(events, reports, strict=True)
+            if report.weights is not None
+        }
+        final = _epoch_of_model(record, events)
+        for epoch, (checkpoint, data) in weights.items():
+            if epoch != final:
+                await asyncio.to_thread(self._checkpoints.save, record.job_key, checkpoint, data)
+        if final is not None:
+            await asyncio.to_thread(self._put_model, record, final, weights)
         if waited:
             text = f"the disk of the server was full. The job waited for {waited:.0f} s"
             events.insert(0, warning(JobWarningReason.JOB_WARNING_REASON_DISK_FULL, text))
-        stored = await self._records.record_reports(
-            record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
-        )
-        if stored.job.model:
+        try:
+            stored = await self._records.record_reports(
+                record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
+            )
+        except AttemptOverError:
+            # The epochs of these checkpoints are not stored, and no other attempt has begun.
+            await asyncio.to_thread(self._checkpoints.delete_after, record.job_key, record.job.last_epoch.epoch)
+            raise
+        if final is not None:
             # Until the model existed, nothing referenced its weights, so a client could delete them.
-            if final is not None:
-                await asyncio.to_thread(self._blobs.put, *final)
-            await asyncio.to_thread(self._checkpoints.delete_all, record.job_key)
-        return has_ended(stored.job)
+            await asyncio.to_thread(self._put_model, record, final, weights)
+        if final is not None or weights:
+            # What the stored job no longer needs is deleted now, and not before the job is stored.
+            await asyncio.to_thread(self._delete_unneeded, stored)
+        return stored
+
+    def _put_model(self, record: JobRecord, epoch: int, weights: dict[int, tuple[Checkpoint, bytes]]) -> None:
+        """Store the weights of a model as a blob. They are new, or those of a stored checkpoint."""
+        if epoch in weights:
+            checkpoint, data = weights[epoch]
+            self._blobs.put(checkpoint.weights.sha256, data)
+        elif self._checkpoints.as_tensor(record.job_key, epoch, record.job.spec) is None:
+            raise RuntimeError(f"the stored weights of the best epoch, {epoch}, are damaged")
+
+    def _delete_unneeded(self, stored: JobRecord) -> None:
+        kept = set(stored.job.kept_epochs)
+        if not stored.job.model:
+            self._checkpoints.prune(stored.job_key, kept)
+            return
+        kept.discard(model_epoch(stored.job).epoch)
+        if kept:
+            self._checkpoints.prune(stored.job_key, kept, others=0)
+        else:
+            self._checkpoints.delete_all(stored.job_key)
 
     async def _record_lost_worker(self, worker: WorkerHandle, record: JobRecord, error: WorkerLostError) -> None:
         _log.warning("%s lost its worker in attempt %d: %s", record.job.name, record.job.attempt, error)
@@ -246,3 +305,20 @@ class Attempts:
             _log.warning("killing worker %s, which did not stop: %s", worker.name, error)
             return WorkerDisposition.DISCARD
         return WorkerDisposition.RELEASE
+
+
+def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
+    """Return the epoch whose weights the model has, if these events end the job successfully, or None."""
+    if not any(event.state_change.state == JobState.JOB_STATE_SUCCEEDED for event in events):
+        return None
+    job = Job()
+    job.CopyFrom(record.job)
+    for event in events:
+        apply(event, job)
+    return model_epoch(job).epoch
+
+
+async def _finish(worker: WorkerHandle, record: JobRecord) -> None:
+    # If the worker is lost, its attempt ends, and the next one knows about the request.
+    with suppress(WorkerLostError):
+        await worker.finish(record.job.name, record.job.attempt)

@@ -35,11 +35,13 @@ class Scheduler:
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def on_change(self, change: JobChange) -> None:
-        """Stop the attempt of a job if the change requests it, and run a round."""
+        """Stop or finish the attempt of a job if the change requests it, and run a round."""
         task = self._running.get(change.job_key)
         # A second cancellation would interrupt the attempt while it stops its worker.
         if change.stop and task is not None and not task.cancelling():
             task.cancel()
+        if change.finish:
+            self._attempts.finish(change.job_key)
         self._wake.set()
 
     def on_gap(self) -> None:

@@ -1,6 +1,7 @@
 """Stores checkpoints and chooses the checkpoint from which the next attempt of a job continues."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from gradwire_engine.spec.resolve import network
@@ -10,7 +11,7 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_worker.messages import ResumePoint
 
-# Keep the newest checkpoint, and the previous one in case the newest checkpoint is damaged.
+# The newest checkpoint, and the previous one in case the newest checkpoint is damaged, besides the kept epochs.
 CHECKPOINTS_PER_JOB = 2
 
 
@@ -21,32 +22,79 @@ class CheckpointStore:
         self._blobs = blobs
 
     def save(self, job_key: int, checkpoint: Checkpoint, weights: bytes) -> None:
-        """Store the weights after an epoch and delete older checkpoints that are no longer needed."""
-        self._blobs.write(f"{self._folder(job_key)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}", weights)
-        for path in self._files(job_key)[CHECKPOINTS_PER_JOB:]:
+        """Store the weights after an epoch."""
+        path = f"{self._folder(job_key)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}"
+        self._blobs.write(path, weights)
+        for other in self._files(job_key):
+            if _epoch_of(other) == checkpoint.epoch and other != path:  # It ran again, with a different result.
+                self._blobs.fs.rm_file(other)
+
+    def prune(self, job_key: int, kept: Collection[int], others: int = CHECKPOINTS_PER_JOB) -> None:
+        """Delete the checkpoints that are no longer needed.
+
+        Args:
+            job_key: The job.
+            kept: The epochs that are kept.
+            others: How many of the newest other checkpoints to keep.
+        """
+        for path in [path for path in self._files(job_key) if _epoch_of(path) not in kept][others:]:
             self._blobs.fs.rm_file(path)
 
-    def newest_intact(self, job_key: int) -> ResumePoint | None:
-        """Return the newest checkpoint whose bytes match their digest, or None."""
-        found = self._newest(job_key)
+    def delete_after(self, job_key: int, epoch: int) -> None:
+        """Delete the checkpoints of later epochs."""
+        for path in self._files(job_key):
+            if _epoch_of(path) > epoch:
+                self._blobs.fs.rm_file(path)
+
+    def newest_intact(self, job_key: int, up_to: int) -> ResumePoint | None:
+        """Return the newest checkpoint whose bytes match their digest, or None.
+
+        Args:
+            job_key: The job.
+            up_to: The last epoch to consider. The epochs up to a checkpoint must be stored before it can be used.
+        """
+        found = self._newest(job_key, up_to)
         return None if found is None else found[0]
 
-    def newest_as_tensor(self, job_key: int, spec: JobSpec) -> tuple[TensorRef, int] | None:
+    def is_intact(self, job_key: int, epoch: int) -> bool:
+        """Return whether there is a checkpoint of an epoch whose bytes match their digest."""
+        found = self._newest(job_key, epoch)
+        return found is not None and found[0].epoch == epoch
+
+    def newest_as_tensor(self, job_key: int, spec: JobSpec, up_to: int) -> tuple[TensorRef, int] | None:
         """Copy the newest intact checkpoint into the blob store.
 
         Args:
             job_key: The job.
             spec: The resolved spec of the job.
+            up_to: The last epoch to consider, as for `newest_intact`.
 
         Returns:
             The tensor and its epoch, or None. Unless something references the tensor, it is deleted about a day later.
         """
-        found = self._newest(job_key)
+        found = self._newest(job_key, up_to)
         if found is None:
             return None
         point, sha256 = found
         self._blobs.put(sha256, point.weights)
-        return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256), point.epoch
+        return _tensor(spec, sha256), point.epoch
+
+    def as_tensor(self, job_key: int, epoch: int, spec: JobSpec) -> TensorRef | None:
+        """Copy the checkpoint of an epoch into the blob store, as `newest_as_tensor` does.
+
+        Returns:
+            The tensor, or None if there is no checkpoint of this epoch, or it is damaged.
+        """
+        path = next((path for path in self._files(job_key) if _epoch_of(path) == epoch), None)
+        if path is None:
+            return None
+        sha256 = _sha256_of(path)
+        if not self._blobs.touch(sha256):
+            weights = self._blobs.fs.cat_file(path)
+            if hashlib.sha256(weights).hexdigest() != sha256:
+                return None
+            self._blobs.put(sha256, weights)
+        return _tensor(spec, sha256)
 
     def delete_all(self, job_key: int) -> None:
         """Delete all checkpoints of a job."""
@@ -58,13 +106,15 @@ class CheckpointStore:
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 
-    def _newest(self, job_key: int) -> tuple[ResumePoint, str] | None:
+    def _newest(self, job_key: int, up_to: int) -> tuple[ResumePoint, str] | None:
         """Return the newest checkpoint whose bytes match their digest, with the digest."""
         for path in self._files(job_key):
-            epoch, _, sha256 = PurePosixPath(path).name.partition("-")
+            epoch, sha256 = _epoch_of(path), _sha256_of(path)
+            if epoch > up_to:
+                continue
             weights = self._blobs.fs.cat_file(path)
             if hashlib.sha256(weights).hexdigest() == sha256:
-                return ResumePoint(int(epoch), weights), sha256
+                return ResumePoint(epoch, weights), sha256
         return None
 
     def _folder(self, job_key: int) -> str:
@@ -74,3 +124,15 @@ class CheckpointStore:
         """Return the checkpoint files of a job. The newest file comes first."""
         folder = self._folder(job_key)
         return sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []
+
+
+def _epoch_of(path: str) -> int:
+    return int(PurePosixPath(path).name.partition("-")[0])
+
+
+def _sha256_of(path: str) -> str:
+    return PurePosixPath(path).name.partition("-")[2]
+
+
+def _tensor(spec: JobSpec, sha256: str) -> TensorRef:
+    return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256)

@@ -146,11 +146,11 @@ def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
     return Event.FromString(connection.scalars(query).one())
 
 
-def last_checkpoint(connection: Connection, job_key: int) -> Checkpoint:
-    """Return the newest checkpoint of a job. The job must have a checkpoint."""
+def checkpoint_of(connection: Connection, job_key: int, epoch: int) -> Checkpoint:
+    """Return the newest stored checkpoint of an epoch. The job must have one."""
     query = (
         select(events.c.message)
-        .where(events.c.job == job_key, events.c.kind == "checkpoint")
+        .where(events.c.job == job_key, events.c.kind == "checkpoint", events.c.epoch == epoch)
         .order_by(events.c.sequence.desc())
         .limit(1)
     )

@@ -25,11 +25,13 @@ class JobChange:
         job_key: The job, which has new events.
         start: Whether the scheduler may be able to start a job.
         stop: Whether the scheduler must stop the running attempt of the job.
+        finish: Whether the running attempt must end the job after the current epoch.
     """
 
     job_key: int
     start: bool = False
     stop: bool = False
+    finish: bool = False
 
 
 class Notifications:
@@ -44,7 +46,7 @@ class Notifications:
     def send(self, connection: Connection, change: JobChange) -> None:
         """Notify the other servers when the transaction of the connection commits."""
         if connection.dialect.name == "postgresql":
-            payload = f"{self._sender} {change.job_key} {change.start:d} {change.stop:d}"
+            payload = f"{self._sender} {change.job_key} {change.start:d} {change.stop:d} {change.finish:d}"
             connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": _CHANNEL, "payload": payload})
 
     def listen(self, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
@@ -83,8 +85,9 @@ class Notifications:
 
     def _deliver(self, payload: str, on_change: Callable[[JobChange], object], on_gap: Callable[[], object]) -> None:
         try:
-            sender, job_key, start, stop = payload.split(" ")
-            change = JobChange(int(job_key), start == "1", stop == "1")
+            sender, job_key, *flags = payload.split(" ")
+            start, stop, finish = (flag == "1" for flag in flags)
+            change = JobChange(int(job_key), start, stop, finish)
         except ValueError:
             _log.warning("cannot read the notification %r. Another version of gradwire may have sent it", payload[:80])
             on_gap()

@@ -99,6 +99,10 @@ class WorkerHandle:
         async with asyncio.timeout(_STOP_SECONDS):
             await call_actor(self.actor.stop.remote(job_name, attempt))
 
+    async def finish(self, job_name: str, attempt: int) -> None:
+        """Make an attempt end its job after the current epoch. Raises WorkerLostError."""
+        await call_actor(self.actor.finish.remote(job_name, attempt))
+
     async def is_alive(self) -> bool:
         """Return whether the worker answers."""
         try:

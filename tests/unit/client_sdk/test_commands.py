@@ -79,6 +79,12 @@ JOB_VALUES = {
     "labels": {"team": "vision"},
     "log_bytes": 700,
     "checkpoint_bytes": 120,
+    "stop_reason": None,
+    "stop_requested": None,
+    "best_epoch": None,
+    "epochs_without_improvement": 0,
+    "kept_epochs": [],
+    "training_seconds": 0.0,
 }
 ERROR = {"reason": 1, "message": "the loss is not finite"}
 
@@ -116,6 +122,8 @@ def test_the_exit_code_of_watch_says_how_the_job_ended(scripted, gradwire, state
         ("pause", "PauseJob", PAUSED, "x is PAUSED\n"),
         ("resume", "ResumeJob", QUEUED, "x is QUEUED\n"),
         ("cancel", "CancelJob", CANCELLED, "x is CANCELLED\n"),
+        ("stop", "StopJob", RUNNING, "x is RUNNING and ends after this epoch\n"),
+        ("stop", "StopJob", SUCCEEDED, "x is SUCCEEDED\n"),
     ],
 )
 def test_each_command_for_a_job_makes_its_own_call(scripted, gradwire, command, call, state, text):
@@ -140,6 +148,23 @@ def test_a_job_in_json_has_the_values_of_the_job(scripted, gradwire):
     first, second = json.loads(gradwire("jobs", "list", "--json", "--at", scripted.address)[1])
     assert first == JOB_VALUES
     assert (second["name"], second["state"], second["last_epoch"]) == ("y", "QUEUED", None)
+
+
+def test_a_job_that_stopped_early_shows_why_and_its_best_and_kept_epochs(scripted, gradwire):
+    kept = [*range(10, 150, 10), 145]
+    serve_job(scripted, SUCCEEDED, stop_reason=2, best_epoch=EPOCH, kept_epochs=kept, training_seconds=1.5)
+    show = ("jobs", "show", "x", "--at", scripted.address)
+    rows = dict(line.split("\t", 1) for line in gradwire(*show)[1].splitlines())
+    assert rows["stopped by"] == "EARLY_STOPPING"
+    assert rows["best epoch"].startswith("epoch 2  train loss 0.25")
+    assert rows["kept epochs"] == "10, 20, 30, 40, 50, 60, 70, 80, 90, ..., 145"
+    values = json.loads(gradwire(*show, "--json")[1])
+    assert (values["stop_reason"], values["best_epoch"], values["kept_epochs"]) == (
+        "EARLY_STOPPING",
+        EPOCH_VALUES,
+        kept,
+    )
+    assert values["training_seconds"] == 1.5
 
 
 def test_a_watch_in_json_has_the_values_of_epochs_and_events(scripted, gradwire):
@@ -188,6 +213,18 @@ def test_predict_prints_the_outputs_or_the_class_with_the_largest(scripted, grad
     assert gradwire(*predict, "--classes")[1] == "1\n0\n2\n"
     assert json.loads(gradwire(*predict, "--json")[1]) == {"outputs": outputs.tolist()}
     assert json.loads(gradwire(*predict, "--classes", "--json")[1]) == {"classes": [1, 0, 2]}
+    assert {request.epoch for request in scripted.requests} == {0}
+    gradwire(*predict, "--classes", "--epoch", "7")
+    assert [request.epoch for request in scripted.requests[-2:]] == [7, 7]
+
+
+FIRST_IS_BEST = gw.EarlyStopping(patience=1, min_delta=9)
+
+
+@pytest.mark.parametrize("option", [("--monitor", "test.loss"), ("--min-delta", "0.1")])
+def test_the_options_of_early_stopping_need_the_patience(gradwire, tmp_path, option):
+    code, _, errors = gradwire("train", "--data", tmp_path / "d.npz", "--layers", "4,3", *option)
+    assert (code, errors.strip()) == (1, f"gradwire: {option[0]} needs --patience")
 
 
 def expected_epochs(scale=1.0, **changes):
@@ -206,6 +243,8 @@ def expected_epochs(scale=1.0, **changes):
         (("--no-shuffle",), {"shuffle": False}),
         (("--scale", "0.25"), {"scale": 0.25}),
         (("--seed", "0", "--batch-size", "7"), {"batch_size": 7}),
+        (("--max-seconds", "1e-9"), {"max_seconds": 1e-9}),
+        (("--epochs", "4", "--patience", "1", "--min-delta", "9"), {"epochs": 4, "early_stopping": FIRST_IS_BEST}),
     ],
 )
 def test_the_options_of_train_reach_the_fit(gradwire, monkeypatch, tmp_path, options, changes):

@@ -6,9 +6,10 @@ import hashlib
 import pytest
 from server_parts import blocked_writes, open_jobs
 
+from gradwire_engine.stopping import Progress
 from gradwire_proto.v1.errors_pb2 import JobWarningReason
-from gradwire_proto.v1.metrics_pb2 import Epoch
-from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
+from gradwire_proto.v1.spec_pb2 import EarlyStopping, JobSpec, KeepPolicy
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
 from gradwire_server.errors import DiskFullError, StoreUnavailableError
@@ -50,7 +51,8 @@ class Worker:
         self.error = error
         self.assignment = None
         self.stopped = None
-        self.polled = asyncio.Event()
+        self.finished = []
+        self.polled, self.waiting = asyncio.Event(), asyncio.Event()
 
     async def start(self, assignment, _references, _blobs, timeout):
         self.assignment = assignment
@@ -62,10 +64,15 @@ class Worker:
             return self.reports[after:]
         if self.error:
             raise self.error
-        return await asyncio.Future()
+        await self.waiting.wait()
+        self.waiting.clear()
+        return self.reports[after:]
 
     async def stop(self, job_name, attempt):
         self.stopped = (job_name, attempt)
+
+    async def finish(self, job_name, attempt):
+        self.finished.append((job_name, attempt))
 
     async def log_tail(self):
         return "the end of its log"
@@ -100,9 +107,9 @@ class Scene:
         self.checkpoints = checkpoints
         self.attempts = Attempts(self.jobs.records, self.pool, self.blobs, checkpoints, DiskSpace(folder))
 
-    async def run(self):
+    async def run(self, **spec):
         assert await self.lease.try_acquire()
-        await self.jobs.create("a", spec=JobSpec(epochs=2))
+        await self.jobs.create("a", spec=JobSpec(**{"epochs": 2, **spec}))
         await self.run_again()
 
     async def run_again(self):
@@ -150,6 +157,125 @@ def test_the_next_attempt_starts_from_the_newest_checkpoint(scene):
         assert it.worker.assignment.resume is None
         await it.run_again()
         assert (it.worker.assignment.attempt, it.worker.assignment.resume) == (2, ResumePoint(1, WEIGHTS))
+
+    asyncio.run(scenario())
+
+
+def checkpoint(number, weights=WEIGHTS):
+    sha256 = hashlib.sha256(weights).hexdigest()
+    reference = TensorRef(dtype=DataType.DATA_TYPE_FLOAT32, shape=[2], sha256=sha256)
+    return Event(checkpoint=Checkpoint(epoch=number, weights=reference)), weights
+
+
+def epoch(number, loss=0.5):
+    return Event(epoch=Epoch(epoch=number, train=Metrics(loss=loss))), None
+
+
+def test_a_checkpoint_whose_epochs_were_not_stored_is_not_used(scene, monkeypatch):
+    async def scenario():
+        it = scene([WHOLE_JOB[0], epoch(1), checkpoint(1)], error=WorkerLostError("killed"))
+        await it.run(epochs=9)
+        # The server crashes after it has stored this checkpoint, and before it stores the events of the batch.
+        event, weights = checkpoint(2)
+        it.checkpoints.save(1, event.checkpoint, weights)
+        await it.run_again()
+        assert it.worker.assignment.resume == ResumePoint(1, WEIGHTS)
+
+    asyncio.run(scenario())
+
+
+BEST_OF_TRAIN = EarlyStopping(monitor="train.loss", patience=9, restore_best=True)
+
+
+def test_an_attempt_knows_the_progress_of_the_stored_epochs(scene):
+    async def scenario():
+        it = scene([WHOLE_JOB[0], epoch(1, 0.25), checkpoint(1), epoch(2), epoch(3)], error=WorkerLostError("killed"))
+        await it.run(epochs=9, early_stopping=BEST_OF_TRAIN)
+        assert it.worker.assignment.progress == Progress()
+        await it.run_again()
+        assert it.worker.assignment.resume.epoch == 1
+        assert it.worker.assignment.progress == Progress(3, 1, 0.25, 2, 0.0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("damaged", "resume"), [(None, 3), (2, 1), (3, 2)])
+def test_an_attempt_continues_before_the_best_epoch_if_its_weights_are_damaged(scene, damaged, resume):
+    async def scenario():
+        reports = [WHOLE_JOB[0]]
+        for number, loss in ((1, 0.5), (2, 0.25), (3, 0.5)):
+            reports += [epoch(number, loss), checkpoint(number, b"weights%d" % number)]
+        it = scene(reports, error=WorkerLostError("killed"))
+        await it.run(epochs=9, early_stopping=BEST_OF_TRAIN, keep=KeepPolicy(every=1))
+        if damaged:
+            (path,) = (path for path in it.checkpoints._files(1) if f"{damaged:010}-" in path)
+            it.blobs.fs.pipe_file(path, b"damaged")
+        await it.run_again()
+        assert it.worker.assignment.resume.epoch == resume
+
+    asyncio.run(scenario())
+
+
+def test_what_is_no_longer_kept_is_deleted_only_after_the_job_is_stored(scene, monkeypatch):
+    async def scenario():
+        reports = [WHOLE_JOB[0]]
+        for number, loss in ((1, 0.5), (2, 0.25), (3, 0.5), (4, 0.5), (5, 0.125)):
+            reports += [epoch(number, loss), checkpoint(number, b"weights%d" % number)]
+        it = scene([*reports, (Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED)), None)])
+        files = []
+        store = it.jobs.records.record_reports
+
+        async def noted(*arguments, **named):
+            files.append(len(it.checkpoints._files(1)))
+            return await store(*arguments, **named)
+
+        monkeypatch.setattr(it.jobs.records, "record_reports", noted)
+        await it.run(epochs=5, early_stopping=BEST_OF_TRAIN)
+        job = await it.job()
+        assert files == [4], "epoch 5 has the weights of the model, which are a blob"
+        assert (list(job.kept_epochs), job.best_epoch.epoch, it.checkpoints._files(1)) == ([5], 5, [])
+        assert job.disk_usage.checkpoint_bytes == 0
+        assert it.blobs.has(hashlib.sha256(b"weights5").hexdigest())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("polled_before", [True, False])
+def test_a_job_that_is_stopped_on_request_makes_its_worker_finish(scene, polled_before):
+    """The scheduler passes the request on, and an attempt that missed it learns about it with its next reports."""
+
+    async def scenario():
+        it = scene(WHOLE_JOB[:2])
+        if not polled_before:
+            reports, it.worker.reports = it.worker.reports, []
+        running = asyncio.create_task(it.run())
+        await it.worker.polled.wait()
+        await it.jobs.commands.stop(OPERATOR, "jobs/a")
+        if polled_before:
+            it.attempts.finish(1)
+            it.attempts.finish(2)  # Another job, which does not run here.
+        else:
+            it.worker.error = None
+            it.worker.reports = reports
+            it.worker.waiting.set()
+        while not it.worker.finished:
+            await asyncio.sleep(0.001)
+        assert set(it.worker.finished) == {("jobs/a", 1)}
+        await it.jobs.commands.cancel(OPERATOR, "jobs/a")
+        running.cancel()
+        await running
+
+    asyncio.run(scenario())
+
+
+def test_a_new_attempt_of_a_stopped_job_knows_the_request(scene):
+    async def scenario():
+        it = scene(WHOLE_JOB[:2], error=WorkerLostError("killed"))
+        await it.run()
+        assert not it.worker.assignment.stop_requested
+        await it.jobs.commands.stop(OPERATOR, "jobs/a")
+        await it.run_again()
+        assert it.worker.assignment.stop_requested
 
     asyncio.run(scenario())
 

@@ -140,12 +140,12 @@ def test_reports_that_are_already_stored_are_not_stored_again(jobs):
 def test_the_worker_of_a_cancelled_job_is_refused(jobs):
     async def scenario():
         record = await jobs.start()
-        await jobs.records.check_current(record.job_key, 1)
+        await jobs.records.current(record.job_key, 1)
         await jobs.commands.cancel(OPERATOR, "jobs/a")
         with pytest.raises(AttemptOverError):
             await jobs.records.record_reports(record.job_key, 1, [epoch_event(1)], 1)
         with pytest.raises(AttemptOverError):
-            await jobs.records.check_current(record.job_key, 1)
+            await jobs.records.current(record.job_key, 1)
 
     asyncio.run(scenario())
 

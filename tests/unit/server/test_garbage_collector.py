@@ -8,6 +8,7 @@ import time
 import pytest
 from server_parts import open_jobs
 
+from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
@@ -31,7 +32,9 @@ async def leave_a_model(jobs, weights):
     record = await jobs.start("b")
     final = Checkpoint(epoch=3, weights=TensorRef(dtype=DataType.DATA_TYPE_FLOAT32, shape=[2], sha256=weights))
     succeeded = Event(state_change=StateChange(state=JobState.JOB_STATE_SUCCEEDED))
-    await jobs.records.record_reports(record.job_key, 1, [Event(checkpoint=final), succeeded], 2)
+    await jobs.records.record_reports(
+        record.job_key, 1, [Event(epoch=Epoch(epoch=3)), Event(checkpoint=final), succeeded], 3
+    )
     await jobs.commands.delete(OPERATOR, "jobs/b")
 
 
@@ -70,8 +73,8 @@ def test_only_unreferenced_files_are_deleted(store):
     assert all(blobs.has(digest(name)) for name in ("inputs", "targets", "weights of a model", "used again"))
     assert blobs.has(blobs.probe)
     assert blobs.mark == "mark"
-    assert checkpoints.newest_intact(1) is not None
-    assert checkpoints.newest_intact(2) is None
+    assert checkpoints.newest_intact(1, up_to=1) is not None
+    assert checkpoints.newest_intact(2, up_to=1) is None
     assert [path.name for path in blobs.staging.iterdir()] == ["in-progress.part"]
     assert asyncio.run(collector.collect()) == 0
 

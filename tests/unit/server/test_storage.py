@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from unittest import mock
 
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint
 from gradwire_server.errors import (
     DigestMismatchError,
@@ -262,19 +263,63 @@ def checkpoint(epoch, data):
     return Checkpoint(epoch=epoch, weights=TensorRef(sha256=hashlib.sha256(data).hexdigest()))
 
 
-def test_the_newest_intact_checkpoint_is_used_and_old_ones_are_deleted(blobs):
-    checkpoints = CheckpointStore(blobs)
-    assert checkpoints.newest_intact(1) is None
-    for epoch in (1, 5, 12):
+def saved(checkpoints, *epochs):
+    for epoch in epochs:
         data = b"weights %d" % epoch
         checkpoints.save(1, checkpoint(epoch, data), data)
-    files = sorted(blobs.fs.ls(f"{blobs.root}/checkpoints/1", detail=False))
+
+
+def files_of(blobs):
+    return sorted(blobs.fs.ls(f"{blobs.root}/checkpoints/1", detail=False))
+
+
+def test_the_newest_intact_checkpoint_is_used_and_old_ones_are_deleted(blobs):
+    checkpoints = CheckpointStore(blobs)
+    assert checkpoints.newest_intact(1, up_to=99) is None
+    saved(checkpoints, 1, 5, 12)
+    checkpoints.prune(1, kept=())
+    files = files_of(blobs)
     assert len(files) == 2
-    assert checkpoints.newest_intact(1).epoch == 12
+    assert checkpoints.newest_intact(1, up_to=99).epoch == 12
+    assert checkpoints.newest_intact(1, up_to=11).epoch == 5
     blobs.fs.pipe_file(files[-1], b"damaged")
-    assert checkpoints.newest_intact(1).weights == b"weights 5"
+    assert checkpoints.newest_intact(1, up_to=99).weights == b"weights 5"
+    assert (checkpoints.is_intact(1, 5), checkpoints.is_intact(1, 12), checkpoints.is_intact(1, 6)) == (
+        True, False, False,
+    )  # fmt: skip
     checkpoints.delete_all(1)
-    assert checkpoints.newest_intact(1) is None
+    assert checkpoints.newest_intact(1, up_to=99) is None
+
+
+def test_kept_checkpoints_are_not_deleted(blobs):
+    checkpoints = CheckpointStore(blobs)
+    saved(checkpoints, 2, 4, 5, 6, 7, 8, 9)
+    checkpoints.prune(1, kept=(2, 4, 9))
+    assert [int(PurePosixPath(path).name.partition("-")[0]) for path in files_of(blobs)] == [2, 4, 7, 8, 9]
+    checkpoints.prune(1, kept=(2, 4, 9), others=0)
+    assert [int(PurePosixPath(path).name.partition("-")[0]) for path in files_of(blobs)] == [2, 4, 9]
+
+
+def test_an_epoch_has_one_checkpoint(blobs):
+    checkpoints = CheckpointStore(blobs)
+    saved(checkpoints, 2)
+    checkpoints.save(1, checkpoint(2, b"another result"), b"another result")
+    assert len(files_of(blobs)) == 1
+    assert checkpoints.newest_intact(1, up_to=2).weights == b"another result"
+
+
+def test_the_checkpoint_of_an_epoch_becomes_a_tensor_unless_it_is_damaged(blobs):
+    checkpoints = CheckpointStore(blobs)
+    saved(checkpoints, 2, 3)
+    spec = JobSpec(dtype=DataType.DATA_TYPE_FLOAT32)
+    spec.model.layers.add().linear.in_features = 1
+    spec.model.layers[0].linear.out_features = 1
+    tensor = checkpoints.as_tensor(1, 2, spec)
+    assert (tensor.sha256, list(tensor.shape)) == (hashlib.sha256(b"weights 2").hexdigest(), [2])
+    assert blobs.has(tensor.sha256)
+    blobs.fs.pipe_file(files_of(blobs)[1], b"damaged")
+    assert checkpoints.as_tensor(1, 3, spec) is None
+    assert checkpoints.as_tensor(1, 4, spec) is None
 
 
 def test_a_write_waits_for_disk_space_and_learns_how_long_it_waited(monkeypatch):

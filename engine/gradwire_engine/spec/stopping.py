@@ -1,0 +1,64 @@
+"""Converts the parts of specs and jobs that concern early stopping between messages and engine dataclasses."""
+
+from gradwire_engine.spec.messages import epoch_of
+from gradwire_engine.stopping import RUNNING_LOSS, Progress, StoppingRules, StopReason, monitored_value
+from gradwire_proto.v1 import training_service_pb2
+from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.training_service_pb2 import Job
+
+_REGRESSION_METRICS = ("loss", "mean_absolute_error", "r2")
+_CLASSIFICATION_METRICS = ("loss", "accuracy", "precision", "recall", "f1")
+
+
+def default_monitor(spec: JobSpec) -> str:
+    """Return the metric that determines the best epoch if the spec does not specify it."""
+    return "test.loss" if spec.HasField("test") else "train.loss"
+
+
+def monitors(spec: JobSpec, classification: bool) -> list[str]:
+    """Return the metrics that the epochs of a job have.
+
+    Args:
+        spec: A valid spec.
+        classification: Whether epochs report classification metrics; see `validation.is_classification`.
+    """
+    names = _CLASSIFICATION_METRICS if classification else _REGRESSION_METRICS
+    sets = ["train", *(["test"] if spec.HasField("test") else [])]
+    return [RUNNING_LOSS, *(f"{which}.{name}" for which in sets for name in names)]
+
+
+def rules_of(spec: JobSpec) -> StoppingRules:
+    """Return the stopping rules of a valid spec."""
+    stops_early = spec.HasField("early_stopping")
+    monitor = None
+    if stops_early or spec.keep.best:
+        monitor = spec.early_stopping.monitor or default_monitor(spec)
+    return StoppingRules(
+        epochs=spec.epochs,
+        monitor=monitor,
+        min_delta=spec.early_stopping.min_delta,
+        patience=spec.early_stopping.patience if stops_early else None,
+        restore_best=spec.early_stopping.restore_best,
+        max_seconds=spec.max_seconds if spec.HasField("max_seconds") else None,
+        keep_best=spec.keep.best,
+        keep_every=spec.keep.every,
+    )
+
+
+def progress_of(job: Job, rules: StoppingRules) -> Progress:
+    """Return the progress of a job as of its stored epochs."""
+    progress = Progress(
+        epoch=job.last_epoch.epoch,
+        without_improvement=job.epochs_without_improvement,
+        seconds=job.training_seconds,
+    )
+    if rules.monitor is None or not job.HasField("best_epoch"):
+        return progress
+    value = monitored_value(epoch_of(job.best_epoch), rules.monitor)
+    assert value is not None, "the best epoch was evaluated"
+    return Progress(progress.epoch, job.best_epoch.epoch, value, progress.without_improvement, progress.seconds)
+
+
+def stop_reason_value(reason: StopReason) -> training_service_pb2.StopReason:
+    """Convert a stop reason to its enum value."""
+    return training_service_pb2.StopReason.Value(f"STOP_REASON_{reason}")
