@@ -211,7 +211,7 @@ class TrainingServiceServicer:
         """Ends a job early and keeps its model. The job ends after the epoch that it is training, and succeeds with
         STOP_REASON_REQUESTED. A job that was never trained ends after its first epoch, and a paused job is put back into
         the queue for this. If an attempt must first repeat epochs that are already stored, the job ends after the last
-        stored one. Stopping a job that was already stopped or has ended returns it unchanged.
+        stored one. You can repeat the call. Stopping a job that has ended returns it unchanged.
 
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.

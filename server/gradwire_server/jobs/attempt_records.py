@@ -166,10 +166,13 @@ class AttemptRecords:
         crashes = await self._log.read(lambda connection: job_queries.crashes_of(connection, job_keys))
         return {job_key for job_key, count in crashes.items() if count >= _SUSPICIOUS_CRASHES}
 
+    async def find(self, job_key: int) -> JobRecord | None:
+        """Return a job, or None if it was deleted."""
+        return await self._log.read(lambda connection: job_queries.find_job_by_key(connection, job_key))
+
     async def current(self, job_key: int, attempt: int) -> JobRecord:
         """Return the job of an attempt. Raises AttemptOverError unless it is the current attempt of an active job."""
-        record = await self._log.read(lambda connection: job_queries.find_job_by_key(connection, job_key))
-        return _check_current(record, job_key, attempt)
+        return _check_current(await self.find(job_key), job_key, attempt)
 
     async def _append_to_current(self, job_key: int, attempt: int, new: Sequence[Event]) -> JobRecord:
         def work(connection: Connection) -> JobRecord:

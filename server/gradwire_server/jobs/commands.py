@@ -118,16 +118,18 @@ class JobCommands:
         return (await self._log.write(work, start=True)).job
 
     async def stop(self, principal: Principal, job_name: str) -> Job:
-        """End a job after its current epoch. If it was stopped already or has ended, it is not changed."""
+        """End a job after its current epoch. If it has ended, it is not changed."""
         found = await self._queries.get(principal, job_name)
 
         def work(connection: Connection) -> JobRecord:
             record = _lock(connection, found)
-            if has_ended(record.job) or record.job.HasField("stop_request_time"):
-                return record
-            record.job.stop_request_time.FromNanoseconds(self._log.now())
-            # A worker has to finish a paused job, because its last epoch may be after its last checkpoint.
             is_paused = record.job.state == JobState.JOB_STATE_PAUSED
+            is_stopped = record.job.HasField("stop_request_time")
+            if has_ended(record.job) or (is_stopped and not is_paused):
+                return record
+            if not is_stopped:
+                record.job.stop_request_time.FromNanoseconds(self._log.now())
+            # A worker has to finish a paused job, because its last epoch may be after its last checkpoint.
             resumed = [state_change(JobState.JOB_STATE_QUEUED, "to be stopped on request")] if is_paused else []
             self._log.append(connection, record, resumed)
             return record

@@ -247,8 +247,7 @@ class Attempts:
                 record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
             )
         except AttemptOverError:
-            # The epochs of these checkpoints are not stored, and no other attempt has begun.
-            await asyncio.to_thread(self._checkpoints.delete_after, record.job_key, record.job.last_epoch.epoch)
+            await self._delete_unstored(record.job_key)
             raise
         if final is not None:
             # Until the model existed, nothing referenced its weights, so a client could delete them.
@@ -277,6 +276,14 @@ class Attempts:
         else:
             self._checkpoints.delete_all(stored.job_key)
 
+    async def _delete_unstored(self, job_key: int) -> None:
+        """Delete the checkpoints of epochs that are not stored, after an attempt was interrupted."""
+        record = await self._records.find(job_key)
+        if record is None:
+            await asyncio.to_thread(self._checkpoints.delete_all, job_key)
+        else:
+            await asyncio.to_thread(self._checkpoints.delete_after, job_key, record.job.last_epoch.epoch)
+
     async def _record_lost_worker(self, worker: WorkerHandle, record: JobRecord, error: WorkerLostError) -> None:
         _log.warning("%s lost its worker in attempt %d: %s", record.job.name, record.job.attempt, error)
         # Read the log only if it will be shown, because the job waits in the meantime.
@@ -294,8 +301,10 @@ class Attempts:
     async def _stop_and_requeue(self, worker: WorkerHandle, record: JobRecord) -> WorkerDisposition:
         """Stop an attempt on request. If the job is still active because it was resumed, put it back into the queue."""
         disposition = await self._stop(worker, record)
-        with suppress(AttemptOverError):
+        try:
             await wait_for_space(lambda _waited: self._records.requeue(record.job_key, record.job.attempt))
+        except AttemptOverError:
+            await self._delete_unstored(record.job_key)
         return disposition
 
     async def _stop(self, worker: WorkerHandle, record: JobRecord) -> WorkerDisposition:

@@ -218,7 +218,7 @@ def test_predict_prints_the_outputs_or_the_class_with_the_largest(scripted, grad
     assert [request.epoch for request in scripted.requests[-2:]] == [7, 7]
 
 
-FIRST_IS_BEST = gw.EarlyStopping(patience=1, min_delta=9)
+FIRST_IS_BEST = gw.EarlyStopping(patience=2, min_delta=9)
 
 
 @pytest.mark.parametrize("option", [("--monitor", "test.loss"), ("--min-delta", "0.1")])
@@ -244,7 +244,7 @@ def expected_epochs(scale=1.0, **changes):
         (("--scale", "0.25"), {"scale": 0.25}),
         (("--seed", "0", "--batch-size", "7"), {"batch_size": 7}),
         (("--max-seconds", "1e-9"), {"max_seconds": 1e-9}),
-        (("--epochs", "4", "--patience", "1", "--min-delta", "9"), {"epochs": 4, "early_stopping": FIRST_IS_BEST}),
+        (("--epochs", "5", "--patience", "2", "--min-delta", "9"), {"epochs": 5, "early_stopping": FIRST_IS_BEST}),
     ],
 )
 def test_the_options_of_train_reach_the_fit(gradwire, monkeypatch, tmp_path, options, changes):

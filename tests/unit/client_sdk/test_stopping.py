@@ -13,6 +13,13 @@ import gradwire as gw
 from gradwire._stopping import keep_policy
 from gradwire_proto.v1.spec_pb2 import KeepPolicy
 
+
+@pytest.fixture(autouse=True)
+def _reference_plan(monkeypatch):
+    """The reference plan needs no compiler."""
+    monkeypatch.setenv("GRADWIRE_PLAN", "reference")
+
+
 FIRST_IS_BEST = {"monitor": "train.loss", "min_delta": 100.0}
 
 
@@ -98,7 +105,7 @@ def test_invalid_values_of_early_stopping_are_refused(arguments, message):
     [
         ({"early_stopping": 5}, r"early_stopping: must be gw.EarlyStopping\(...\) or None"),
         (
-            {"early_stopping": gw.EarlyStopping()},
+            {"early_stopping": gw.EarlyStopping(patience=1)},
             "There is no test set. It has running_loss, train.loss, train.accuracy",
         ),
         ({"early_stopping": gw.EarlyStopping("train.loss", patience=4)}, "at most epochs, which is 3, got 4"),

@@ -187,20 +187,20 @@ def test_a_worker_that_dies_around_the_best_epoch_changes_nothing(tmp_path, chec
 
 
 def test_a_paused_job_continues_to_the_same_decision(tmp_path, checkpoints_every):
-    checkpoints_every(7)
+    checkpoints_every(20)
     # Long enough that the job is still running when it is paused.
-    changes = {"epochs": 2000, "early_stopping": gw.EarlyStopping(patience=700)}
+    changes = {"epochs": 2000, "early_stopping": gw.EarlyStopping(patience=200)}
 
     async def scenario():
         async with serving(tmp_path) as running, gw.AsyncClient(running.address) as client:
             await (await submit(client, "undisturbed", **changes)).result()
             job = await submit(client, "paused", **changes)
-            for number in (10, 100):
+            for number in (10, 40):
                 await after_epoch(job, number)
                 await job.pause()
                 await job.resume()
             await job.result()
-            assert (job.info.best_epoch.epoch, job.info.last_epoch.epoch, job.info.attempt) == (23, 723, 3)
+            assert (job.info.best_epoch.epoch, job.info.last_epoch.epoch, job.info.attempt) == (23, 223, 3)
             assert await digest(client, "paused") == await digest(client, "undisturbed")
 
     run(scenario())
@@ -313,6 +313,8 @@ def test_the_epochs_of_a_running_and_of_a_cancelled_job_can_be_used(tmp_path, ch
             info = await job.refresh()
             assert 100 in info.kept_epochs
             assert np.array_equal(await client.models.predict("a", TEST[0], epoch=100), loaded)
+            while running.pool.free("cpu") == 0:  # The attempt deletes what it has not stored before it ends.
+                await asyncio.sleep(0.001)
             files = list((tmp_path / "blobs" / "checkpoints" / "1").iterdir())
             assert info.checkpoint_bytes == sum(file.stat().st_size for file in files)
 

@@ -54,6 +54,7 @@ class Model:
     log: list[str] = field(default_factory=lambda: ["QUEUED"])
     reported: int = 0
     position: int = 0
+    stopped: bool = False
 
     def enter(self, state: str) -> None:
         self.state = state
@@ -114,7 +115,7 @@ class JobStates(RuleBasedStateMachine):
             self.wait(creation)
             self.models[job], self.keys[job] = Model(), next(self.new_keys)
 
-    @rule(job=JOBS, command=st.sampled_from(["pause", "resume", "cancel", "delete"]))
+    @rule(job=JOBS, command=st.sampled_from(["pause", "resume", "stop", "cancel", "delete"]))
     def command(self, job, command):
         call = getattr(self.jobs.commands, command)(OPERATOR, f"jobs/{job}")
         model = self.models.get(job)
@@ -126,7 +127,7 @@ class JobStates(RuleBasedStateMachine):
             else:
                 self.wait(call)
                 del self.models[job], self.keys[job]
-        elif model.state in ENDED and command != "cancel":
+        elif model.state in ENDED and command not in ("cancel", "stop"):
             assert self.refused(call) == "JobEndedError"
         elif command == "resume" and "PAUSED" not in model.log:
             assert self.refused(call) == "JobNotPausedError"
@@ -136,8 +137,10 @@ class JobStates(RuleBasedStateMachine):
                 model.enter("CANCELLED")
             elif command == "pause" and model.state != "PAUSED":
                 model.enter("PAUSED")
-            elif command == "resume" and model.state == "PAUSED":
+            elif command in ("resume", "stop") and model.state == "PAUSED":
                 model.enter("QUEUED")
+            if command == "stop" and model.state not in ENDED:
+                model.stopped = True
 
     # The actions of the scheduling server.
 
@@ -275,6 +278,7 @@ class JobStates(RuleBasedStateMachine):
                 len(model.log),
             )
             assert job.HasField("end_time") == (model.state in ENDED)
+            assert job.HasField("stop_request_time") == model.stopped
             assert job.model == (f"models/{record.job_id}" if model.state == "SUCCEEDED" else "")
 
     def check_logs(self):

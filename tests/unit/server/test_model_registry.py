@@ -12,6 +12,7 @@ from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import OPERATOR
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.store import model_queries
 
 
@@ -28,7 +29,7 @@ def test_predictions_are_bit_identical_to_those_of_the_model_and_have_its_dtype(
 
     async def scenario():
         await database.write(lambda connection: model_queries.insert_model(connection, "a", stored))
-        return await ModelRegistry(database, blobs).predict(OPERATOR, "models/a", to_tensor(X))
+        return await ModelRegistry(database, blobs, CheckpointStore(blobs)).predict(OPERATOR, "models/a", to_tensor(X))
 
     outputs = from_tensor(asyncio.run(scenario()))
     assert outputs.dtype == dtype

@@ -13,6 +13,7 @@ from gradwire_server.models import registry
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import OPERATOR
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.store import model_queries
 
 # One Linear layer from two features to one output: W is (10, 100), b is 1.
@@ -28,7 +29,7 @@ def predict(database, tmp_path):
     layers = [Layer(name="0", linear={"in_features": 2, "out_features": 1})]
     model = Model(name="models/a", spec={"layers": layers}, weights=reference)
     asyncio.run(database.write(lambda connection: model_queries.insert_model(connection, "a", model)))
-    models = ModelRegistry(database, blobs)
+    models = ModelRegistry(database, blobs, CheckpointStore(blobs))
     return lambda inputs: from_tensor(asyncio.run(models.predict(OPERATOR, "models/a", to_tensor(inputs))))
 
 

@@ -18,6 +18,7 @@ from gradwire_server.models import registry as registry_module
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import OPERATOR
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.store import model_queries
 
 
@@ -37,7 +38,7 @@ def models(database, tmp_path):
         asyncio.run(database.write(lambda connection: model_queries.insert_model(connection, name, model)))
         return model.name
 
-    return ModelRegistry(database, blobs), add
+    return ModelRegistry(database, blobs, CheckpointStore(blobs)), add
 
 
 def predict(models, name, inputs):

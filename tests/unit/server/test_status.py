@@ -16,6 +16,7 @@ CASES = [
     (errors.JobNotFoundError("jobs/x"), "NOT_FOUND", [], {"job": "jobs/x"}),
     (errors.ModelNotFoundError("models/x"), "NOT_FOUND", [], {"model": "models/x"}),
     (errors.TensorNotFoundError("tensors/x"), "NOT_FOUND", [], {"tensor": "tensors/x"}),
+    (errors.EpochNotKeptError("jobs/x", 7, [1, 2]), "NOT_FOUND", [], {"job": "jobs/x", "epoch": "7"}),
     (errors.JobAlreadyExistsError("jobs/x"), "ALREADY_EXISTS", [], {"job": "jobs/x"}),
     (errors.ModelAlreadyExistsError("models/x"), "ALREADY_EXISTS", [], {"model": "models/x"}),
     (
