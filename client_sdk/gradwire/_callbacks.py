@@ -26,8 +26,9 @@ class Callbacks:
         Raises:
             InvalidArgumentError: One of them is not a function.
         """
-        given = on_epoch if isinstance(on_epoch, list | tuple) else [on_epoch]
-        functions = [each for each in given if each is not None]
+        functions: list[Any] = [on_epoch] if on_epoch is not None else []
+        if isinstance(on_epoch, list | tuple):
+            functions = list(on_epoch)
         for function in functions:
             if not callable(function) or isinstance(function, type):
                 raise invalid_argument(

@@ -67,9 +67,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
                 "dtype": "DATA_TYPE_FLOAT32",
                 "device": "DEVICE_CPU",
                 "evaluateEvery": 2,
+                "earlyStopping": {"monitor": "train.accuracy", "patience": 3, "minDelta": 0.125, "restoreBest": True},
+                "maxSeconds": 600.0,
+                "keep": {"every": 2},
             },
             "labels": {"team": "vision"},
             "continueJob": "jobs/earlier",
+            "startEpoch": 3,
         },
     },
     "WatchJobResponse": {

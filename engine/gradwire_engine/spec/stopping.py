@@ -6,6 +6,12 @@ from gradwire_proto.v1 import training_service_pb2
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import Job
 
+_STOP_REASONS: dict[StopReason, training_service_pb2.StopReason] = {
+    "ALL_EPOCHS": training_service_pb2.STOP_REASON_ALL_EPOCHS,
+    "EARLY_STOPPING": training_service_pb2.STOP_REASON_EARLY_STOPPING,
+    "TIME_LIMIT": training_service_pb2.STOP_REASON_TIME_LIMIT,
+    "REQUESTED": training_service_pb2.STOP_REASON_REQUESTED,
+}
 _REGRESSION_METRICS = ("loss", "mean_absolute_error", "r2")
 _CLASSIFICATION_METRICS = ("loss", "accuracy", "precision", "recall", "f1")
 
@@ -61,4 +67,4 @@ def progress_of(job: Job, rules: StoppingRules) -> Progress:
 
 def stop_reason_value(reason: StopReason) -> training_service_pb2.StopReason:
     """Convert a stop reason to its enum value."""
-    return training_service_pb2.StopReason.Value(f"STOP_REASON_{reason}")
+    return _STOP_REASONS[reason]

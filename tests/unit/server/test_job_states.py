@@ -115,7 +115,7 @@ class JobStates(RuleBasedStateMachine):
             self.wait(creation)
             self.models[job], self.keys[job] = Model(), next(self.new_keys)
 
-    @rule(job=JOBS, command=st.sampled_from(["pause", "resume", "stop", "cancel", "delete"]))
+    @rule(job=JOBS, command=st.sampled_from(["pause", "resume", "cancel", "delete"]))
     def command(self, job, command):
         call = getattr(self.jobs.commands, command)(OPERATOR, f"jobs/{job}")
         model = self.models.get(job)
@@ -127,7 +127,7 @@ class JobStates(RuleBasedStateMachine):
             else:
                 self.wait(call)
                 del self.models[job], self.keys[job]
-        elif model.state in ENDED and command not in ("cancel", "stop"):
+        elif model.state in ENDED and command != "cancel":
             assert self.refused(call) == "JobEndedError"
         elif command == "resume" and "PAUSED" not in model.log:
             assert self.refused(call) == "JobNotPausedError"
@@ -137,10 +137,21 @@ class JobStates(RuleBasedStateMachine):
                 model.enter("CANCELLED")
             elif command == "pause" and model.state != "PAUSED":
                 model.enter("PAUSED")
-            elif command in ("resume", "stop") and model.state == "PAUSED":
+            elif command == "resume" and model.state == "PAUSED":
                 model.enter("QUEUED")
-            if command == "stop" and model.state not in ENDED:
-                model.stopped = True
+
+    @rule(job=JOBS)
+    def stop(self, job):
+        call = self.jobs.commands.stop(OPERATOR, f"jobs/{job}")
+        model = self.models.get(job)
+        if model is None:
+            assert self.refused(call) == "JobNotFoundError"
+            return
+        self.wait(call)
+        if model.state not in ENDED:
+            model.stopped = True
+        if model.state == "PAUSED":
+            model.enter("QUEUED")
 
     # The actions of the scheduling server.
 
