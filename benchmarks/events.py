@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -35,6 +36,7 @@ from gradwire_proto.v1.training_service_pb2 import (
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 
 SHORT_EPOCHS = 200_000
+STOPPING_EPOCHS = 50_000
 JOBS, WATCHERS_PER_JOB, JOB_EPOCHS = 100, 10, 200
 QUEUED = 10_000
 
@@ -44,6 +46,7 @@ def main() -> None:
     print(f"\nevent log, on {processor_model()}, {os.cpu_count()} cores\n")
     with gw.LocalServer() as server:
         _short_epochs(server)
+        _early_stopping(server)
         asyncio.run(_many_watchers(server))
     with tempfile.TemporaryDirectory(prefix="gradwire-bench-") as folder:
         asyncio.run(_long_queue(gw.LocalServer(data=Path(folder))))
@@ -65,6 +68,42 @@ def _short_epochs(server: gw.LocalServer) -> None:
         assert (first.epoch, last) == (1, SHORT_EPOCHS)
     rate = (last - 1) / seconds
     line(f"{SHORT_EPOCHS} epochs of one step, stored and watched", f"{rate:,.0f} epochs/s", "aim: 10,000 or more")
+
+
+def _early_stopping(server: gw.LocalServer) -> None:
+    """Measure what early stopping costs with very short epochs, each of which is better than the one before."""
+    variants = {
+        "without early stopping": {},
+        "early stopping, last weights": {"early_stopping": _stopping(restore_best=False)},
+        "early stopping, best weights": {"early_stopping": _stopping(restore_best=True), "keep": "best"},
+    }
+    with gw.Client(server.address) as client:
+        rates = {name: [_epochs_per_second(client, **options) for _ in range(3)] for name, options in variants.items()}
+    plain = statistics.median(rates["without early stopping"])
+    for name, runs in rates.items():
+        rate = statistics.median(runs)
+        shown = ", ".join(f"{each:,.0f}" for each in runs)
+        line(
+            f"{STOPPING_EPOCHS} epochs, {name}",
+            f"{rate:,.0f} epochs/s",
+            f"{rate / plain:.2f} of the first; runs {shown}",
+        )
+
+
+def _stopping(*, restore_best: bool) -> gw.EarlyStopping:
+    return gw.EarlyStopping(monitor="train.loss", patience=STOPPING_EPOCHS, restore_best=restore_best)
+
+
+def _epochs_per_second(client: gw.Client, **options: Any) -> float:
+    """Run a job of very short epochs, and return the rate at which its epochs are stored."""
+    model = Sequential(Linear(2, 2))
+    X, y = np.eye(2, dtype=np.float32), np.arange(2)
+    arguments = {"loss": CrossEntropy(), "optimizer": SGD(model, lr=0.1), "epochs": STOPPING_EPOCHS, "batch_size": 2}
+    job = client.jobs.submit(model, (X, y), **arguments, **options)
+    next(job.epochs())
+    started = time.perf_counter()
+    job.wait()
+    return STOPPING_EPOCHS / (time.perf_counter() - started)
 
 
 async def _many_watchers(server: gw.LocalServer) -> None:

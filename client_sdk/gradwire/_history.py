@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._info import Plan, quality_text
+from gradwire._types import StopReason
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 
@@ -25,12 +26,16 @@ class History:
         plan: The plan and the machine that the job used.
         seed: The seed for the row order and the weights of deferred layers.
         epochs: The epochs.
+        stop_reason: Why training ended; see `JobInfo`.
+        model_epoch: The epoch whose weights the model has.
     """
 
     job: str | None = None
     plan: Plan | None = None
     seed: int | None = None
     epochs: list[Epoch] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+    model_epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.epochs)

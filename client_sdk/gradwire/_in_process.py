@@ -59,7 +59,8 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], bool]) -> Histo
             history.epochs.append(epoch)
             control.add(epoch, plan.weights)
             continues = on_epoch(epoch)
-            if control.stop_reason(epoch.epoch, requested=not continues):
+            history.stop_reason = control.stop_reason(epoch.epoch, requested=not continues)
+            if history.stop_reason:
                 break
     except LossNotFiniteError as error:
         raise JobFailedError(str(error), reason="LOSS_NOT_FINITE", history=history) from None
@@ -73,6 +74,7 @@ def run_locally(request: JobRequest, on_epoch: Callable[[Epoch], bool]) -> Histo
     loaded = result()
     assert loaded is not None, "there is at least one epoch"
     request.traced.load(spec.model, loaded)
+    history.model_epoch = control.progress.result_epoch(control.rules)
     return history
 
 

@@ -295,9 +295,11 @@ class AsyncJob:
                 job=self.name,
                 history=history,
             )
+        history.stop_reason = info.stop_reason
         if self._traced is not None:
             model, weights = await fetch_model(self._transport, self._message.model)
             self._traced.load(model.spec, np.array(weights))
+            history.model_epoch = model.epoch.epoch
         return history
 
     async def _within(self, timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:

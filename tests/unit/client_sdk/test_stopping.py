@@ -32,7 +32,7 @@ def weights_after(epochs):
 def test_fit_stops_early_and_restores_the_best_weights():
     model = stack(4, 8, 3)
     history = fit(model, epochs=50, early_stopping=gw.EarlyStopping(**FIRST_IS_BEST, patience=3))
-    assert len(history) == 4
+    assert (len(history), history.stop_reason, history.model_epoch) == (4, "EARLY_STOPPING", 1)
     assert np.array_equal(model(X), weights_after(1))
 
 
@@ -44,6 +44,7 @@ def test_fit_keeps_the_last_weights_if_the_best_are_not_restored():
 
 def test_fit_stops_after_the_epoch_that_reaches_the_time_limit():
     history = fit(epochs=10**6, max_seconds=0.05)
+    assert history.stop_reason == "TIME_LIMIT"
     seconds = [epoch.seconds for epoch in history]
     assert sum(seconds[:-1]) < 0.05 <= sum(seconds)
 
@@ -60,7 +61,7 @@ def test_a_callback_that_returns_false_stops_fit(stopping):
     others = []
     history = fit(model, epochs=50, early_stopping=stopping, on_epoch=[first, others.append])
     assert seen == [1, 2, 3, 4, 5] == [epoch.epoch for epoch in others]
-    assert len(history) == 5
+    assert (len(history), history.stop_reason) == (5, "REQUESTED")
     assert np.array_equal(model(X), weights_after(1 if stopping else 5))
 
 

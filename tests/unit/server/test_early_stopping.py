@@ -96,6 +96,7 @@ def test_a_job_stops_early_and_its_model_is_that_of_the_best_epoch(tmp_path):
             job = await client.jobs.submit(network, TRAIN, **arguments(network, early_stopping=STOPPING), name="a")
             history = await job.result()
             best = best_of(history)
+            assert (history.stop_reason, history.model_epoch) == ("EARLY_STOPPING", best)
             assert 1 < best == len(history) - STOPPING.patience < 52, "neither the first epoch nor the last is the best"
             info = job.info
             assert (info.state, info.stop_reason, info.best_epoch.epoch) == ("SUCCEEDED", "EARLY_STOPPING", best)

@@ -1,6 +1,8 @@
 """The parts of the worker, without Ray: the outbox, the checkpoint policy, the blob reader, and a local Trainer."""
 
+import dataclasses
 import hashlib
+import itertools
 import os
 import queue
 import subprocess
@@ -24,10 +26,12 @@ from gradwire_engine.spec.prepare import starting_weights
 from gradwire_engine.spec.resolve import network, resolve
 from gradwire_engine.spec.tensors import tensor_ref, wire_bytes
 from gradwire_engine.spec.tracing import trace
+from gradwire_engine.stopping import Progress
+from gradwire_engine.training import LossNotFiniteError, train
 from gradwire_proto.v1.errors_pb2 import JobErrorReason
 from gradwire_proto.v1.metrics_pb2 import Epoch
-from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
-from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
+from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec
+from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange, StopReason
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
@@ -145,6 +149,24 @@ def test_training_does_not_wait_for_a_closed_outbox(monkeypatch):
         added.result(20)
     outbox.add(event(2))
     assert sequences(outbox.take(0, timeout=0)) == [1, 2]
+
+
+def test_training_waits_while_too_many_weights_are_unacknowledged(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_UNACKNOWLEDGED_BYTES", 100)
+    outbox = Outbox()
+    outbox.add(event(1), weights=b"x" * 1000)  # However large they are, the first ones are taken.
+    outbox.add(event(2))
+    with ThreadPoolExecutor() as pool:
+        added = pool.submit(outbox.add, event(3), b"x" * 80)
+        until_it_waits(outbox._has_capacity)
+        assert sequences(outbox.take(0, timeout=0)) == [1, 2]
+        assert not added.done()
+        outbox.take(1, timeout=0)
+        added.result(20)
+        waiting = pool.submit(outbox.add, event(4), b"x" * 21)
+        until_it_waits(outbox._has_capacity)
+        outbox.take(3, timeout=0)
+        waiting.result(20)
 
 
 def test_a_poll_returns_a_bounded_number_of_bytes(monkeypatch):
@@ -539,9 +561,10 @@ def test_a_stop_waits_for_a_start_that_is_not_over(store, monkeypatch):
 def test_a_start_that_arrives_after_its_stop_is_refused(store):
     trainer = Trainer()
     trainer.stop("jobs/a", 2)
-    trainer.start(assignment(store, make_spec(store)))
+    spec = make_spec(store)  # It writes the blobs, which it must not do while the trainer reads them.
+    trainer.start(assignment(store, spec))
     with pytest.raises(StaleAttemptError, match="attempt 2 of jobs/a was stopped"):
-        trainer.start(assignment(store, make_spec(store), attempt=2))
+        trainer.start(assignment(store, spec, attempt=2))
     assert run_to_end(trainer)[-1].to_event().state_change.state == JobState.JOB_STATE_SUCCEEDED
 
 
@@ -552,3 +575,79 @@ def test_weights_have_the_layout_of_the_network(store):
     weights = np.frombuffer(run_to_end(trainer)[-2].weights, np.float32)
     assert weights.size == network(spec.model).size
     assert not np.array_equal(weights, starting_weights(spec, None))
+
+
+def reported(reports):
+    """Return the reports as short texts: "epoch 1", "weights 1", or a state."""
+    texts = []
+    for report in reports:
+        each = report.to_event()
+        kind = each.WhichOneof("kind")
+        if kind == "state_change":
+            texts.append(JobState.Name(each.state_change.state).removeprefix("JOB_STATE_"))
+        else:
+            texts.append(f"{kind.replace('checkpoint', 'weights')} {getattr(each, kind).epoch}")
+    return texts
+
+
+def without_checkpoints_by_time(monkeypatch):
+    monkeypatch.setattr("gradwire_worker.checkpoint_policy._MIN_INTERVAL_SECONDS", 3600.0)
+
+
+def test_kept_epochs_are_reported_at_once_and_the_best_before_them(store, monkeypatch):
+    without_checkpoints_by_time(monkeypatch)
+    spec = make_spec(store, epochs=5)
+    spec.keep.every = 2
+    # The first epoch stays the best.
+    spec.early_stopping.CopyFrom(EarlyStopping(monitor="train.loss", patience=5, min_delta=100.0, restore_best=True))
+    trainer = Trainer()
+    trainer.start(assignment(store, spec))
+    assert reported(run_to_end(trainer)) == [
+        "RUNNING", "epoch 1", "epoch 2", "weights 1", "weights 2", "epoch 3", "epoch 4", "weights 4", "epoch 5",
+        "weights 5", "SUCCEEDED",
+    ]  # fmt: skip
+
+
+def test_a_trainer_that_has_nothing_left_to_train_reports_the_weights_and_the_reason(store, monkeypatch):
+    without_checkpoints_by_time(monkeypatch)
+    spec = make_spec(store, epochs=9)
+    weights = starting_weights(spec, None)
+    resume = ResumePoint(4, bytes(wire_bytes(weights)))
+    stopped = dataclasses.replace(
+        assignment(store, spec, resume=resume), progress=Progress(epoch=4), stop_requested=True
+    )
+    trainer = Trainer()
+    trainer.start(stopped)
+    reports = run_to_end(trainer)
+    assert reported(reports) == ["RUNNING", "weights 4", "SUCCEEDED"]
+    assert reports[1].weights == bytes(wire_bytes(weights))
+    assert reports[-1].to_event().state_change.stop_reason == StopReason.STOP_REASON_REQUESTED
+
+
+def test_a_trainer_finishes_after_its_epoch_and_only_its_own_attempt(store, monkeypatch):
+    without_checkpoints_by_time(monkeypatch)
+    trainer = Trainer()
+    trainer.finish("jobs/a", 1)  # It runs nothing yet.
+    trainer.start(assignment(store, make_spec(store, epochs=10**6)))
+    trainer.finish("jobs/a", 2)
+    trainer.poll("jobs/a", 1, 0, 30)
+    trainer.finish("jobs/a", 1)
+    texts = reported(run_to_end(trainer))
+    last = int(texts[-3].removeprefix("epoch "))
+    assert texts[-2:] == [f"weights {last}", "SUCCEEDED"]
+    assert last < 10**6
+
+
+def test_a_trainer_whose_loss_is_not_finite_reports_the_best_weights_first(store, monkeypatch):
+    without_checkpoints_by_time(monkeypatch)
+
+    def diverging(*arguments, **options):
+        yield from itertools.islice(train(*arguments, **options), 3)
+        raise LossNotFiniteError(4, 0.1)
+
+    monkeypatch.setattr("gradwire_worker.trainer.train", diverging)
+    spec = make_spec(store, epochs=9)
+    spec.early_stopping.CopyFrom(EarlyStopping(monitor="train.loss", patience=9, min_delta=100.0, restore_best=True))
+    trainer = Trainer()
+    trainer.start(assignment(store, spec))
+    assert reported(run_to_end(trainer)) == ["RUNNING", "epoch 1", "epoch 2", "epoch 3", "weights 1", "FAILED"]
