@@ -81,13 +81,24 @@ class Progress:
         """Return the progress after the next epoch. An epoch that is repeated changes nothing."""
         if epoch.epoch <= self.epoch:
             return self
-        seconds = self.seconds + epoch.seconds
         value = None if rules.monitor is None else monitored_value(epoch, rules.monitor)
+        return self.after_value(epoch.epoch, epoch.seconds, value, rules)
+
+    def after_value(self, epoch: int, seconds: float, value: float | None, rules: StoppingRules) -> Progress:
+        """Return the progress after the next epoch.
+
+        Args:
+            epoch: The number of the epoch.
+            seconds: The duration of the epoch, in seconds.
+            value: The value of the monitored metric; see `monitored_value`.
+            rules: The rules.
+        """
+        seconds += self.seconds
         if rules.monitor is None or value is None:
-            return Progress(epoch.epoch, self.best_epoch, self.best_value, self.without_improvement, seconds)
+            return Progress(epoch, self.best_epoch, self.best_value, self.without_improvement, seconds)
         if self._is_improvement(value, rules.monitor, rules.min_delta):
-            return Progress(epoch.epoch, epoch.epoch, value, 0, seconds)
-        return Progress(epoch.epoch, self.best_epoch, self.best_value, self.without_improvement + 1, seconds)
+            return Progress(epoch, epoch, value, 0, seconds)
+        return Progress(epoch, self.best_epoch, self.best_value, self.without_improvement + 1, seconds)
 
     def stop_reason(self, rules: StoppingRules, *, requested: bool = False) -> StopReason | None:
         """Return why training stops after the last epoch, or None if it continues.

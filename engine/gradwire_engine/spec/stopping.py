@@ -1,8 +1,10 @@
 """Converts the parts of specs and jobs that concern early stopping between messages and engine dataclasses."""
 
-from gradwire_engine.spec.messages import epoch_of
-from gradwire_engine.stopping import RUNNING_LOSS, Progress, StoppingRules, StopReason, monitored_value
+import math
+
+from gradwire_engine.stopping import RUNNING_LOSS, Progress, StoppingRules, StopReason
 from gradwire_proto.v1 import training_service_pb2
+from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import Job
 
@@ -60,9 +62,32 @@ def progress_of(job: Job, rules: StoppingRules) -> Progress:
     )
     if rules.monitor is None or not job.HasField("best_epoch"):
         return progress
-    value = monitored_value(epoch_of(job.best_epoch), rules.monitor)
+    value = _value(job.best_epoch, rules.monitor)
     assert value is not None, "the best epoch was evaluated"
     return Progress(progress.epoch, job.best_epoch.epoch, value, progress.without_improvement, progress.seconds)
+
+
+def progress_after(progress: Progress, epoch: Epoch, rules: StoppingRules) -> Progress:
+    """Return the progress after the next epoch, as `Progress.after` does.
+
+    The server calls this for every epoch that it stores, so this does not convert the epoch.
+    """
+    value = None if rules.monitor is None else _value(epoch, rules.monitor)
+    return progress.after_value(epoch.epoch, epoch.train_seconds + epoch.evaluate_seconds, value, rules)
+
+
+def _value(epoch: Epoch, monitor: str) -> float | None:
+    """Return the value of a metric in an epoch, as `stopping.monitored_value` does."""
+    if monitor == RUNNING_LOSS:
+        return epoch.running_loss
+    which, _, name = monitor.partition(".")
+    metrics = epoch.train if which == "train" else epoch.test
+    if not epoch.HasField("train" if which == "train" else "test"):
+        return None
+    if name == "loss":  # It has no presence.
+        return metrics.loss
+    value: float = getattr(metrics, name) if metrics.HasField(name) else math.nan  # type: ignore[arg-type]
+    return value
 
 
 def stop_reason_value(reason: StopReason) -> training_service_pb2.StopReason:

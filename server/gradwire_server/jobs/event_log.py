@@ -86,6 +86,7 @@ class EventLog:
         """Number the events, apply them to the job, and store both. If the job succeeds, store its model."""
         now = self._clock()
         checkpoints: dict[int, Checkpoint] = {}
+        updater = events.JobUpdater(record.job)
         for event in new:
             record.job.last_sequence += 1
             event.sequence, event.attempt = record.job.last_sequence, record.job.attempt
@@ -98,7 +99,7 @@ class EventLog:
                 model = events.trained_model(record.job, record.job_id, final, now)
                 model_queries.insert_model(connection, record.job_id, model)
                 event.state_change.model = model.name
-            events.apply(event, record.job)
+            updater.apply(event)
             if event.HasField("state_change"):
                 record.state_changes.append(event)
         job_queries.insert_events(connection, record.job_key, new)

@@ -1,8 +1,7 @@
 """Creates the events of a job, and applies them to the job."""
 
-from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.resolve import weights_bytes
-from gradwire_engine.spec.stopping import progress_of, rules_of
+from gradwire_engine.spec.stopping import progress_after, progress_of, rules_of
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch
@@ -39,27 +38,34 @@ def warning(reason: JobWarningReason, text: str) -> Event:
     return Event(warning=JobWarning(reason=reason, message=text))
 
 
-def apply(event: Event, job: Job) -> None:
-    """Update the fields of a job for its newest event."""
-    kind = event.WhichOneof("kind")
-    job.disk_usage.log_bytes += event.ByteSize()
-    if kind == "epoch":
-        _apply_epoch(event.epoch, job)
-    if kind == "checkpoint":
-        _apply_checkpoint(event.checkpoint, job)
-    if kind == "state_change":
-        _apply_state_change(event, job)
+class JobUpdater:
+    """Updates the fields of a job for its new events. It reads the stopping rules and the progress of the job once."""
 
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._rules = rules_of(job.spec)
+        self._progress = progress_of(job, self._rules)
 
-def _apply_epoch(epoch: Epoch, job: Job) -> None:
-    if job.spec.HasField("early_stopping") or job.spec.keep.best:
-        rules = rules_of(job.spec)
-        progress = progress_of(job, rules).after(epoch_of(epoch), rules)
-        job.epochs_without_improvement = progress.without_improvement
-        if progress.best_epoch == epoch.epoch:
-            job.best_epoch.CopyFrom(epoch)
-    job.training_seconds += epoch.train_seconds + epoch.evaluate_seconds
-    job.last_epoch.CopyFrom(epoch)
+    def apply(self, event: Event) -> None:
+        """Update the job for its newest event."""
+        job, kind = self._job, event.WhichOneof("kind")
+        job.disk_usage.log_bytes += event.ByteSize()
+        if kind == "epoch":
+            self._apply_epoch(event.epoch)
+        if kind == "checkpoint":
+            _apply_checkpoint(event.checkpoint, job)
+        if kind == "state_change":
+            _apply_state_change(event, job)
+
+    def _apply_epoch(self, epoch: Epoch) -> None:
+        job = self._job
+        self._progress = progress_after(self._progress, epoch, self._rules)
+        job.training_seconds = self._progress.seconds
+        if self._rules.monitor is not None:
+            job.epochs_without_improvement = self._progress.without_improvement
+            if self._progress.best_epoch == epoch.epoch:
+                job.best_epoch.CopyFrom(epoch)
+        job.last_epoch.CopyFrom(epoch)
 
 
 def _apply_checkpoint(checkpoint: Checkpoint, job: Job) -> None:

@@ -14,7 +14,7 @@ from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.errors import UnavailableError
 from gradwire_server.jobs.attempt_records import MAX_WORKERS_LOST, AttemptOverError, AttemptRecords
-from gradwire_server.jobs.events import apply, has_ended, model_epoch, warning
+from gradwire_server.jobs.events import JobUpdater, has_ended, model_epoch, warning
 from gradwire_server.scheduling.lease import LeaseLostError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -322,8 +322,9 @@ def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
         return None
     job = Job()
     job.CopyFrom(record.job)
+    updater = JobUpdater(job)
     for event in events:
-        apply(event, job)
+        updater.apply(event)
     return model_epoch(job).epoch
 
 

@@ -1,5 +1,6 @@
 """The stopping rules against a plain Python oracle, also when training continues from any epoch."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwire_engine.metrics import Metrics
+from gradwire_engine.spec.messages import epoch_message
 from gradwire_engine.spec.stopping import monitors, progress_of, rules_of
 from gradwire_engine.spec.validation import check_spec
 from gradwire_engine.stopping import Progress, StoppingRules, TrainingControl
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.spec_pb2 import EarlyStopping, JobSpec, KeepPolicy
 from gradwire_proto.v1.training_service_pb2 import Event, Job
-from gradwire_server.jobs.events import apply
+from gradwire_server.jobs.events import JobUpdater
 
 NAN = math.nan
 
@@ -165,6 +167,26 @@ def test_the_result_is_the_best_epoch_if_there_is_one_and_it_is_restored():
     assert Progress(epoch=7).result_epoch(StoppingRules(9, "train.loss", restore_best=True)) == 7
 
 
+@pytest.mark.parametrize("monitor", ["running_loss", "train.loss", "train.accuracy", "test.loss", "test.r2", "test.f1"])
+def test_a_stored_epoch_has_the_values_of_the_epoch(monitor):
+    """Absent metrics, metrics of 0 and epochs that were not evaluated count in the same way."""
+    rules = StoppingRules(epochs=99, monitor=monitor)
+    metrics = [
+        None,
+        Metrics(0.0, accuracy=0.0),
+        Metrics(0.5, f1=0.5),
+        Metrics(0.25, r2=-1.0),
+        Metrics(0.5, accuracy=0.5),
+    ]
+    job = Job(spec=JobSpec(epochs=99, early_stopping=EarlyStopping(monitor=monitor, patience=9)))
+    progress = Progress()
+    for number, (train, test) in enumerate(itertools.product(metrics, metrics), 1):
+        each = Epoch(number, 1.0 / number, train, test, 0.25, 0.5)
+        JobUpdater(job).apply(Event(epoch=epoch_message(each)))
+        progress = progress.after(each, rules)
+        assert repr(progress_of(job, rules)) == repr(progress)
+
+
 def test_a_stored_job_has_the_progress_of_its_epochs():
     job = Job(spec=JobSpec(epochs=9, early_stopping=EarlyStopping(monitor="train.loss", patience=4)))
     rules = rules_of(job.spec)
@@ -173,7 +195,7 @@ def test_a_stored_job_has_the_progress_of_its_epochs():
         event = Event(sequence=number)
         event.epoch.epoch, event.epoch.train_seconds, event.epoch.evaluate_seconds = number, 0.1, 0.2
         event.epoch.train.loss = loss
-        apply(event, job)
+        JobUpdater(job).apply(event)
         expected = expected.after(epoch(number, loss, seconds=0.1 + 0.2), rules)
     assert progress_of(job, rules) == expected
     assert (job.best_epoch.epoch, job.epochs_without_improvement) == (3, 2)

@@ -13,7 +13,7 @@ from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState, StateChange
 from gradwire_server.errors import ModelAlreadyExistsError
 from gradwire_server.jobs.attempt_records import AttemptOverError, is_suspect
-from gradwire_server.jobs.events import apply, has_ended
+from gradwire_server.jobs.events import JobUpdater, has_ended
 from gradwire_server.principal import OPERATOR
 
 
@@ -214,7 +214,7 @@ def test_the_start_time_of_a_job_is_that_of_its_first_attempt():
     for second, state in enumerate([JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING] * 3):
         event = state_event(state)
         event.time.FromSeconds(NOW + second)
-        apply(event, job)
+        JobUpdater(job).apply(event)
     assert job.start_time.seconds == NOW + 1
 
 
