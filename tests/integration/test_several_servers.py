@@ -106,6 +106,10 @@ def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployme
         assert time.monotonic() - began < 15
         assert deployment.workers() == workers
         assert [job.refresh().state for job in (cancelled, paused)] == ["CANCELLED", "PAUSED"]
+        stopped = submit(there, "stopped-from-there", epochs=10**6)
+        next(iter(stopped.epochs()))
+        stopped.stop()
+        assert stopped.wait(60).stop_reason == "REQUESTED"
 
 
 def test_a_killed_scheduler_is_replaced_within_seconds(pair):

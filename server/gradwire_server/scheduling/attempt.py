@@ -93,6 +93,8 @@ class Attempts:
 
     async def take_over(self, record: JobRecord, worker: WorkerHandle) -> None:
         """Follow an attempt that another server started. Continue after the last stored report."""
+        if record.job.HasField("stop_request_time"):
+            await _finish(worker, record)  # The other server may not have passed the request on.
         next_reports = worker.poll(record.job.name, record.job.attempt, record.last_report, _POLL_SECONDS)
         following = self._follow(worker, record, next_reports)
         await self._finish(worker, record, self._follow_to_end(worker, record, following))

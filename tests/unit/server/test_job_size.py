@@ -4,7 +4,7 @@ import pytest
 
 from gradwire_engine.spec.memory import job_memory
 from gradwire_engine.spec.resolve import resolve
-from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer, Linear, ModelSpec
+from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec, KeepPolicy, Layer, Linear, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_server.errors import InvalidFieldsError, JobTooLargeError
 from gradwire_server.jobs.job_size import SizeLimits
@@ -51,3 +51,52 @@ def test_a_job_that_needs_more_memory_than_a_worker_has_is_refused():
         "needed_bytes": str(needed),
         "available_bytes": str(7 << 30),
     }
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "initial_epoch", "min_every"),
+    [
+        (1000, 1, 0, None),
+        (1001, 1, 0, 2),
+        (10_000, 10, 0, None),
+        (10_009, 10, 0, None),
+        (10_010, 10, 0, 11),
+        (2000, 1, 1000, None),
+        (2001, 1, 1000, 2),
+        (2**31 - 1, 2**31 - 1, 0, None),
+        (2**31 - 1, 1, 0, 2_147_484),
+    ],
+)
+def test_a_job_that_would_keep_too_many_epochs_is_refused_with_the_smallest_step(
+    epochs, every, initial_epoch, min_every
+):
+    spec = spec_of(1, epochs=epochs, keep=KeepPolicy(every=every))
+    if min_every is None:
+        assert LIMITS.check_kept(spec, initial_epoch) == (epochs // every - initial_epoch // every) * 31 * 4
+        return
+    with pytest.raises(InvalidFieldsError, match=f"at most 1000: use {min_every} or more") as caught:
+        LIMITS.check_kept(spec, initial_epoch)
+    assert caught.value.violations[0].field == "job.spec.keep.every"
+    assert caught.value.metadata == {"min_every": str(min_every)}
+    assert LIMITS.check_kept(spec_of(1, epochs=epochs, keep=KeepPolicy(every=min_every)), initial_epoch) > 0
+
+
+def test_the_kept_epochs_of_a_large_model_are_limited_by_their_size():
+    spec = spec_of(30_000_000, epochs=100, keep=KeepPolicy(every=1))  # 3.72 GB for each epoch.
+    with pytest.raises(
+        InvalidFieldsError, match=r"keeps the weights of 100 epochs\. This job can keep those of at most 4"
+    ):
+        LIMITS.check_kept(spec, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({}, 0),
+        ({"keep": KeepPolicy(best=True)}, 1),
+        ({"early_stopping": EarlyStopping(patience=1, restore_best=True)}, 1),
+        ({"early_stopping": EarlyStopping(patience=1)}, 0),
+    ],
+)
+def test_the_best_epoch_counts_as_one(fields, kept):
+    assert LIMITS.check_kept(spec_of(1, epochs=5, **fields), 0) == kept * 31 * 4

@@ -242,9 +242,11 @@ def test_a_subscriber_is_notified_of_changes_as_long_as_it_is_subscribed(jobs):
         with jobs.notifier.subscribed(subscriber):
             record = await jobs.start()
             await jobs.records.record_reports(record.job_key, 1, [Event(epoch=Epoch(epoch=1))], 1)
+            await jobs.commands.stop(OPERATOR, "jobs/a")
             await jobs.commands.cancel(OPERATOR, "jobs/a")
             jobs.notifier.publish_gap()
         await jobs.create("b")
-        assert subscriber.heard == [JobChange(1, start=True), JobChange(1, stop=True), "gap"]
+        started, finishing = JobChange(1, start=True), JobChange(1, start=True, finish=True)
+        assert subscriber.heard == [started, finishing, JobChange(1, stop=True), "gap"]
 
     asyncio.run(scenario())
