@@ -86,7 +86,7 @@ def _value(epoch: Epoch, monitor: str) -> float | None:
         return None
     if name == "loss":  # It has no presence.
         return metrics.loss
-    value: float = getattr(metrics, name) if metrics.HasField(name) else math.nan  # type: ignore[arg-type]
+    value: float = getattr(metrics, name) if metrics.HasField(name) else math.nan
     return value
 
 
