@@ -35,12 +35,13 @@ from gradwire._exceptions import (
     UnavailableError,
 )
 from gradwire._fit import fit
-from gradwire._history import History
+from gradwire._history import History, plot
 from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan, StoredTensorInfo, TensorInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._local_server import LocalServer
 from gradwire._model_files import load_model, save
 from gradwire._options import TrainingOptions
+from gradwire._show import watch
 from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat
 from gradwire_engine import (
     MSE,
@@ -54,6 +55,7 @@ from gradwire_engine import (
     accuracy,
     seed,
 )
+from gradwire_engine.classification import ClassificationReport, ClassReport, classification_report, confusion_matrix
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 
@@ -63,6 +65,8 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncClient",
     "AsyncJob",
+    "ClassReport",
+    "ClassificationReport",
     "Client",
     "CrossEntropy",
     "DType",
@@ -106,10 +110,14 @@ __all__ = [
     "UnavailableError",
     "__version__",
     "accuracy",
+    "classification_report",
+    "confusion_matrix",
     "fit",
     "load_model",
+    "plot",
     "save",
     "seed",
+    "watch",
 ]
 
 

@@ -141,18 +141,16 @@ def _fit_here(
 
     request = make_job_request(model, train, test, options)
     with _display(progress) as display:
-        display.begin(None, options.epochs)
+        display.begin(None, options.epochs, request.spec.train.inputs.shape[0])
         return run_locally(request, display.epoch)
 
 
 def _follow(job: Job, address: str, display: Display) -> History:
     """Show a job's epochs until it ends, and return its history. This reads the log only once."""
-    display.begin(job.name, job.info.epochs)
     epochs = []
     try:
-        for epoch in job.epochs():
+        for _, epoch in display.follow(job):
             epochs.append(epoch)
-            display.epoch(epoch)
         return job._finish(epochs)
     except KeyboardInterrupt:
         print(

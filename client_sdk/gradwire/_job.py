@@ -15,7 +15,7 @@ from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
 from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
 from gradwire._transport import Transport
-from gradwire._types import JobState, ModelFormat
+from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch
 from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
@@ -55,6 +55,11 @@ class AsyncJob:
 
     def __repr__(self) -> str:
         return f"AsyncJob{_summary(self.info)}"
+
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import job_html  # noqa: PLC0415  (only for notebooks)
+
+        return job_html(self.info)
 
     @property
     def name(self) -> str:
@@ -180,12 +185,19 @@ class AsyncJob:
         message, weights = await fetch_model(self._transport, self._message.model)
         return build(message.spec, weights)
 
-    async def download(self, path: str | Path = ".", format: ModelFormat | None = None) -> Path:  # noqa: A002
+    async def download(
+        self,
+        path: str | Path = ".",
+        format: ModelFormat | None = None,  # noqa: A002
+        on_download_progress: TransferProgress | None = None,
+    ) -> Path:
         """Download the trained model as a file, or the last checkpoint of a job that failed or was cancelled.
 
         Args:
             path: The file, or a folder, in which the file is named after the job.
-            format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
+            format: "safetensors", "npz" or "onnx". Default: derived from the file suffix, or "safetensors" for a
+                folder.
+            on_download_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
 
         Returns:
             The path of the file.
@@ -196,7 +208,20 @@ class AsyncJob:
         """
         info = await self._ended()
         name = self._message.name if info.model is None else self._message.model
-        return await download_file(self._transport, name, path, format)
+        return await download_file(self._transport, name, path, format, on_download_progress)
+
+    async def card(self) -> str:
+        """Return a description of the trained model as Markdown: layers, settings, data, metrics and curve.
+
+        Raises:
+            FailedPreconditionError: The job has not succeeded.
+        """
+        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
+
+        info = self.info if self.info.model else await self.refresh()
+        if info.model is None:
+            raise FailedPreconditionError(f"job {self.name!r} has no model, because it is {info.state}")
+        return await fetch_card(self._transport, self._message.model)
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
@@ -297,6 +322,9 @@ class Job:
     def __repr__(self) -> str:
         return f"Job{_summary(self.info)}"
 
+    def _repr_html_(self) -> str:
+        return self._async._repr_html_()
+
     @property
     def name(self) -> str:
         """The job's name, for example "digits"."""
@@ -351,6 +379,7 @@ class Job:
     result = blocking(AsyncJob.result)
     model = blocking(AsyncJob.model)
     download = blocking(AsyncJob.download)
+    card = blocking(AsyncJob.card)
     _finish = blocking(AsyncJob._finish)
 
 
