@@ -189,6 +189,7 @@ class AsyncJob:
         self,
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
+        *,
         on_download_progress: TransferProgress | None = None,
     ) -> Path:
         """Download the trained model as a file, or the last checkpoint of a job that failed or was cancelled.

@@ -193,6 +193,7 @@ async def download_file(
     path: str | Path,
     format_: ModelFormat | None,
     on_progress: TransferProgress | None = None,
+    extra: bytes = b"",
 ) -> Path:
     """Download a model to a file and return the path. An incomplete file has a temporary name.
 
@@ -202,13 +203,15 @@ async def download_file(
         path: The file or folder that the user gave.
         format_: The format that the user gave.
         on_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
+        extra: Bytes to write after the received ones.
     """
-    target, format_ = _target(Path(path), name, format_)
+    target, format_ = resolve_target(Path(path), name, format_)
     part = target.with_name(f"{target.name}.part")
     converted = target.with_name(f"{target.name}.part.npz")
     try:
         with part.open("wb") as file:
             await _receive(transport, name, "onnx" if format_ == "onnx" else "safetensors", file.write, on_progress)
+            file.write(extra)
         if format_ == "npz":  # The server has no such format.
             parts, spec = read_safetensors(part)
             write_parts(converted, parts, spec or "")
@@ -225,7 +228,7 @@ async def download_file(
     return target
 
 
-def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
+def resolve_target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
     """Return the file to write and its format, based on the path and the format that the user specified."""
     if format_ is not None and format_ not in get_args(ModelFormat):
         raise InvalidArgumentError(f"format: must be one of {', '.join(get_args(ModelFormat))}, got {format_!r}")

@@ -14,14 +14,16 @@ from gradwire._arrays import to_array
 from gradwire._blocking import Portal, blocking
 from gradwire._exceptions import InvalidArgumentError, NotFoundError
 from gradwire._info import ModelInfo, model_info
-from gradwire._model_files import download_file, fetch_model
+from gradwire._model_files import download_file, fetch_model, resolve_target
 from gradwire._names import model_resource
+from gradwire._onnx import probabilities_part
 from gradwire._paging import collect
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
@@ -136,15 +138,20 @@ class AsyncModels:
             start += rows
         result = np.concatenate(outputs)
         if probabilities:
-            return await self._probabilities(name, result)
+            _, outputs_are_logits = await self._classifier(name)
+            return softmax(result) if outputs_are_logits else result
         if not classes:
             return result
         class_names = (await self.get(name)).class_names
         indices = result.argmax(axis=1)
         return np.array(class_names)[indices] if class_names else indices
 
-    async def _probabilities(self, name: str, outputs: Array) -> Array:
-        """Return the probabilities of the classes, given the outputs of a model."""
+    async def _classifier(self, name: str) -> tuple[Model, bool]:
+        """Return a model that was trained with CrossEntropy, and whether its outputs are logits.
+
+        Raises:
+            InvalidArgumentError: The model was not trained with CrossEntropy.
+        """
         request = GetModelRequest(name=model_resource(name))
         model = await self._transport.call(self._transport.models.GetModel, request)
         loss: Loss | None = None
@@ -156,7 +163,7 @@ class AsyncModels:
             raise InvalidArgumentError(
                 f"probabilities: model {name!r} was not trained with CrossEntropy, so its outputs are not logits"
             )
-        return outputs if loss is not None and loss.cross_entropy.from_probabilities else softmax(outputs)
+        return model, loss is None or not loss.cross_entropy.from_probabilities
 
     async def card(self, name: str) -> str:
         """Return a description of a model as Markdown: layers, settings, data, metrics and curve.
@@ -178,6 +185,8 @@ class AsyncModels:
         name: str,
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
+        *,
+        probabilities: bool = False,
         on_download_progress: TransferProgress | None = None,
     ) -> Path:
         """Download a model as a file. An interrupted download continues where it stopped.
@@ -187,6 +196,7 @@ class AsyncModels:
             path: The path of the file, or a folder. In a folder, the file is named after the model.
             format: "safetensors", "npz" or "onnx". Default: derived from the file suffix, or "safetensors" for a
                 folder.
+            probabilities: Whether an ONNX file has a second output, "probabilities", the softmax of its "outputs".
             on_download_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
 
         Returns:
@@ -194,9 +204,21 @@ class AsyncModels:
 
         Raises:
             NotFoundError: No model has this name.
+            InvalidArgumentError: Probabilities are requested of a model that is not a classifier with logits, or for a
+                format other than "onnx".
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """
-        return await download_file(self._transport, model_resource(name), path, format, on_download_progress)
+        resource = model_resource(name)
+        target, format = resolve_target(Path(path), resource, format)  # noqa: A001
+        extra = b""
+        if probabilities:
+            if format != "onnx":
+                raise InvalidArgumentError(f"probabilities: only an .onnx file can have them, not {format!r}")
+            model, outputs_are_logits = await self._classifier(name)
+            if not outputs_are_logits:
+                raise InvalidArgumentError(f"probabilities: the outputs of model {name!r} are already probabilities")
+            extra = probabilities_part(network(model.spec).out_features, model.weights.dtype)
+        return await download_file(self._transport, resource, target, format, on_download_progress, extra)
 
     async def delete(self, name: str) -> None:
         """Delete a model. The job that trained the model, and the job's events, are kept.

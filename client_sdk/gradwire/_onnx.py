@@ -5,7 +5,7 @@ Softmax node and an output can be appended to the file. The field numbers are th
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 
-from typing import Literal
+from gradwire_proto.v1.tensor_pb2 import DataType
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
@@ -15,10 +15,10 @@ _TYPE_TENSOR = 1
 _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 2
 _SHAPE_DIMENSION = 1
 _DIMENSION_VALUE, _DIMENSION_NAME = 1, 2
-_ELEMENTS = {"float32": 1, "float64": 11}
+_ELEMENTS = {DataType.DATA_TYPE_FLOAT32: 1, DataType.DATA_TYPE_FLOAT64: 11}
 
 
-def probabilities_part(classes: int, dtype: Literal["float32", "float64"]) -> bytes:
+def probabilities_part(classes: int, dtype: DataType) -> bytes:
     """Return bytes that, at the end of an ONNX file, add the output "probabilities", the softmax of "outputs".
 
     Args:

@@ -153,7 +153,7 @@ def download(
 ) -> None:
     """Download the model of a job, or the last checkpoint of a job that failed or was cancelled."""
     with connect(at, token, tls) as client, Display() as display:
-        path = client.jobs.get(name).download(output, format, display.downloaded)
+        path = client.jobs.get(name).download(output, format, on_download_progress=display.downloaded)
     typer.echo(f"wrote {path}")
 
 

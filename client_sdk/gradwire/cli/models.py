@@ -85,13 +85,18 @@ def download(
     name: Name,
     output: Output = Path(),
     format: Format = None,  # noqa: A002
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probabilities of the classes to an .onnx file.")
+    ] = False,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Download a trained model as a file."""
     with connect(at, token, tls) as client, Display() as display:
-        path = client.models.download(name, output, format, display.downloaded)
+        path = client.models.download(
+            name, output, format, probabilities=probabilities, on_download_progress=display.downloaded
+        )
     typer.echo(f"wrote {path}")
 
 

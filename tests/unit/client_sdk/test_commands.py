@@ -253,6 +253,21 @@ def test_outputs_that_are_no_logits_have_no_probabilities_or_are_probabilities(s
         assert client.models.predict("x", X[:2], probabilities=True).tolist() == [[0.5, 0.5], [1.0, 0.0]]
 
 
+def test_only_an_onnx_file_of_a_classifier_with_logits_has_probabilities(scripted, tmp_path):
+    serve_classifier(scripted, "mean_squared_error")
+    with gw.Client(scripted.address) as client:
+        with pytest.raises(gw.InvalidArgumentError, match="file can have them, not 'npz'"):
+            client.models.download("x", tmp_path / "m.npz", probabilities=True)
+        with pytest.raises(gw.InvalidArgumentError, match="was not trained with CrossEntropy"):
+            client.models.download("x", tmp_path / "m.onnx", probabilities=True)
+        serve_classifier(scripted, "cross_entropy")
+        loss = {"cross_entropy": {"from_probabilities": True}}
+        scripted.answer("GetJob", lambda request: Job(name=request.name, spec={"loss": loss}))
+        with pytest.raises(gw.InvalidArgumentError, match="are already probabilities"):
+            client.models.download("x", tmp_path / "m.onnx", probabilities=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_card_of_a_model_is_printed_or_written(scripted, gradwire, tmp_path):
     layer = {"name": "fc1", "linear": {"in_features": 4, "out_features": 3}}
     weights = {"dtype": 1, "shape": [15], "sha256": "0" * 64}
