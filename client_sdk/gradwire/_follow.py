@@ -125,5 +125,5 @@ async def waiting_reason(transport: Transport, name: str) -> str:
     queued, running = await names("QUEUED"), await names("RUNNING")
     earlier = queued.index(name) if name in queued else 0
     parts = [f"{plural(earlier, 'job')} queued before it"] if earlier else []
-    parts += [f"{plural(len(running), 'job')} running"]
-    return f"waits for a worker: {', '.join(parts)}"
+    parts += [f"{plural(len(running), 'job')} running"] if running else []
+    return ": ".join(["waits for a worker", *([", ".join(parts)] if parts else [])])

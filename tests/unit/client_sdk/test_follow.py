@@ -52,7 +52,15 @@ def test_the_events_of_each_job_arrive_in_order_until_all_have_ended(client):
         assert [each.event.sequence for each in updates if each.job == index] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client):
+@pytest.mark.parametrize(
+    ("queued", "running", "reason"),
+    [
+        (("y", "x", "z"), ("p", "q"), "waits for a worker: 1 job queued before it, 2 jobs running"),
+        (("x", "y"), ("p",), "waits for a worker: 1 job running"),
+        (("x",), (), "waits for a worker"),
+    ],
+)
+def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client, queued, running, reason):
     started = threading.Event()
 
     def watch(request):
@@ -61,7 +69,7 @@ def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client):
         yield WatchJobResponse(events=LOG[1:])
 
     def jobs(request):
-        names = {"state = QUEUED": ("y", "x", "z"), "state = RUNNING": ("p", "q")}[request.filter]
+        names = {"state = QUEUED": queued, "state = RUNNING": running}[request.filter]
         assert request.order_by == "create_time"
         return ListJobsResponse(jobs=[Job(name=f"jobs/{name}") for name in names])
 
@@ -72,7 +80,7 @@ def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client):
         if update.waiting is not None:
             reasons.append(update.waiting)
             started.set()
-    assert reasons[0] == "waits for a worker: 1 job queued before it, 2 jobs running"
+    assert reasons[0] == reason
 
 
 def test_a_server_that_does_not_say_why_is_no_error(scripted, client):

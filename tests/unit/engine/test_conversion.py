@@ -1,6 +1,5 @@
 """model.to_torch() and model.to_keras()."""
 
-import os
 import sys
 
 import numpy as np
@@ -38,9 +37,9 @@ def test_a_torch_model_has_the_same_layers_and_outputs():
     assert double.to_torch()[0].weight.dtype == torch.float64
 
 
-def test_a_keras_model_has_the_same_layers_and_outputs(monkeypatch):
-    if "keras" not in sys.modules:
-        monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+def test_a_keras_model_has_the_same_layers_and_outputs(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     pytest.importorskip("keras")
     model = Nested()
     converted = model.to_keras()
