@@ -52,7 +52,7 @@ class Display:
         elif is_terminal:
             self._picture = _TerminalPicture(console)
         self._jobs: list[JobProgress] = []
-        self._drawn_at = float("-inf")
+        self._drawn_at = self._transferred_at = float("-inf")
         self._is_drawn = True
 
     def __enter__(self) -> Self:
@@ -81,13 +81,11 @@ class Display:
 
     def uploaded(self, sent: int, total: int) -> None:
         """Show the progress of an upload, in bytes."""
-        if self._shown:
-            self._picture.transfer("uploading", sent, total)
+        self._transfer("uploading", sent, total)
 
     def downloaded(self, received: int, total: int) -> None:
         """Show the progress of a download, in bytes."""
-        if self._shown:
-            self._picture.transfer("downloading", received, total)
+        self._transfer("downloading", received, total)
 
     def epoch(self, epoch: Epoch) -> None:
         """Show an epoch of the job that was announced last. A live picture is redrawn at most ten times a second."""
@@ -111,6 +109,12 @@ class Display:
             self._changed(job, epoch)
             if epoch is not None:
                 yield jobs[update.job], epoch
+
+    def _transfer(self, what: str, done: int, total: int) -> None:
+        now = self._clock()
+        if self._shown and (done == total or now - self._transferred_at >= self._picture.interval):
+            self._transferred_at = now
+            self._picture.transfer(what, done, total)
 
     def _changed(self, job: JobProgress, epoch: Epoch | None = None) -> None:
         if not self._shown:

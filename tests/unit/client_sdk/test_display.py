@@ -118,6 +118,16 @@ def test_transfers_are_shown_in_a_terminal_and_in_a_notebook(notebook):
     assert "uploading 12.0 MB of 50.0 MB" in notebook[-1][1]
 
 
+def test_a_notebook_is_updated_four_times_a_second_during_a_transfer(notebook):
+    clock = Clock()
+    with Display(console=Console(file=io.StringIO(), force_jupyter=True), clock=clock) as display:
+        for sent in range(1, 101):
+            display.uploaded(sent, 100)
+            clock.now += 0.01
+    assert len(notebook) == 5
+    assert "100 B of 100 B" in notebook[-1][1]
+
+
 @pytest.fixture
 def notebook(monkeypatch):
     """A list of the outputs in a cell: each is "new" or "update", and its HTML."""
