@@ -52,6 +52,7 @@ class Display:
         elif is_terminal:
             self._picture = _TerminalPicture(console)
         self._jobs: list[JobProgress] = []
+        self._announced: JobProgress | None = None
         self._drawn_at = self._transferred_at = float("-inf")
         self._is_drawn = True
 
@@ -61,23 +62,23 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        for job in self._jobs:
-            if kind is None and not job.has_ended:  # It ran in this process.
-                job.state, self._is_drawn = "SUCCEEDED", False
+        if kind is None and self._announced is not None:
+            self._announced.state, self._is_drawn = "SUCCEEDED", False
         if not self._is_drawn:
             self._draw()
         is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self._picture.close([] if is_interrupted or not self._shown else self._jobs)
 
     def begin(self, job: str | None, epochs: int, rows: int | None = None) -> None:
-        """Announce a job that runs.
+        """Announce a job, whose epochs the caller passes to `epoch`. It ends with the display.
 
         Args:
             job: The name, or None if the job runs in this process.
             epochs: The number of epochs.
             rows: The number of training rows, if it is known.
         """
-        self._jobs.append(JobProgress(job, epochs, rows=rows))
+        self._announced = JobProgress(job, epochs, rows=rows)
+        self._jobs.append(self._announced)
 
     def uploaded(self, sent: int, total: int) -> None:
         """Show the progress of an upload, in bytes."""
@@ -88,12 +89,13 @@ class Display:
         self._transfer("downloading", received, total)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Show an epoch of the job that was announced last. A live picture is redrawn at most ten times a second."""
-        self._jobs[-1].add(epoch)
-        self._changed(self._jobs[-1], epoch)
+        """Show an epoch of the announced job. A live picture is redrawn at most ten times a second."""
+        if self._shown and self._announced is not None:
+            self._announced.add(epoch)
+            self._changed(self._announced, epoch)
 
     def follow(self, *jobs: Job) -> Iterator[tuple[Job, Epoch]]:
-        """Show what happens to jobs of one client until all have ended, and yield each epoch with its job."""
+        """Show what happens to jobs on a server until all have ended, and yield each epoch with its job."""
         if not self._shown and len(jobs) == 1:
             yield from ((jobs[0], epoch) for epoch in jobs[0].epochs())
             return

@@ -7,7 +7,6 @@ from html import escape
 from gradwire_engine.layers import Linear
 from gradwire_engine.module import Module
 from gradwire_engine.stack import layers_of
-from gradwire_engine.symbol import TraceError
 
 _HEADINGS = ("layer", "output shape", "parameters", "bytes")
 
@@ -47,7 +46,7 @@ def summarize(model: Module) -> list[LayerSummary]:
     """
     try:
         named, in_order = list[tuple[str, Module]](layers_of(model)), True
-    except (TraceError, NotImplementedError):
+    except Exception:  # forward() is the user's code, which can do anything. The attributes are enough for a summary.
         named, in_order = _with_parameters(model), False
     rows: list[LayerSummary] = []
     width: int | None = None

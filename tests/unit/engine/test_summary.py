@@ -65,6 +65,18 @@ def test_a_model_that_cannot_be_traced_is_summarized_by_its_attributes(capsys):
     assert "total" in "\n".join(printed(Module(), capsys))
 
 
+def test_a_model_with_two_inputs_is_summarized(capsys):
+    class Masked(Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = Linear(4, 3)
+
+        def forward(self, x, mask):
+            return self.fc(x) * mask
+
+    assert printed(Masked(), capsys)[-1].split() == ["total", "15", "60"]
+
+
 def test_html_shows_hostile_names_as_text():
     html = Sequential(**{"<script>": Linear(2, 1)})._repr_html_()
     assert "&lt;script&gt; (Linear)" in html
