@@ -87,7 +87,7 @@ def write_parts(path: Path, parts: dict[str, Array], spec: str) -> None:
 
     if path.suffix == ".npz":
         with path.open("wb") as file:
-            np.savez(file, **parts, **{SPEC_KEY: np.array(spec)})  # type: ignore[arg-type]  (of allow_pickle)
+            np.savez(file, **parts, **{SPEC_KEY: np.array(spec)})  # type: ignore[arg-type]  # not allow_pickle
     else:
         path.write_bytes(to_bytes(parts, metadata={SPEC_KEY: spec}))
 
