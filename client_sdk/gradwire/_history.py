@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import Plan, quality_text
 from gradwire._paths import in_existing_folder
-from gradwire._progress import JobProgress, best_key
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 
@@ -90,6 +89,8 @@ class History:
 
         If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs.
         """
+        from gradwire._progress import best_key  # noqa: PLC0415  (a program that only trains does not need it)
+
         return min(self.epochs, key=best_key, default=None)
 
     def hints(self) -> list[str]:
@@ -98,6 +99,8 @@ class History:
         There is a hint if the loss grows from the start, if it hardly changes, and if it falls on the training set
         while it grows on the test set.
         """
+        from gradwire._progress import JobProgress  # noqa: PLC0415
+
         return JobProgress.of(self.epochs).hints()
 
     def plot(self, path: str | Path | None = None) -> Figure:

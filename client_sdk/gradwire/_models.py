@@ -16,7 +16,6 @@ from gradwire._exceptions import InvalidArgumentError, NotFoundError
 from gradwire._info import ModelInfo, model_info
 from gradwire._model_files import download_file, fetch_model, resolve_target
 from gradwire._names import model_resource
-from gradwire._onnx import probabilities_part
 from gradwire._paging import collect
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
@@ -217,6 +216,8 @@ class AsyncModels:
             model, outputs_are_logits = await self._classifier(name)
             if not outputs_are_logits:
                 raise InvalidArgumentError(f"probabilities: the outputs of model {name!r} are already probabilities")
+            from gradwire._onnx import probabilities_part  # noqa: PLC0415  (seldom needed)
+
             extra = probabilities_part(network(model.spec).out_features, model.weights.dtype)
         return await download_file(self._transport, resource, target, format, on_download_progress, extra)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -116,6 +115,8 @@ class ClassificationReport(list[ClassReport]):
         return "\n".join([*lines, *self._rest()])
 
     def _repr_html_(self) -> str:
+        from html import escape  # noqa: PLC0415  (only for notebooks)
+
         head = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
         rows = ["".join(f"<td>{escape(cell)}</td>" for cell in report.cells()) for report in self._shown()]
         body = "".join(f"<tr>{row}</tr>" for row in rows)

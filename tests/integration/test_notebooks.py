@@ -17,7 +17,7 @@ def executed(server, tmp_path_factory):
     def execute(book):
         folder = tmp_path_factory.mktemp("notebook")
         notebook = NotebookClient(book, timeout=120, resources={"metadata": {"path": str(folder)}})
-        notebook.execute(env={**os.environ, "GRADWIRE_ADDRESS": server.address})
+        notebook.execute(env={**os.environ, "GRADWIRE_ADDRESS": server.address, "IPYTHONDIR": str(folder)})
         return [cell for cell in book.cells if cell.cell_type == "code"]
 
     return execute
@@ -46,8 +46,20 @@ def test_the_notebooks_are_stored_without_outputs():
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in book.cells), path
 
 
-def test_fit_shows_one_growing_block_and_a_plot_appears_once(executed):
-    *_, fitted, plotted, described = executed(read("chapter.ipynb"))
+# A plot at the end of a cell, in the middle of a cell, and in a later cell.
+PLOTS = ["history.plot()", "figure = history.plot()\nprint('later')", "figure", "history"]
+
+
+@pytest.fixture(scope="module")
+def chapter(executed):
+    """The cells of the chapter's notebook, and of PLOTS after them."""
+    book = read("chapter.ipynb")
+    book.cells += map(nbformat.v4.new_code_cell, PLOTS)
+    return executed(book)
+
+
+def test_fit_shows_one_growing_block_and_a_plot_appears_in_its_cell(chapter):
+    fitted, plotted, described = chapter[-len(PLOTS) - 3 : -len(PLOTS)]
     (block,) = html_of(fitted)
     assert len(fitted.outputs) == 1
     assert "epoch 60/60" in block
@@ -56,6 +68,13 @@ def test_fit_shows_one_growing_block_and_a_plot_appears_once(executed):
     assert len(images_of(plotted)) == 1
     assert "<b>TwoLayers</b>" in html_of(described)[0]
     assert "[]" in text_of(described)  # no hint
+
+
+def test_a_plot_is_shown_once_wherever_it_is_in_a_cell(chapter):
+    last, middle, later, described = chapter[-len(PLOTS) :]
+    assert [len(images_of(cell)) for cell in (last, middle, later)] == [1, 1, 1]
+    assert [len(last.outputs), len(later.outputs)] == [1, 1]
+    assert "<svg" in html_of(described)[0]
 
 
 def test_digits_are_classified_and_the_model_leaves(executed):
@@ -78,18 +97,3 @@ def test_several_jobs_are_watched_together_and_compared(executed):
     assert len(images_of(compared)) == 1
     assert html_of(listed)[0].count("SUCCEEDED") == 3
     assert ">SUCCEEDED</td>" in html_of(job)[0]
-
-
-def test_a_plot_is_shown_once_wherever_it_is_in_a_cell(executed):
-    cells = [
-        "import gradwire as gw\nhistory = gw.History(epochs=[gw.Epoch(1, 1.0, gw.Metrics(1.0), None, 1.0, 0.0)])",
-        "history.plot()",
-        "figure = history.plot()\nprint('later')",
-        "figure",
-        "history",
-    ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    _, last, middle, again, described = executed(book)
-    assert [len(images_of(cell)) for cell in (last, middle, again)] == [1, 1, 1]
-    assert [len(last.outputs), len(again.outputs)] == [1, 1]
-    assert "<svg" in html_of(described)[0]
