@@ -93,6 +93,11 @@ class JobInfo:
     def __repr__(self) -> str:
         return f"JobInfo({self.name!r}, {self.state}, epoch {self.epochs_done}/{self.epochs})"
 
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import job_html  # noqa: PLC0415  (only for notebooks)
+
+        return job_html(self)
+
 
 @dataclass(frozen=True)
 class JobEvent:
@@ -149,6 +154,11 @@ class ModelInfo:
     def __repr__(self) -> str:
         quality = quality_text(self.epoch)
         return f"ModelInfo({self.name!r}, {self.architecture}, {self.parameters} parameters, {quality})"
+
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import models_html  # noqa: PLC0415  (only for notebooks)
+
+        return models_html([self])
 
 
 @dataclass(frozen=True)

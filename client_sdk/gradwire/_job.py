@@ -57,9 +57,7 @@ class AsyncJob:
         return f"AsyncJob{_summary(self.info)}"
 
     def _repr_html_(self) -> str:
-        from gradwire._notebook import job_html  # noqa: PLC0415  (only for notebooks)
-
-        return job_html(self.info)
+        return self.info._repr_html_()
 
     @property
     def name(self) -> str:

@@ -138,6 +138,7 @@ def _curves(job: JobProgress, console: Console) -> Text:
     """Return the curves of the loss, the speed and the time left, on as few lines as they need."""
     curves = job.curves("loss")
     facts = _facts(job)
+    # All are on one line unless the curves would become too short. Then each is on a line of its own.
     free = (console.width - len(facts)) // len(curves) - len("train loss   ")
     width = max(_MIN_SPARK, min(_MAX_SPARK, free if free >= _MIN_SPARK else console.width - len("train loss ")))
     parts = [

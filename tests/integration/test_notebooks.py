@@ -50,16 +50,24 @@ def test_the_notebooks_are_stored_without_outputs():
 PLOTS = ["history.plot()", "figure = history.plot()\nprint('later')", "figure", "history"]
 
 
+# The kernel's own event loop runs while a blocking client uses another one.
+ASYNC = """async with gw.AsyncClient(address) as client:
+    job = await client.jobs.get(history.job)
+    epochs = [epoch.epoch async for epoch in job.epochs()]
+with gw.Client(address) as other:
+    print(job.status, len(epochs), other.jobs.get(history.job).status)"""
+
+
 @pytest.fixture(scope="module")
 def chapter(executed):
-    """The cells of the chapter's notebook, and of PLOTS after them."""
+    """The cells of the chapter's notebook, and of ASYNC and PLOTS after them."""
     book = read("chapter.ipynb")
-    book.cells += map(nbformat.v4.new_code_cell, PLOTS)
+    book.cells += map(nbformat.v4.new_code_cell, [ASYNC, *PLOTS])
     return executed(book)
 
 
 def test_fit_shows_one_growing_block_and_a_plot_appears_in_its_cell(chapter):
-    fitted, plotted, described = chapter[-len(PLOTS) - 3 : -len(PLOTS)]
+    fitted, plotted, described, _ = chapter[-len(PLOTS) - 4 : -len(PLOTS)]
     (block,) = html_of(fitted)
     assert len(fitted.outputs) == 1
     assert "epoch 60/60" in block
@@ -68,6 +76,10 @@ def test_fit_shows_one_growing_block_and_a_plot_appears_in_its_cell(chapter):
     assert len(images_of(plotted)) == 1
     assert "<b>TwoLayers</b>" in html_of(described)[0]
     assert "[]" in text_of(described)  # no hint
+
+
+def test_an_async_client_works_in_the_event_loop_of_the_kernel(chapter):
+    assert text_of(chapter[-len(PLOTS) - 1]) == "SUCCEEDED 60 SUCCEEDED\n"
 
 
 def test_a_plot_is_shown_once_wherever_it_is_in_a_cell(chapter):

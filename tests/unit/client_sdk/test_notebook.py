@@ -74,6 +74,7 @@ def test_lists_of_jobs_and_models_are_tables_of_at_most_50_rows():
     model = gw.ModelInfo(HOSTILE, "x", "4-3", 15, "0", epochs([0.5])[0], datetime(2026, 1, 2, tzinfo=UTC))
     html = checked(ModelTable([model])._repr_html_())
     assert "1: train loss 0.5" in html
+    assert checked(model._repr_html_()) == html
     checked(JobTable([])._repr_html_())
 
 
