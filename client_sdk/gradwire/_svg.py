@@ -12,6 +12,7 @@ from gradwire._formatting import count_text
 COLORS = ("#3b82f6", "#e8710a", "#2e9e5b", "#a855d4", "#e0484e", "#1199a8")
 _WIDTH, _HEIGHT = 330, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 26, 24
+_LARGEST, _SMALLEST_SPAN = 1e300, 1e-300
 _FONT = 'font-family="system-ui, sans-serif" font-size="11" fill="currentColor"'
 
 
@@ -21,7 +22,7 @@ class Series:
 
     Attributes:
         label: The label in the legend.
-        curve: The points. A value that is not finite is a gap.
+        curve: The points. A value that is not finite, or too large for the arithmetic of a chart, is a gap.
         color: The color.
         dashed: Whether the line is dashed.
     """
@@ -35,7 +36,7 @@ class Series:
 def chart(title: str, series: Sequence[Series]) -> str:
     """Return a chart of curves over the epochs as an SVG element."""
     epochs = [epoch for each in series for epoch in each.curve.epochs]
-    values = [value for each in series for value in each.curve.values if math.isfinite(value)]
+    values = [value for each in series for value in each.curve.values if abs(value) <= _LARGEST]
     scale = _Scale.over(epochs, values)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
@@ -64,8 +65,8 @@ class _Scale:
     @classmethod
     def over(cls, epochs: Sequence[int], values: Sequence[float]) -> "_Scale":
         low, high = min(values, default=0.0), max(values, default=1.0)
-        if not 0 < high - low < math.inf:
-            margin = abs(low) / 2 or 0.5
+        if high - low <= max(_SMALLEST_SPAN, 1e-9 * max(abs(low), abs(high))):  # It is constant but for rounding.
+            margin = max(_SMALLEST_SPAN, abs(low) / 2) if low else 0.5
             low, high = low - margin, low + margin
         step = nice_step(high - low)
         low, high = math.floor(low / step) * step, math.ceil(high / step) * step
@@ -115,7 +116,7 @@ def _line(series: Series, scale: _Scale) -> list[str]:
     """Return a polyline for each part without gaps, and a dot for each part of one point."""
     parts, points = [], list[str]()
     for epoch, value in [*zip(series.curve.epochs, series.curve.values, strict=True), (0, math.nan)]:
-        if math.isfinite(value):
+        if abs(value) <= _LARGEST:
             points.append(f"{scale.x(epoch):.1f},{scale.y(value):.1f}")
             continue
         if len(points) == 1:

@@ -73,7 +73,8 @@ def test_fit_shows_one_growing_block_and_a_plot_appears_in_its_cell(chapter):
     assert "epoch 60/60" in block
     assert block.count("<svg") == 2
     assert "Best epoch: " in block
-    assert len(images_of(plotted)) == 1
+    (image,) = images_of(plotted)
+    assert image.metadata["image/png"]["width"] == 720
     assert "<b>TwoLayers</b>" in html_of(described)[0]
     assert "[]" in text_of(described)  # no hint
 

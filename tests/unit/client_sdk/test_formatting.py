@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gradwire._curve import Curve
 from gradwire._formatting import count_text, number_text, plural, sparkline, time_text
@@ -52,6 +54,11 @@ def test_a_sparkline_runs_from_the_smallest_to_the_largest_value():
 )
 def test_a_sparkline_of_unusual_values(values, line):
     assert sparkline(values, 10) == line
+
+
+@given(st.lists(st.floats(), max_size=60), st.integers(1, 50))
+def test_a_sparkline_of_any_values_has_at_most_its_width(values, width):
+    assert len(sparkline(values, width)) == min(len(values), width)
 
 
 def test_a_curve_has_few_points_however_many_epochs_there_are():

@@ -7,6 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from epochs import epochs
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gradwire as gw
 from gradwire._curve import Curve
@@ -116,6 +118,13 @@ def test_every_point_lies_inside_the_chart():
     heights = [float(y) for _, y in points]
     assert heights.index(min(heights)) == 0
     assert heights.index(max(heights)) == 3
+
+
+@given(st.lists(st.floats(), max_size=20))
+def test_any_curve_can_be_drawn(values):
+    svg = checked(chart("loss", [Series("train", Curve(enumerate(values, start=1)), COLORS[0])]))
+    assert "nan" not in svg.replace("no finite values", "")
+    assert "inf" not in svg.replace("no finite values", "")
 
 
 @pytest.mark.parametrize(("span", "step"), [(1.0, 0.2), (0.9, 0.2), (7.0, 2.0), (5e-7, 1e-7), (3e9, 1e9)])
