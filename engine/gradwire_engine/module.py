@@ -162,7 +162,9 @@ class Module:
         print(summary_text(self))
 
     def to_torch(self) -> "torch.nn.Sequential":
-        """Return a torch.nn.Sequential with the same layers and copies of the weights; see `conversion.to_torch`.
+        """Return a torch.nn.Sequential with the same layers, names and outputs, and copies of the weights.
+
+        The model is on the CPU. PyTorch does not allow periods in names, so "encoder.fc1" becomes "encoder_fc1".
 
         Raises:
             ImportError: PyTorch is not installed.
@@ -174,7 +176,7 @@ class Module:
         return to_torch(self)
 
     def to_keras(self) -> "keras.Sequential":
-        """Return a keras.Sequential with the same layers and copies of the weights; see `conversion.to_keras`.
+        """Return a keras.Sequential with the same layers, names and outputs, and copies of the weights.
 
         Raises:
             ImportError: Keras is not installed.
