@@ -36,12 +36,13 @@ from gradwire._exceptions import (
     UnavailableError,
 )
 from gradwire._fit import fit
-from gradwire._history import History
+from gradwire._history import History, plot
 from gradwire._info import JobEvent, JobInfo, ModelInfo, Plan, StoredTensorInfo, TensorInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._local_server import LocalServer
 from gradwire._model_files import load_model, save
 from gradwire._options import TrainingOptions
+from gradwire._show import watch
 from gradwire._stopping import EarlyStopping
 from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat, StopReason
 from gradwire_engine import (
@@ -56,6 +57,7 @@ from gradwire_engine import (
     accuracy,
     seed,
 )
+from gradwire_engine.classification import ClassificationReport, ClassReport, classification_report, confusion_matrix
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 
@@ -65,6 +67,8 @@ __all__ = [
     "AlreadyExistsError",
     "AsyncClient",
     "AsyncJob",
+    "ClassReport",
+    "ClassificationReport",
     "Client",
     "CrossEntropy",
     "DType",
@@ -111,10 +115,14 @@ __all__ = [
     "__version__",
     "accuracy",
     "callbacks",
+    "classification_report",
+    "confusion_matrix",
     "fit",
     "load_model",
+    "plot",
     "save",
     "seed",
+    "watch",
 ]
 
 

@@ -1,30 +1,36 @@
-"""Shows the training progress as a live table in a terminal or a notebook, and as plain lines elsewhere."""
+"""Shows the progress of jobs, live in a terminal or a notebook, and as plain lines elsewhere."""
 
-import importlib
-import io
+from __future__ import annotations
+
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
-from gradwire._info import epoch_text, seconds_text
+from gradwire._follow import follow
+from gradwire._info import epoch_text
+from gradwire._notebook import Output, progress_html, transfer_html
+from gradwire._progress import JobProgress
+from gradwire._terminal import picture, transfer_bar
 from gradwire_engine.training import Epoch
 
-# The number of recent epochs in the live table. The history contains all epochs.
-_SHOWN_EPOCHS = 15
-# Drawing takes longer than a short epoch, and more frequent updates would not be visible.
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from gradwire._job import Job
+
+# Drawing takes longer than a short epoch, and people cannot see faster updates.
 _REDRAW_SECONDS = 0.1
+# A notebook gets the whole picture each time.
+_NOTEBOOK_REDRAW_SECONDS = 0.25
 
 
 class Display:
-    """Shows uploads and epochs. Use it as a context manager, which restores the terminal at the end.
+    """Shows uploads, epochs and the end of jobs. Use it as a context manager, which restores the terminal at the end.
 
     Args:
         shown: Whether to show the progress. None shows it only in a terminal or a notebook.
@@ -35,126 +41,220 @@ class Display:
     def __init__(
         self, shown: bool | None = None, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console()
+        console = console or Console()
         self._clock = clock
-        self._live_output = self._console.is_terminal or self._console.is_jupyter
-        self._shown = self._live_output if shown is None else shown
-        self._picture: _TerminalPicture | _NotebookPicture | None = None
-        self._upload: Progress | None = None
-        self._epochs: deque[Epoch] = deque(maxlen=_SHOWN_EPOCHS)
-        self._job: str | None = None
-        self._total = 0
-        self._drawn_at = -_REDRAW_SECONDS
+        is_terminal = console.is_terminal and not console.is_dumb_terminal
+        is_live = console.is_jupyter or is_terminal
+        self._shown = is_live if shown is None else shown
+        self._picture: _Picture = _Lines(console)
+        if console.is_jupyter:
+            self._picture = _NotebookPicture()
+        elif is_terminal:
+            self._picture = _TerminalPicture(console)
+        self._jobs: list[JobProgress] = []
+        self._announced: JobProgress | None = None
+        self._drawn_at = self._transferred_at = float("-inf")
         self._is_drawn = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._end_upload()
+        if kind is None and self._announced is not None:
+            self._announced.state, self._is_drawn = "SUCCEEDED", False
         if not self._is_drawn:
             self._draw()
-        if self._picture is not None:
-            self._picture.close()
+        is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._picture.close([] if is_interrupted or not self._shown else self._jobs)
 
-    def begin(self, job: str | None, epochs: int) -> None:
-        """Announce a job. The name is None if the job runs in this process."""
-        self._job, self._total = job, epochs
+    def begin(self, job: str | None, epochs: int, rows: int | None = None) -> None:
+        """Announce a job, whose epochs the caller passes to `epoch`. It ends with the display.
+
+        Args:
+            job: The name, or None if the job runs in this process.
+            epochs: The number of epochs.
+            rows: The number of training rows, if it is known.
+        """
+        self._announced = JobProgress(job, epochs, rows=rows)
+        self._jobs.append(self._announced)
 
     def uploaded(self, sent: int, total: int) -> None:
-        """Show the progress of the upload, in bytes."""
-        if not (self._shown and self._console.is_terminal):
-            return
-        if self._upload is None:
-            columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            self._upload = Progress(*columns, console=self._console, transient=True)
-            self._upload.add_task("upload", total=total)
-            self._upload.start()
-        self._upload.update(self._upload.task_ids[0], completed=sent, total=total)
+        """Show the progress of an upload, in bytes."""
+        self._transfer("uploading", sent, total)
+
+    def downloaded(self, received: int, total: int) -> None:
+        """Show the progress of a download, in bytes."""
+        self._transfer("downloading", received, total)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Show an epoch that has just ended. A live table is redrawn at most ten times a second."""
-        self._end_upload()
+        """Show an epoch of the announced job. A live picture is redrawn at most ten times a second."""
+        if self._shown and self._announced is not None:
+            self._announced.add(epoch)
+            self._changed(self._announced, epoch)
+
+    def follow(self, *jobs: Job) -> Iterator[tuple[Job, Epoch]]:
+        """Show what happens to jobs on a server until all have ended, and yield each epoch with its job."""
+        if not self._shown and len(jobs) == 1:
+            yield from ((jobs[0], epoch) for epoch in jobs[0].epochs())
+            return
+        begin = len(self._jobs)
+        self._jobs += map(_progress_of, jobs)
+        for update in follow(jobs):
+            job = self._jobs[begin + update.job]
+            if update.event is None:
+                job.note = update.waiting or ""
+                self._changed(job)
+                continue
+            epoch = job.apply(update.event)
+            self._changed(job, epoch)
+            if epoch is not None:
+                yield jobs[update.job], epoch
+
+    def _transfer(self, what: str, done: int, total: int) -> None:
+        now = self._clock()
+        if self._shown and (done == total or now - self._transferred_at >= self._picture.interval):
+            self._transferred_at = now
+            self._picture.transfer(what, done, total)
+
+    def _changed(self, job: JobProgress, epoch: Epoch | None = None) -> None:
         if not self._shown:
             return
-        if self._live_output:
-            self._epochs.append(epoch)
-        else:
-            self._console.file.write(epoch_text(epoch) + "\n")
+        self._picture.line(job, epoch, len(self._jobs) > 1)
         self._is_drawn = False
-        if self._clock() - self._drawn_at >= _REDRAW_SECONDS:
+        if self._clock() - self._drawn_at >= self._picture.interval:
             self._draw()
 
     def _draw(self) -> None:
         self._drawn_at, self._is_drawn = self._clock(), True
-        if not self._live_output:
-            self._console.file.flush()
-            return
-        if self._picture is None:
-            self._picture = _NotebookPicture() if self._console.is_jupyter else _TerminalPicture(self._console)
-        self._picture.show(epoch_table(list(self._epochs), self._title()))
+        if self._shown:
+            self._picture.draw(self._jobs)
 
-    def _title(self) -> str:
-        of_total = f"/{self._total}" if self._total else ""
-        epoch = f"epoch {self._epochs[-1].epoch}{of_total}"
-        return f"{self._job}: {epoch}" if self._job else epoch
 
-    def _end_upload(self) -> None:
-        if self._upload is not None:
-            self._upload.stop()
-            self._upload = None
+def _progress_of(job: Job) -> JobProgress:
+    info = job.info
+    message = job._async._message
+    rows = message.spec.train.inputs.shape[0] if message.spec.train.inputs.shape else None
+    return JobProgress(job.name, info.epochs, rows=rows, initial_epoch=info.initial_epoch, state="QUEUED")
+
+
+class _Picture(Protocol):
+    """A place where the progress is shown.
+
+    Attributes:
+        interval: The minimum time between two pictures, in seconds.
+    """
+
+    interval: float
+
+    def transfer(self, what: str, done: int, total: int) -> None:
+        """Show the progress of an upload or a download in bytes."""
+
+    def line(self, job: JobProgress, epoch: Epoch | None, several: bool) -> None:
+        """Add an epoch, or a new state of a job."""
+
+    def draw(self, jobs: Sequence[JobProgress]) -> None:
+        """Show the jobs."""
+
+    def close(self, jobs: Sequence[JobProgress]) -> None:
+        """Show the summaries of jobs, and end."""
+
+
+class _Lines:
+    """Plain lines: each epoch, each reason for waiting, and the summary."""
+
+    interval = _REDRAW_SECONDS
+
+    def __init__(self, console: Console) -> None:
+        self._file = console.file
+        self._notes: dict[str | None, str] = {}
+
+    def transfer(self, what: str, done: int, total: int) -> None:
+        pass
+
+    def line(self, job: JobProgress, epoch: Epoch | None, several: bool) -> None:
+        prefix = f"{job.name}: " if several else ""
+        if epoch is not None:
+            self._file.write(f"{prefix}{epoch_text(epoch)}\n")
+        elif job.note and not job.has_ended and self._notes.get(job.name) != job.note:
+            self._notes[job.name] = job.note
+            self._file.write(f"{job.name}: {job.note}\n")
+
+    def draw(self, jobs: Sequence[JobProgress]) -> None:  # noqa: ARG002  (the lines are already written)
+        self._file.flush()
+
+    def close(self, jobs: Sequence[JobProgress]) -> None:
+        for line in summary_lines(jobs):
+            self._file.write(f"{line}\n")
+        self._file.flush()
 
 
 class _TerminalPicture:
-    """A table that is redrawn in place."""
+    """A picture that is redrawn in place."""
+
+    interval = _REDRAW_SECONDS
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, auto_refresh=False)
-        self._live.start()
+        self._console = console
+        self._live: Live | None = None
+        self._bar: Progress | None = None
 
-    def show(self, table: Table) -> None:
-        self._live.update(table, refresh=True)
+    def transfer(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = transfer_bar(what, total, self._console)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
-    def close(self) -> None:
-        self._live.stop()
+    def line(self, job: JobProgress, epoch: Epoch | None, several: bool) -> None:
+        pass
+
+    def draw(self, jobs: Sequence[JobProgress]) -> None:
+        self._end_transfer()
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        self._live.update(picture(jobs, self._console), refresh=True)
+
+    def close(self, jobs: Sequence[JobProgress]) -> None:
+        self._end_transfer()
+        if self._live is not None:
+            self._live.stop()
+        for line in summary_lines(jobs):
+            self._console.print(Text(line))
+
+    def _end_transfer(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 class _NotebookPicture:
-    """An output block in a notebook, which is updated in place."""
+    """A part of a cell's output that is updated in place."""
+
+    interval = _NOTEBOOK_REDRAW_SECONDS
 
     def __init__(self) -> None:
-        self._display: Any = importlib.import_module("IPython.display")
-        self._handle: Any = None
+        self._output: Output | None = None
 
-    def show(self, table: Table) -> None:
-        console = Console(record=True, file=io.StringIO(), width=120, force_jupyter=False)
-        console.print(table)
-        html = self._display.HTML(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>"))
-        if self._handle is None:
-            self._handle = self._display.display(html, display_id=True)
-        else:
-            self._handle.update(html)
+    def transfer(self, what: str, done: int, total: int) -> None:
+        self._show(transfer_html(what, done, total))
 
-    def close(self) -> None:
+    def line(self, job: JobProgress, epoch: Epoch | None, several: bool) -> None:
         pass
 
+    def draw(self, jobs: Sequence[JobProgress]) -> None:
+        self._show(progress_html(jobs))
 
-def epoch_table(epochs: list[Epoch], title: str) -> Table:
-    """Return a table of epochs, with the columns that contain values."""
-    table = Table("epoch", title=Text(title), title_justify="left")
-    columns = [
-        (f"{which} {name.replace('_', ' ')}", which, name)
-        for which in ("train", "test")
-        for name in ("loss", "accuracy", "f1", "mean_absolute_error", "r2")
-        if any(getattr(getattr(epoch, which), name, None) is not None for epoch in epochs)
-    ]
-    for heading, _, _ in columns:
-        table.add_column(heading, justify="right")
-    table.add_column("time", justify="right")
-    for epoch in epochs:
-        values = [getattr(getattr(epoch, which), name, None) for _, which, name in columns]
-        cells = ["" if value is None else f"{value:.4f}" for value in values]
-        table.add_row(str(epoch.epoch), *cells, seconds_text(epoch.seconds))
-    return table
+    def close(self, jobs: Sequence[JobProgress]) -> None:
+        pass
+
+    def _show(self, html: str) -> None:
+        if self._output is None:
+            self._output = Output()
+        self._output.show(html)
+
+
+def summary_lines(jobs: Sequence[JobProgress]) -> list[str]:
+    """Return the summaries of jobs. If there are several, each line starts with the name of its job."""
+    return [f"{job.name}: {line}" if len(jobs) > 1 else line for job in jobs for line in job.summary()]

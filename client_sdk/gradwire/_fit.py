@@ -173,7 +173,7 @@ def _fit_here(
 
     request = make_job_request(model, train, test, options)
     with _display(progress) as display:
-        display.begin(None, options.epochs)
+        display.begin(None, options.epochs, request.spec.train.inputs.shape[0])
 
         def on_epoch(epoch: Epoch) -> bool:
             display.epoch(epoch)
@@ -184,12 +184,10 @@ def _fit_here(
 
 def _follow(job: Job, address: str, display: Display, callbacks: Callbacks) -> History:
     """Show a job's epochs until it ends, and return its history. This reads the log only once."""
-    display.begin(job.name, job.info.epochs)
     epochs = []
     try:
-        for epoch in job.epochs():
+        for _, epoch in display.follow(job):
             epochs.append(epoch)
-            display.epoch(epoch)
             if not callbacks(epoch) and job.info.stop_requested is None:
                 job.stop()
         return job._finish(epochs)

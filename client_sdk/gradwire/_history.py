@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import Plan, quality_text
+from gradwire._paths import in_existing_folder
 from gradwire._types import StopReason
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
@@ -86,40 +88,88 @@ class History:
             raise ImportError("history.to_pandas() needs pandas. Install it with: pip install pandas") from error
         return pandas.DataFrame(self.to_dict())
 
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the lowest loss on the test set, or without a test set, on the training set.
+
+        If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs.
+        """
+        from gradwire._progress import best_key  # noqa: PLC0415  (a program that only trains does not need it)
+
+        return min(self.epochs, key=best_key, default=None)
+
+    def hints(self) -> list[str]:
+        """Return what the curves suggest to try, or an empty list.
+
+        There is a hint if the loss grows from the start, if it hardly changes, and if it falls on the training set
+        while it grows on the test set.
+        """
+        from gradwire._progress import JobProgress  # noqa: PLC0415
+
+        return JobProgress.of(self.epochs).hints()
+
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Plot the loss, and the accuracy or R2, against the epochs.
+        """Plot the loss, and the accuracy or R2, against the epochs. A notebook shows the plot in the current cell.
 
         Args:
             path: A .png, .svg or .pdf file in which to save the plot, or None.
 
         Returns:
-            A matplotlib Figure, which a notebook shows.
+            A matplotlib Figure.
 
         Raises:
             ImportError: matplotlib is not installed.
             ValueError: No epoch was evaluated.
+            FileError: The folder of the file does not exist.
         """
-        try:
-            from matplotlib.figure import Figure  # noqa: PLC0415  (optional)
-        except ImportError as error:
-            raise ImportError(
-                "history.plot() needs matplotlib. Install it with: pip install 'gradwire[plot]'"
-            ) from error
-        columns = self.to_dict()
-        names = [name for name in ("loss", "accuracy", "r2") if f"train_{name}" in columns]
-        if not names:
-            raise ValueError("no epoch was evaluated, so there is nothing to plot")
-        figure = Figure(figsize=(5 * len(names), 3.6), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for which, style in (("train", "-"), ("test", "--")):
-                values = columns.get(f"{which}_{name}", [])
-                points = [pair for pair in zip(columns["epoch"], values, strict=bool(values)) if pair[1] is not None]
-                if points:
-                    axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=which)
-            axes.set(xlabel="epoch", title=name)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-            axes.legend()
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return _plot("history.plot", {self.job or "run": self}, path)
+
+    def _repr_html_(self) -> str:
+        """Return the curves and the last epochs as HTML, which a notebook shows."""
+        from gradwire._notebook import history_html  # noqa: PLC0415  (only for notebooks)
+
+        return history_html(self.job, self.epochs, repr(self))
+
+
+def plot(histories: Sequence[History] | Mapping[str, History], path: str | Path | None = None) -> Figure:
+    """Draw the loss, and the accuracy or R2, of several histories in one plot, to compare them.
+
+    A notebook shows the plot in the current cell.
+
+    Args:
+        histories: The histories, or a dict from labels to histories. By default, the labels are the names of the jobs,
+            or "run 1", "run 2" and so on.
+        path: A .png, .svg or .pdf file in which to save the plot, or None.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        InvalidArgumentError: `histories` contains something that is not a history.
+        ValueError: No epoch was evaluated.
+        FileError: The folder of the file does not exist.
+    """
+    if isinstance(histories, History):
+        histories = [histories]
+    if not isinstance(histories, Mapping):
+        named = [getattr(each, "job", None) or f"run {number}" for number, each in enumerate(histories, start=1)]
+        # The same name for several runs would hide all but one of them.
+        labels = named if len(set(named)) == len(named) else [f"{each} ({n})" for n, each in enumerate(named, start=1)]
+        histories = dict(zip(labels, histories, strict=True))
+    for each in histories.values():
+        if not isinstance(each, History):
+            raise InvalidArgumentError(
+                f"histories: must be histories, as fit() returns them, got {type(each).__name__}"
+            )
+    return _plot("gw.plot", histories, path)
+
+
+def _plot(function: str, histories: Mapping[str, History], path: str | Path | None) -> Figure:
+    try:
+        import matplotlib.figure  # noqa: F401, PLC0415  (optional)
+    except ImportError as error:
+        raise ImportError(f"{function}() needs matplotlib. Install it with: pip install 'gradwire[plot]'") from error
+    from gradwire._plots import plot_histories  # noqa: PLC0415
+
+    return plot_histories(histories, None if path is None else in_existing_folder(Path(path)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
+from gradwire._formatting import number_text
 from gradwire._types import EventKind, JobState, StopReason
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
@@ -104,6 +105,11 @@ class JobInfo:
     def __repr__(self) -> str:
         return f"JobInfo({self.name!r}, {self.state}, epoch {self.epochs_done}/{self.epochs})"
 
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import job_html  # noqa: PLC0415  (only for notebooks)
+
+        return job_html(self)
+
 
 @dataclass(frozen=True)
 class JobEvent:
@@ -160,6 +166,11 @@ class ModelInfo:
     def __repr__(self) -> str:
         quality = quality_text(self.epoch)
         return f"ModelInfo({self.name!r}, {self.architecture}, {self.parameters} parameters, {quality})"
+
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import models_html  # noqa: PLC0415  (only for notebooks)
+
+        return models_html([self])
 
 
 @dataclass(frozen=True)
@@ -275,13 +286,13 @@ def epoch_text(epoch: Epoch) -> str:
     for name, metrics in (("train", epoch.train), ("test", epoch.test)):
         if metrics is None:
             continue
-        parts.append(f"{name} loss {metrics.loss:.4f}")
+        parts.append(f"{name} loss {number_text(metrics.loss)}")
         if metrics.accuracy is not None:
-            parts.append(f"accuracy {metrics.accuracy:.4f}")
+            parts.append(f"accuracy {number_text(metrics.accuracy)}")
         elif metrics.mean_absolute_error is not None:
-            parts.append(f"mae {metrics.mean_absolute_error:.4f}")
+            parts.append(f"mae {number_text(metrics.mean_absolute_error)}")
     if epoch.train is None:
-        parts.append(f"running loss {epoch.running_loss:.4f}")
+        parts.append(f"running loss {number_text(epoch.running_loss)}")
     return "  ".join([*parts, f"({seconds_text(epoch.seconds)})"])
 
 

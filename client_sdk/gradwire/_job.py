@@ -16,7 +16,7 @@ from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, 
 from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
 from gradwire._names import epoch_number, model_resource
 from gradwire._transport import Transport
-from gradwire._types import JobState, ModelFormat
+from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch
 from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
@@ -57,6 +57,9 @@ class AsyncJob:
 
     def __repr__(self) -> str:
         return f"AsyncJob{_summary(self.info)}"
+
+    def _repr_html_(self) -> str:
+        return self.info._repr_html_()
 
     @property
     def name(self) -> str:
@@ -207,13 +210,17 @@ class AsyncJob:
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
         epoch: int | None = None,
+        *,
+        on_download_progress: TransferProgress | None = None,
     ) -> Path:
         """Download the trained model as a file, or the last checkpoint of a job that failed or was cancelled.
 
         Args:
             path: The file, or a folder, in which the file is named after the job.
-            format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
+            format: "safetensors", "npz" or "onnx". Default: derived from the file suffix, or "safetensors" for a
+                folder.
             epoch: Download the model after this epoch, as for `model`.
+            on_download_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
 
         Returns:
             The path of the file.
@@ -223,12 +230,26 @@ class AsyncJob:
             NotFoundError: The weights of the epoch are not kept.
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """
-        if epoch is not None:
+        number = epoch_number(epoch)
+        if number:
             name = model_resource(self.name)
-            return await download_file(self._transport, name, path, format, epoch_number(epoch))
-        info = await self._ended()
-        name = self._message.name if info.model is None else self._message.model
-        return await download_file(self._transport, name, path, format)
+        else:
+            info = await self._ended()
+            name = self._message.name if info.model is None else self._message.model
+        return await download_file(self._transport, name, path, format, number, on_download_progress)
+
+    async def card(self) -> str:
+        """Return a description of the trained model as Markdown: layers, settings, data, metrics and curve.
+
+        Raises:
+            FailedPreconditionError: The job has not succeeded.
+        """
+        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
+
+        info = self.info if self.info.model else await self.refresh()
+        if info.model is None:
+            raise FailedPreconditionError(f"job {self.name!r} has no model, because it is {info.state}")
+        return await fetch_card(self._transport, self._message.model)
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
@@ -331,6 +352,9 @@ class Job:
     def __repr__(self) -> str:
         return f"Job{_summary(self.info)}"
 
+    def _repr_html_(self) -> str:
+        return self._async._repr_html_()
+
     @property
     def name(self) -> str:
         """The job's name, for example "digits"."""
@@ -386,6 +410,7 @@ class Job:
     result = blocking(AsyncJob.result)
     model = blocking(AsyncJob.model)
     download = blocking(AsyncJob.download)
+    card = blocking(AsyncJob.card)
     _finish = blocking(AsyncJob._finish)
 
 

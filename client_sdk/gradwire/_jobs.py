@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gradwire._argument_names import invalid_argument
 from gradwire._blocking import Portal, blocking, blocking_as
@@ -16,8 +16,8 @@ from gradwire._options import TrainingOptions
 from gradwire._paging import collect
 from gradwire._stopping import EarlyStopping
 from gradwire._transport import Transport
-from gradwire._types import Dataset, Device, DType
-from gradwire._uploads import UploadProgress, upload
+from gradwire._types import Dataset, Device, DType, TransferProgress
+from gradwire._uploads import upload
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
@@ -31,8 +31,18 @@ from gradwire_proto.v1.training_service_pb2 import (
 )
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
+J = TypeVar("J", AsyncJob, Job)
 # Inside the classes, `list` refers to the method.
 AsyncJobList: TypeAlias = list[AsyncJob]
+
+
+class JobTable(list[J]):
+    """A list of jobs, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import jobs_html  # noqa: PLC0415  (only for notebooks)
+
+        return jobs_html([job.info for job in self])
 
 
 class AsyncJobs:
@@ -66,7 +76,7 @@ class AsyncJobs:
         resume_from: str | Job | AsyncJob | JobInfo | None = None,
         initial_model: str | ModelInfo | None = None,
         start_epoch: int | None = None,
-        on_upload_progress: UploadProgress | None = None,
+        on_upload_progress: TransferProgress | None = None,
     ) -> AsyncJob:
         """Upload data that the server does not have, and submit a job.
 
@@ -154,7 +164,7 @@ class AsyncJobs:
         resume_from: str | Job | AsyncJob | JobInfo | None,
         initial_model: str | ModelInfo | None,
         start_epoch: int | None,
-        on_upload_progress: UploadProgress | None,
+        on_upload_progress: TransferProgress | None,
     ) -> AsyncJob:
         import secrets  # noqa: PLC0415  (slow to import)
 
@@ -196,7 +206,7 @@ class AsyncJobs:
         """
         method = self._transport.training.ListJobs
         messages = await collect(self._transport, method, ListJobsRequest(filter=filter or ""), _jobs_of, limit)
-        return [AsyncJob(self._transport, message) for message in messages]
+        return JobTable(AsyncJob(self._transport, message) for message in messages)
 
     async def delete(self, name: str) -> None:
         """Delete a job that has ended. Its events are deleted too, but its model is kept.
@@ -216,7 +226,7 @@ def _jobs_of(response: ListJobsResponse) -> Iterable[JobMessage]:
 
 
 def _blocking_jobs(jobs: list[AsyncJob], portal: Portal) -> list[Job]:
-    return [Job(job, portal) for job in jobs]
+    return JobTable(Job(job, portal) for job in jobs)
 
 
 class Jobs:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -15,8 +17,9 @@ from gradwire._exceptions import (
     InvalidArgumentError,
     OutOfRangeError,
 )
+from gradwire._paths import in_existing_folder
 from gradwire._transport import Transport
-from gradwire._types import ModelFormat
+from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
@@ -37,15 +40,17 @@ _FORMATS = {
     "safetensors": model_service_pb2.ModelFormat.MODEL_FORMAT_SAFETENSORS,
     "onnx": model_service_pb2.ModelFormat.MODEL_FORMAT_ONNX,
 }
-_SPEC_KEY = "gradwire.model_spec"
+SPEC_KEY = "gradwire.model_spec"
 
 
 def save(model: Module, path: str | Path) -> Path:
-    """Write a model to a .safetensors file, which `load_model` can read.
+    """Write a model to a .safetensors or .npz file, which `load_model` can read.
+
+    Both contain the arrays "fc1.W" and "fc1.b" for a layer fc1. NumPy alone reads an .npz file: numpy.load(path).
 
     Args:
         model: A model whose layers all have weights.
-        path: The path of the file, which must end in .safetensors.
+        path: The path of the file, which must end in .safetensors or .npz.
 
     Returns:
         The path.
@@ -56,7 +61,6 @@ def save(model: Module, path: str | Path) -> Path:
         TraceError: The model is not a stack of Linear and ReLU layers.
     """
     from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  (slow to import)
-    from safetensors.numpy import save as to_bytes  # noqa: PLC0415
 
     from gradwire._job_request import trace_model  # noqa: PLC0415
     from gradwire_engine.spec.tracing import unpacked_weights  # noqa: PLC0415
@@ -71,29 +75,40 @@ def save(model: Module, path: str | Path) -> Path:
     spec = MessageToJson(traced.spec, indent=None, preserving_proto_field_name=True)
     parts = unpacked_weights(weights, traced.spec, network(traced.spec))
     try:
-        path.write_bytes(to_bytes(parts, metadata={_SPEC_KEY: spec}))
+        write_parts(path, parts, spec)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror}") from None
     return path
+
+
+def write_parts(path: Path, parts: dict[str, Array], spec: str) -> None:
+    """Write the parameters of a model and its spec, as JSON, to a .safetensors or .npz file."""
+    from safetensors.numpy import save as to_bytes  # noqa: PLC0415  (slow to import)
+
+    if path.suffix == ".npz":
+        with path.open("wb") as file:
+            np.savez(file, **parts, **{SPEC_KEY: np.array(spec)})  # type: ignore[arg-type]  # not allow_pickle
+    else:
+        path.write_bytes(to_bytes(parts, metadata={SPEC_KEY: spec}))
 
 
 def checked_model_path(path: str | Path) -> Path:
     """Return a path after checking that `save` can write to it.
 
     Raises:
-        FileError: The path does not end in .safetensors, or the folder does not exist.
+        FileError: The path does not end in .safetensors or .npz, or the folder does not exist.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", ".npz"):
         raise FileError(
-            f"cannot write {path}: a model is saved as .safetensors. To get an .onnx file of a model on a server, use "
-            'client.models.download(name, "model.onnx").'
+            f"cannot write {path}: a model is saved as .safetensors or .npz. To get an .onnx file of a model on a "
+            'server, use client.models.download(name, "model.onnx").'
         )
-    return _in_existing_folder(path)
+    return in_existing_folder(path)
 
 
 def load_model(path: str | Path) -> Module:
-    """Read a .safetensors file that `save` or a server wrote.
+    """Read a .safetensors or .npz file that `save` or a server wrote.
 
     Args:
         path: The path of the file.
@@ -107,7 +122,25 @@ def load_model(path: str | Path) -> Module:
     """
     from google.protobuf.json_format import Parse  # noqa: PLC0415  (slow to import)
     from google.protobuf.json_format import ParseError as SpecError  # noqa: PLC0415
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    path = Path(path)
+    parts, spec_text = _npz_parts(path) if path.suffix == ".npz" else read_safetensors(path)
+    if spec_text is None:
+        raise FileError(f"{path} is not a gradwire model: it has no {SPEC_KEY}")
+    try:
+        spec = Parse(spec_text, ModelSpec())
+        return build(spec, _flat(parts, spec))
+    except (SpecError, KeyError, ValueError) as error:
+        raise FileError(f"{path} is damaged: {error}") from None
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Array], str | None]:
+    """Return the arrays of a .safetensors file, and the spec of the model as JSON, or None if there is no spec.
+
+    Raises:
+        FileError: The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  (slow to import)
 
     try:
         with safe_open(str(path), framework="numpy") as file:
@@ -115,13 +148,17 @@ def load_model(path: str | Path) -> Module:
             parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
         raise FileError(f"cannot read {path}: {error}") from None
-    if _SPEC_KEY not in metadata:
-        raise FileError(f"{path} is not a gradwire model: its metadata has no {_SPEC_KEY}")
+    return parts, metadata.get(SPEC_KEY)
+
+
+def _npz_parts(path: Path) -> tuple[dict[str, Array], str | None]:
     try:
-        spec = Parse(metadata[_SPEC_KEY], ModelSpec())
-        return build(spec, _flat(parts, spec))
-    except (SpecError, KeyError, ValueError) as error:
-        raise FileError(f"{path} is damaged: {error}") from None
+        with np.load(path, allow_pickle=False) as file:
+            parts = dict(file)
+    except (OSError, ValueError, TypeError, BadZipFile) as error:  # TypeError: an .npy file with this suffix.
+        raise FileError(f"cannot read {path}: {error}") from None
+    spec = parts.pop(SPEC_KEY, None)
+    return parts, None if spec is None else str(spec)
 
 
 async def fetch_model(transport: Transport, name: str, epoch: int = 0) -> tuple[Model, Array]:
@@ -156,7 +193,13 @@ async def fetch_checkpoint(transport: Transport, job_name: str, spec: ModelSpec)
 
 
 async def download_file(
-    transport: Transport, name: str, path: str | Path, format_: ModelFormat | None, epoch: int = 0
+    transport: Transport,
+    name: str,
+    path: str | Path,
+    format_: ModelFormat | None,
+    epoch: int = 0,
+    on_progress: TransferProgress | None = None,
+    extra: bytes = b"",
 ) -> Path:
     """Download a model to a file and return the path. An incomplete file has a temporary name.
 
@@ -166,47 +209,59 @@ async def download_file(
         path: The file or folder that the user gave.
         format_: The format that the user gave.
         epoch: A kept epoch of the job of a model, or 0 for the model itself.
+        on_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
+        extra: Bytes to write after the received ones.
     """
-    target, format_ = _target(Path(path), f"{name}-epoch-{epoch}" if epoch else name, format_)
+    target, format_ = resolve_target(Path(path), f"{name}-epoch-{epoch}" if epoch else name, format_)
     part = target.with_name(f"{target.name}.part")
+    converted = target.with_name(f"{target.name}.part.npz")
     try:
         with part.open("wb") as file:
-            await _receive(transport, name, format_, file.write, epoch)
-        part.replace(target)
+            sent = "onnx" if format_ == "onnx" else "safetensors"
+            await _receive(transport, name, sent, file.write, epoch, on_progress)
+            file.write(extra)
+        if format_ == "npz":  # The server has no such format.
+            parts, spec = read_safetensors(part)
+            write_parts(converted, parts, spec or "")
+            converted.replace(target)
+        else:
+            part.replace(target)
     except OSError as error:
         if isinstance(error, GradwireError):
             raise
         raise FileError(f"cannot write {target}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
+        converted.unlink(missing_ok=True)
     return target
 
 
-def _target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
+def resolve_target(path: Path, name: str, format_: ModelFormat | None) -> tuple[Path, ModelFormat]:
     """Return the file to write and its format, based on the path and the format that the user specified."""
-    if format_ is not None and format_ not in _FORMATS:
-        raise InvalidArgumentError(f"format: must be one of {', '.join(_FORMATS)}, got {format_!r}")
+    if format_ is not None and format_ not in get_args(ModelFormat):
+        raise InvalidArgumentError(f"format: must be one of {', '.join(get_args(ModelFormat))}, got {format_!r}")
     if path.is_dir():
         format_ = format_ or "safetensors"
         return path / f"{name.partition('/')[2]}.{format_}", format_
-    by_suffix: dict[str, ModelFormat] = {".safetensors": "safetensors", ".onnx": "onnx"}
+    by_suffix: dict[str, ModelFormat] = {f".{each}": each for each in get_args(ModelFormat)}
     of_suffix = by_suffix.get(path.suffix)
     if format_ is not None and of_suffix not in (None, format_):
         raise FileError(f"cannot write {path}: the suffix does not match format={format_!r}")
     chosen = format_ or of_suffix
     if chosen is None:
-        raise FileError(f"cannot write {path}: use a file name that ends in .safetensors or .onnx, or pass format=...")
-    return _in_existing_folder(path), chosen
-
-
-def _in_existing_folder(path: Path) -> Path:
-    if not path.parent.is_dir():
-        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist. Create it first.")
-    return path
+        raise FileError(
+            f"cannot write {path}: use a file name that ends in .safetensors, .npz or .onnx, or pass format=..."
+        )
+    return in_existing_folder(path), chosen
 
 
 async def _receive(
-    transport: Transport, name: str, format_: ModelFormat, write: Callable[[bytes], object], epoch: int = 0
+    transport: Transport,
+    name: str,
+    format_: Literal["safetensors", "onnx"],
+    write: Callable[[bytes], object],
+    epoch: int = 0,
+    on_progress: TransferProgress | None = None,
 ) -> None:
     """Receive the file of a model or a checkpoint and check its digest. Reconnect and continue if necessary."""
     header: FileHeader | None = None
@@ -223,6 +278,8 @@ async def _receive(
                 write(response.chunk)
                 digest.update(response.chunk)
                 offset += len(response.chunk)
+                if on_progress is not None and header is not None:
+                    on_progress(offset, header.size_bytes)
             break
         except OutOfRangeError:
             raise DataLossError(f"the file of {name} changed during the download. Download it again.") from None

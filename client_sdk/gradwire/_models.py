@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,16 +12,17 @@ from numpy.typing import ArrayLike
 
 from gradwire._arrays import to_array
 from gradwire._blocking import Portal, blocking
-from gradwire._exceptions import InvalidArgumentError
+from gradwire._exceptions import InvalidArgumentError, NotFoundError
 from gradwire._info import ModelInfo, model_info
-from gradwire._model_files import download_file, fetch_model
+from gradwire._model_files import download_file, fetch_model, resolve_target
 from gradwire._names import epoch_number, model_resource
 from gradwire._paging import collect
 from gradwire._transport import Transport
-from gradwire._types import ModelFormat
+from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
 from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
+from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
@@ -30,12 +32,23 @@ from gradwire_proto.v1.model_service_pb2 import (
     Model,
     PredictRequest,
 )
+from gradwire_proto.v1.spec_pb2 import Loss
+from gradwire_proto.v1.training_service_pb2 import GetJobRequest
 
 # The approximate maximum size of the rows in one Predict call, in bytes.
 _PREDICT_BYTES = 8 << 20
 
 # Inside the classes, `list` refers to the method.
 ModelInfoList: TypeAlias = list[ModelInfo]
+
+
+class ModelTable(list[ModelInfo]):
+    """A list of models, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from gradwire._notebook import models_html  # noqa: PLC0415  (only for notebooks)
+
+        return models_html(self)
 
 
 class AsyncModels:
@@ -70,7 +83,7 @@ class AsyncModels:
         """
         method = self._transport.models.ListModels
         messages = await collect(self._transport, method, ListModelsRequest(filter=filter or ""), _models_of, limit)
-        return [model_info(message) for message in messages]
+        return ModelTable(model_info(message) for message in messages)
 
     async def load(self, name: str, epoch: int | None = None) -> Module:
         """Download a model and return it as a Module that is rebuilt from its spec.
@@ -85,13 +98,23 @@ class AsyncModels:
         message, weights = await fetch_model(self._transport, model_resource(name), epoch_number(epoch))
         return build(message.spec, weights)
 
-    async def predict(self, name: str, X: ArrayLike, *, classes: bool = False, epoch: int | None = None) -> Array:
+    async def predict(
+        self,
+        name: str,
+        X: ArrayLike,
+        *,
+        classes: bool = False,
+        probabilities: bool = False,
+        epoch: int | None = None,
+    ) -> Array:
         """Run a model on the server.
 
         Args:
             name: The model's name.
             X: Inputs of shape (rows, features).
             classes: Whether to return the class of each row instead of the outputs.
+            probabilities: Whether to return the probability of each class, the softmax of the outputs, instead of the
+                outputs.
             epoch: A kept epoch, as for `get`.
 
         Returns:
@@ -101,8 +124,11 @@ class AsyncModels:
 
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
-            InvalidArgumentError: The inputs do not match the model, or are not finite.
+            InvalidArgumentError: The inputs do not match the model or are not finite, both `classes` and
+                `probabilities` are set, or probabilities are requested of a model that is not a classifier.
         """
+        if classes and probabilities:
+            raise InvalidArgumentError("classes and probabilities cannot be used together. Pass only one of them.")
         array = to_array(X, "inputs")
         if array.ndim != 2:
             raise InvalidArgumentError(f"X: must have shape (rows, features), got {array.shape}")
@@ -122,11 +148,48 @@ class AsyncModels:
             outputs.append(from_tensor(response.outputs))
             start += rows
         result = np.concatenate(outputs)
+        if probabilities:
+            _, outputs_are_logits = await self._classifier(name)
+            return softmax(result) if outputs_are_logits else result
         if not classes:
             return result
         class_names = (await self.get(name, epoch)).class_names
         indices = result.argmax(axis=1)
         return np.array(class_names)[indices] if class_names else indices
+
+    async def _classifier(self, name: str) -> tuple[Model, bool]:
+        """Return a model that was trained with CrossEntropy, and whether its outputs are logits.
+
+        Raises:
+            InvalidArgumentError: The model was not trained with CrossEntropy.
+        """
+        request = GetModelRequest(name=model_resource(name))
+        model = await self._transport.call(self._transport.models.GetModel, request)
+        loss: Loss | None = None
+        with suppress(NotFoundError):  # The job was deleted.
+            job = await self._transport.call(self._transport.training.GetJob, GetJobRequest(name=model.job))
+            loss = job.spec.loss
+        is_classifier = any(each.HasField("accuracy") for each in (model.epoch.train, model.epoch.test))
+        if not is_classifier or (loss is not None and not loss.HasField("cross_entropy")):
+            raise InvalidArgumentError(
+                f"probabilities: model {name!r} was not trained with CrossEntropy, so its outputs are not logits"
+            )
+        return model, loss is None or not loss.cross_entropy.from_probabilities
+
+    async def card(self, name: str) -> str:
+        """Return a description of a model as Markdown: layers, settings, data, metrics and curve.
+
+        The settings and the curve are those of the job, and are missing if the job was deleted.
+
+        Args:
+            name: The model's name.
+
+        Raises:
+            NotFoundError: No model has this name.
+        """
+        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
+
+        return await fetch_card(self._transport, model_resource(name))
 
     async def download(
         self,
@@ -134,23 +197,44 @@ class AsyncModels:
         path: str | Path = ".",
         format: ModelFormat | None = None,  # noqa: A002
         epoch: int | None = None,
+        *,
+        probabilities: bool = False,
+        on_download_progress: TransferProgress | None = None,
     ) -> Path:
         """Download a model as a file. An interrupted download continues where it stopped.
 
         Args:
             name: The model's name.
             path: The path of the file, or a folder. In a folder, the file is named after the model.
-            format: "safetensors" or "onnx". Default: derived from the file suffix, or "safetensors" for a folder.
+            format: "safetensors", "npz" or "onnx". Default: derived from the file suffix, or "safetensors" for a
+                folder.
             epoch: A kept epoch, as for `get`.
+            probabilities: Whether an ONNX file has a second output, "probabilities", the softmax of its "outputs".
+            on_download_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
 
         Returns:
             The path of the file.
 
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
+            InvalidArgumentError: Probabilities are requested of a model that is not a classifier with logits, or for a
+                format other than "onnx".
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """
-        return await download_file(self._transport, model_resource(name), path, format, epoch_number(epoch))
+        resource, number = model_resource(name), epoch_number(epoch)
+        stem = f"{resource}-epoch-{number}" if number else resource
+        target, format = resolve_target(Path(path), stem, format)  # noqa: A001
+        extra = b""
+        if probabilities:
+            if format != "onnx":
+                raise InvalidArgumentError(f"probabilities: only an .onnx file can have them, not {format!r}")
+            model, outputs_are_logits = await self._classifier(name)
+            if not outputs_are_logits:
+                raise InvalidArgumentError(f"probabilities: the outputs of model {name!r} are already probabilities")
+            from gradwire._onnx import probabilities_part  # noqa: PLC0415  (seldom needed)
+
+            extra = probabilities_part(network(model.spec).out_features, model.weights.dtype)
+        return await download_file(self._transport, resource, target, format, number, on_download_progress, extra)
 
     async def delete(self, name: str) -> None:
         """Delete a model. The job that trained the model, and the job's events, are kept.
@@ -160,6 +244,12 @@ class AsyncModels:
         """
         request = DeleteModelRequest(name=model_resource(name), allow_missing=True)
         await self._transport.call(self._transport.models.DeleteModel, request)
+
+
+def softmax(logits: Array) -> Array:
+    """Return the probabilities of the classes, of the same shape and dtype as the logits (rows, classes)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _models_of(response: ListModelsResponse) -> Iterable[Model]:
@@ -177,5 +267,6 @@ class Models:
     list = blocking(AsyncModels.list)
     load = blocking(AsyncModels.load)
     predict = blocking(AsyncModels.predict)
+    card = blocking(AsyncModels.card)
     download = blocking(AsyncModels.download)
     delete = blocking(AsyncModels.delete)

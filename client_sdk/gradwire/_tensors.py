@@ -14,8 +14,8 @@ from gradwire._blocking import Portal, blocking
 from gradwire._info import StoredTensorInfo, TensorInfo, stored_tensor_info
 from gradwire._paging import collect
 from gradwire._transport import Transport
-from gradwire._types import DType
-from gradwire._uploads import UploadProgress, find_missing, upload
+from gradwire._types import DType, TransferProgress
+from gradwire._uploads import find_missing, upload
 from gradwire_engine.spec.tensors import data_type, numpy_dtype, tensor_ref
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.tensor_service_pb2 import (
@@ -42,7 +42,7 @@ class AsyncTensors:
         self._transport = transport
 
     async def upload(
-        self, array: ArrayLike, *, dtype: DType = "float32", on_upload_progress: UploadProgress | None = None
+        self, array: ArrayLike, *, dtype: DType = "float32", on_upload_progress: TransferProgress | None = None
     ) -> TensorInfo:
         """Upload an array, unless the server already has it.
 

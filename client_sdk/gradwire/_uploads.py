@@ -1,9 +1,10 @@
 """Sends the tensors that a server does not have, and continues interrupted uploads."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gradwire._exceptions import DataLossError, GradwireError, OutOfRangeError
 from gradwire._transport import Transport
+from gradwire._types import TransferProgress
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.tensors import wire_bytes
 from gradwire_proto.v1.tensor_pb2 import TensorRef
@@ -15,9 +16,6 @@ from gradwire_proto.v1.tensor_service_pb2 import (
 )
 
 _CHUNK_BYTES = 1 << 20
-
-# A function that is called with the number of bytes that the server has received and the total number to send.
-UploadProgress = Callable[[int, int], None]
 
 
 async def find_missing(transport: Transport, references: Sequence[TensorRef]) -> Sequence[MissingTensor]:
@@ -31,7 +29,7 @@ async def upload(
     transport: Transport,
     references: Sequence[TensorRef],
     arrays: Mapping[str, Array],
-    on_progress: UploadProgress | None = None,
+    on_progress: TransferProgress | None = None,
 ) -> None:
     """Make sure that the server has every tensor.
 
@@ -65,7 +63,7 @@ async def upload(
 class _Progress:
     """Counts the bytes sent."""
 
-    def __init__(self, sent: int, total: int, report: UploadProgress | None) -> None:
+    def __init__(self, sent: int, total: int, report: TransferProgress | None) -> None:
         self._sent, self._total, self._report = sent, total, report
 
     def add(self, count: int) -> None:

@@ -1,12 +1,16 @@
 """The building blocks of a model: Parameter, Module and Sequential. The layers are in layers.py."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gradwire_engine.backend import Array, array_module
+
+if TYPE_CHECKING:
+    import keras
+    import torch
 
 
 class Parameter:
@@ -147,6 +151,47 @@ class Module:
         for name, child in self.children().items():
             yield prefix + name, child
             yield from child.named_modules(f"{prefix}{name}.")
+
+    def summary(self) -> None:
+        """Print the layers with the shapes of their outputs, the numbers of their parameters, and their sizes in bytes.
+
+        A layer that has no weights yet is shown as deferred.
+        """
+        from gradwire_engine.summary import summary_text  # noqa: PLC0415  (it imports the layers)
+
+        print(summary_text(self))
+
+    def to_torch(self) -> "torch.nn.Sequential":
+        """Return a torch.nn.Sequential with the same layers, names and outputs, and copies of the weights.
+
+        The model is on the CPU. PyTorch does not allow periods in names, so "encoder.fc1" becomes "encoder_fc1".
+
+        Raises:
+            ImportError: PyTorch is not installed.
+            TraceError: The model is not a stack of Linear and ReLU layers.
+            ValueError: A layer has no weights yet.
+        """
+        from gradwire_engine.conversion import to_torch  # noqa: PLC0415  (it imports the layers)
+
+        return to_torch(self)
+
+    def to_keras(self) -> "keras.Sequential":
+        """Return a keras.Sequential with the same layers, names and outputs, and copies of the weights.
+
+        Raises:
+            ImportError: Keras is not installed.
+            TraceError: The model is not a stack of Linear and ReLU layers.
+            ValueError: A layer has no weights yet, or there is no Linear layer.
+        """
+        from gradwire_engine.conversion import to_keras  # noqa: PLC0415  (it imports the layers)
+
+        return to_keras(self)
+
+    def _repr_html_(self) -> str:
+        """Return the summary as HTML, which a notebook shows."""
+        from gradwire_engine.summary import summary_html  # noqa: PLC0415  (it imports the layers)
+
+        return summary_html(self)
 
     def __repr__(self) -> str:
         lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.children().items()]

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import long_job
 import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import gradwire as gw
 from gradwire.cli.main import app
@@ -155,6 +157,17 @@ def test_models_are_listed_shown_downloaded_and_run(server, trained, data_file, 
     assert (tmp_path / f"{trained}.safetensors").exists()
     run("models", "download", trained, "-o", tmp_path / "x.onnx", *at)
     assert b"Gemm" in (tmp_path / "x.onnx").read_bytes()
+    run("models", "download", trained, "-o", tmp_path / "x.npz", *at)
+    inputs = np.load(data_file)["x_test"][:5].astype(np.float32)
+    outputs = gw.load_model(tmp_path / "x.npz")(inputs)
+    run("models", "download", trained, "-o", tmp_path / "p.onnx", "--probabilities", *at)
+    onnx.checker.check_model(str(tmp_path / "p.onnx"), full_check=True)
+    computed, probabilities = ReferenceEvaluator(str(tmp_path / "p.onnx")).run(None, {"inputs": inputs})
+    assert np.allclose(computed, outputs, atol=1e-5)
+    assert np.allclose(probabilities, np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True), atol=1e-5)
+    assert "## Training" in run("models", "card", trained, *at)
+    predicted = json.loads(run("models", "predict", trained, "--data", data_file, "--probabilities", "--json", *at))
+    assert np.allclose(predicted["probabilities"][:5], probabilities, atol=1e-5)
     classes = run("models", "predict", trained, "--data", data_file, "--classes", *at).split()
     assert len(classes) == 360
     assert len(json.loads(run("models", "predict", trained, "--data", data_file, "--json", *at))["outputs"]) == 360

@@ -1,13 +1,16 @@
 """`gradwire jobs`, which lists, shows, watches, pauses, resumes, stops, cancels and deletes jobs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradwire._display import Display
-from gradwire._exceptions import JobCancelledError, JobFailedError
-from gradwire._info import ENDED, JobInfo, epoch_text
+from gradwire._exceptions import GradwireError, JobCancelledError, JobFailedError
+from gradwire._follow import follow
+from gradwire._formatting import size_text
+from gradwire._info import ENDED, JobEvent, JobInfo, epoch_text, job_event
 from gradwire._job import Job
 from gradwire.cli.output import (
     AsJson,
@@ -23,9 +26,9 @@ from gradwire.cli.output import (
     print_json,
     print_json_line,
     print_table,
-    size,
     when,
 )
+from gradwire_engine.training import Epoch
 
 commands = typer.Typer(no_args_is_help=True)
 
@@ -88,7 +91,7 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
     rows += [["best epoch", epoch_text(info.best_epoch)]] if info.best_epoch else []
     rows += [["kept epochs", epochs_text(info.kept_epochs)]] if info.kept_epochs else []
     rows += [["stopped by", info.stop_reason]] if info.stop_reason else []
-    rows.append(["disk", f"log {size(info.log_bytes)}, checkpoints {size(info.checkpoint_bytes)}"])
+    rows.append(["disk", f"log {size_text(info.log_bytes)}, checkpoints {size_text(info.checkpoint_bytes)}"])
     rows += [["error", info.error]] if info.error else []
     rows += [["model", info.model]] if info.model else []
     print_table(["", ""], rows)
@@ -96,27 +99,28 @@ def show(name: Name, at: At = None, token: Token = None, tls: Tls = None, as_jso
 
 @commands.command()
 def watch(
-    name: Name,
+    names: Annotated[list[str], typer.Argument(help="The jobs' names.")],
     events: Annotated[bool, typer.Option("--events", help="Show all events, not only epochs.")] = False,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a job from its first epoch to its end. The exit code is 1 if it fails or is cancelled."""
+    """Watch jobs from their first epoch to their end. The exit code is 1 if one of them fails or is cancelled."""
     with connect(at, token, tls) as client:
-        job = client.jobs.get(name)
-        if job.status == "PAUSED":
-            typer.echo(f"{name} is paused. To resume it: gradwire jobs resume {name}", err=True)
+        jobs = [client.jobs.get(name) for name in dict.fromkeys(names)]
+        for job in jobs:
+            if job.status == "PAUSED":
+                typer.echo(f"{job.name} is paused. To resume it: gradwire jobs resume {job.name}", err=True)
         if events:
-            _watch_events(job, as_json)
+            _watch_events(jobs, as_json)
         else:
-            _watch_epochs(job, as_json)
-        info = job.refresh()
-    if info.state == "FAILED":
-        raise JobFailedError(f"job {info.name!r} failed: {info.error}", job=info.name, reason=info.error_reason)
-    if info.state == "CANCELLED":
-        raise JobCancelledError(f"job {info.name!r} was cancelled", job=info.name)
+            _watch_epochs(jobs, as_json)
+        errors = [error for job in jobs if (error := _error_of(job.refresh()))]
+    for error in errors[:-1]:
+        typer.echo(f"gradwire: {error}", err=True)
+    if errors:
+        raise errors[-1]
 
 
 @commands.command()
@@ -163,8 +167,8 @@ def download(  # noqa: PLR0917  (each is an option of the command)
     tls: Tls = None,
 ) -> None:
     """Download the model of a job, or the last checkpoint of a job that failed or was cancelled."""
-    with connect(at, token, tls) as client:
-        path = client.jobs.get(name).download(output, format, epoch)
+    with connect(at, token, tls) as client, Display() as display:
+        path = client.jobs.get(name).download(output, format, epoch, on_download_progress=display.downloaded)
     typer.echo(f"wrote {path}")
 
 
@@ -182,21 +186,37 @@ def delete(
             typer.echo(f"deleted {name}")
 
 
-def _watch_events(job: Job, as_json: bool) -> None:
-    for event in job.events():
+def _error_of(info: JobInfo) -> GradwireError | None:
+    """Return the error of a job that did not succeed."""
+    if info.state == "FAILED":
+        return JobFailedError(f"job {info.name!r} failed: {info.error}", job=info.name, reason=info.error_reason)
+    if info.state == "CANCELLED":
+        return JobCancelledError(f"job {info.name!r} was cancelled", job=info.name)
+    return None
+
+
+def _watch_events(jobs: list[Job], as_json: bool) -> None:
+    for update in follow(jobs, ask=False):
+        if update.event is None:
+            continue
+        name, event = jobs[update.job].name, job_event(update.event)
         if as_json:
-            print_json_line(event)
+            print_json_line(_with_name(jobs, name, event))
         else:
-            typer.echo(f"{event.sequence:>5}  {when(event.time)}  {event.kind:<12}  {event.text}")
+            prefix = f"{name}  " if len(jobs) > 1 else ""
+            typer.echo(f"{prefix}{event.sequence:>5}  {when(event.time)}  {event.kind:<12}  {event.text}")
 
 
-def _watch_epochs(job: Job, as_json: bool) -> None:
+def _watch_epochs(jobs: list[Job], as_json: bool) -> None:
     with Display(shown=not as_json) as display:
-        display.begin(job.name, job.info.epochs)
-        for epoch in job.epochs():
+        for job, epoch in display.follow(*jobs):
             if as_json:
-                print_json_line(epoch)
-            display.epoch(epoch)
+                print_json_line(_with_name(jobs, job.name, epoch))
+
+
+def _with_name(jobs: list[Job], name: str, value: JobEvent | Epoch) -> object:
+    """Return a value, or if there are several jobs, the name of its job and its fields."""
+    return value if len(jobs) == 1 else {"job": name, **asdict(value)}
 
 
 def _progress(info: JobInfo) -> str:

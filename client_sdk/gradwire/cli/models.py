@@ -7,7 +7,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from gradwire._display import Display
+from gradwire._exceptions import FileError
 from gradwire._info import epoch_text
+from gradwire._paths import in_existing_folder
 from gradwire.cli.data_files import read_inputs
 from gradwire.cli.output import (
     AsJson,
@@ -84,18 +87,48 @@ def download(
     output: Output = Path(),
     format: Format = None,  # noqa: A002
     epoch: KeptEpoch = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Add the probabilities of the classes to an .onnx file.")
+    ] = False,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
 ) -> None:
     """Download a trained model as a file."""
-    with connect(at, token, tls) as client:
-        path = client.models.download(name, output, format, epoch)
+    with connect(at, token, tls) as client, Display() as display:
+        path = client.models.download(
+            name, output, format, epoch, probabilities=probabilities, on_download_progress=display.downloaded
+        )
     typer.echo(f"wrote {path}")
 
 
 @commands.command()
-def predict(  # noqa: PLR0913  (each is an option of the command)
+def card(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the card to this file instead of printing it.")
+    ] = None,
+    at: At = None,
+    token: Token = None,
+    tls: Tls = None,
+) -> None:
+    """Describe a trained model as Markdown: layers, settings, data, metrics and curves."""
+    if output is not None:
+        in_existing_folder(output)
+    with connect(at, token, tls) as client:
+        text = client.models.card(name)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise FileError(f"cannot write {output}: {error.strerror}") from None
+    typer.echo(f"wrote {output}")
+
+
+@commands.command()
+def predict(
     name: Name,
     data: Annotated[
         Path,
@@ -103,6 +136,9 @@ def predict(  # noqa: PLR0913  (each is an option of the command)
     ],
     classes: Annotated[
         bool, typer.Option("--classes", help="Print the class name (or index) of each row instead of the outputs.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Print the probability of each class, not the outputs.")
     ] = False,
     drop: Annotated[
         list[str] | None,
@@ -117,9 +153,10 @@ def predict(  # noqa: PLR0913  (each is an option of the command)
     """Run a trained model on the server and print one line per row."""
     inputs = read_inputs(data, drop or [])
     with connect(at, token, tls) as client:
-        result = client.models.predict(name, inputs, classes=classes, epoch=epoch)
+        result = client.models.predict(name, inputs, classes=classes, probabilities=probabilities, epoch=epoch)
     if as_json:
-        print_json({"classes" if classes else "outputs": result.tolist()})
+        what = "classes" if classes else "probabilities" if probabilities else "outputs"
+        print_json({what: result.tolist()})
     else:
         np.savetxt(sys.stdout, result, fmt="%s" if classes else "%.6g", delimiter=",")
 

@@ -25,7 +25,10 @@ Tls = Annotated[
     ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="A .safetensors or .onnx file, or a folder. Default: the current folder.")
+    Path,
+    typer.Option(
+        "--output", "-o", help="A .safetensors, .npz or .onnx file, or a folder. Default: the current folder."
+    ),
 ]
 Format = Annotated[
     ModelFormat | None, typer.Option(help="The file format. Default: derived from the file suffix, or safetensors.")
@@ -77,11 +80,6 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def when(time: datetime | None) -> str:
     """Return a time as text, in the user's time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else ""
-
-
-def size(count: int) -> str:
-    """Return a size as text, in kB or MB."""
-    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
 def epochs_text(epochs: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from gradwire_engine.module import Module
 from gradwire_engine.network import Network
 from gradwire_engine.randomness import Init
 from gradwire_engine.spec.resolve import linear_layers, network
-from gradwire_engine.symbol import Symbol, TraceError
+from gradwire_engine.stack import layers_of
 from gradwire_proto.v1.spec_pb2 import Initialization, Layer, ModelSpec, Relu
 from gradwire_proto.v1.spec_pb2 import Linear as LinearMessage
 
@@ -75,30 +75,10 @@ def trace(model: Module) -> TracedModel:
         TraceError: forward() does something other than pass its input from layer to layer. The message names the
             operation and the line.
     """
-    if not isinstance(model, Module):
-        raise TraceError(f"a model must be a gradwire Module, got {type(model).__name__}")
-    stack: list[Module] = []
-    named_modules = list(model.named_modules())
-    output = model.forward(Symbol(stack, [model, *(module for _, module in named_modules)]))
-    if not isinstance(output, Symbol):
-        raise TraceError(
-            f"{type(model).__name__}.forward must return the last layer's output, got {_described(output)}"
-        )
-    if not output.is_last:
-        raise TraceError(
-            f"{type(model).__name__}.forward returns the output of an earlier layer than {stack[-1]!r}: "
-            "remove the layers that have no effect, or pass their output on"
-        )
-    names = {id(module): name for name, module in reversed(named_modules)}
-    layers = tuple(layer for layer in stack if isinstance(layer, Linear | ReLU))
-    messages = [_message(layer, names.get(id(layer), str(position))) for position, layer in enumerate(layers)]
+    stack = layers_of(model)
+    layers = tuple(layer for _, layer in stack)
+    messages = [_message(layer, name) for name, layer in stack]
     return TracedModel(ModelSpec(layers=messages, class_names=_class_names(model, layers)), layers, model)
-
-
-def _described(output: object) -> str:
-    """Return a description of the value that forward() returned, without its elements."""
-    shape = getattr(output, "shape", None)
-    return f"an array of shape {shape}" if shape is not None else f"a value of type {type(output).__name__}"
 
 
 def _class_names(model: Module, layers: Sequence[Linear | ReLU]) -> list[str]:

@@ -5,7 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+from scripted_server import status
 from small import X, Y
 
 import gradwire as gw
@@ -114,6 +116,36 @@ def test_the_exit_code_of_watch_says_how_the_job_ended(scripted, gradwire, state
     serve_job(scripted, state, **({"error": ERROR} if state == FAILED else {}))
     ended, _, errors = gradwire("jobs", "watch", "x", "--at", scripted.address, *options)
     assert (ended, errors.strip()) == (code, message)
+
+
+def test_several_jobs_are_watched_together_and_one_failure_decides_the_exit_code(scripted, gradwire):
+    states = {"jobs/a": SUCCEEDED, "jobs/b": FAILED, "jobs/c": CANCELLED}
+
+    def job(request):
+        fields = {"error": ERROR} if states[request.name] == FAILED else {}
+        return Job(state=states[request.name], **(JOB | {"name": request.name}), **fields)
+
+    def watch(request):
+        end = {"state": states[request.name], **({"error": ERROR} if states[request.name] == FAILED else {})}
+        yield WatchJobResponse(events=[Event(sequence=1, epoch=EPOCH), Event(sequence=2, state_change=end)])
+
+    scripted.answer("GetJob", job)
+    scripted.answer("WatchJob", watch)
+    at = ("--at", scripted.address)
+    code, output, errors = gradwire("jobs", "watch", "a", "b", "c", "a", *at)
+    assert code == 1
+    assert sorted(
+        line.split(" train")[0] for line in output.splitlines() if "train loss" in line and "Best" not in line
+    ) == [f"{name}: epoch 2 " for name in "abc"]
+    assert errors.splitlines() == [
+        "gradwire: job 'b' failed: the loss is not finite",
+        "gradwire: job 'c' was cancelled",
+    ]
+    lines = gradwire("jobs", "watch", "a", "b", "--json", *at)[1].splitlines()
+    assert sorted((json.loads(line)["job"], json.loads(line)["epoch"]) for line in lines) == [("a", 2), ("b", 2)]
+    lines = gradwire("jobs", "watch", "a", "b", "--events", *at)[1].splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["a", "a", "b", "b"]
+    assert gradwire("jobs", "watch", "a", *at)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -225,6 +257,77 @@ FIRST_IS_BEST = gw.EarlyStopping(patience=2, min_delta=9)
 def test_the_options_of_early_stopping_need_the_patience(gradwire, tmp_path, option):
     code, _, errors = gradwire("train", "--data", tmp_path / "d.npz", "--layers", "4,3", *option)
     assert (code, errors.strip()) == (1, f"gradwire: {option[0]} needs --patience")
+
+
+def serve_classifier(scripted, loss):
+    outputs = np.array([[1.0, 1.0], [1000.0, 0.0]], np.float32)
+    epoch = EPOCH | {"train": {"loss": 0.25, **({} if loss == "mean_squared_error" else {"accuracy": 0.5})}}
+    scripted.answer("GetModel", lambda request: Model(name=request.name, job="jobs/x", epoch=epoch))
+    scripted.answer("GetJob", lambda request: Job(name=request.name, spec={"loss": {loss: {}}}))
+    scripted.answer("Predict", lambda request: PredictResponse(outputs=to_tensor(outputs)))
+    return outputs
+
+
+def test_predict_prints_the_probabilities_of_the_classes(scripted, gradwire, tmp_path):
+    serve_classifier(scripted, "cross_entropy")
+    np.save(tmp_path / "x.npy", X[:2])
+    predict = ("models", "predict", "x", "--data", tmp_path / "x.npy", "--probabilities", "--at", scripted.address)
+    assert gradwire(*predict)[1] == "0.5,0.5\n1,0\n"
+    assert json.loads(gradwire(*predict, "--json")[1]) == {"probabilities": [[0.5, 0.5], [1.0, 0.0]]}
+    assert "cannot be used together" in gradwire(*predict, "--classes")[2]
+
+
+def test_outputs_that_are_no_logits_have_no_probabilities_or_are_probabilities(scripted):
+    outputs = serve_classifier(scripted, "mean_squared_error")
+    with gw.Client(scripted.address) as client:
+        with pytest.raises(gw.InvalidArgumentError, match="'x' was not trained with CrossEntropy"):
+            client.models.predict("x", X[:2], probabilities=True)
+        serve_classifier(scripted, "cross_entropy")
+        loss = {"cross_entropy": {"from_probabilities": True}}
+        scripted.answer("GetJob", lambda request: Job(name=request.name, spec={"loss": loss}))
+        assert np.array_equal(client.models.predict("x", X[:2], probabilities=True), outputs)
+        scripted.answer("GetJob", lambda request: status(StatusCode.NOT_FOUND, "no job x"))
+        assert client.models.predict("x", X[:2], probabilities=True).tolist() == [[0.5, 0.5], [1.0, 0.0]]
+
+
+def test_only_an_onnx_file_of_a_classifier_with_logits_has_probabilities(scripted, tmp_path):
+    serve_classifier(scripted, "mean_squared_error")
+    with gw.Client(scripted.address) as client:
+        with pytest.raises(gw.InvalidArgumentError, match="file can have them, not 'npz'"):
+            client.models.download("x", tmp_path / "m.npz", probabilities=True)
+        with pytest.raises(gw.InvalidArgumentError, match="was not trained with CrossEntropy"):
+            client.models.download("x", tmp_path / "m.onnx", probabilities=True)
+        serve_classifier(scripted, "cross_entropy")
+        loss = {"cross_entropy": {"from_probabilities": True}}
+        scripted.answer("GetJob", lambda request: Job(name=request.name, spec={"loss": loss}))
+        with pytest.raises(gw.InvalidArgumentError, match="are already probabilities"):
+            client.models.download("x", tmp_path / "m.onnx", probabilities=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_a_model_is_printed_or_written(scripted, gradwire, tmp_path):
+    layer = {"name": "fc1", "linear": {"in_features": 4, "out_features": 3}}
+    weights = {"dtype": 1, "shape": [15], "sha256": "0" * 64}
+    data = {"inputs": {"dtype": 1, "shape": [5, 4]}, "targets": {"dtype": 9, "shape": [5]}}
+    model = Model(
+        name="models/x",
+        job="jobs/x",
+        architecture="4-3",
+        spec={"layers": [layer]},
+        weights=weights,
+        train=data,
+        epoch=EPOCH,
+    )
+    scripted.answer("GetModel", lambda request: model)
+    scripted.answer("GetJob", lambda request: status(StatusCode.NOT_FOUND, "no job x"))
+    code, output, _ = gradwire("models", "card", "x", "--at", scripted.address)
+    assert (code, output.splitlines()[0]) == (0, "# x")
+    file = tmp_path / "card.md"
+    assert gradwire("models", "card", "x", "-o", file, "--at", scripted.address)[1] == f"wrote {file}\n"
+    assert file.read_text() == output
+    absent = tmp_path / "nowhere" / "card.md"
+    assert "nowhere does not exist. Create it first" in gradwire("models", "card", "x", "-o", absent)[2]
+    assert "cannot write" in gradwire("models", "card", "x", "-o", tmp_path, "--at", scripted.address)[2]
 
 
 def expected_epochs(scale=1.0, **changes):

@@ -1,9 +1,11 @@
 """History as a sequence of epochs, as columns, as a table and as a plot."""
 
+import math
 import sys
 
 import pandas as pd
 import pytest
+from epochs import epoch, epochs
 from small import X, Y, fit, stack
 
 import gradwire as gw
@@ -66,6 +68,45 @@ def test_plot_returns_a_figure_and_saves_it_on_request(tmp_path):
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
 
 
+def test_the_best_epoch_has_the_lowest_loss_on_the_test_set_or_else_on_the_training_set():
+    assert gw.History(epochs=epochs([0.5, 0.1, 0.2], [0.5, 0.4, 0.3])).best.epoch == 3
+    assert gw.History(epochs=epochs([0.5, 0.1, 0.2])).best.epoch == 2
+    assert gw.History(epochs=epochs([0.5, 0.4], [0.5, math.nan])).best.epoch == 1
+    assert gw.History(epochs=[epoch(1, None), epoch(2, 3.0), epoch(3, None)]).best.epoch == 2
+    assert gw.History(epochs=[epoch(1, None)]).best.epoch == 1
+    assert gw.History().best is None
+
+
+def test_several_histories_are_compared_in_one_plot(tmp_path):
+    first, second = fit(test=(X, Y)), fit(epochs=5)
+    figure = gw.plot([first, second], tmp_path / "runs.png")
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    assert labels == ["run 1 train", "run 1 test", "run 2 train"]
+    colors = [line.get_color() for line in figure.axes[0].lines]
+    assert colors[0] == colors[1] != colors[2]
+    assert (tmp_path / "runs.png").exists()
+    named = gw.plot({"slow": first, "fast": second})
+    assert named.axes[0].lines[0].get_label() == "slow train"
+    same = [gw.History(job="x", epochs=first.epochs), gw.History(job="x", epochs=first.epochs)]
+    assert gw.plot(same).axes[0].lines[2].get_label() == "x (2) train"
+    assert [line.get_label() for line in gw.plot(first).axes[0].lines] == ["train", "test"]
+    with pytest.raises(gw.InvalidArgumentError, match=r"as fit\(\) returns them, got int"):
+        gw.plot([1])
+
+
+def test_one_epoch_and_nan_are_plotted():
+    history = gw.History(epochs=epochs([1.0, math.nan, 0.5]))
+    assert len(history.plot().axes[0].lines) == 1
+    assert len(gw.History(epochs=epochs([1.0])).plot().axes[0].lines) == 1
+
+
+def test_a_plot_in_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(gw.FileError, match="nowhere does not exist"):
+        fit().plot(tmp_path / "nowhere" / "curve.png")
+
+
 def test_nothing_to_plot_is_an_error():
     with pytest.raises(ValueError, match="no epoch was evaluated"):
         gw.History().plot()
+    with pytest.raises(ValueError, match="no epoch was evaluated"):
+        gw.plot([])

@@ -311,7 +311,7 @@ def test_weights_that_do_not_belong_to_the_model_are_refused(scripted, client, t
 @pytest.mark.parametrize(
     ("name", "format_", "message"),
     [
-        ("m.pt", None, r"ends in \.safetensors or \.onnx, or pass format="),
+        ("m.pt", None, r"ends in \.safetensors, \.npz or \.onnx, or pass format="),
         ("m.onnx", "safetensors", "the suffix does not match"),
         ("nowhere/m.onnx", None, "the folder .* does not exist"),
     ],

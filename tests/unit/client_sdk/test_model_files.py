@@ -17,6 +17,38 @@ def test_a_model_can_be_saved_and_loaded(tmp_path):
     assert np.array_equal(loaded(X), model(X))
 
 
+def test_a_model_survives_its_npz_file_which_numpy_alone_can_read(tmp_path):
+    model = Sequential(fc1=Linear(4, 5), relu=ReLU(), fc2=Linear(5, 3))
+    model.class_names = ("a", "b", "ç")
+    path = gw.save(model, tmp_path / "m.npz")
+    loaded = gw.load_model(path)
+    assert np.array_equal(loaded(X), model(X))
+    assert loaded.class_names == model.class_names
+    with np.load(path, allow_pickle=False) as file:
+        assert sorted(file) == ["fc1.W", "fc1.b", "fc2.W", "fc2.b", "gradwire.model_spec"]
+        assert np.array_equal(file["fc1.W"], model.fc1.W.data)
+
+
+def test_npz_files_that_do_not_contain_a_model_are_refused(tmp_path):
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "junk.npz")
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "absent.npz")
+    np.save((tmp_path / "array.npz").open("wb"), X)
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "array.npz")
+    np.savez(tmp_path / "pickled.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(FileError, match="cannot read"):
+        gw.load_model(tmp_path / "pickled.npz")
+    np.savez(tmp_path / "other.npz", a=X)
+    with pytest.raises(FileError, match="is not a gradwire model"):
+        gw.load_model(tmp_path / "other.npz")
+    np.savez(tmp_path / "damaged.npz", **{"a": X, "gradwire.model_spec": "{"})
+    with pytest.raises(FileError, match="is damaged"):
+        gw.load_model(tmp_path / "damaged.npz")
+
+
 def test_a_file_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
@@ -27,8 +59,8 @@ def test_a_file_mode_follows_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.onnx", "m", "m.safetensors.bak"])
-def test_suffixes_other_than_safetensors_are_refused(tmp_path, name):
-    with pytest.raises(FileError, match=r"a model is saved as \.safetensors.*models\.download"):
+def test_other_suffixes_are_refused(tmp_path, name):
+    with pytest.raises(FileError, match=r"a model is saved as \.safetensors or \.npz.*models\.download"):
         gw.save(stack(4, 3), tmp_path / name)
     assert not list(tmp_path.iterdir())
 

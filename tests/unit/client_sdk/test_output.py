@@ -2,7 +2,8 @@
 
 import pytest
 
-from gradwire.cli.output import print_table, size
+from gradwire._formatting import size_text
+from gradwire.cli.output import print_table
 
 NAME = "a-name-of-forty-characters-that-is-whole"
 
@@ -28,6 +29,6 @@ def test_without_a_terminal_cells_are_separated_by_tabs(capsys):
     assert capsys.readouterr().out == "x\tRUNNING\ny\tQUEUED\n"
 
 
-@pytest.mark.parametrize(("count", "text"), [(500, "0 kB"), (25_000, "25 kB"), (2_500_000, "2.5 MB")])
-def test_sizes_are_in_kilobytes_or_megabytes(count, text):
-    assert size(count) == text
+@pytest.mark.parametrize(("count", "text"), [(500, "500 B"), (25_000, "25 kB"), (2_500_000, "2.5 MB")])
+def test_sizes_are_in_bytes_kilobytes_or_megabytes(count, text):
+    assert size_text(count) == text

@@ -1,0 +1,129 @@
+"""Follows the logs of several jobs at once, and finds out why a job waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradwire._blocking import Stream
+from gradwire._exceptions import GradwireError
+from gradwire._formatting import plural
+from gradwire._watch import watch
+from gradwire_proto.v1.training_service_pb2 import GetJobRequest, JobState, ListJobsRequest
+
+if TYPE_CHECKING:
+    from gradwire._job import AsyncJob, Job
+    from gradwire._transport import Transport
+    from gradwire_proto.v1.training_service_pb2 import Event
+
+_WAITING = (JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING)
+# The time between two questions why a job waits, in seconds.
+_ASK_SECONDS = 2.0
+# The first question comes sooner, but not before a job on an idle server has started.
+_FIRST_ASK_SECONDS = 0.5
+# Longer queues are not counted to the end.
+_MAX_COUNTED = 1000
+
+
+@dataclass(frozen=True)
+class Update:
+    """Something new about a job.
+
+    Attributes:
+        job: The position of the job in the list of jobs.
+        event: An event of its log, or None.
+        waiting: The reason why it waits, or None.
+    """
+
+    job: int
+    event: Event | None = None
+    waiting: str | None = None
+
+
+def follow(jobs: Sequence[Job], *, ask: bool = True) -> Stream[Update]:
+    """Yield the events of jobs as they arrive, until all jobs have ended.
+
+    Args:
+        jobs: One or more jobs.
+        ask: Whether to ask the server, every few seconds, why a queued job waits.
+    """
+    return Stream(_follow([job._async for job in jobs], ask), jobs[0]._portal)
+
+
+async def _follow(jobs: Sequence[AsyncJob], ask: bool) -> AsyncGenerator[list[Update], None]:
+    # It is bounded, so that a slow display does not make a long log fill the memory.
+    queue: asyncio.Queue[list[Update] | GradwireError | None] = asyncio.Queue(maxsize=16)
+    tasks = [asyncio.create_task(_read_log(index, job, queue, ask)) for index, job in enumerate(jobs)]
+    try:
+        ended = 0
+        while ended < len(jobs):
+            item = await queue.get()
+            if isinstance(item, GradwireError):
+                raise item
+            if item is None:
+                ended += 1
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read_log(
+    index: int, job: AsyncJob, queue: asyncio.Queue[list[Update] | GradwireError | None], ask: bool
+) -> None:
+    """Put the events of a job into the queue, and then None, or the error that ended the watch."""
+    name = f"jobs/{job.name}"
+    asking: asyncio.Task[None] | None = None
+    try:
+        async for events in watch(job._transport, name, 0):
+            if asking is not None:
+                asking.cancel()
+                asking = None
+            await queue.put([Update(index, event=event) for event in events])
+            if ask and events[-1].state_change.state in _WAITING:
+                asking = asyncio.create_task(_ask(index, job._transport, name, queue))
+        await queue.put(None)
+    except GradwireError as error:
+        await queue.put(error)
+    finally:
+        if asking is not None:
+            asking.cancel()
+
+
+async def _ask(
+    index: int, transport: Transport, name: str, queue: asyncio.Queue[list[Update] | GradwireError | None]
+) -> None:
+    """Put the reason why a job waits into the queue, again and again."""
+    delay = _FIRST_ASK_SECONDS
+    while True:
+        await asyncio.sleep(delay)
+        delay = _ASK_SECONDS
+        try:
+            reason = await waiting_reason(transport, name)
+        except GradwireError:  # The watch reports what is wrong with the connection.
+            continue
+        await queue.put([Update(index, waiting=reason)])
+
+
+async def waiting_reason(transport: Transport, name: str) -> str:
+    """Return why a job, "jobs/{job_id}", has not started to train, for example "waits for a worker; 2 jobs run"."""
+    job = await transport.call(transport.training.GetJob, GetJobRequest(name=name))
+    if job.state == JobState.JOB_STATE_STARTING:
+        return "a worker prepares the data"
+    if job.state != JobState.JOB_STATE_QUEUED:
+        return ""
+    list_jobs = transport.training.ListJobs
+
+    async def names(state: str) -> list[str]:
+        request = ListJobsRequest(filter=f"state = {state}", order_by="create_time", page_size=_MAX_COUNTED)
+        return [each.name for each in (await transport.call(list_jobs, request)).jobs]
+
+    queued, running = await names("QUEUED"), await names("RUNNING")
+    earlier = queued.index(name) if name in queued else 0
+    parts = [f"{plural(earlier, 'job')} queued before it"] if earlier else []
+    parts += [f"{plural(len(running), 'job')} running"] if running else []
+    return ": ".join(["waits for a worker", *([", ".join(parts)] if parts else [])])

@@ -1,0 +1,16 @@
+"""Checks the paths of files that are written."""
+
+from pathlib import Path
+
+from gradwire._exceptions import FileError
+
+
+def in_existing_folder(path: Path) -> Path:
+    """Return a path.
+
+    Raises:
+        FileError: Its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileError(f"cannot write {path}: the folder {path.parent} does not exist. Create it first.")
+    return path

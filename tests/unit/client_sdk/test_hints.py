@@ -1,0 +1,73 @@
+"""What the closing summary suggests to try, and that it keeps quiet about healthy jobs."""
+
+import math
+
+import numpy as np
+import pytest
+from epochs import epochs
+from small import X, Y, fit, stack
+
+import gradwire as gw
+
+
+def hints(*losses, **metrics):
+    return gw.History(epochs=epochs(*losses, **metrics)).hints()
+
+
+def test_a_loss_that_grows_from_the_start_needs_a_smaller_learning_rate():
+    assert "smaller learning rate" in hints([1.0, 1.5, 2.5, 4.0])[0]
+
+
+def test_a_loss_that_hardly_changes_needs_a_larger_learning_rate():
+    assert "larger learning rate" in hints([2.3, 2.2999, 2.2998, 2.2997, 2.2996], accuracy=0.1)[0]
+    assert "larger learning rate" in hints([1.0] * 5, r2=0.0)[0]
+
+
+def test_a_test_loss_that_leaves_the_train_loss_is_overfitting():
+    train = [1.0, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05]
+    test = [1.0, 0.8, 0.7, 0.9, 1.0, 1.1, 1.2]
+    (hint,) = hints(train, test, accuracy=0.9)
+    assert hint.startswith("After epoch 3, the loss falls on the training set and grows on the test set.")
+
+
+@pytest.mark.parametrize(
+    ("losses", "metrics"),
+    [
+        (([1.0, 0.5, 0.3, 0.2, 0.15],), {}),
+        (([0.001] * 8,), {"accuracy": 0.99}),  # It has converged.
+        (([1.0, 1.1, 0.9],), {}),  # Noise at the start.
+        (([1.0, 5.0],), {}),  # Two epochs say nothing.
+        (([1.0],), {}),
+        (([],), {}),
+        (([math.nan] * 6,), {"accuracy": 0.1}),
+        (([1.0, 0.5, 0.2, 0.1, 0.05, 0.04], [1.0, 0.6, 0.5, 0.52, 0.51, 0.53]), {}),  # Noise on the test set.
+    ],
+)
+def test_there_is_no_hint_about_a_healthy_job(losses, metrics):
+    assert hints(*losses, **metrics) == []
+
+
+def test_there_is_no_hint_about_a_job_that_continues_another():
+    resumed = [each for each in epochs([1.0] * 20, accuracy=0.1) if each.epoch > 10]
+    assert gw.History(epochs=resumed).hints() == []
+
+
+def test_real_runs_get_the_hint_that_fits():
+    assert (
+        fit(epochs=6, optimizer=gw.SGD(model := stack(4, 8, 3), lr=1e-6), model=model)
+        .hints()[0]
+        .startswith("The loss hardly changes")
+    )
+    targets = X @ np.array([1.0, -2.0, 3.0, 0.5])
+    model = stack(4, 1)
+    diverging = fit(model, (X, targets), loss=gw.MSE(), optimizer=gw.SGD(model, lr=0.9), epochs=5)
+    assert diverging.hints()[0].startswith("The loss grows from the start")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_real_healthy_runs_get_none(digits, seed):
+    gw.seed(seed)
+    model = gw.Sequential(gw.Linear(64, 32), gw.ReLU(), gw.Linear(32, 10))
+    history = fit(model, digits.train, test=digits.test, epochs=30, batch_size=16)
+    assert history.hints() == []
+    assert fit(epochs=20, test=(X, Y)).hints() == []
