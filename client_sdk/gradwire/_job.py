@@ -236,7 +236,7 @@ class AsyncJob:
         else:
             info = await self._ended()
             name = self._message.name if info.model is None else self._message.model
-        return await download_file(self._transport, name, path, format, number, on_download_progress)
+        return await download_file(self._transport, name, path, format, number, on_progress=on_download_progress)
 
     async def card(self) -> str:
         """Return a description of the trained model as Markdown: layers, settings, data, metrics and curve.

@@ -198,6 +198,7 @@ async def download_file(
     path: str | Path,
     format_: ModelFormat | None,
     epoch: int = 0,
+    *,
     on_progress: TransferProgress | None = None,
     extra: bytes = b"",
 ) -> Path:
@@ -217,7 +218,7 @@ async def download_file(
     converted = target.with_name(f"{target.name}.part.npz")
     try:
         with part.open("wb") as file:
-            sent = "onnx" if format_ == "onnx" else "safetensors"
+            sent: Literal["safetensors", "onnx"] = "onnx" if format_ == "onnx" else "safetensors"
             await _receive(transport, name, sent, file.write, epoch, on_progress)
             file.write(extra)
         if format_ == "npz":  # The server has no such format.

@@ -234,7 +234,9 @@ class AsyncModels:
             from gradwire._onnx import probabilities_part  # noqa: PLC0415  (seldom needed)
 
             extra = probabilities_part(network(model.spec).out_features, model.weights.dtype)
-        return await download_file(self._transport, resource, target, format, number, on_download_progress, extra)
+        return await download_file(
+            self._transport, resource, target, format, number, on_progress=on_download_progress, extra=extra
+        )
 
     async def delete(self, name: str) -> None:
         """Delete a model. The job that trained the model, and the job's events, are kept.
