@@ -5,7 +5,7 @@ import { h, fill, setText } from "./dom.js";
 
 const HEIGHT = 240;
 // Above this number of points, only the lines are drawn.
-const MAX_DOTS = 60;
+const MAX_DOTS = 40;
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -14,7 +14,7 @@ export const curveColor = (place) => color(`--curve-${(place % 6) + 1}`);
 
 export class Chart {
   /**
-   * @param {{title: string, format: function(number): string, onzoom: function(?{first: number, last: number}),
+   * @param {{title: string, format: function(number): string, tick?: function(number): string, onzoom: function(?{first: number, last: number}),
    *   range?: function(number, number): number[], actions?: Node[]}} options
    */
   constructor(options) {
@@ -74,7 +74,7 @@ export class Chart {
       grid: { stroke: color("--line"), width: 1 },
       ticks: { show: false },
     };
-    const { format, range } = this.options;
+    const { format, range, tick: tickFormat } = this.options;
     this.plot = new uPlot(
       {
         width: this.area.clientWidth || 300,
@@ -87,7 +87,7 @@ export class Chart {
         },
         axes: [
           { ...axis, size: 28, grid: { show: false }, values: (_p, ticks) => ticks.map((t) => (t % 1 ? "" : t.toLocaleString("en"))) },
-          { ...axis, size: 52, values: (_p, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) },
+          { ...axis, size: 52, values: (_p, ticks) => ticks.map((tick) => (tick === null ? "" : (tickFormat ?? format)(tick))) },
         ],
         series: [
           {},

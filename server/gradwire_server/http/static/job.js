@@ -37,7 +37,7 @@ export async function jobView(main, ids, context, signal) {
   const log = h("button.button.small", { type: "button", "aria-pressed": "false", onclick: toggleLog }, "Log scale");
   const lossChart = new Chart({ title: "Loss", format: metric, onzoom: zoom, actions: [h("span.chart-actions", {}, reset, log)] });
   const within = (low, high) => [Math.max(0, (low ?? 0) - 0.02), Math.min(1, (high ?? 1) + 0.02)];
-  const accuracyChart = new Chart({ title: "Accuracy", format: percent, onzoom: zoom, range: within });
+  const accuracyChart = new Chart({ title: "Accuracy", format: percent, tick: (value) => `${Math.round(1000 * value) / 10} %`, onzoom: zoom, range: within });
   accuracyChart.element.hidden = true;
   const warning = h("p.notice", { hidden: true, role: "status" });
   fill(main, about.head, warning, h("div.charts", {}, lossChart.element, accuracyChart.element), about.body);
@@ -267,7 +267,7 @@ function oneJob(first, context, signal) {
     head: [
       back(),
       h("div.page-head", {}, h("div.title", {}, h("h1", {}, id), state), actions),
-      h("p.muted", {}, first.architecture, " ", labels(first)),
+      h("p.muted.tags", {}, first.architecture, labels(first)),
       h("div.bar.wide", { role: "progressbar", "aria-label": "Epochs" }, progress),
       wait,
       error,

@@ -176,7 +176,7 @@ function jobRow(first, selected, onselect) {
     "li.row",
     {},
     h("span.cell-box", {}, box),
-    h("span.cell-name", {}, h("a", { href: `#/jobs/${id}` }, id), h("small", {}, first.architecture, labels(first))),
+    h("span.cell-name", {}, h("a", { href: `#/jobs/${id}` }, id), h("small.tags", {}, first.architecture, labels(first))),
     state,
     h("span.cell-progress", {}, h("span.bar", {}, bar), epochs),
     loss,

@@ -64,7 +64,7 @@ function modelRow(model) {
   return h(
     "li.row.model-row",
     {},
-    h("span.cell-name", {}, h("a", { href: `#/models/${id}` }, id), h("small", {}, model.architecture, labels(model))),
+    h("span.cell-name", {}, h("a", { href: `#/models/${id}` }, id), h("small.tags", {}, model.architecture, labels(model))),
     h("span.number", { "data-label": "Loss" }, metric(metrics && (metrics.loss ?? 0))),
     h("span.number", { "data-label": "Accuracy" }, percent(metrics?.accuracy)),
     h("span.number", { "data-label": "Epoch" }, count(model.epoch?.epoch ?? 0)),
@@ -106,7 +106,7 @@ export async function modelView(main, id, context, signal) {
         }),
       ),
     ),
-    h("p.muted", {}, model.architecture, " ", labels(model)),
+    h("p.muted.tags", {}, model.architecture, labels(model)),
     h(
       "dl.figures",
       {},

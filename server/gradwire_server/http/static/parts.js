@@ -36,6 +36,9 @@ export function figure(name, value, note) {
   return h("div.figure", {}, h("dt", {}, name), h("dd", {}, value, note && h("small", {}, note)));
 }
 
+/** The kind of a layer, with its name unless it is only a number. */
+const titleOf = (layer, kind) => (/^\d*$/.test(layer.name ?? "") ? kind : `${layer.name} (${kind})`);
+
 /** Draws the layers of a model from top to bottom. The width of a layer shows the number of its units. */
 export function stack(model, loss) {
   const layers = model?.layers ?? [];
@@ -48,11 +51,11 @@ export function stack(model, loss) {
   };
   let width = units[0];
   const rows = layers.map((layer) => {
-    if (!layer.linear) return row(layer.name || "ReLU", "ReLU", width, "relu");
+    if (!layer.linear) return row(titleOf(layer, "ReLU"), width ? `${count(width)} units` : "", width, "relu");
     width = Number(layer.linear.outFeatures);
     const inputs = Number(layer.linear.inFeatures ?? 0);
     const parameters = inputs ? `${count((inputs + 1) * width)} parameters` : "";
-    return row(layer.name || "Linear", `Linear ${inputs || "?"} → ${width}${parameters && `, ${parameters}`}`, width, "linear");
+    return row(titleOf(layer, "Linear"), `${inputs || "?"} → ${width}${parameters && `, ${parameters}`}`, width, "linear");
   });
   const end = loss && row("Loss", loss.crossEntropy ? "cross entropy" : "mean squared error", 0, "end");
   return h("ol.stack", {}, row("Inputs", units[0] ? `${units[0]} features` : "", units[0], "end"), rows, end);
