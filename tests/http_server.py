@@ -17,7 +17,7 @@ def http_server(folder: Path, **settings: Any) -> Iterator[Running]:
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        async with serving(folder, http_port=None, **settings) as running:
+        async with serving(folder, **{"http_port": None, **settings}) as running:
             started.append(running)
             ready.set()
             await stop.wait()

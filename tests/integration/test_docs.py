@@ -30,7 +30,12 @@ def own_server():
 @pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: make lint installs it where npm is available")
 def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
     http = re.search(r"the web page is at (\S+)", own_server.log.read_text())[1]
-    env = {**os.environ, "SERVER": f"http://{own_server.address}", "HTTP": http, "PATH": f"{BUF.parent}:{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        "SERVER": f"http://{own_server.address}",
+        "HTTP": http,
+        "PATH": f"{BUF.parent}:{os.environ['PATH']}",
+    }
     script = "set -e -o pipefail\n" + blocks("docs/protocol.md", "sh")
     run = subprocess.run(
         ["bash", "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
