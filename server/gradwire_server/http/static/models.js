@@ -1,7 +1,7 @@
 // The models, and one model: its metrics, its files and its predictions.
 
 import { call } from "./api.js";
-import { fill, h, icon, setText } from "./dom.js";
+import { fill, h, icon } from "./dom.js";
 import { ago, count, idOf, metric, percent } from "./format.js";
 import { button, empty, failure, figure, labels, remove, save, stack, attempt } from "./parts.js";
 import { drawingPanel, sideOf } from "./drawing.js";
