@@ -73,10 +73,10 @@ def test_a_job_from_the_sdk_appears_and_its_curve_grows_without_reload(open_page
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Cancel the job").click()
     page.get_by_role("button", name="Delete").wait_for()
-    page.locator(".story").get_by_text("Cancelled").wait_for()
-    story = page.locator(".story strong").all_inner_texts()
-    assert story[:4] == ["Queued", "Starting", "Running", "Paused"]
-    assert story[-1] == "Cancelled"
+    page.locator(".events").get_by_text("Cancelled").wait_for()
+    events = page.locator(".events strong").all_inner_texts()
+    assert events[:4] == ["Queued", "Starting", "Running", "Paused"]
+    assert events[-1] == "Cancelled"
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="Jobs").wait_for()
@@ -119,7 +119,7 @@ def test_the_page_survives_a_restart_of_the_server(open_page, tmp_path, monkeypa
     with http_server(tmp_path, http_port=port) as running, gw.Client(running.address) as client:
         banner.wait_for(state="hidden")
         wait_for_epoch(page, before)
-        assert page.locator(".story", has_text="Queued").count() == 1
+        assert page.locator(".events", has_text="Queued").count() == 1
         client.jobs.get("survivor").cancel()
 
 

@@ -129,7 +129,7 @@ class TrainingService(TrainingServiceServicer):
     async def ListJobEvents(
         self, request: ListJobEventsRequest, context: ServicerContext[object, object]
     ) -> ListJobEventsResponse:
-        return ListJobEventsResponse(events=await self.queries.story(current_principal(), request.name))
+        return ListJobEventsResponse(events=await self.queries.changes_and_warnings(current_principal(), request.name))
 
     async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
         return await self.commands.pause(current_principal(), request.name)

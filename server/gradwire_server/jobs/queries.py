@@ -19,7 +19,7 @@ from gradwire_server.store.paging import Page
 # The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
 _MAX_EVENTS_PER_READ = 1000
 # How many state changes and warnings of a job a call returns.
-_MAX_STORY = 200
+_MAX_CHANGES_AND_WARNINGS = 200
 
 
 class JobQueries:
@@ -99,11 +99,13 @@ class JobQueries:
         )
         return epochs, len(numbers) == last - first + 1
 
-    async def story(self, principal: Principal, job_name: str) -> Sequence[Event]:
+    async def changes_and_warnings(self, principal: Principal, job_name: str) -> Sequence[Event]:
         """Return the newest state changes and warnings of a job, in order, or raise JobNotFoundError."""
         record = await self.get(principal, job_name)
         return await self._database.read(
-            lambda connection: job_queries.newest_story(connection, record.job_key, _MAX_STORY)
+            lambda connection: job_queries.newest_changes_and_warnings(
+                connection, record.job_key, _MAX_CHANGES_AND_WARNINGS
+            )
         )
 
     async def _events_after(self, record: JobRecord, sequence: int) -> Sequence[Event]:

@@ -8,7 +8,7 @@ from sqlalchemy import delete as delete_from
 
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, is_story, job_labels, jobs
+from gradwire_server.store.tables import events, is_change_or_warning, job_labels, jobs
 
 _PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels)
 
@@ -159,11 +159,11 @@ def epochs_among(connection: Connection, job_key: int, numbers: Sequence[int]) -
     return [Event.FromString(serialized) for serialized in connection.scalars(query)]
 
 
-def newest_story(connection: Connection, job_key: int, limit: int) -> list[Event]:
+def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int) -> list[Event]:
     """Return the newest state changes and warnings of a job, in order."""
     query = (
         select(events.c.message)
-        .where(events.c.job == job_key, is_story)
+        .where(events.c.job == job_key, is_change_or_warning)
         .order_by(events.c.sequence.desc())
         .limit(limit)
     )

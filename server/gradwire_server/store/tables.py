@@ -53,8 +53,14 @@ Index(
 
 # State changes and warnings, which are few, however many epochs a job has. The condition is part of the statements that
 # use the index.
-is_story = text("kind IN ('state_change', 'warning')")
-Index("story", events.c.job, events.c.sequence, sqlite_where=is_story, postgresql_where=is_story)
+is_change_or_warning = text("kind IN ('state_change', 'warning')")
+Index(
+    "state_changes_and_warnings",
+    events.c.job,
+    events.c.sequence,
+    sqlite_where=is_change_or_warning,
+    postgresql_where=is_change_or_warning,
+)
 
 models = Table(
     "models",

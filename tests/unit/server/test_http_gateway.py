@@ -175,7 +175,7 @@ def test_epochs_are_sampled_evenly(http, xor):
     assert http.post(f"{TRAINING}/SampleEpochs", json={"name": xor, "firstEpoch": -1}).status_code == 400
 
 
-def test_the_story_of_a_job_has_no_epochs(http, xor):
+def test_the_events_of_a_job_are_listed_without_its_epochs(http, xor):
     found = http.post(f"{TRAINING}/ListJobEvents", json={"name": xor}).json()["events"]
     states = [event["stateChange"]["state"].removeprefix("JOB_STATE_") for event in found]
     assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]

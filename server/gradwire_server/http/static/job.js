@@ -85,7 +85,7 @@ export async function jobView(main, ids, context, signal) {
   function refresh() {
     for (const name of names) {
       histories.get(name).load(undefined, signal).then(draw, ignoreAbort);
-      about.onstory?.(name);
+      about.onevents?.(name);
     }
   }
 
@@ -96,7 +96,7 @@ export async function jobView(main, ids, context, signal) {
       jobs.set(job.name, merged);
       histories.get(job.name).add(job.lastEpoch);
       about.update(merged);
-      if (before.state !== job.state || before.attempt !== job.attempt) about.onstory?.(job.name);
+      if (before.state !== job.state || before.attempt !== job.attempt) about.onevents?.(job.name);
       if (hasEnded(job) && !hasEnded(before)) histories.get(job.name).load(undefined, signal).then(draw, ignoreAbort);
     }
     if (changes.deletedJobs.length) {
@@ -174,7 +174,7 @@ function oneJob(first, context, signal) {
   const actions = h("div.actions");
   const wait = h("p.notice", { hidden: true, role: "status" });
   const error = h("div.notice.bad", { hidden: true });
-  const story = h("ol.story", { "aria-label": "What happened" });
+  const log = h("ol.events", { "aria-label": "Events" });
   const facts = h("dl.facts");
   let shownActions = "";
 
@@ -244,15 +244,15 @@ function oneJob(first, context, signal) {
         figure("Machine", execution.host, `${execution.device}, ${execution.threads ?? 1} ${execution.threads > 1 ? "threads" : "thread"}`),
       ],
       figure("Attempt", job.attempt ?? 0),
-      figure("Events", bytes(job.diskUsage?.logBytes)),
+      figure("Size of the events", bytes(job.diskUsage?.logBytes)),
       (job.continueJob || job.initialModel) && figure("Starts from", idOf(job.continueJob ?? job.initialModel)),
     );
   }
 
-  async function onstory() {
+  async function onevents() {
     try {
       const { events = [] } = await call("ListJobEvents", { name: first.name }, { signal });
-      fill(story, events.map(storyItem));
+      fill(log, events.map(eventItem));
       const last = events.findLast((event) => event.stateChange)?.stateChange;
       const reason = stateOf(job) === "QUEUED" ? await whyItWaits(last, signal) : "";
       wait.hidden = !reason;
@@ -276,12 +276,12 @@ function oneJob(first, context, signal) {
     body: h(
       "div.columns",
       {},
-      h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Story")), story),
+      h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Events")), log),
       h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Model")), stack(first.spec.model, first.spec.loss)),
       h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Settings")), settingsTable([first]), facts),
     ),
     update,
-    onstory,
+    onevents,
     tick: () => hasEnded(job) || update(job),
   };
 }
@@ -306,7 +306,7 @@ async function whyItWaits(last, signal) {
   return busy ? `Waiting for a free worker: ${busy}${busy >= 100 ? " or more" : ""} ${busy === 1 ? "job is" : "jobs are"} running.` : "Waiting for a worker.";
 }
 
-function storyItem(event) {
+function eventItem(event) {
   const change = event.stateChange;
   const state = change ? stateOf(change) : "WARNING";
   const { execution } = change ?? {};

@@ -12,4 +12,6 @@ depends_on = None
 def upgrade() -> None:
     """Add the index."""
     condition = sa.text("kind IN ('state_change', 'warning')")
-    op.create_index("story", "events", ["job", "sequence"], sqlite_where=condition, postgresql_where=condition)
+    op.create_index(
+        "state_changes_and_warnings", "events", ["job", "sequence"], sqlite_where=condition, postgresql_where=condition
+    )
