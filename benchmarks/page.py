@@ -40,7 +40,7 @@ addEventListener("gradwire-drawn", ({ detail }) => requestAnimationFrame(() => s
 def main() -> None:
     """Run the benchmarks, and print each result with its target value."""
     print(f"\nweb page in Chromium, on {processor_model()}, {os.cpu_count()} cores\n")
-    line("weight of all files, compressed", f"{Page().compressed_bytes / 1000:.1f} kB", "aim: under 150 kB")
+    line("weight of all files, compressed", f"{Page(50051).compressed_bytes / 1000:.1f} kB", "aim: under 150 kB")
     with tempfile.TemporaryDirectory(prefix="gradwire-bench-") as folder:
         store_jobs(Path(folder), JOBS, LONG_EPOCHS)
         with gw.LocalServer(data=folder) as server, chromium() as browser:

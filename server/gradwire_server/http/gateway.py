@@ -59,7 +59,7 @@ class HttpGateway:
         self._methods = methods_of(services)
         self._buffer = RequestBuffer()
         self._client: GrpcClient | None = None
-        self._page = Page()
+        self._page = Page(grpc_port)
         hint = (
             f"port {port} is the HTTP port of this gradwire server. gRPC clients, such as the Python client, use port "
             f"{grpc_port}"

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import mimetypes
+import re
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -22,12 +23,24 @@ class _File:
     media_type: str
     tag: str
 
+    @classmethod
+    def new(cls, content: bytes, media_type: str) -> "_File":
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        return cls(content, gzip.compress(content, 9, mtime=0), media_type, tag)
+
 
 class Page:
-    """Serves index.html at "/", and the other files at "/static/"."""
+    """Serves index.html at "/", and the other files at "/static/".
 
-    def __init__(self) -> None:
+    Args:
+        grpc_port: The gRPC port, which the page names to new users.
+    """
+
+    def __init__(self, grpc_port: int) -> None:
         self._files = dict(_read(resources.files("gradwire_server.http") / "static", ""))
+        index = self._files["index.html"].content
+        port = f'name="grpc-port" content="{grpc_port}"'.encode()
+        self._files["index.html"] = _File.new(re.sub(rb'name="grpc-port" content="\d+"', port, index), "text/html")
 
     @property
     def compressed_bytes(self) -> int:
@@ -59,6 +72,5 @@ def _read(folder: Traversable, path: str) -> list[tuple[str, _File]]:
         content = entry.read_bytes()
         suffix = f".{entry.name.rpartition('.')[2]}"
         media_type = _TYPES.get(suffix) or mimetypes.guess_type(entry.name)[0] or "text/plain"
-        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        found.append((path + entry.name, _File(content, gzip.compress(content, 9, mtime=0), media_type, tag)))
+        found.append((path + entry.name, _File.new(content, media_type)))
     return found

@@ -335,10 +335,11 @@ def test_every_response_forbids_scripts_and_frames_of_others(http):
         assert "server" not in headers
 
 
-def test_files_are_compressed_and_not_sent_again(http):
+def test_files_are_compressed_and_not_sent_again(http, running):
     first = http.get("/")
     assert first.headers["content-encoding"] == "gzip"
     assert first.text.startswith("<!doctype html>")
+    assert f'name="grpc-port" content="{running.address.rpartition(":")[2]}"' in first.text
     assert http.get("/", headers={"if-none-match": first.headers["etag"]}).status_code == 304
     assert "content-encoding" not in http.get("/", headers={"accept-encoding": "identity"}).headers
 

@@ -16,7 +16,7 @@ const context = {
   onstate: showConnection,
   onerror,
   reload: show,
-  grpcHint: () => `${location.hostname}:${Number(location.port) - 1}`,
+  grpcAddress: `${location.hostname}:${document.querySelector('meta[name="grpc-port"]').content}`,
 };
 
 /** Handles the errors that concern the whole page. Returns whether it did. */

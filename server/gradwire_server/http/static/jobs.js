@@ -103,7 +103,7 @@ export function jobsView(main, parameters, context, signal) {
     if (nextPage) fill(note, more);
     else if (rows.size) fill(note, h("p.muted", {}, `${count(rows.size)} ${rows.size === 1 ? "job" : "jobs"}`));
     else if (parsed.filter) fill(note, empty("No job matches", "Change the search, or choose another state."));
-    else fill(note, empty("No jobs yet", "Start one from Python, and it appears here:", h("pre", {}, `gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model), at="${context.grpcHint()}")`)));
+    else fill(note, empty("No jobs yet", "Start one from Python, and it appears here:", h("pre", {}, `gw.fit(model, (X, y), loss=gw.CrossEntropy(), optimizer=gw.SGD(model), at="${context.grpcAddress}")`)));
     head.hidden = !rows.size;
   }
 
