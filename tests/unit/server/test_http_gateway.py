@@ -164,6 +164,13 @@ def test_a_watch_of_jobs_sends_their_state_and_new_jobs(http, xor, running):
         assert json.loads(next(stream)["data"]) == {"deletedJobs": ["jobs/new"]}
 
 
+def test_a_watch_of_jobs_checks_its_names(http):
+    for names, field in ((["models/xor"], "names[0]"), (101 * ["jobs/xor"], "names")):
+        response = http.get(f"{TRAINING}/WatchJobs", params={"names": names})
+        assert response.status_code == 400
+        assert response.json()["details"][1]["debug"]["fieldViolations"][0]["field"] == field
+
+
 def test_epochs_are_sampled_evenly(http, xor):
     every = http.post(f"{TRAINING}/SampleEpochs", json={"name": xor}).json()
     assert ([each["epoch"] for each in every["epochs"]], every["complete"]) == ([*range(1, 21)], True)
