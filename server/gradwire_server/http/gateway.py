@@ -69,6 +69,7 @@ class HttpGateway:
 
     def start(self) -> None:
         """Start to accept connections. The gRPC server must have started."""
+        self._private_socket.path.chmod(0o600)
         self._client = GrpcClient(self.socket)
         self._server.start()
 

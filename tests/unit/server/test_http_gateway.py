@@ -456,6 +456,7 @@ def test_connections_beyond_the_maximum_are_closed(running, monkeypatch):
 def test_the_socket_of_the_gateway_is_private(running):
     path = Path(running.server.http.socket)
     assert path.is_socket()
+    assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert path.parent.stat().st_uid == os.getuid()
 
