@@ -61,5 +61,5 @@ CMD ["python", "/opt/gradwire/digits.py"]
 
 FROM runtime AS server
 COPY --from=build /opt/gradwire /opt/gradwire
-EXPOSE 50051
+EXPOSE 50051 50052
 CMD ["gradwire-start", "server"]

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test lint docs coverage format proto dist bench gpu faults fuzz mutants conformance images compose-test clean
+.PHONY: help demo test test-browser screenshots lint docs coverage format proto dist bench gpu faults fuzz mutants conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -18,6 +18,18 @@ demo: $(VENV)/.demo ## start a server, and train a small network on images of di
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev $(if $(shell command -v npm),$(BUF)) ## run every test
 	@$(BIN)/python -m pytest $(PARALLEL)
+
+# Chromium is installed if this is Debian and the user is root. Without it, the tests are skipped with the reason.
+CHROMIUM := command -v chromium chromium-browser >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; } >/dev/null; } || \
+  echo "Chromium is not installed, and cannot be installed here: apt-get install chromium"
+test-browser: $(VENV)/.dev ## test the web page in Chromium
+	@$(CHROMIUM)
+	@$(BIN)/python -m pytest tests/browser
+
+screenshots: $(VENV)/.dev ## make the screenshots of the web page in docs/images
+	@$(CHROMIUM)
+	@$(BIN)/python -m benchmarks.screenshots
 
 lint: $(VENV)/.dev ## run ruff, mypy and, if npm is installed, buf, and build the documentation site
 	$(BIN)/ruff format --check

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import events, mapped, service, structure
+from benchmarks import events, mapped, page, service, structure
 from gradwire.cli.bench.command import bench
 
 
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "service": service.main,
     "events": events.main,
     "mapped": mapped.main,
+    "page": page.main,
     "engine": _engine,
     "structure": structure.main,
 }

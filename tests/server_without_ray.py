@@ -190,7 +190,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Running]:
     with mock.patch.object(app, "WorkerPool", return_value=pool):
         server = app.build_server(chosen, Database(folder / "gradwire.db"), blobs, _NoCluster(chosen))
     stopped, ready = asyncio.Event(), asyncio.Event()
-    ended = asyncio.create_task(app.run_server(server, stopped, lambda _address: ready.set()))
+    ended = asyncio.create_task(app.run_server(server, stopped, lambda *_addresses: ready.set()))
     starting = asyncio.create_task(ready.wait())
     await asyncio.wait((ended, starting), return_when=asyncio.FIRST_COMPLETED)
     if ended.done():

@@ -40,6 +40,22 @@ def serve(
     port: Annotated[
         int, typer.Option(envvar="GRADWIRE_PORT", help="Port to listen on. 0 selects a free port.")
     ] = 50051,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="GRADWIRE_HTTP_PORT",
+            help="Port of the web page and of HTTP. 0: none. Default: --port plus 1 or, if that is taken, a free one.",
+            show_default=False,
+        ),
+    ] = None,
+    http_hosts: Annotated[
+        str,
+        typer.Option(
+            envvar="GRADWIRE_HTTP_HOSTS",
+            help="Names of this server in the addresses that browsers use, separated by commas. localhost and IP "
+            "addresses need not be named.",
+        ),
+    ] = "",
     data: Annotated[
         Path, typer.Option(envvar="GRADWIRE_DATA", help="Folder for jobs, tensors and models.")
     ] = _DEFAULT_DATA,
@@ -146,6 +162,8 @@ def serve(
         settings = Settings(
             host=host,
             port=port,
+            http_port=http_port,
+            http_hosts=tuple(name.strip() for name in http_hosts.split(",") if name.strip()),
             data=data,
             store=store,
             blobs=blobs,
@@ -169,7 +187,12 @@ def serve(
         typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
         from gradwire_server.app import run  # noqa: PLC0415  (see above)
 
-        run(settings, lambda address: typer.echo(f"gradwire is ready on {address}  (data in {data.resolve()})"))
+        def on_ready(address: str, url: str | None) -> None:
+            if url is not None:
+                typer.echo(f"the web page is at {url}")
+            typer.echo(f"gradwire is ready on {address}  (data in {data.resolve()})")
+
+        run(settings, on_ready)
     except SettingsError as error:
         typer.echo(f"gradwire serve: {error}", err=True)
         raise typer.Exit(2) from error

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -32,6 +32,7 @@ from gradwire_server.jobs.attempt_records import AttemptRecords
 from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.job_size import SizeLimits
+from gradwire_server.jobs.live import LiveJobs
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.unfinished_models import UnfinishedModels
@@ -39,6 +40,7 @@ from gradwire_server.jobs.warm_start import WarmStart
 from gradwire_server.limits import (
     MAX_CALLS_PER_CONNECTION,
     MAX_HANDSHAKE_SECONDS,
+    MAX_HTTP_CONNECTIONS,
     MAX_IDLE_CONNECTION_SECONDS,
     MAX_MESSAGE_BYTES,
 )
@@ -61,7 +63,13 @@ from gradwire_server.workers.local_ray import local_ray
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
 
+if TYPE_CHECKING:
+    from gradwire_server.http.gateway import HttpGateway
+
 _log = logging.getLogger(__name__)
+
+# Receives the address of the gRPC server and the URL of the web page, or None without HTTP.
+OnReady = Callable[[str, str | None], None]
 
 _MIN_PING_INTERVAL_MS = 10_000
 # The time that the server has, when it shuts down, to notify the clients that watch its health.
@@ -89,14 +97,15 @@ class Server:
     grpc_server: grpc.aio.Server
     health: health.aio.HealthServicer
     address: str
+    http: "HttpGateway | None"
 
 
-def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+def run(settings: Settings, on_ready: OnReady) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: The settings of the server.
-        on_ready: A function that is called with the address as soon as the server accepts jobs.
+        on_ready: A function that is called with the addresses as soon as the server accepts jobs.
 
     Raises:
         SettingsError: The server cannot start with these settings.
@@ -126,9 +135,7 @@ def _ray_folder(settings: Settings) -> AbstractContextManager[Path | None]:
     return local_ray(settings.data) if settings.ray == "local" else nullcontext()
 
 
-async def _build_and_run(
-    settings: Settings, blobs: BlobStore, cluster: RayCluster, on_ready: Callable[[str], None]
-) -> None:
+async def _build_and_run(settings: Settings, blobs: BlobStore, cluster: RayCluster, on_ready: OnReady) -> None:
     stopped = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stopped.set)
@@ -172,9 +179,11 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
         new_attempts=lambda: Attempts(records, pool, blobs, checkpoints, disk_space),
     )
 
-    grpc_server = _new_grpc_server(settings, max_connections())
+    grpc_server = _new_grpc_server(settings, max_connections() - _http_connections(settings))
     unfinished = UnfinishedModels(queries, models, checkpoints)
-    training = TrainingService(JobCommands(log, queries), queries, admission, checkpoints, unfinished)
+    training = TrainingService(
+        JobCommands(log, queries), queries, LiveJobs(database, notifier), admission, checkpoints, unfinished
+    )
     add_TrainingServiceServicer_to_server(training, grpc_server)
     quota = TensorQuota(blobs, int(settings.max_tensors * GIB))
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)
@@ -184,10 +193,11 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)
     add_reflection_to_server([*_SERVICES, health.SERVICE_NAME], grpc_server)
     address = _listen(grpc_server, settings)
-    return Server(database, cluster, notifier, leader, grpc_server, health_servicer, address)
+    http = _http_gateway(grpc_server, settings, address)
+    return Server(database, cluster, notifier, leader, grpc_server, health_servicer, address, http)
 
 
-async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+async def run_server(server: Server, stopped: asyncio.Event, on_ready: OnReady) -> None:
     """Run a server until `stopped` is set, and then shut it down.
 
     Raises:
@@ -200,7 +210,9 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     await server.grpc_server.start()
     for service in ["", *_SERVICES]:
         await server.health.set(service, health_pb2.HealthCheckResponse.SERVING)
-    on_ready(server.address)
+    if server.http is not None:
+        server.http.start()
+    on_ready(server.address, None if server.http is None else server.http.url)
     await _first(leading, watching, stopped.wait())
 
     if stopped.is_set():
@@ -210,6 +222,8 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: Callable[
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.health.enter_graceful_shutdown(), _HEALTH_SECONDS)
     server.notifier.close()
+    if server.http is not None:
+        await server.http.stop()
     await server.grpc_server.stop(_GRACE_SECONDS)
     for task in (leading, watching):
         task.cancel()
@@ -273,3 +287,19 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> str:
         text = f"cannot listen on {where}. Is another server running there? Choose another --port (0: any free port)"
         raise SettingsError(text) from error
     return f"{host}:{port}"
+
+
+def _http_gateway(server: grpc.aio.Server, settings: Settings, address: str) -> "HttpGateway | None":
+    """Return the gateway that calls the server through a socket of its own, or None if there is no HTTP port."""
+    if settings.http_port == 0:
+        return None
+    from gradwire_server.http.gateway import HttpGateway  # noqa: PLC0415  (slow to import, and not always needed)
+
+    gateway = HttpGateway(settings, address, [*_SERVICES, health.SERVICE_NAME], _http_connections(settings))
+    server.add_insecure_port(f"unix:{gateway.socket}")
+    return gateway
+
+
+def _http_connections(settings: Settings) -> int:
+    """Return how many of the connections are for HTTP."""
+    return 0 if settings.http_port == 0 else min(max_connections() // 4, MAX_HTTP_CONNECTIONS)

@@ -22,6 +22,7 @@ MAX_REQUEST_FIELDS = 8_000
 # An error names at most this many unknown fields.
 MAX_NAMED_FIELDS = 10
 MAX_TENSORS_PER_REQUEST = 1000
+MAX_WATCHED_JOBS = 100
 
 # The maximum number of calls in progress, including calls that wait for events or for their turn. The standard services
 # have their own limit.
@@ -43,6 +44,18 @@ MAX_HANDSHAKE_SECONDS = 10
 MAX_IDLE_CONNECTION_SECONDS = 600
 MAX_CONNECTIONS = 10_000
 MAX_CALLS_PER_CONNECTION = 1000
+# HTTP: calls and streams share one connection to the gRPC server, so together they stay below the limit above.
+MAX_HTTP_CONNECTIONS = 1000
+MAX_HTTP_CALLS = 500
+MAX_HTTP_STREAMS = 400
+MAX_HTTP_CALL_SECONDS = 60.0
+# All requests in memory together, and the space that JSON needs for the names of fields.
+MAX_HTTP_BUFFERED_BYTES = 256 * MIB
+HTTP_JSON_SLACK_BYTES = 512 * KIB
+# The line and the headers of a request, how long a connection may be idle, and how long a client may accept nothing.
+MAX_HTTP_HEAD_BYTES = 32 * KIB
+MAX_HTTP_IDLE_SECONDS = 75
+MAX_HTTP_WRITE_SECONDS = 60.0
 # File descriptors: the server needs at least MIN_DESCRIPTORS, and reserves RESERVED_DESCRIPTORS for Ray, the database
 # and files.
 MIN_DESCRIPTORS = 1024

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def make_private(folder: Path) -> None:
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
             _tighten(Path(path, name))
+
+
+def can_hold_socket(path: Path) -> bool:
+    """Whether a Unix socket can be created at a path, which may be too long. A socket that is there is deleted."""
+    try:
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _tighten(path: Path) -> None:

@@ -23,6 +23,10 @@ class Settings:
     host: str = "127.0.0.1"
     # The port to listen on. 0 selects a free port.
     port: int = 50051
+    # The port of the HTTP gateway. 0: none. None: the next port after the gRPC port or, if it is in use, any free port.
+    http_port: int | None = 0
+    # Further host names under which browsers reach the HTTP port.
+    http_hosts: tuple[str, ...] = ()
     data: Path = Path("gradwire-data")
     # The postgresql:// URL of the database. None selects a SQLite file in `data`.
     store: str | None = None
@@ -59,8 +63,7 @@ class Settings:
             raise SettingsError(f"--plan (GRADWIRE_PLAN) must be one of {', '.join(PLANS)}, got {self.plan!r}")
         if "::" in str(self.data.resolve()):
             raise SettingsError(f"--data (GRADWIRE_DATA) must not contain '::', got {self.data}. Choose another folder")
-        if not 0 <= self.port <= 65535:
-            raise SettingsError(f"--port (GRADWIRE_PORT) must be 0 to 65535, got {self.port}")
+        self._check_ports()
         if self.cpus_per_job <= 0 or self.gpus_per_job <= 0:
             raise SettingsError(
                 "--cpus-per-job and --gpus-per-job (GRADWIRE_CPUS_PER_JOB, GRADWIRE_GPUS_PER_JOB) must be above 0"
@@ -90,6 +93,16 @@ class Settings:
                 f"refusing to publish {self.publish} (GRADWIRE_PUBLISH) without TLS, because the token would "
                 "be sent unencrypted. Set --tls-cert and --tls-key, or GRADWIRE_INSECURE=1"
             )
+
+    def _check_ports(self) -> None:
+        for option, port in (
+            ("--port (GRADWIRE_PORT)", self.port),
+            ("--http-port (GRADWIRE_HTTP_PORT)", self.http_port),
+        ):
+            if not 0 <= (port or 0) <= 65535:
+                raise SettingsError(f"{option} must be 0 to 65535, got {port}")
+        if self.http_port and self.http_port == self.port:
+            raise SettingsError(f"--http-port and --port must differ, but both are {self.port}")
 
     @property
     def key_and_chain(self) -> tuple[bytes, bytes] | None:

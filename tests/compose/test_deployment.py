@@ -37,11 +37,13 @@ class Deployment:
     """The containers of the project, with a separate project name and port."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        with socket.socket() as grpc_port, socket.socket() as http_port:
+            for free in (grpc_port, http_port):
+                free.bind(("127.0.0.1", 0))
+            self.port, http = (free.getsockname()[1] for free in (grpc_port, http_port))
         self.address = f"127.0.0.1:{self.port}"
-        self.environment = {**os.environ, "GRADWIRE_PORT": str(self.port), "GRADWIRE_WORKER_CPUS": "1"}
+        ports = {"GRADWIRE_PORT": str(self.port), "GRADWIRE_HTTP_PORT": str(http)}
+        self.environment = {**os.environ, **ports, "GRADWIRE_WORKER_CPUS": "1"}
 
     def compose(self, *arguments: str, check: bool = True, **environment: str) -> str:
         command = [*COMPOSE, "-p", PROJECT, *arguments]

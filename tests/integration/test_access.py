@@ -1,23 +1,11 @@
 """Tokens and TLS: which clients can use a server, and the errors that other clients get."""
 
 import subprocess
-from pathlib import Path
 
 import grpc
 import pytest
 
 import gradwire as gw
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A self-signed certificate for localhost, and a key."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    return cert, key
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,13 @@ def own_server():
 
 @pytest.mark.skipif(not BUF.exists(), reason="buf is not installed: make lint installs it where npm is available")
 def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
-    env = {**os.environ, "SERVER": f"http://{own_server.address}", "PATH": f"{BUF.parent}:{os.environ['PATH']}"}
+    http = re.search(r"the web page is at (\S+)", own_server.log.read_text())[1]
+    env = {
+        **os.environ,
+        "SERVER": f"http://{own_server.address}",
+        "HTTP": http,
+        "PATH": f"{BUF.parent}:{os.environ['PATH']}",
+    }
     script = "set -e -o pipefail\n" + blocks("docs/protocol.md", "sh")
     run = subprocess.run(
         ["bash", "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
@@ -40,6 +46,10 @@ def test_every_command_of_the_protocol_page_works(own_server, tmp_path):
     assert '"sequence": "191"' in run.stdout
     assert '"accuracy": 1' in run.stdout
     assert '"code": "not_found"' in run.stderr
+    assert '"code": "not_found"' in run.stdout
+    assert "id: 191\ndata: {" in run.stdout
+    assert "event: end\n" in run.stdout
+    assert (tmp_path / "xor.onnx").stat().st_size > 100
 
 
 @pytest.mark.parametrize("file", ["README.md", "docs/quickstart.md"])

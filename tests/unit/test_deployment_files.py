@@ -37,6 +37,12 @@ def test_services_drop_their_privileges_and_have_health_checks():
     assert all("healthcheck" in services[name] for name in ("server", "ray-head", "postgres"))
 
 
+def test_the_http_port_is_published_on_the_loopback_interface_only():
+    ports = yaml.safe_load(COMPOSE)["services"]["server"]["ports"]
+    assert [port for port in ports if port.endswith(":50052")] == ["127.0.0.1:${GRADWIRE_HTTP_PORT:-50052}:50052"]
+    assert "--http-port 50052" in (ROOT / "docker" / "start").read_text()
+
+
 def test_every_image_that_is_built_has_its_target():
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     built = {s["build"]["target"] for s in yaml.safe_load(COMPOSE)["services"].values() if "build" in s}

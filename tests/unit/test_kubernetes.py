@@ -66,7 +66,7 @@ def test_only_connections_that_a_policy_allows_are_accepted():
         for rule in policy["spec"].get("ingress", [])
         if any("namespaceSelector" in source for source in rule["from"])
     ]
-    assert [rule["ports"] for rule in open_to_clients] == [[{"port": "grpc"}]]
+    assert [rule["ports"] for rule in open_to_clients] == [[{"port": "grpc"}, {"port": "http"}]]
 
 
 def test_every_file_is_part_of_the_kustomization():

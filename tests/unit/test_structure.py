@@ -33,6 +33,8 @@ SERVER_DEPENDENCIES = {
     "workers": {"storage"},
     "scheduling": {"jobs", "workers", "storage", "store"},
     "api": {"jobs", "models", "storage", "store"},
+    # Everything that it does goes through gRPC.
+    "http": set(),
 }
 SERVER_ROOT_MODULES = {
     "data_folder",
@@ -79,6 +81,13 @@ def test_a_subpackage_of_the_server_imports_only_what_the_design_allows(subpacka
     allowed = SERVER_DEPENDENCIES[subpackage] | SERVER_ROOT_MODULES | {subpackage}
     for path in (SERVER / subpackage).rglob("*.py"):
         assert server_parts_of(path) <= allowed, f"{path} imports {server_parts_of(path) - allowed}"
+
+
+@pytest.mark.parametrize("subpackage", ["api", "http"])
+def test_only_the_app_imports_the_subpackages_that_serve_clients(subpackage):
+    for path in SERVER.rglob("*.py"):
+        if path.name != "app.py" and path.parent != SERVER / subpackage:
+            assert subpackage not in server_parts_of(path), path
 
 
 def test_the_server_has_no_other_subpackages_and_its_root_modules_import_none():

@@ -254,6 +254,54 @@ class WatchJobResponse(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[Event]
     def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
 
+class WatchJobsRequest(_message.Message):
+    __slots__ = ("names", "include_new")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_NEW_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    include_new: bool
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., include_new: _Optional[bool] = ...) -> None: ...
+
+class WatchJobsResponse(_message.Message):
+    __slots__ = ("jobs", "deleted_jobs")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    DELETED_JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[Job]
+    deleted_jobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., deleted_jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SampleEpochsRequest(_message.Message):
+    __slots__ = ("name", "first_epoch", "last_epoch", "max_epochs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    first_epoch: int
+    last_epoch: int
+    max_epochs: int
+    def __init__(self, name: _Optional[str] = ..., first_epoch: _Optional[int] = ..., last_epoch: _Optional[int] = ..., max_epochs: _Optional[int] = ...) -> None: ...
+
+class SampleEpochsResponse(_message.Message):
+    __slots__ = ("epochs", "complete")
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    epochs: _containers.RepeatedCompositeFieldContainer[_metrics_pb2.Epoch]
+    complete: bool
+    def __init__(self, epochs: _Optional[_Iterable[_Union[_metrics_pb2.Epoch, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class ListJobEventsRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListJobEventsResponse(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+
 class PauseJobRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -74,6 +74,21 @@ class TrainingServiceStub:
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/gradwire.v1.TrainingService/WatchJobs',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
+        self.SampleEpochs = channel.unary_unary(
+                '/gradwire.v1.TrainingService/SampleEpochs',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.SampleEpochsRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.SampleEpochsResponse.FromString,
+                _registered_method=True)
+        self.ListJobEvents = channel.unary_unary(
+                '/gradwire.v1.TrainingService/ListJobEvents',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.FromString,
+                _registered_method=True)
         self.PauseJob = channel.unary_unary(
                 '/gradwire.v1.TrainingService/PauseJob',
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
@@ -183,6 +198,41 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Streams jobs as they change, in JOB_VIEW_BASIC. Unlike WatchJob, it sends the current state of a job and not its
+        events: if a job changes often, some states are skipped, so the stream costs little however many epochs there are.
+        The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+        - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SampleEpochs(self, request, context):
+        """Returns stored epochs of a job, evenly spaced in a range: as many as a curve on a screen can show. The call costs as
+        much as the epochs that it returns, however many the job has. Epochs between them are not considered.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a number is negative.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListJobEvents(self, request, context):
+        """Returns the newest 200 state changes and warnings of a job, in order: what happened to it apart from training.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseJob(self, request, context):
         """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
         that is already paused returns it unchanged.
@@ -278,6 +328,21 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobsRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'SampleEpochs': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleEpochs,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.SampleEpochsRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.SampleEpochsResponse.SerializeToString,
+            ),
+            'ListJobEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobEvents,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.SerializeToString,
             ),
             'PauseJob': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseJob,
@@ -437,6 +502,87 @@ class TrainingService:
             '/gradwire.v1.TrainingService/WatchJob',
             gradwire_dot_v1_dot_training__service__pb2.WatchJobRequest.SerializeToString,
             gradwire_dot_v1_dot_training__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/WatchJobs',
+            gradwire_dot_v1_dot_training__service__pb2.WatchJobsRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleEpochs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/SampleEpochs',
+            gradwire_dot_v1_dot_training__service__pb2.SampleEpochsRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.SampleEpochsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/ListJobEvents',
+            gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,29 @@ class TrainingServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     - OUT_OF_RANGE (SEQUENCE_OUT_OF_RANGE): after_sequence is negative or beyond the last event of the job.
     """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchJobsRequest, _training_service_pb2.WatchJobsResponse]
+    """Streams jobs as they change, in JOB_VIEW_BASIC. Unlike WatchJob, it sends the current state of a job and not its
+    events: if a job changes often, some states are skipped, so the stream costs little however many epochs there are.
+    The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+    - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
+    """
+    SampleEpochs: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.SampleEpochsRequest, _training_service_pb2.SampleEpochsResponse]
+    """Returns stored epochs of a job, evenly spaced in a range: as many as a curve on a screen can show. The call costs as
+    much as the epochs that it returns, however many the job has. Epochs between them are not considered.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a number is negative.
+    """
+    ListJobEvents: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListJobEventsRequest, _training_service_pb2.ListJobEventsResponse]
+    """Returns the newest 200 state changes and warnings of a job, in order: what happened to it apart from training.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+    """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]
     """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
     that is already paused returns it unchanged.
@@ -204,6 +227,29 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     - OUT_OF_RANGE (SEQUENCE_OUT_OF_RANGE): after_sequence is negative or beyond the last event of the job.
+    """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchJobsRequest, _training_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Streams jobs as they change, in JOB_VIEW_BASIC. Unlike WatchJob, it sends the current state of a job and not its
+    events: if a job changes often, some states are skipped, so the stream costs little however many epochs there are.
+    The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+    - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
+    """
+    SampleEpochs: _aio.UnaryUnaryMultiCallable[_training_service_pb2.SampleEpochsRequest, _training_service_pb2.SampleEpochsResponse]  # type: ignore[assignment]
+    """Returns stored epochs of a job, evenly spaced in a range: as many as a curve on a screen can show. The call costs as
+    much as the epochs that it returns, however many the job has. Epochs between them are not considered.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a number is negative.
+    """
+    ListJobEvents: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListJobEventsRequest, _training_service_pb2.ListJobEventsResponse]  # type: ignore[assignment]
+    """Returns the newest 200 state changes and warnings of a job, in order: what happened to it apart from training.
+
+    Errors:
+    - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
@@ -338,6 +384,47 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         - OUT_OF_RANGE (SEQUENCE_OUT_OF_RANGE): after_sequence is negative or beyond the last event of the job.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _training_service_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_training_service_pb2.WatchJobsResponse]]:
+        """Streams jobs as they change, in JOB_VIEW_BASIC. Unlike WatchJob, it sends the current state of a job and not its
+        events: if a job changes often, some states are skipped, so the stream costs little however many epochs there are.
+        The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+        - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
+        """
+
+    @_abc_1.abstractmethod
+    def SampleEpochs(
+        self,
+        request: _training_service_pb2.SampleEpochsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.SampleEpochsResponse, _abc.Awaitable[_training_service_pb2.SampleEpochsResponse]]:
+        """Returns stored epochs of a job, evenly spaced in a range: as many as a curve on a screen can show. The call costs as
+        much as the epochs that it returns, however many the job has. Epochs between them are not considered.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a number is negative.
+        """
+
+    @_abc_1.abstractmethod
+    def ListJobEvents(
+        self,
+        request: _training_service_pb2.ListJobEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListJobEventsResponse, _abc.Awaitable[_training_service_pb2.ListJobEventsResponse]]:
+        """Returns the newest 200 state changes and warnings of a job, in order: what happened to it apart from training.
+
+        Errors:
+        - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
 
     @_abc_1.abstractmethod

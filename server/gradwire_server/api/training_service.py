@@ -18,13 +18,19 @@ from gradwire_proto.v1.training_service_pb2 import (
     Job,
     JobState,
     JobView,
+    ListJobEventsRequest,
+    ListJobEventsResponse,
     ListJobsRequest,
     ListJobsResponse,
     PauseJobRequest,
     ResumeJobRequest,
+    SampleEpochsRequest,
+    SampleEpochsResponse,
     StopJobRequest,
     WatchJobRequest,
     WatchJobResponse,
+    WatchJobsRequest,
+    WatchJobsResponse,
 )
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceServicer
 from gradwire_server.api.authentication import current_principal
@@ -33,13 +39,17 @@ from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import JobNotFoundError, invalid_field
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
+from gradwire_server.jobs.live import LiveJobs
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
+from gradwire_server.jobs.samples import MIN_SAMPLE
 from gradwire_server.jobs.unfinished_models import UnfinishedModels
-from gradwire_server.resource_names import ID_RULE, is_valid_id
+from gradwire_server.limits import MAX_WATCHED_JOBS
+from gradwire_server.resource_names import ID_RULE, id_in, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 
 _MAX_REQUEST_ID_LENGTH = 128
+_DEFAULT_SAMPLE, _MAX_SAMPLE = 500, 2000
 _STATES = {name.removeprefix("JOB_STATE_"): number for name, number in JobState.items() if number}
 
 
@@ -49,6 +59,7 @@ class TrainingService(TrainingServiceServicer):
 
     commands: JobCommands
     queries: JobQueries
+    live: LiveJobs
     admission: Admission
     checkpoints: CheckpointStore
     unfinished_models: UnfinishedModels
@@ -91,6 +102,36 @@ class TrainingService(TrainingServiceServicer):
         async with aclosing(watch) as batches:
             async for events in batches:
                 yield WatchJobResponse(events=events)
+
+    async def WatchJobs(
+        self, request: WatchJobsRequest, context: ServicerContext[object, object]
+    ) -> AsyncIterator[WatchJobsResponse]:
+        if len(request.names) > MAX_WATCHED_JOBS:
+            raise invalid_field("names", f"must have at most {MAX_WATCHED_JOBS} names, got {len(request.names)}")
+        for place, name in enumerate(request.names):
+            if id_in("jobs", name) is None:
+                raise invalid_field(f"names[{place}]", f'must be "jobs/{{job_id}}", got {name[:80]!r}')
+        watch = self.live.watch(current_principal(), request.names, request.include_new)
+        async with aclosing(watch) as responses:
+            async for changes in responses:
+                yield WatchJobsResponse(jobs=changes.jobs, deleted_jobs=changes.deleted)
+
+    async def SampleEpochs(
+        self, request: SampleEpochsRequest, context: ServicerContext[object, object]
+    ) -> SampleEpochsResponse:
+        for field in ("first_epoch", "last_epoch", "max_epochs"):
+            if getattr(request, field) < 0:
+                raise invalid_field(field, f"must be at least 0, got {getattr(request, field)}")
+        most = min(max(request.max_epochs or _DEFAULT_SAMPLE, MIN_SAMPLE), _MAX_SAMPLE)
+        events, complete = await self.queries.sample_epochs(
+            current_principal(), request.name, request.first_epoch, request.last_epoch, most
+        )
+        return SampleEpochsResponse(epochs=[event.epoch for event in events], complete=complete)
+
+    async def ListJobEvents(
+        self, request: ListJobEventsRequest, context: ServicerContext[object, object]
+    ) -> ListJobEventsResponse:
+        return ListJobEventsResponse(events=await self.queries.changes_and_warnings(current_principal(), request.name))
 
     async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
         return await self.commands.pause(current_principal(), request.name)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -19,6 +19,10 @@ class Subscriber(Protocol):
 
     def on_gap(self) -> None:
         """Read the store again, because changes may have been missed."""
+
+
+# Receives every change, or None if changes may have been missed.
+Observer = Callable[[JobChange | None], None]
 
 
 class JobWatch:
@@ -44,6 +48,7 @@ class JobNotifier:
         self._notifications = notifications
         self._watches: defaultdict[int, set[JobWatch]] = defaultdict(set)
         self._subscribers: list[Subscriber] = []
+        self._observers: list[Observer] = []
         # Whether the server is shutting down. All watches then end, and clients continue them on another server.
         self.closed = False
 
@@ -63,6 +68,8 @@ class JobNotifier:
         """Notify the watchers of the job and, if the change starts, stops or finishes a job, the subscribers."""
         for watch in self._watches.get(change.job_key, ()):
             watch.notify()
+        for observer in self._observers:
+            observer(change)
         if change.start or change.stop or change.finish:
             for subscriber in self._subscribers:
                 subscriber.on_change(change)
@@ -72,6 +79,8 @@ class JobNotifier:
         for watches in self._watches.values():
             for watch in watches:
                 watch.notify()
+        for observer in self._observers:
+            observer(None)
         for subscriber in self._subscribers:
             subscriber.on_gap()
 
@@ -100,3 +109,12 @@ class JobNotifier:
             yield
         finally:
             self._subscribers.remove(subscriber)
+
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Deliver all changes to an observer within the context."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)

@@ -8,6 +8,7 @@ from gradwire_proto.v1.training_service_pb2 import Event, Job
 from gradwire_server.errors import JobNotFoundError, SequenceOutOfRangeError, ShuttingDownError
 from gradwire_server.jobs.events import TERMINAL_STATES, has_ended
 from gradwire_server.jobs.notifier import JobNotifier
+from gradwire_server.jobs.samples import sample
 from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
 from gradwire_server.store import job_queries
@@ -17,6 +18,8 @@ from gradwire_server.store.paging import Page
 
 # The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
 _MAX_EVENTS_PER_READ = 1000
+# How many state changes and warnings of a job a call returns.
+_MAX_CHANGES_AND_WARNINGS = 200
 
 
 class JobQueries:
@@ -75,6 +78,35 @@ class JobQueries:
                     return
                 if len(new) < _MAX_EVENTS_PER_READ:
                     await watch.changed()
+
+    async def sample_epochs(
+        self, principal: Principal, job_name: str, first: int, last: int, most: int
+    ) -> tuple[Sequence[Event], bool]:
+        """Return the events of at most `most` evenly spaced epochs, and whether they are all epochs of the range.
+
+        The range ends with the epochs `first` and `last`. 0 means the first and the last epoch of the job.
+
+        Raises:
+            JobNotFoundError: The job does not exist.
+        """
+        record = await self.get(principal, job_name)
+        stored = record.job.last_epoch.epoch
+        first = max(first, record.job.initial_epoch + 1)
+        last = min(last or stored, stored)
+        numbers = sample(first, last, most, record.job.spec.evaluate_every)
+        epochs = await self._database.read(
+            lambda connection: job_queries.epochs_among(connection, record.job_key, numbers)
+        )
+        return epochs, len(numbers) == last - first + 1
+
+    async def changes_and_warnings(self, principal: Principal, job_name: str) -> Sequence[Event]:
+        """Return the newest state changes and warnings of a job, in order, or raise JobNotFoundError."""
+        record = await self.get(principal, job_name)
+        return await self._database.read(
+            lambda connection: job_queries.newest_changes_and_warnings(
+                connection, record.job_key, _MAX_CHANGES_AND_WARNINGS
+            )
+        )
 
     async def _events_after(self, record: JobRecord, sequence: int) -> Sequence[Event]:
         def work(connection: Connection) -> Sequence[Event]:

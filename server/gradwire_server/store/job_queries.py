@@ -3,14 +3,17 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, literal, select, update
 from sqlalchemy import delete as delete_from
 
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, job_labels, jobs
+from gradwire_server.store.tables import events, is_change_or_warning, job_labels, jobs
 
 _PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels)
+
+# The index of epochs is used only if the kind is part of the statement, and not a parameter.
+_is_epoch = events.c.kind == literal("epoch", literal_execute=True)
 
 
 @dataclass
@@ -144,6 +147,44 @@ def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
     """Return the event for a stored epoch."""
     query = select(events.c.message).where(events.c.job == job_key, events.c.kind == "epoch", events.c.epoch == epoch)
     return Event.FromString(connection.scalars(query).one())
+
+
+def epochs_among(connection: Connection, job_key: int, numbers: Sequence[int]) -> list[Event]:
+    """Return the events of those of the epochs that are stored, in order."""
+    query = (
+        select(events.c.message)
+        .where(events.c.job == job_key, _is_epoch, events.c.epoch.in_(numbers))
+        .order_by(events.c.epoch)
+    )
+    return [Event.FromString(serialized) for serialized in connection.scalars(query)]
+
+
+def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int) -> list[Event]:
+    """Return the newest state changes and warnings of a job, in order."""
+    query = (
+        select(events.c.message)
+        .where(events.c.job == job_key, is_change_or_warning)
+        .order_by(events.c.sequence.desc())
+        .limit(limit)
+    )
+    return [Event.FromString(serialized) for serialized in connection.scalars(query)][::-1]
+
+
+def current_jobs(connection: Connection, job_keys: Collection[int]) -> list[tuple[int, Job]]:
+    """Return those of the jobs that exist, with their keys, in order of arrival."""
+    query = select(jobs.c.id, jobs.c.message).where(jobs.c.id.in_(list(job_keys))).order_by(jobs.c.id)
+    return [(row.id, Job.FromString(row.message)) for row in connection.execute(query)]
+
+
+def keys_by_id(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
+    """Return the keys of those of the jobs that exist, by their IDs."""
+    query = select(jobs.c.id, jobs.c.job_id).where(jobs.c.job_id.in_(list(job_ids)))
+    return {row.job_id: row.id for row in connection.execute(query)}
+
+
+def newest_key(connection: Connection) -> int:
+    """Return the key of the newest job, or 0."""
+    return connection.scalar(select(func.max(jobs.c.id))) or 0
 
 
 def checkpoint_of(connection: Connection, job_key: int, epoch: int) -> Checkpoint:

@@ -3,7 +3,7 @@
 Each change to the tables needs a revision in `migrations`. A test compares the tables with the revisions.
 """
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, text
 
 metadata = MetaData()
 
@@ -49,6 +49,17 @@ Index(
     unique=True,
     sqlite_where=_is_epoch,
     postgresql_where=_is_epoch,
+)
+
+# State changes and warnings, which are few, however many epochs a job has. The condition is part of the statements that
+# use the index.
+is_change_or_warning = text("kind IN ('state_change', 'warning')")
+Index(
+    "state_changes_and_warnings",
+    events.c.job,
+    events.c.sequence,
+    sqlite_where=is_change_or_warning,
+    postgresql_where=is_change_or_warning,
 )
 
 models = Table(

@@ -5,13 +5,12 @@ This module does not import Ray, because Ray reads the environment when it is im
 
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gradwire_server.private_files import create_private, make_private
+from gradwire_server.private_files import can_hold_socket, create_private, make_private
 
 # The longest path of a socket below Ray's folder: /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
 _LONGEST_SOCKET = "x" * len("session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
@@ -64,13 +63,9 @@ def _token_file(data: Path) -> Path:
 
 def _can_hold_sockets(folder: Path) -> bool:
     """Whether the folder can be created, and the paths of sockets in it are short enough."""
-    path = folder / _LONGEST_SOCKET
     try:
         make_private(folder.parent)
         folder.mkdir(exist_ok=True)
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(str(path))
-        path.unlink()
     except OSError:
         return False
-    return True
+    return can_hold_socket(folder / _LONGEST_SOCKET)
