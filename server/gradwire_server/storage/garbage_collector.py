@@ -1,11 +1,13 @@
-"""Deletes unreferenced files: unused blobs, interrupted uploads, and checkpoints of deleted jobs."""
+"""Deletes what nothing refers to: unused blobs, interrupted uploads, and checkpoints and events of deleted jobs."""
 
 import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import PurePosixPath
 from typing import NoReturn
 
+from gradwire_server.errors import DomainError
 from gradwire_server.storage.blob_store import RETENTION_SECONDS, TIGHT_RETENTION_SECONDS, BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
@@ -18,6 +20,8 @@ _INTERVAL_SECONDS = 3600.0
 # The time between checks for a nearly full disk, and the time between collections while it is nearly full.
 _CHECK_SECONDS = 5.0
 _TIGHT_INTERVAL_SECONDS = 60.0
+# The number of events to delete in one transaction. It is low, because other writes wait for the transaction.
+_EVENTS_PER_TRANSACTION = 5_000
 
 
 class GarbageCollector:
@@ -32,10 +36,14 @@ class GarbageCollector:
         self._disk_space = disk_space
 
     async def run(self) -> NoReturn:
-        """Until cancelled, collect once an hour, and immediately when the disk is nearly full."""
+        """Until cancelled, collect once an hour, and immediately when the disk is nearly full.
+
+        The events of deleted jobs are deleted within seconds.
+        """
         collected = time.monotonic()
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
+            await self._delete_events_of_deleted_jobs()
             waited = time.monotonic() - collected
             # The blobs of an object store are on other disks.
             tight = waited > _TIGHT_INTERVAL_SECONDS and self._blobs.is_local and self._disk_space.is_tight()
@@ -46,6 +54,15 @@ class GarbageCollector:
             except Exception:  # The file system library can raise any exception. The next run may succeed.
                 _log.exception("cannot collect garbage in the blob store")
             collected = time.monotonic()
+
+    async def _delete_events_of_deleted_jobs(self) -> None:
+        try:
+            while (job_key := await self._database.read(job_queries.first_deleted_job)) is not None:
+                delete = partial(job_queries.delete_some_events, job_key=job_key, most=_EVENTS_PER_TRANSACTION)
+                while not await self._database.write(delete):
+                    pass
+        except DomainError as error:
+            _log.warning("cannot delete the events of a deleted job: %s", error)
 
     async def collect(self, seconds: float = RETENTION_SECONDS) -> int:
         """Delete unreferenced files that have not been used for some seconds. Returns the number of deleted files."""

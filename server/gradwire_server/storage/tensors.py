@@ -12,7 +12,6 @@ from gradwire_server.resource_names import digest_in
 from gradwire_server.storage.blob_store import BlobStore, StoredBlob
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
-from gradwire_server.store.tensor_queries import LastOwner
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,8 @@ class Tensors:
             count: The maximum number of tensors to return.
         """
         found = await asyncio.to_thread(self.blobs.blobs_after, after, count + 1)
-        referenced = await self.database.read(tensor_queries.referenced_tensors) if found else set()
+        digests = [blob.sha256 for blob in found[:count]]
+        referenced = await self.database.read(lambda connection: tensor_queries.referenced_among(connection, digests))
         listed = [ListedTensor(blob, blob.sha256 in referenced) for blob in found[:count]]
         return listed, len(found) > count
 
@@ -53,23 +53,11 @@ class Tensors:
         if sha256 is None or sha256 == self.blobs.probe or not await asyncio.to_thread(self.blobs.has, sha256):
             raise TensorNotFoundError(tensor_name)
 
-        def check(connection: Connection, after: LastOwner) -> None:
-            owner = tensor_queries.owner_of(connection, sha256, after)
-            if owner is not None:
-                raise TensorInUseError(tensor_name, owner)
-
-        def check_all(connection: Connection) -> LastOwner:
-            last = tensor_queries.last_owner(connection)
-            check(connection, LastOwner(0, 0))
-            return last
-
-        # Reading all jobs can take a long time, so the transaction, which blocks the creation of jobs, reads only the
-        # new ones.
-        last = await self.database.read(check_all)
-
         def delete(connection: Connection) -> None:
             tensor_queries.lock_tensors(connection, to_delete=True)
-            check(connection, last)
+            owner = tensor_queries.owner_of(connection, sha256)
+            if owner is not None:
+                raise TensorInUseError(tensor_name, owner)
             self.blobs.delete(sha256)
 
         await self.database.write(delete)

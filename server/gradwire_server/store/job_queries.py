@@ -6,11 +6,17 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Row, Select, func, insert, literal, select, update
 from sqlalchemy import delete as delete_from
 
+from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
+from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, is_change_or_warning, job_labels, jobs
+from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs
 
-_PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels)
+# The state of a job that was deleted, but whose events are still stored.
+_DELETED = JobState.JOB_STATE_UNSPECIFIED
+_exists = jobs.c.state != _DELETED
+
+_PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels, _exists)
 
 # The index of epochs is used only if the kind is part of the statement, and not a parameter.
 _is_epoch = events.c.kind == literal("epoch", literal_execute=True)
@@ -42,13 +48,15 @@ class JobRecord:
 
 
 def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
-    """Add a job and its labels."""
+    """Add a job, its labels and its references to tensors."""
     values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
     result = connection.execute(
         insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString())
     )
     assert result.inserted_primary_key is not None
     job_key = result.inserted_primary_key[0]
+    digests = [reference.sha256 for reference in references(job.spec).values()]
+    tensor_queries.insert_references(connection, job_tensors, job_key, digests)
     labels = [{"owner": job_key, "key": key, "value": value} for key, value in job.labels.items()]
     if labels:
         connection.execute(insert(job_labels), labels)
@@ -68,10 +76,28 @@ def save_job(connection: Connection, record: JobRecord) -> None:
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
-    """Delete a job, its labels and its events."""
-    connection.execute(delete_from(events).where(events.c.job == job_key))
-    connection.execute(delete_from(job_labels).where(job_labels.c.owner == job_key))
+    """Delete a job. Its events remain until `delete_some_events` has deleted them."""
+    for table in (job_labels, job_tensors):
+        connection.execute(delete_from(table).where(table.c.owner == job_key))
+    # No job has this ID, because IDs contain no space.
+    values = {"job_id": f"deleted {job_key}", "request_id": None, "state": _DELETED, "message": b""}
+    connection.execute(update(jobs).where(jobs.c.id == job_key).values(**values))
+
+
+def first_deleted_job(connection: Connection) -> int | None:
+    """Return the key of a deleted job whose events are not yet deleted, or None."""
+    return connection.scalar(select(func.min(jobs.c.id)).where(jobs.c.state == _DELETED))
+
+
+def delete_some_events(connection: Connection, job_key: int, most: int) -> bool:
+    """Delete the first events of a deleted job. Returns whether none are left, so that nothing of the job remains."""
+    first = connection.scalar(select(func.min(events.c.sequence)).where(events.c.job == job_key))
+    if first is not None:
+        chosen = (events.c.job == job_key, events.c.sequence < first + most)
+        connection.execute(delete_from(events).where(*chosen))
+        return False
     connection.execute(delete_from(jobs).where(jobs.c.id == job_key))
+    return True
 
 
 def find_job(connection: Connection, job_id: str) -> JobRecord | None:
@@ -91,7 +117,7 @@ def find_job_by_request(connection: Connection, request_id: str) -> JobRecord | 
 
 def job_exists(connection: Connection, job_key: int) -> bool:
     """Return whether a job with this key exists."""
-    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key)) is not None
+    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key, _exists)) is not None
 
 
 def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, int]:
@@ -119,7 +145,7 @@ def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
 
 def was_paused(connection: Connection, job_key: int) -> bool:
     """Return whether a job was ever paused."""
-    changes = select(events.c.message).where(events.c.job == job_key, events.c.kind == "state_change")
+    changes = select(events.c.message).where(events.c.job == job_key, is_change_or_warning)
     return any(
         Event.FromString(serialized).state_change.state == JobState.JOB_STATE_PAUSED
         for serialized in connection.scalars(changes)
@@ -133,10 +159,11 @@ def insert_events(connection: Connection, job_key: int, new: Sequence[Event]) ->
 
 
 def events_after(connection: Connection, job_key: int, sequence: int, limit: int) -> list[Event]:
-    """Return the next events of a job after a sequence number."""
+    """Return the next events of a job after a sequence number, or none if the job was deleted."""
+    exists = select(jobs.c.id).where(jobs.c.id == job_key, _exists).exists()
     query = (
         select(events.c.message)
-        .where(events.c.job == job_key, events.c.sequence > sequence)
+        .where(events.c.job == job_key, events.c.sequence > sequence, exists)
         .order_by(events.c.sequence)
         .limit(limit)
     )
@@ -172,7 +199,7 @@ def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int
 
 def current_jobs(connection: Connection, job_keys: Collection[int]) -> list[tuple[int, Job]]:
     """Return those of the jobs that exist, with their keys, in order of arrival."""
-    query = select(jobs.c.id, jobs.c.message).where(jobs.c.id.in_(list(job_keys))).order_by(jobs.c.id)
+    query = select(jobs.c.id, jobs.c.message).where(jobs.c.id.in_(list(job_keys)), _exists).order_by(jobs.c.id)
     return [(row.id, Job.FromString(row.message)) for row in connection.execute(query)]
 
 
@@ -200,11 +227,11 @@ def checkpoint_of(connection: Connection, job_key: int, epoch: int) -> Checkpoin
 
 def job_keys(connection: Connection) -> set[int]:
     """Return the keys of all jobs."""
-    return set(connection.scalars(select(jobs.c.id)))
+    return set(connection.scalars(select(jobs.c.id).where(_exists)))
 
 
 def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobRecord | None:
-    row = connection.execute(query).first()
+    row = connection.execute(query.where(_exists)).first()
     return None if row is None else _job_record(row)
 
 

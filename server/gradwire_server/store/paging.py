@@ -3,14 +3,17 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, func, select
 
 Operator = Literal["=", "!=", ":"]
 
 _MAX_KEY = 2**31 - 1
 _MAX_TOKEN_LENGTH = 100
+# The maximum size of the messages on a page, if it has more than one.
+_MAX_PAGE_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -74,26 +77,36 @@ class PagedTable:
         table: The table, whose column `id` contains the keys.
         fields: The columns that a FieldClause can refer to.
         labels: The table of labels, with the columns `owner`, `key` and `value`.
+        condition: A condition that all listed rows meet.
     """
 
     table: Table
     fields: Mapping[str, Column[object]]
     labels: Table
+    condition: ColumnElement[bool]
 
 
 def rows_of_page(
     connection: Connection, paged: PagedTable, page: Page
 ) -> tuple[Sequence[Row[*tuple[object, ...]]], str]:
-    """Return the rows of a page and the token of the next page. The token is empty if this is the last page."""
-    key = paged.table.c.id
-    query = select(paged.table).order_by(key.desc() if page.newest_first else key).limit(page.size + 1)
+    """Return the rows of a page and the token of the next page. The token is empty if this is the last page.
+
+    A page ends early if its messages would take more than 3 MB, because many clients accept at most 4 MiB.
+    """
+    key, message = paged.table.c.id, paged.table.c.message
+    order = key.desc() if page.newest_first else key
+    query = select(key, func.length(message).label("size")).where(paged.condition).order_by(order)
     if page.after_key:
         query = query.where(key < page.after_key if page.newest_first else key > page.after_key)
     for clause in page.clauses:
         query = query.where(_condition(paged, clause))
-    rows = connection.execute(query).all()
-    token = page.token_after(rows[page.size - 1].id) if len(rows) > page.size else ""
-    return rows[: page.size], token
+    found = connection.execute(query.limit(page.size + 1)).all()
+    total = list(accumulate(row.size for row in found))
+    fitting = sum(size <= _MAX_PAGE_BYTES for size in total)
+    keys = [row.id for row in found[: min(page.size, max(1, fitting))]]
+    rows = connection.execute(select(paged.table).where(key.in_(keys)).order_by(order)).all() if keys else []
+    token = page.token_after(keys[-1]) if len(found) > len(keys) else ""
+    return rows, token
 
 
 def _condition(paged: PagedTable, clause: Clause) -> ColumnElement[bool]:

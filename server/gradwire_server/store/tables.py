@@ -14,6 +14,7 @@ jobs = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("job_id", String(63), nullable=False, unique=True),
     Column("request_id", String(128), unique=True),
+    # A gradwire.v1.JobState. 0 means that the job was deleted, but some of its events are still stored.
     Column("state", Integer, nullable=False, index=True),
     # Whether epochs report classification metrics.
     Column("classification", Integer, nullable=False),
@@ -86,6 +87,21 @@ def _labels(name: str, owners: Table) -> Table:
 
 job_labels = _labels("job_labels", jobs)
 model_labels = _labels("model_labels", models)
+
+
+def _tensors(name: str, owners: Table) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("owner", Integer, ForeignKey(owners.c.id), primary_key=True),
+        Column("sha256", String(64), primary_key=True),
+        Index(f"{name}_by_sha256", "sha256"),
+    )
+
+
+# The tensors that each job and each model references.
+job_tensors = _tensors("job_tensors", jobs)
+model_tensors = _tensors("model_tensors", models)
 
 # Summaries of tensors that validation has computed; see gradwire_engine.spec.summary.
 summaries = Table(

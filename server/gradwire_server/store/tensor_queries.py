@@ -1,17 +1,14 @@
 """Queries for tensors and the mark of the blob store. Each query is a function that takes a connection."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy import delete as delete_from
 
-from gradwire_engine.spec.resolve import references
 from gradwire_engine.spec.summary import TensorSummary
-from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.training_service_pb2 import Job
-from gradwire_server.store.tables import blob_store, jobs, models, summaries
+from gradwire_server.store.tables import blob_store, job_tensors, jobs, model_tensors, models, summaries
 
 
 def find_summary(connection: Connection, tensor: str) -> TensorSummary | None:
@@ -40,34 +37,42 @@ def blob_store_mark(connection: Connection, candidate: str) -> tuple[str, bool]:
     return mark, connection.scalar(select(jobs.c.id).limit(1)) is None
 
 
-def referenced_tensors(connection: Connection) -> set[str]:
-    """Return the digests of all tensors that a job or a model references."""
-    return {sha256 for owner in _owners(connection, LastOwner(0, 0)) for sha256 in owner.tensors}
-
-
-@dataclass(frozen=True)
-class LastOwner:
-    """The keys of the newest job and the newest model."""
-
-    job: int
-    model: int
-
-
-def last_owner(connection: Connection) -> LastOwner:
-    """Return the keys of the newest job and the newest model."""
-    newest = [connection.scalar(select(func.max(table.c.id))) or 0 for table in (jobs, models)]
-    return LastOwner(*newest)
-
-
-def owner_of(connection: Connection, sha256: str, after: LastOwner) -> str | None:
-    """Return the name of a job or a model that references a tensor, or None.
+def insert_references(connection: Connection, table: Table, owner: int, digests: Iterable[str]) -> None:
+    """Store the tensors that a new job or model references.
 
     Args:
-        connection: A connection.
-        sha256: The digest of the tensor.
-        after: Only jobs and models that are newer than these are considered.
+        connection: A connection in a transaction.
+        table: `job_tensors` or `model_tensors`.
+        owner: The key of the job or the model.
+        digests: The digests of the tensors.
     """
-    return next((owner.name for owner in _owners(connection, after) if sha256 in owner.tensors), None)
+    rows = [{"owner": owner, "sha256": sha256} for sha256 in sorted(set(digests))]
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def referenced_tensors(connection: Connection) -> set[str]:
+    """Return the digests of all tensors that a job or a model references."""
+    return set(connection.scalars(select(job_tensors.c.sha256).union(select(model_tensors.c.sha256))))
+
+
+def referenced_among(connection: Connection, digests: Collection[str]) -> set[str]:
+    """Return those of the digests that a job or a model references."""
+    of_jobs, of_models = (
+        select(table.c.sha256).where(table.c.sha256.in_(list(digests))) for table in (job_tensors, model_tensors)
+    )
+    return set(connection.scalars(of_jobs.union(of_models)))
+
+
+def owner_of(connection: Connection, sha256: str) -> str | None:
+    """Return the name of a job or a model that references a tensor, or None."""
+    job_id = connection.scalar(select(jobs.c.job_id).join(job_tensors).where(job_tensors.c.sha256 == sha256).limit(1))
+    if job_id is not None:
+        return f"jobs/{job_id}"
+    model_id = connection.scalar(
+        select(models.c.model_id).join(model_tensors).where(model_tensors.c.sha256 == sha256).limit(1)
+    )
+    return None if model_id is None else f"models/{model_id}"
 
 
 def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
@@ -76,22 +81,3 @@ def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
     In a SQLite file, writes are always executed one after another.
     """
     connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
-
-
-@dataclass(frozen=True)
-class _Owner:
-    """A job or a model, and the tensors that it references."""
-
-    name: str
-    tensors: set[str]
-
-
-def _owners(connection: Connection, after: LastOwner) -> Iterator[_Owner]:
-    newer = select(jobs.c.message).where(jobs.c.id > after.job)
-    for serialized in connection.scalars(newer.execution_options(yield_per=500)):
-        job = Job.FromString(serialized)
-        yield _Owner(job.name, {reference.sha256 for reference in references(job.spec).values()})
-    newer = select(models.c.message).where(models.c.id > after.model)
-    for serialized in connection.scalars(newer.execution_options(yield_per=500)):
-        model = Model.FromString(serialized)
-        yield _Owner(model.name, {model.weights.sha256})

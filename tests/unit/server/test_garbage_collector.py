@@ -4,15 +4,17 @@ import asyncio
 import hashlib
 import os
 import time
+from itertools import pairwise
 
 import pytest
 from server_parts import open_jobs
+from sqlalchemy import func, select
 
 from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange
-from gradwire_server.errors import DiskFullError
+from gradwire_server.errors import DiskFullError, JobNotFoundError
 from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease
 from gradwire_server.storage import garbage_collector as garbage_collector_module
@@ -20,7 +22,9 @@ from gradwire_server.storage.blob_store import RETENTION_SECONDS, TIGHT_RETENTIO
 from gradwire_server.storage.checkpoint_store import CheckpointStore
 from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.storage.garbage_collector import GarbageCollector
+from gradwire_server.store import job_queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.tables import events
 
 
 def digest(text):
@@ -135,3 +139,44 @@ def test_a_use_is_recorded_within_a_minute(store):
     blobs.touch(digest("inputs"))
     (used,) = [blob.used for blob in blobs.blobs_after("", 100) if blob.sha256 == digest("inputs")]
     assert time.time() - used < 60
+
+
+def test_the_events_of_a_deleted_job_are_deleted_in_small_transactions(database, jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(garbage_collector_module, "_EVENTS_PER_TRANSACTION", 10)
+    monkeypatch.setattr(garbage_collector_module, "_CHECK_SECONDS", 0.001)
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    collector = GarbageCollector(database, blobs, CheckpointStore(blobs), DiskSpace(tmp_path))
+    left = []
+
+    def count(connection):
+        left.append(connection.scalar(select(func.count()).select_from(events).where(events.c.job == 1)))
+        return left[-1]
+
+    async def write(work):
+        result = await Database.write(database, work)
+        await database.read(count)
+        return result
+
+    async def scenario():
+        record = await jobs.start("a")
+        epochs = [Event(epoch=Epoch(epoch=number)) for number in range(1, 96)]
+        await jobs.records.record_reports(record.job_key, 1, epochs, 95)
+        await jobs.commands.cancel(OPERATOR, "jobs/a")
+        await jobs.commands.delete(OPERATOR, "jobs/a")
+        with pytest.raises(JobNotFoundError):
+            await jobs.queries.get(OPERATOR, "jobs/a")
+        await jobs.create("a")  # The name is free at once.
+        monkeypatch.setattr(database, "write", write)
+        collecting = asyncio.create_task(collector.run())
+        while await database.read(job_queries.first_deleted_job):
+            await asyncio.sleep(0.001)
+        collecting.cancel()
+        await asyncio.wait([collecting])
+        assert await database.read(job_queries.job_keys) == {2}
+        assert (await jobs.queries.get(OPERATOR, "jobs/a")).job_key == 2
+
+    asyncio.run(scenario())
+    assert left == sorted(left, reverse=True)
+    assert left[0] == 88
+    assert all(before - after <= 10 for before, after in pairwise(left))
+    assert left[-1] == 0

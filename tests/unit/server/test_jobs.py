@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 from server_parts import NOW, blocked_writes
+from sqlalchemy import event
 
 from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.training_service_pb2 import Event, JobState
@@ -20,6 +21,7 @@ from gradwire_server.errors import (
     ShuttingDownError,
 )
 from gradwire_server.principal import OPERATOR
+from gradwire_server.store import job_queries
 from gradwire_server.store.notifications import JobChange
 
 
@@ -83,6 +85,18 @@ def test_a_job_can_be_paused_and_resumed_and_each_can_be_repeated(jobs):
         assert await jobs.commands.resume(OPERATOR, "jobs/a") == resumed
 
     asyncio.run(scenario())
+
+
+def test_looking_for_an_earlier_pause_reads_no_epochs(database):
+    def plan(connection):
+        statements = []
+        event.listen(connection, "before_cursor_execute", lambda *arguments: statements.append(arguments[2:4]))
+        job_queries.was_paused(connection, 1)
+        statement, parameters = statements[-1]
+        return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+
+    (step,) = asyncio.run(database.read(plan))
+    assert "INDEX story (job=?)" in step
 
 
 def test_only_a_paused_job_can_be_resumed_and_only_an_ended_job_deleted(jobs):

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from server_parts import open_jobs
 
+from gradwire_proto.v1.spec_pb2 import JobSpec, ModelSpec
 from gradwire_proto.v1.training_service_pb2 import JobState, ListJobsRequest
 from gradwire_server.api.list_requests import MAX_FILTER_CONDITIONS, MAX_FILTER_LENGTH, parse_page
 from gradwire_server.errors import InvalidFieldsError
@@ -293,3 +294,20 @@ def test_the_labels_of_a_deleted_job_are_deleted(jobs):
         await jobs.commands.delete(OPERATOR, "jobs/a")
 
     asyncio.run(scenario())  # If labels remained, their foreign key would prevent this.
+
+
+def test_a_page_of_large_jobs_ends_before_it_takes_more_than_three_megabytes(jobs):
+    large = JobSpec(model=ModelSpec(class_names=["x" * 1_000_000]))
+    small = JobSpec()
+
+    async def scenario():
+        for number, spec in enumerate([large] * 4 + [small, JobSpec(model=ModelSpec(class_names=["x" * 4_000_000]))]):
+            await jobs.create(f"job-{number}", spec=spec)
+        pages, token = [], ""
+        while token or not pages:
+            request = ListJobsRequest(page_size=100, page_token=token, order_by="create_time")
+            found, token = await jobs.queries.list(OPERATOR, parse_page(request, STATES))
+            pages.append([job.name.removeprefix("jobs/job-") for job in found])
+        assert pages == [["0", "1"], ["2", "3", "4"], ["5"]]
+
+    asyncio.run(scenario())

@@ -9,6 +9,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
+from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.dialects import StoreError, open_engine
 from gradwire_server.store.migrate import alembic_config, migrate
@@ -39,6 +44,23 @@ def test_a_store_from_before_alembic_keeps_its_jobs(tmp_path):
         migrate(connection, "db")
         assert differences(connection) == []
         assert connection.execute(text("SELECT id, job_id FROM jobs")).all() == [(7, "old")]
+
+
+def test_the_tensors_of_jobs_and_models_from_before_their_tables_stay_referenced(tmp_path):
+    spec = JobSpec(train=Dataset(inputs=TensorRef(sha256="in"), targets=TensorRef(sha256="out")))
+    job = Job(name="jobs/old", spec=spec).SerializeToString()
+    model = Model(name="models/old", weights=TensorRef(sha256="weights")).SerializeToString()
+    with open_engine(tmp_path / "db").connect() as connection:
+        with connection.begin():
+            command.upgrade(alembic_config(connection), "5")
+            values = "(id, job_id, state, classification, workers_lost, reported, message)"
+            connection.execute(text(f"INSERT INTO jobs {values} VALUES (7, 'old', 5, 1, 0, 0, :job)"), {"job": job})
+            connection.execute(text("INSERT INTO models VALUES (3, 'old', :model)"), {"model": model})
+        migrate(connection, "db")
+        assert differences(connection) == []
+        assert tensor_queries.referenced_tensors(connection) == {"in", "out", "weights"}
+        assert tensor_queries.owner_of(connection, "out") == "jobs/old"
+        assert tensor_queries.owner_of(connection, "weights") == "models/old"
 
 
 def test_a_revision_that_fails_changes_nothing(tmp_path):
