@@ -145,10 +145,9 @@ def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
 
 def was_paused(connection: Connection, job_key: int) -> bool:
     """Return whether a job was ever paused."""
-    changes = select(events.c.message).where(events.c.job == job_key, is_change_or_warning)
     return any(
         Event.FromString(serialized).state_change.state == JobState.JOB_STATE_PAUSED
-        for serialized in connection.scalars(changes)
+        for serialized in connection.scalars(_changes_and_warnings(job_key))
     )
 
 
@@ -188,13 +187,7 @@ def epochs_among(connection: Connection, job_key: int, numbers: Sequence[int]) -
 
 def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int) -> list[Event]:
     """Return the newest state changes and warnings of a job, in order."""
-    query = (
-        select(events.c.message)
-        .where(events.c.job == job_key, is_change_or_warning)
-        .order_by(events.c.sequence.desc())
-        .limit(limit)
-    )
-    return [Event.FromString(serialized) for serialized in connection.scalars(query)][::-1]
+    return [Event.FromString(serialized) for serialized in connection.scalars(_changes_and_warnings(job_key).limit(limit))][::-1]
 
 
 def current_jobs(connection: Connection, job_keys: Collection[int]) -> list[tuple[int, Job]]:
@@ -251,3 +244,12 @@ def _event_values(job_key: int, event: Event) -> dict[str, object]:
         "epoch": epoch,
         "message": event.SerializeToString(),
     }
+
+
+def _changes_and_warnings(job_key: int) -> Select[tuple[bytes]]:
+    """Return the query for the state changes and warnings of a job, newest first."""
+    # SQLite uses the index only if a query needs nothing but the columns of the index.
+    inner = events.alias()
+    numbers = select(inner.c.sequence).where(inner.c.job == job_key, is_change_or_warning)
+    query = select(events.c.message).where(events.c.job == job_key, events.c.sequence.in_(numbers))
+    return query.order_by(events.c.sequence.desc())

@@ -58,6 +58,7 @@ is_change_or_warning = text("kind IN ('state_change', 'warning')")
 Index(
     "state_changes_and_warnings",
     events.c.job,
+    events.c.kind,
     events.c.sequence,
     sqlite_where=is_change_or_warning,
     postgresql_where=is_change_or_warning,

@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     """Add the index."""
     condition = sa.text("kind IN ('state_change', 'warning')")
+    columns = ["job", "kind", "sequence"]
     op.create_index(
-        "state_changes_and_warnings", "events", ["job", "sequence"], sqlite_where=condition, postgresql_where=condition
+        "state_changes_and_warnings", "events", columns, sqlite_where=condition, postgresql_where=condition
     )
