@@ -246,7 +246,7 @@ def _event_values(job_key: int, event: Event) -> dict[str, object]:
     }
 
 
-def _changes_and_warnings(job_key: int) -> Select[tuple[bytes]]:
+def _changes_and_warnings(job_key: int) -> Select[bytes]:
     """Return the query for the state changes and warnings of a job, newest first."""
     # SQLite uses the index only if a query needs nothing but the columns of the index.
     inner = events.alias()
