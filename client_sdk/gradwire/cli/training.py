@@ -1,9 +1,13 @@
 """`gradwire train`, which trains a stack of Linear and ReLU layers on a data file."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from gradwire._access import resolve_address
@@ -12,8 +16,8 @@ from gradwire._fit import fit
 from gradwire._history import History
 from gradwire._model_files import checked_model_path, save
 from gradwire._types import Device
-from gradwire.cli.data_files import read_data
-from gradwire.cli.output import AsJson, Tls, Token, print_json
+from gradwire.cli.data_files import read_data, scaled
+from gradwire.cli.output import AsJson, Scale, Tls, Token, print_json
 from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
@@ -36,7 +40,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 0.1,
     epochs: Annotated[int, typer.Option(help="The number of passes over the training set.")] = 10,
     batch_size: Annotated[int, typer.Option(help="The number of rows per step.")] = 64,
-    seed: Annotated[int, typer.Option(help="The seed for the initial weights and the row order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed for the initial weights and the row order.")] = 0,
     shuffle: Annotated[bool, typer.Option(help="Shuffle the rows before every epoch.")] = True,
     validation_split: Annotated[
         float | None, typer.Option(help="Use this fraction of the rows, taken from the end, as the test set.")
@@ -45,9 +49,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     classes: Annotated[
         str | None, typer.Option(help="The class names, for example cat,dog. Default: the names in the targets.")
     ] = None,
-    scale: Annotated[
-        float, typer.Option(help="Multiply the inputs by this factor, for example 0.00392157 for bytes.")
-    ] = 1.0,
+    scale: Scale = 1.0,
     device: Annotated[Device, typer.Option(help="The device to train on.")] = "auto",
     name: Annotated[str | None, typer.Option(help="The name of the job. By default, the server chooses one.")] = None,
     label: Annotated[
@@ -66,45 +68,64 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     """Train a stack of Linear and ReLU layers on a data file."""
     if loss not in _LOSSES:
         raise InvalidArgumentError(f"--loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-    if not lr > 0:
-        raise InvalidArgumentError(f"--lr must be greater than 0, got {lr}")
+    if not 0 < lr < math.inf:
+        raise InvalidArgumentError(f"--lr must be finite and greater than 0, got {lr}")
     if output is not None:
         checked_model_path(output)
     labels = _labels(label or [])
     is_local = resolve_address(at) in (None, "local")
     if is_local and (name or labels):
         typer.echo("--name and --label have no effect without a server", err=True)
+    if is_local and output is None:
+        typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
     file = read_data(data, target)
-    test = None if file.test is None else (file.test[0] * scale, file.test[1])
+    train_set = scaled(file.train[0], scale), file.train[1]
+    test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
     model = _stack(layers, seed)
-    history = fit(
-        model,
-        (file.train[0] * scale, file.train[1]) if scale != 1.0 else file.train,
-        test=test if scale != 1.0 else file.test,
-        validation_split=validation_split,
-        classes=classes.split(",") if classes is not None else None,
-        loss=_LOSSES[loss](),
-        optimizer=SGD(model, lr=lr),
-        epochs=epochs,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        device=device,
-        at=at,
-        token=token,
-        tls=tls,
-        name=None if is_local else name,
-        labels=None if is_local else labels,
-        progress=not as_json,
-    )
-    _report(history, save(model, output) if output is not None else None, as_json)
+    with _saved_if_interrupted(model, output if is_local else None):
+        history = fit(
+            model,
+            train_set,
+            test=test_set,
+            validation_split=validation_split,
+            classes=classes.split(",") if classes is not None else None,
+            loss=_LOSSES[loss](),
+            optimizer=SGD(model, lr=lr),
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            device=device,
+            at=at,
+            token=token,
+            tls=tls,
+            name=None if is_local else name,
+            labels=None if is_local else labels,
+            progress=not as_json,
+        )
+    _report(history, save(model, output) if output is not None else None, scale, as_json)
 
 
-def _report(history: History, output: Path | None, as_json: bool) -> None:
+@contextmanager
+def _saved_if_interrupted(model: Module, output: Path | None) -> Iterator[None]:
+    """On Ctrl-C, write the weights after the last complete epoch, if there is one."""
+    before = [parameter.data.copy() for parameter in model.parameters()]
+    try:
+        yield
+    except KeyboardInterrupt:
+        after = [parameter.data for parameter in model.parameters()]
+        if output is not None and not all(map(np.array_equal, before, after)):
+            typer.echo(f"wrote {save(model, output)}", err=True)
+        raise
+
+
+def _report(history: History, output: Path | None, scale: float, as_json: bool) -> None:
     if as_json:
         print_json(history)
     elif history.job:
         typer.echo(f"trained model {history.job}. To download it: gradwire models download {history.job}")
+        if scale != 1.0:
+            typer.echo(f"To predict with it: gradwire models predict {history.job} --data FILE --scale {scale!r}")
     if output is not None:
         typer.echo(f"wrote {output}", err=as_json)
 
