@@ -82,27 +82,27 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     train_set = scaled(file.train[0], scale), file.train[1]
     test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
     model = _stack(layers, seed)
-    with _saved_if_interrupted(model, output if is_local else None):
-        history = fit(
-            model,
-            train_set,
-            test=test_set,
-            validation_split=validation_split,
-            classes=classes.split(",") if classes is not None else None,
-            loss=_LOSSES[loss](),
-            optimizer=SGD(model, lr=lr),
-            epochs=epochs,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            device=device,
-            at=at,
-            token=token,
-            tls=tls,
-            name=None if is_local else name,
-            labels=None if is_local else labels,
-            progress=not as_json,
-        )
+    fit_and_save = _saved_if_interrupted(model, output if is_local else None)(fit)
+    history = fit_and_save(
+        model,
+        train_set,
+        test=test_set,
+        validation_split=validation_split,
+        classes=classes.split(",") if classes is not None else None,
+        loss=_LOSSES[loss](),
+        optimizer=SGD(model, lr=lr),
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        device=device,
+        at=at,
+        token=token,
+        tls=tls,
+        name=None if is_local else name,
+        labels=None if is_local else labels,
+        progress=not as_json,
+    )
     _report(history, save(model, output) if output is not None else None, scale, as_json)
 
 

@@ -99,7 +99,7 @@ def test_numbers_that_are_too_large_for_the_dtype_are_not_called_infinite():
     ):
         to_array(values, "x", np.dtype(np.float32))
     with pytest.raises(gw.InvalidArgumentError, match="row 0 has"):
-        to_array(np.float64(1e300), "x")
+        to_array(np.float64(1e300), "x", FLOAT32)
     assert np.array_equal(to_array(values, "x", np.dtype(np.float64)), values, equal_nan=True)
     assert np.array_equal(to_array(values[:2], "x", np.dtype(np.float32)), values[:2], equal_nan=True)
 

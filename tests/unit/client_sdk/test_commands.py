@@ -301,7 +301,10 @@ def test_a_model_that_predicts_numbers_has_no_classes(scripted, gradwire, tmp_pa
     predict = ("models", "predict", "reg", "--data", tmp_path / "x.npy", "--classes", "--at", scripted.address)
     for each, of_epoch in zip(outputs, ({}, epoch), strict=True):
         scripted.answer("Predict", lambda request, each=each: PredictResponse(outputs=to_tensor(each)))
-        scripted.answer("GetModel", lambda request, of_epoch=of_epoch: Model(name=request.name, epoch=of_epoch))
+        scripted.answer(
+            "GetModel",
+            lambda request, of_epoch=of_epoch: Model(name=request.name, epoch=of_epoch, weights={"shape": [5]}),
+        )
         code, output, errors = gradwire(*predict)
         assert (code, output) == (1, "")
         assert errors == "gradwire: --classes: model 'reg' predicts numbers, not classes. Leave out --classes.\n"
@@ -323,7 +326,7 @@ def test_deleting_a_name_that_does_not_exist_says_so(scripted, gradwire, group, 
     def found(request):
         if request.name.endswith("/nope"):
             return status(StatusCode.NOT_FOUND, f"{kind} {request.name!r} does not exist", reason="X")
-        return Job(name=request.name) if group == "jobs" else Model(name=request.name)
+        return Job(name=request.name) if group == "jobs" else Model(name=request.name, weights={"shape": [5]})
 
     scripted.answer(get, found)
     scripted.answer(delete, lambda request: Empty())
@@ -336,7 +339,7 @@ def test_deleting_a_name_that_does_not_exist_says_so(scripted, gradwire, group, 
 
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_an_interrupted_training_without_a_server_keeps_the_last_epoch(gradwire, monkeypatch, tmp_path, epochs):
-    def interrupted(model, train, **_):
+    def interrupted(model, *_, **__):
         if epochs:
             model.fc1.W.data += 1
         raise KeyboardInterrupt

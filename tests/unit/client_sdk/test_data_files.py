@@ -49,14 +49,14 @@ def test_a_byte_order_mark_and_empty_lines_are_ignored(tmp_path):
 def test_the_column_of_the_targets_can_be_left_out_of_inputs(tmp_path):
     (tmp_path / "d.csv").write_text("a,label,b\n1,0,2\n3,1,4\n")
     assert read_inputs(tmp_path / "d.csv", ["label"]).tolist() == [[1, 2], [3, 4]]
-    with pytest.raises(FileError, match="--drop must name a column .*, got 'class'$"):
+    with pytest.raises(FileError, match=r"--drop must name a column .*, got 'class'$"):
         read_inputs(tmp_path / "d.csv", ["class"])
 
 
 def test_a_column_of_a_file_without_a_header_is_left_out_by_its_number(tmp_path):
     (tmp_path / "d.csv").write_text("1,2,3\n4,5,6\n")
     assert read_inputs(tmp_path / "d.csv", ["3"]).tolist() == [[1, 2], [4, 5]]
-    with pytest.raises(FileError, match="got '4'. It has no header, so use the number of a column, from 1"):
+    with pytest.raises(FileError, match=r"got '4'\. It has no header, so use the number of a column, from 1"):
         read_inputs(tmp_path / "d.csv", ["4"])
 
 
@@ -127,7 +127,7 @@ def test_unusable_data_files_are_errors_with_a_reason(tmp_path, name, content, t
 
 def test_text_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "d.csv").write_bytes("café,b\n1,2\n".encode("cp1252"))
-    with pytest.raises(FileError, match="it is not UTF-8 text. Save it as UTF-8"):
+    with pytest.raises(FileError, match=r"it is not UTF-8 text\. Save it as UTF-8"):
         read_data(tmp_path / "d.csv", "b")
 
 

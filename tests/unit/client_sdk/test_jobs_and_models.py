@@ -318,7 +318,7 @@ def test_a_download_with_one_flipped_bit_is_refused(scripted, client, tmp_path):
     served = ModelServer(scripted, tmp_path)
     scripted.answer("DownloadModel", lambda request: _flip_the_last_bit(served.download(request)))
     for receive in (lambda: client.models.download("x", tmp_path / "got.safetensors"), lambda: client.models.load("x")):
-        with pytest.raises(gw.DataLossError, match="the file of models/x arrived damaged"):
+        with pytest.raises(gw.DataLossError, match="the file of 'x' arrived damaged"):
             receive()
 
 
@@ -333,7 +333,7 @@ def test_weights_that_do_not_belong_to_the_model_are_refused(scripted, client, t
     traced = trace(served.model)
     other = Model(name="models/x", spec=traced.spec, weights={"shape": [15], "sha256": "0" * 64})
     scripted.answer("GetModel", lambda request: other)
-    with pytest.raises(gw.DataLossError, match="the weights of models/x arrived damaged"):
+    with pytest.raises(gw.DataLossError, match="the weights of 'x' arrived damaged"):
         client.models.load("x")
 
 
