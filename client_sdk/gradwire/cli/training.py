@@ -76,12 +76,12 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     is_local = resolve_address(at) in (None, "local")
     if is_local and (name or labels):
         typer.echo("--name and --label have no effect without a server", err=True)
-    if is_local and output is None:
-        typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
     file = read_data(data, target)
     train_set = scaled(file.train[0], scale), file.train[1]
     test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
     model = _stack(layers, seed)
+    if is_local and output is None:
+        typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
     fit_and_save = _saved_if_interrupted(model, output if is_local else None)(fit)
     history = fit_and_save(
         model,
