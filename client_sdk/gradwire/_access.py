@@ -12,6 +12,8 @@ from gradwire._exceptions import InvalidArgumentError
 # "host:port", "[::1]:port", or an address with a gRPC scheme.
 _ADDRESS = re.compile(r"(?:[^:/\s]+|\[[0-9a-fA-F:.%]+\]):\d{1,5}|(?:unix|unix-abstract|dns|ipv4|ipv6):.+")
 
+_MAX_PORT = 65535
+
 
 def resolve_address(at: str | None) -> str | None:
     """Return the given address, or GRADWIRE_ADDRESS if it is None, or None if neither is set."""
@@ -35,15 +37,17 @@ class Access:
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Return the TLS credentials for a channel, or None if TLS is not used."""
+        name, on = ("GRADWIRE_TLS", "1") if self.tls is None else ("tls", "True")
         tls = os.environ.get("GRADWIRE_TLS", "") if self.tls is None else self.tls
         if isinstance(tls, bool) or tls in ("", "0", "1"):
             return grpc.ssl_channel_credentials() if tls in (True, "1") else None
         try:
-            return grpc.ssl_channel_credentials(Path(tls).read_bytes())
+            return grpc.ssl_channel_credentials(_certificates(Path(tls)))
         except OSError as error:
-            raise InvalidArgumentError(
-                f"tls: cannot read {tls}: {error.strerror}. Pass True or the path of a PEM file."
-            ) from None
+            trouble = f"cannot read {tls}: {error.strerror}"
+        except ValueError:
+            trouble = f"{tls} contains no certificate"
+        raise InvalidArgumentError(f"{name}: {trouble}. Use {on} or the path of a PEM file.")
 
     def metadata(self, address: str, encrypted: bool) -> tuple[tuple[str, str], ...]:
         """Return the metadata for calls, which contains the token if there is one.
@@ -54,6 +58,8 @@ class Access:
         token = self.token or _token_from_environment()
         if not token:
             return ()
+        if not (isinstance(token, str) and token.isascii() and token.isprintable()):
+            raise InvalidArgumentError("token: must be text of printable ASCII characters. Copy it from the server.")
         insecure = _is_on(os.environ.get("GRADWIRE_INSECURE", "")) if self.insecure is None else self.insecure
         if not (encrypted or insecure or _is_this_machine(address)):
             raise InvalidArgumentError(
@@ -70,6 +76,13 @@ def checked_address(address: str | None) -> str:
         InvalidArgumentError: There is no address, or it does not have the form host:port.
     """
     resolved = resolve_address(address)
+    if resolved is not None and not isinstance(resolved, str):
+        raise InvalidArgumentError(f"the address must be text, for example 'localhost:50051', got {resolved!r}")
+    if resolved == "local":
+        raise InvalidArgumentError(
+            "the address 'local' stands for training without a server, but this needs one. Use its host:port, for "
+            "example 'localhost:50051'."
+        )
     if resolved is None:
         raise InvalidArgumentError(
             'no server address. Pass one, for example Client("localhost:50051"), or set GRADWIRE_ADDRESS.'
@@ -80,7 +93,22 @@ def checked_address(address: str | None) -> str:
         raise InvalidArgumentError(
             f"the address {resolved!r} does not have the form host:port. Use, for example, {example!r}."
         )
+    host, _, port = resolved.rpartition(":")
+    if port.isdecimal() and (":" not in host or host[0] == "[") and int(port) > _MAX_PORT:
+        raise InvalidArgumentError(f"the address {resolved!r} has a port above {_MAX_PORT}. Use, for example, 50051.")
     return resolved
+
+
+def _certificates(file: Path) -> bytes:
+    """Return the bytes of a PEM file. Raises ValueError if it contains no certificate."""
+    import ssl  # noqa: PLC0415  (needed only with a file)
+
+    content = file.read_bytes()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+    except ssl.SSLError:
+        raise ValueError from None
+    return content
 
 
 def _token_from_environment() -> str:

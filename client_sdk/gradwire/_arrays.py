@@ -19,18 +19,14 @@ def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None)
         dtype: The type for floats. None keeps float32 and float64. Integers keep their type, and booleans become uint8.
 
     Raises:
-        InvalidArgumentError: The value is empty or masked, or contains something that is not a number.
+        InvalidArgumentError: The value is empty or masked, or contains something that is not a number, or a number that
+            is too large for the type.
     """
     array = _view(value, field)
     if array.size == 0:
         raise _wrong(field, f"is empty: it has shape {array.shape}")
     if array.dtype.kind == "f":
-        with np.errstate(
-            over="ignore"
-        ):  # Values that are too large for the dtype become infinite, and validation reports them.
-            return array.astype(
-                dtype or (array.dtype if array.dtype in (np.float32, np.float64) else np.float32), copy=False
-            )
+        return _converted(array, field, dtype or (array.dtype if array.dtype == np.float64 else np.dtype(np.float32)))
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype == np.uint64:
@@ -40,6 +36,24 @@ def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None)
     if array.dtype.kind not in "iu":
         raise _wrong(field, f"must be numbers, got an array of dtype {array.dtype}. Convert it first.")
     return array
+
+
+def _converted(array: Array, field: str, dtype: "np.dtype[Any]") -> Array:
+    """Convert floats. An infinity or a NaN stays one, and validation reports it."""
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype, copy=False)
+    # The extremes are finite only if all elements are, and need no temporary array.
+    if converted.dtype.itemsize >= array.dtype.itemsize or np.isfinite([converted.min(), converted.max()]).all():
+        return converted
+    too_large = np.argwhere(np.isinf(np.atleast_1d(converted)) & np.isfinite(np.atleast_1d(array)))
+    if len(too_large):
+        number = np.atleast_1d(array)[tuple(too_large[0])]
+        raise _wrong(
+            field,
+            f"row {too_large[0][0]} has {number:g}, which is too large for {dtype}. Scale the data, or use "
+            'dtype="float64"',
+        )
+    return converted
 
 
 def _view(value: Any, field: str) -> Array:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from gradwire._argument_names import invalid
 from gradwire._exceptions import FieldViolation, InvalidArgumentError
 from gradwire_engine.backend import Array
+from gradwire_engine.spec.validation import counted
 
 # An error lists at most this many classes.
 _SHOWN_CLASSES = 8
@@ -50,8 +51,8 @@ def classes_in(labels: Array, outputs: int, field: str) -> tuple[str, ...]:
     if len(names) != outputs:
         raise _wrong(
             field,
-            f"has {len(names)} classes ({_listed(names)}), but the model has {outputs} outputs. Make them the same, or "
-            "name all classes with classes=",
+            f"has {counted(len(names), 'class', 'classes')} ({_listed(names)}), but the model has {outputs} outputs. "
+            "Make them the same, or name all classes with classes=",
         )
     return names
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._info import Plan, quality_text
-from gradwire._paths import in_existing_folder
+from gradwire._paths import in_existing_folder, to_path
 from gradwire._types import StopReason
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
@@ -172,4 +172,4 @@ def _plot(function: str, histories: Mapping[str, History], path: str | Path | No
         raise ImportError(f"{function}() needs matplotlib. Install it with: pip install 'gradwire[plot]'") from error
     from gradwire._plots import plot_histories  # noqa: PLC0415
 
-    return plot_histories(histories, None if path is None else in_existing_folder(Path(path)))
+    return plot_histories(histories, None if path is None else in_existing_folder(to_path(path)))

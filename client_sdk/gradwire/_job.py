@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gradwire._blocking import Portal, Stream, blocking
-from gradwire._exceptions import DeadlineExceededError, FailedPreconditionError, JobCancelledError, JobFailedError
+from gradwire._exceptions import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    JobCancelledError,
+    JobFailedError,
+)
 from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
 from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
 from gradwire._names import epoch_number, model_resource
-from gradwire._transport import Transport
+from gradwire._options import checked_whole
+from gradwire._transport import Transport, checked_seconds
 from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch
 from gradwire_engine.module import Module
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
     from gradwire_engine.spec.tracing import TracedModel
 
 T = TypeVar("T")
+
+_MAX_SEQUENCE = 2**63 - 1
 
 
 class AsyncJob:
@@ -275,10 +284,12 @@ class AsyncJob:
                 yield event
 
     async def _event_batches(self, after: int = 0) -> AsyncGenerator[list[JobEvent], None]:
+        after = checked_whole("after", after, 0, largest=_MAX_SEQUENCE)
         async for batch in watch(self._transport, self._message.name, after):
             yield [job_event(event) for event in batch]
 
     async def _epoch_batches(self, after: int = 0) -> AsyncGenerator[list[Epoch], None]:
+        after = checked_whole("after", after, 0)
         start = first_sequence_before(after, self._message)
         async for batch in watch(self._transport, self._message.name, start):
             yield [epoch_of(event.epoch) for event in batch if event.epoch.epoch > after]
@@ -324,6 +335,11 @@ class AsyncJob:
         return history
 
     async def _within(self, timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            checked_seconds(timeout, "timeout")
+        except InvalidArgumentError:
+            coroutine.close()
+            raise
         try:
             async with asyncio.timeout(timeout) as scope:
                 return await coroutine
@@ -379,7 +395,7 @@ class Job:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
 
         Args:
-            after: The number of the last epoch to skip.
+            after: The number of the last epoch to skip, or 0.
 
         Returns:
             An iterator for use with `for` or `async for`.

@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,7 +24,7 @@ from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import data_type, tensor_ref
 from gradwire_engine.spec.tracing import TracedModel, trace
-from gradwire_engine.spec.validation import Violation, check_data, check_spec, is_classification
+from gradwire_engine.spec.validation import Violation, check_data, check_spec, counted, is_classification
 from gradwire_engine.symbol import TraceError as EngineTraceError
 from gradwire_proto.v1 import spec_pb2
 from gradwire_proto.v1.spec_pb2 import JobSpec, ModelSpec, Optimizer, Sgd
@@ -144,6 +145,8 @@ def _check_optimizer(model: Module, optimizer: SGD) -> None:
         raise invalid_argument(
             "optimizer", "belongs to another model, or to only some parameters of this one. Use SGD(model, lr=...)."
         )
+    if not isinstance(optimizer.lr, Real):
+        raise invalid_argument("optimizer.sgd.learning_rate", f"must be a number, got {optimizer.lr!r}")
 
 
 def _job_dtype(options: TrainingOptions, given: Array | None) -> "np.dtype[np.generic]":
@@ -172,6 +175,7 @@ def _data_sets(
         if options.validation_split is not None:
             raise invalid_argument("validation_split", "cannot be used together with test=. Pass only one of them.", "")
         sets["test"] = _pair(test, "test", converter)
+        _check_columns(train[0], test[0])
     elif options.validation_split is not None:
         sets["train"], sets["test"] = split(*sets["train"], options.validation_split)
     return sets, converter.class_names
@@ -197,6 +201,10 @@ class _Targets:
         """Return targets as numbers."""
         labels = text_labels(targets, field)
         if labels is not None:
+            if not self.class_names and field == f"{SPEC}test.targets":
+                raise invalid_argument(
+                    "test.targets", "is text, but the train targets are numbers. Name the classes: classes="
+                )
             self.class_names = self.class_names or classes_in(labels, self.outputs, field)
             return encoded(labels, self.class_names, field)
         array = to_array(targets, field, self.dtype)
@@ -208,9 +216,18 @@ class _Targets:
 
 def _pair(dataset: Dataset, name: str, converter: _Targets) -> tuple[Array, Array]:
     if not isinstance(dataset, tuple | list) or len(dataset) != 2:
-        raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}")
+        size = f" of {len(dataset)}" if isinstance(dataset, tuple | list) else ""
+        raise invalid_argument(name, f"must be a pair (inputs, targets), got {type(dataset).__name__}{size}")
     inputs = to_array(dataset[0], f"{SPEC}{name}.inputs", converter.dtype)
     return inputs, converter.convert(dataset[1], f"{SPEC}{name}.targets")
+
+
+def _check_columns(train: ArrayLike, test: ArrayLike) -> None:
+    """Refuse two data frames with the same columns in different orders, because inputs are matched by position."""
+    columns, others = (list(getattr(each, "columns", [])) for each in (train, test))
+    if columns != others and sorted(map(str, columns)) == sorted(map(str, others)):
+        description = "has the columns of the train inputs in another order. Use, for example, test[train.columns]"
+        raise invalid_argument("test.inputs", description)
 
 
 def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -230,7 +247,8 @@ def split(inputs: Array, targets: Array, fraction: float) -> tuple[tuple[Array, 
     train_rows = math.floor(rows * (1 - fraction) + 1e-9)
     if not 0 < train_rows < rows:
         description = (
-            f"{fraction:g} of {rows} rows leaves {train_rows} to train on and {rows - train_rows} to evaluate on"
+            f"{fraction:g} of {counted(rows, 'row')} leaves {train_rows} to train on and {rows - train_rows} to "
+            "evaluate on"
         )
         raise invalid_argument("validation_split", f"{description}. Both must be at least 1.", "")
     return (inputs[:train_rows], targets[:train_rows]), (inputs[train_rows:], targets[train_rows:])

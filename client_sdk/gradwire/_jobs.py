@@ -244,6 +244,9 @@ class Jobs:
 
 
 def _checked_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    if labels is not None and not isinstance(labels, Mapping):
+        description = f'must be a dict of strings, for example {{"team": "vision"}}, got {labels!r}'
+        raise invalid_argument("labels", description, "job.")
     labels = dict(labels or {})
     for key, value in labels.items():
         if not (isinstance(key, str) and isinstance(value, str)):

@@ -17,7 +17,7 @@ from gradwire._exceptions import (
     InvalidArgumentError,
     OutOfRangeError,
 )
-from gradwire._paths import in_existing_folder
+from gradwire._paths import in_existing_folder, to_path
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
@@ -98,7 +98,7 @@ def checked_model_path(path: str | Path) -> Path:
     Raises:
         FileError: The path does not end in .safetensors or .npz, or the folder does not exist.
     """
-    path = Path(path)
+    path = to_path(path)
     if path.suffix not in (".safetensors", ".npz"):
         raise FileError(
             f"cannot write {path}: a model is saved as .safetensors or .npz. To get an .onnx file of a model on a "
@@ -123,7 +123,7 @@ def load_model(path: str | Path) -> Module:
     from google.protobuf.json_format import Parse  # noqa: PLC0415  (slow to import)
     from google.protobuf.json_format import ParseError as SpecError  # noqa: PLC0415
 
-    path = Path(path)
+    path = to_path(path)
     parts, spec_text = _npz_parts(path) if path.suffix == ".npz" else read_safetensors(path)
     if spec_text is None:
         raise FileError(f"{path} is not a gradwire model: it has no {SPEC_KEY}")
@@ -142,12 +142,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Array], str | None]:
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415  (slow to import)
 
+    if path.is_dir():
+        raise FileError(f"cannot read {path}: it is a folder")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"cannot read {path}: {error}") from None
+    except SafetensorError:
+        raise FileError(f"cannot read {path}: it is not a .safetensors file, or it is damaged") from None
+    except FileNotFoundError:  # The error of safe_open has no strerror.
+        raise FileError(f"cannot read {path}: there is no such file") from None
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
     return parts, metadata.get(SPEC_KEY)
 
 
@@ -155,8 +161,10 @@ def _npz_parts(path: Path) -> tuple[dict[str, Array], str | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
             parts = dict(file)
-    except (OSError, ValueError, TypeError, BadZipFile) as error:  # TypeError: an .npy file with this suffix.
-        raise FileError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, BadZipFile):  # TypeError: an .npy file with this suffix.
+        raise FileError(f"cannot read {path}: it is not an .npz file, or it is damaged") from None
     spec = parts.pop(SPEC_KEY, None)
     return parts, None if spec is None else str(spec)
 
@@ -179,7 +187,7 @@ async def fetch_model(transport: Transport, name: str, epoch: int = 0) -> tuple[
     await _receive(transport, name, "safetensors", data.extend, epoch)
     weights = _flat(load(bytes(data)), model.spec)
     if hashlib.sha256(wire_bytes(weights)).hexdigest() != model.weights.sha256:
-        raise DataLossError(f"the weights of {name} arrived damaged. Download them again.")
+        raise DataLossError(f"the weights of {name.partition('/')[2]!r} arrived damaged. Download them again.")
     return model, weights
 
 
@@ -213,7 +221,7 @@ async def download_file(
         on_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
         extra: Bytes to write after the received ones.
     """
-    target, format_ = resolve_target(Path(path), f"{name}-epoch-{epoch}" if epoch else name, format_)
+    target, format_ = resolve_target(to_path(path), f"{name}-epoch-{epoch}" if epoch else name, format_)
     part = target.with_name(f"{target.name}.part")
     converted = target.with_name(f"{target.name}.part.npz")
     try:
@@ -272,7 +280,9 @@ async def _receive(
             async for response in _parts(transport, name, _FORMATS[format_], offset, epoch):
                 if response.HasField("header"):
                     if header is not None and header.sha256 != response.header.sha256:
-                        raise DataLossError(f"the file of {name} changed during the download. Download it again.")
+                        raise DataLossError(
+                            f"the file of {name.partition('/')[2]!r} changed during the download. Download it again."
+                        )
                     header = response.header
                     continue
                 attempt = 0
@@ -283,12 +293,14 @@ async def _receive(
                     on_progress(offset, header.size_bytes)
             break
         except OutOfRangeError:
-            raise DataLossError(f"the file of {name} changed during the download. Download it again.") from None
+            raise DataLossError(
+                f"the file of {name.partition('/')[2]!r} changed during the download. Download it again."
+            ) from None
         except GradwireError as error:
             await transport.wait_before_retry(error, attempt)
             attempt += 1
     if header is None or digest.hexdigest() != header.sha256:
-        raise DataLossError(f"the file of {name} arrived damaged. Download it again.")
+        raise DataLossError(f"the file of {name.partition('/')[2]!r} arrived damaged. Download it again.")
 
 
 def _parts(

@@ -17,6 +17,7 @@ from gradwire._info import ModelInfo, model_info
 from gradwire._model_files import download_file, fetch_model, resolve_target
 from gradwire._names import epoch_number, model_resource
 from gradwire._paging import collect
+from gradwire._paths import to_path
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
@@ -125,7 +126,7 @@ class AsyncModels:
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
             InvalidArgumentError: The inputs do not match the model or are not finite, both `classes` and
-                `probabilities` are set, or probabilities are requested of a model that is not a classifier.
+                `probabilities` are set, or one of them is requested of a model that is not a classifier.
         """
         if classes and probabilities:
             raise InvalidArgumentError("classes and probabilities cannot be used together. Pass only one of them.")
@@ -153,7 +154,13 @@ class AsyncModels:
             return softmax(result) if outputs_are_logits else result
         if not classes:
             return result
-        class_names = (await self.get(name, epoch)).class_names
+        model = await self.get(name, epoch)
+        metrics = model.epoch.train or model.epoch.test
+        if result.shape[1] == 1 or (metrics is not None and metrics.mean_absolute_error is not None):
+            raise InvalidArgumentError(
+                f"classes: model {model.name!r} predicts numbers, not classes. Leave out classes=."
+            )
+        class_names = model.class_names
         indices = result.argmax(axis=1)
         return np.array(class_names)[indices] if class_names else indices
 
@@ -223,7 +230,7 @@ class AsyncModels:
         """
         resource, number = model_resource(name), epoch_number(epoch)
         stem = f"{resource}-epoch-{number}" if number else resource
-        target, format = resolve_target(Path(path), stem, format)  # noqa: A001
+        target, format = resolve_target(to_path(path), stem, format)  # noqa: A001
         extra = b""
         if probabilities:
             if format != "onnx":

@@ -27,4 +27,6 @@ def epoch_number(epoch: int | None, argument: str = "epoch") -> int:
 def _resource(collection: str, name: str) -> str:
     if not isinstance(name, str):
         raise InvalidArgumentError(f"name: must be a string, got {name!r}")
+    if name.removeprefix(f"{collection}/") == "":
+        raise InvalidArgumentError(f"name: must be the name of a {collection.removesuffix('s')}, got {name!r}")
     return name if name.startswith(f"{collection}/") else f"{collection}/{name}"

@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from gradwire._argument_names import SPEC, invalid
+from gradwire._argument_names import SPEC, invalid, invalid_argument
 from gradwire._exceptions import FieldViolation
 from gradwire._stopping import EarlyStopping, is_number, keep_policy
 from gradwire._types import Device, DType
@@ -111,6 +111,13 @@ def _unless_whole(field: str, value: object, smallest: int, largest: int) -> lis
     if value < smallest:
         return _unless(False, field, f"be at least {smallest}", value)
     return _unless(bool(value <= largest), field, f"be at most {largest}", value)
+
+
+def checked_whole(name: str, value: int, smallest: int, largest: int = _MAX_INT32) -> int:
+    """Return the value of an argument that must be a whole number. Raises InvalidArgumentError if it is not."""
+    for violation in _unless_whole(name, value, smallest, largest):
+        raise invalid_argument(name, violation.description, "")
+    return int(value)
 
 
 def _are_names(classes: object) -> bool:

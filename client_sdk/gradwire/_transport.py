@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from gradwire._access import Access, checked_address
 from gradwire._exceptions import GradwireError, InvalidArgumentError, UnavailableError
+from gradwire._options import checked_whole
 from gradwire._retry import retry_delay
 from gradwire._status import error_from_rpc
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
@@ -64,13 +67,11 @@ class Transport:
         max_retries: int = DEFAULT_MAX_RETRIES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        if timeout is not None and not timeout > 0:
+        if checked_seconds(timeout, "timeout") is not None and not timeout > 0:  # type: ignore[operator]  # not None
             raise InvalidArgumentError(f"timeout: must be a number of seconds greater than 0, or None, got {timeout!r}")
-        if max_retries < 0:
-            raise InvalidArgumentError(f"max_retries: must be at least 0, got {max_retries!r}")
         self.address = checked_address(address)
         self.timeout = timeout
-        self.max_retries = max_retries
+        self.max_retries = checked_whole("max_retries", max_retries, 0)
         self.sleep = sleep
         self._credentials = access.credentials()
         self._metadata = access.metadata(self.address, encrypted=self._credentials is not None)
@@ -174,6 +175,17 @@ class Transport:
                 else grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
             )
         return self._channel
+
+
+def checked_seconds(seconds: float | None, name: str) -> float | None:
+    """Return the value of an argument that is a number of seconds or None.
+
+    Raises:
+        InvalidArgumentError: It is something else.
+    """
+    if seconds is None or (isinstance(seconds, Real) and not isinstance(seconds, bool) and not math.isnan(seconds)):
+        return seconds
+    raise InvalidArgumentError(f"{name}: must be a number of seconds, or None, got {seconds!r}")
 
 
 _processes_with_grpc: list[int] = []

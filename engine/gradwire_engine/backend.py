@@ -2,6 +2,7 @@
 
 import os
 import platform
+from numbers import Number
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +24,17 @@ def array_module(array: Array) -> Any:
 
 
 def as_array(x: Any) -> Array:
-    """Return lists and pandas objects as NumPy arrays, and arrays unchanged."""
-    return np.asarray(x) if isinstance(x, list | tuple) or hasattr(x, "to_numpy") else x
+    """Return lists, numbers and pandas objects as NumPy arrays, and arrays unchanged.
+
+    Raises:
+        TypeError: The value is something else, for example text.
+    """
+    if isinstance(x, list | tuple | Number) or hasattr(x, "to_numpy"):
+        return np.asarray(x)
+    if not hasattr(x, "ndim"):
+        raise TypeError(f"a layer takes an array, got {x!r}")
+    array: Array = x
+    return array
 
 
 def to_numpy(array: Array) -> NDArray[Any]:

@@ -83,8 +83,8 @@ def _copy_into(target: Array, value: Array, what: str) -> None:
 class Module:
     """The base class of layers and models. A module contains parameters and other modules.
 
-    Subclasses define forward(x) and backward(grad_output). In a model that is trained remotely, forward may only pass
-    the input from layer to layer.
+    Subclasses define forward(x) and backward(grad_output). In a model for fit() or a server, forward may only pass the
+    input from layer to layer.
 
     Attributes:
         class_names: The names of the classes, in the order of the outputs, or an empty tuple. Training with text
@@ -221,7 +221,7 @@ class Sequential(Module):
         self._stack = {str(index): module for index, module in enumerate(modules)} | named
         for name, module in self._stack.items():
             if not isinstance(module, Module):
-                raise TypeError(f"Sequential takes modules, got a {type(module).__name__} as {name!r}")
+                raise TypeError(f"Sequential takes modules, got an item of type {type(module).__name__} as {name!r}")
 
     def children(self) -> dict[str, Module]:
         """Return the modules in order, keyed by name."""

@@ -16,7 +16,7 @@ class SGD:
         lr: The learning rate, finite and greater than 0.
 
     Raises:
-        TypeError: `module_or_parameters` contains an item that is not a Parameter.
+        TypeError: `module_or_parameters` is neither a Module nor an iterable of parameters.
         ValueError: The learning rate is not a finite number greater than 0, or there are no parameters.
     """
 
@@ -25,10 +25,7 @@ class SGD:
             raise ValueError(f"lr must be finite and greater than 0, got {lr!r}")
         self.lr = lr
         self.module = module_or_parameters if isinstance(module_or_parameters, Module) else None
-        self._parameters = [] if isinstance(module_or_parameters, Module) else list(module_or_parameters)
-        for parameter in self._parameters:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(f"SGD takes a Module or parameters, got a {type(parameter).__name__} among them")
+        self._parameters = [] if isinstance(module_or_parameters, Module) else _listed(module_or_parameters)
         if not self.parameters():
             raise ValueError(
                 "SGD got no parameters. Assign layers to attributes of the model, or to lists, tuples or dicts in them"
@@ -54,5 +51,22 @@ class SGD:
         return f"SGD(lr={self.lr:g})"
 
 
+def _listed(parameters: Iterable[Parameter]) -> list[Parameter]:
+    if isinstance(parameters, type):
+        name = parameters.__name__
+        raise TypeError(
+            f"SGD takes a Module or parameters, got the class {name}. Pass an instance, for example {name}()"
+        )
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"SGD takes a Module or parameters, got {parameters!r}")
+    listed = list(parameters)
+    for parameter in listed:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"SGD takes a Module or parameters, got an item of type {type(parameter).__name__} among them"
+            )
+    return listed
+
+
 def _is_positive(lr: object) -> bool:
-    return isinstance(lr, Real) and math.isfinite(lr) and float(lr) > 0
+    return isinstance(lr, Real) and not isinstance(lr, bool) and math.isfinite(lr) and float(lr) > 0

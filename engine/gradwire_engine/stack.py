@@ -12,6 +12,8 @@ def layers_of(model: Module) -> list[tuple[str, Linear | ReLU]]:
         TraceError: forward() does something other than pass its input from layer to layer. The message names the
             operation and the line.
     """
+    if isinstance(model, type):
+        raise TraceError(f"a model must be an instance, got the class {model.__name__}. Pass {model.__name__}()")
     if not isinstance(model, Module):
         raise TraceError(f"a model must be a gradwire Module, got {type(model).__name__}")
     stack: list[Module] = []

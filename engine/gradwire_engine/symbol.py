@@ -47,6 +47,10 @@ class Symbol:
         """Whether this symbol is the output of the most recently recorded layer."""
         return self._depth == len(self._stack)
 
+    def __repr__(self) -> str:
+        what = f"the output of {self._stack[self._depth - 1]!r}" if self._depth else "the input of the model"
+        return f"<{what}, without data: gradwire traces forward()>"
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):  # Python and NumPy look up protocol methods, and expect an AttributeError.
             raise AttributeError(name)
@@ -87,7 +91,7 @@ Symbol.__hash__ = object.__hash__  # type: ignore[method-assign]
 def refuse(what: str) -> NoReturn:
     """Raise a TraceError that states the operation, and the class and line where forward() uses it."""
     message = (
-        f"cannot trace {what}: a model that is trained remotely is a stack of Linear and ReLU layers, each used once"
+        f"cannot trace {what}: forward() must be a stack of Linear and ReLU layers, each used once, for fit() and files"
     )
     frame = _user_frame()
     if frame is not None:

@@ -184,7 +184,7 @@ def serve(
         )
         if ray == "local":
             prepare_environment(os.environ, data)
-        typer.echo("starting Ray ..." if ray == "local" else f"joining Ray at {ray} ...")
+        connecting = "starting Ray ..." if ray == "local" else f"joining Ray at {ray} ..."
         from gradwire_server.app import run  # noqa: PLC0415  (see above)
 
         def on_ready(address: str, url: str | None) -> None:
@@ -192,7 +192,7 @@ def serve(
                 typer.echo(f"the web page is at {url}")
             typer.echo(f"gradwire is ready on {address}  (data in {data.resolve()})")
 
-        run(settings, on_ready)
+        run(settings, on_connecting=lambda: typer.echo(connecting), on_ready=on_ready)
     except SettingsError as error:
         typer.echo(f"gradwire serve: {error}", err=True)
         raise typer.Exit(2) from error

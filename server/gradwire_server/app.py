@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import secrets
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -100,11 +102,12 @@ class Server:
     http: "HttpGateway | None"
 
 
-def run(settings: Settings, on_ready: OnReady) -> None:
+def run(settings: Settings, on_connecting: Callable[[], None], on_ready: OnReady) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         settings: The settings of the server.
+        on_connecting: A function that is called before the server starts or joins Ray, which takes seconds.
         on_ready: A function that is called with the addresses as soon as the server accepts jobs.
 
     Raises:
@@ -113,6 +116,8 @@ def run(settings: Settings, on_ready: OnReady) -> None:
     # Raise it before Ray starts, because Ray's processes inherit the limit.
     raise_limit()
     with lock_data_folder(settings.data), _ray_folder(settings) as ray_folder:
+        check_address(settings)
+        on_connecting()
         blobs = BlobStore(settings.blobs_url, settings.data / "scratch")
         cluster = RayCluster(settings, ray_folder)
         # Connect before gRPC starts. Ray starts processes, and forking is not safe while gRPC threads run.
@@ -272,6 +277,36 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
     )
 
 
+def check_address(settings: Settings) -> None:
+    """Check the address before Ray starts. Raises SettingsError if the server cannot listen on it."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        raise SettingsError(
+            f"cannot listen on {settings.host}:{settings.port}: there is no host {settings.host!r}. Choose another "
+            "--host (GRADWIRE_HOST), for example 127.0.0.1"
+        ) from None
+    failures = []
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            failures.append(error)
+    if len(failures) < len(found):  # gRPC too needs only one of the host's addresses.
+        return
+    if any(failure.errno == errno.EADDRINUSE for failure in failures):
+        raise SettingsError(_in_use(f"{settings.host}:{settings.port}"))
+    raise SettingsError(
+        f"cannot listen on {settings.host}:{settings.port}: {failures[0].strerror}. Choose another --host or --port"
+    )
+
+
+def _in_use(where: str) -> str:
+    return f"cannot listen on {where}. Is another server running there? Choose another --port (0: any free port)"
+
+
 def _listen(server: grpc.aio.Server, settings: Settings) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
@@ -284,8 +319,7 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> str:
             server.add_insecure_port(f"unix:{settings.socket}")
     except RuntimeError as error:
         where = f"{host}:{settings.port}" + (f" and {settings.socket}" if settings.socket else "")
-        text = f"cannot listen on {where}. Is another server running there? Choose another --port (0: any free port)"
-        raise SettingsError(text) from error
+        raise SettingsError(_in_use(where)) from error
     return f"{host}:{port}"
 
 

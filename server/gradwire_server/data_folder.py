@@ -20,7 +20,9 @@ def lock_data_folder(data: Path) -> Iterator[None]:
     try:
         make_private(data)
     except OSError as error:
-        raise SettingsError(f"cannot create the data folder {data} (--data, GRADWIRE_DATA): {error}") from error
+        raise SettingsError(
+            f"cannot create the data folder {data} (--data, GRADWIRE_DATA): {error.strerror}"
+        ) from error
     try:
         lock = (data / "lock").open("a+")
     except OSError as error:

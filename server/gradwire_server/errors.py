@@ -120,7 +120,7 @@ class JobAlreadyExistsError(AlreadyExistsError):
     reason = ErrorReason.ERROR_REASON_JOB_ALREADY_EXISTS
 
     def __init__(self, job_name: str) -> None:
-        text = f"job {job_name!r} already exists. Choose another name, or leave it empty to get a new one"
+        text = f"job {job_name!r} already exists. Choose another name, or give none to get a new one"
         super().__init__(text, job=job_name)
 
 

@@ -94,7 +94,10 @@ def test_train_says_that_a_name_has_no_effect_without_a_server(data_file):
     arguments = ("--data", data_file, "--layers", "64,10", "--epochs", "1", "--at", "local", "--name", "x")
     code, _, errors = invoke("train", *arguments)
     assert code == 0
-    assert errors == "--name and --label have no effect without a server\n"
+    assert errors.splitlines() == [
+        "--name and --label have no effect without a server",
+        "without a server, the model is not kept. To keep it, use -o FILE",
+    ]
 
 
 def test_train_checks_the_output_before_it_trains(data_file, tmp_path):
@@ -141,11 +144,12 @@ def test_one_command_deletes_several_jobs_and_can_be_repeated(server, data_file)
             *("train", "--data", data_file, "--layers", "64,10", "--epochs", "1"),
             *("--name", name, "--at", server.address),
         )
-    for _ in range(2):
-        assert run("jobs", "delete", "gone-1", "gone-2", "--at", server.address) == "deleted gone-1\ndeleted gone-2\n"
-    assert "gone-" not in run("jobs", "list", "--at", server.address)
-    for _ in range(2):
-        run("models", "delete", "gone-1", "gone-2", "--at", server.address)
+    at = ("--at", server.address)
+    for kind in ("job", "model"):
+        assert run(f"{kind}s", "delete", "gone-1", "gone-2", *at) == "deleted gone-1\ndeleted gone-2\n"
+        missing = f"gradwire: {kind} 'gone-1' does not exist\ngradwire: {kind} 'gone-2' does not exist\n"
+        assert invoke(f"{kind}s", "delete", "gone-1", "gone-2", *at) == (0, "", missing)
+        assert "gone-" not in run(f"{kind}s", "list", *at)
 
 
 def test_models_are_listed_shown_downloaded_and_run(server, trained, data_file, tmp_path):
@@ -216,7 +220,7 @@ def test_errors_are_one_line_with_exit_code_1(arguments, message):
         (("--layers", "64"), "two or more"),
         (("--layers", "63,10"), "in_features"),
         (("--layers", "64,10", "--loss", "hinge"), "--loss must be one of"),
-        (("--layers", "64,10", "--lr", "-1"), "--lr must be greater than 0"),
+        (("--layers", "64,10", "--lr", "-1"), "--lr must be finite and greater than 0"),
         (("--layers", "64,10", "--epochs", "0"), "epochs: must be at least 1"),
         (("--layers", "64,10", "--validation-split", "2"), "validation_split: must be a number between 0 and 1"),
         (("--layers", "64,9"), "train targets: "),

@@ -102,7 +102,7 @@ def test_calls_that_do_not_apply_to_the_state_of_a_job_are_refused(client):
         assert caught.value.reason == reason
     job.cancel()
     for act in (job.pause, job.resume):
-        with pytest.raises(gw.FailedPreconditionError, match="ended") as caught:
+        with pytest.raises(gw.FailedPreconditionError, match=r"job 'running' has ended \(CANCELLED\)") as caught:
             act()
         assert caught.value.reason == "JOB_ENDED"
         assert caught.value.metadata["job"] == "jobs/running"
@@ -191,6 +191,10 @@ def test_a_job_that_cannot_be_continued_is_refused(client):
     assert caught.value.reason == "MODEL_NOT_FOUND"
     with pytest.raises(gw.InvalidArgumentError, match=r"epochs: .*3"):
         submit(client, 3, "x3", resume_from="whole")
+    for source, kind in (({"resume_from": "whole"}, "job"), ({"initial_model": "whole"}, "model")):
+        message = f"^dtype: is float64, but {kind} 'whole' has float32. Use the same dtype$"
+        with pytest.raises(gw.InvalidArgumentError, match=message):
+            submit(client, 5, "x3", dtype="float64", **source)
     other = Sequential(Linear(64, 10), ReLU(), Linear(10, 5))
     arguments = {"loss": CrossEntropy(), "optimizer": SGD(other), "epochs": 5}
     for source in ({"resume_from": "whole"}, {"initial_model": "whole"}):

@@ -10,8 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from gradwire._exceptions import FileError
+from gradwire._exceptions import FileError, InvalidArgumentError
 from gradwire_engine.backend import Array
+from gradwire_engine.spec.validation import counted
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def read_inputs(path: Path, drop: Sequence[str] = ()) -> Array:
     Args:
         path: A .npy file, a .csv file of numbers, with or without a header, or a .npz or .safetensors file that
             contains the array x or x_test.
-        drop: The columns of a .csv file to omit.
+        drop: The columns of a .csv file to omit. Without a header, these are numbers from 1.
 
     Raises:
         FileError: The file cannot be used.
     """
     if path.suffix == ".csv":
-        return _drop(_read_table(path), drop)
+        return _drop(_read_table(path, drop), drop)
     if drop:
         raise FileError("--drop is for .csv files")
     if path.suffix == ".npy":
@@ -78,6 +79,17 @@ def read_inputs(path: Path, drop: Sequence[str] = ()) -> Array:
         if name in arrays:
             return _flattened(arrays[name])
     raise FileError(f"{path} has no array x or x_test. It has {_listed(arrays)}.")
+
+
+def scaled(inputs: Array, scale: float) -> Array:
+    """Return inputs multiplied by --scale.
+
+    Raises:
+        InvalidArgumentError: The factor is infinite or NaN.
+    """
+    if not math.isfinite(scale):
+        raise InvalidArgumentError(f"--scale must be a finite number, got {scale}")
+    return inputs if scale == 1.0 else inputs * scale
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
@@ -115,7 +127,7 @@ class _Table:
 
     Attributes:
         path: The file.
-        header: The first line, or None if it contains only numbers.
+        header: The first line, or None if it contains numbers and is therefore a row.
         rows: The cells of the other lines that are not blank.
         lines: The line number of each row in the file.
     """
@@ -125,18 +137,29 @@ class _Table:
     rows: list[list[str]]
     lines: list[int]
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, or their numbers from 1 if there is no header."""
+        return self.header or [str(number) for number in range(1, len(self.rows[0]) + 1)]
+
+    def check_unique(self, column: str) -> None:
+        """Raise an error if several columns have this name."""
+        if self.columns.count(column) > 1:
+            raise FileError(f"{self.path} has several columns with the name {column!r}. Rename all but one of them.")
+
     def place(self, row: int, column: str) -> str:
         """Return the place of a cell, for an error message."""
         return f"{self.path}, line {self.lines[row]}, column {column}"
 
 
 def _read_csv(path: Path, target: str | None) -> DataFile:
-    table = _read_table(path)
+    table = _read_table(path, [] if target is None else [target])
     if table.header is None:
         raise FileError(f"{path} has no header. Its first line must name the columns, for --target.")
     if target is None or target not in table.header:
         given = "none was given" if target is None else f"got {target!r}"
         raise FileError(f"--target must name a column of {path}, one of {', '.join(table.header)}; {given}")
+    table.check_unique(target)
     return DataFile((_numbers(table, without=[target]), _targets(table, target)), None)
 
 
@@ -155,26 +178,42 @@ def _targets(table: _Table, target: str) -> Array:
 
 def _drop(table: _Table, drop: Sequence[str]) -> Array:
     for name in drop:
-        if table.header is None or name not in table.header:
-            raise FileError(f"--drop must name a column of {table.path}, got {name!r}")
+        if name not in table.columns:
+            numbers = "" if table.header else ". It has no header, so use the number of a column, from 1"
+            raise FileError(f"--drop must name a column of {table.path}, got {name!r}{numbers}")
+        table.check_unique(name)
     try:
         return _numbers(table, without=drop)
     except _CellError as error:
         raise FileError(f"{error}. To leave a column out, use --drop.") from None
 
 
-def _read_table(path: Path) -> _Table:
+def _read_table(path: Path, named: Sequence[str]) -> _Table:
+    """Read a .csv file.
+
+    Args:
+        path: The file.
+        named: The columns that the user names. If the first line contains one of them, it is a header, even if other
+            cells of it are numbers.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             numbered = [(row, reader.line_num) for row in reader if row]
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise FileError(f"cannot read {path}: it is not UTF-8 text. Save it as UTF-8.") from None
+    except csv.Error as error:
         raise FileError(f"cannot read {path}: {error}") from None
     if not numbered:
         raise FileError(f"{path} is empty")
-    header = None if all(_is_number(cell) for cell in numbered[0][0]) else numbered.pop(0)[0]
+    first = numbered[0][0]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(first) == 1 and separator in first[0]:
+            raise FileError(f"{path} separates its cells by {name}. Save it with commas.")
+    is_named = any(name in first and not _is_number(name) for name in named)
+    header = numbered.pop(0)[0] if is_named or not any(_is_number(cell) for cell in first) else None
     return _Table(path, header, [row for row, _ in numbered], [line for _, line in numbered])
 
 
@@ -197,10 +236,12 @@ def _numbers(table: _Table, without: Sequence[str] = ()) -> Array:
     """
     if not table.rows:
         raise FileError(f"{table.path} has no rows")
-    names = table.header or [str(number) for number in range(1, len(table.rows[0]) + 1)]
+    names = table.columns
     for row, line in zip(table.rows, table.lines, strict=True):
         if len(row) != len(names):
-            raise FileError(f"{table.path}, line {line}: has {len(row)} cells, but the first line has {len(names)}")
+            raise FileError(
+                f"{table.path}, line {line}: has {counted(len(row), 'cell')}, but the first line has {len(names)}"
+            )
     kept = [column for column, name in enumerate(names) if name not in without]
     if not kept:
         raise FileError(f"{table.path} has no columns besides {', '.join(without)}")

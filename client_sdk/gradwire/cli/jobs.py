@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gradwire._display import Display
-from gradwire._exceptions import GradwireError, JobCancelledError, JobFailedError
+from gradwire._exceptions import GradwireError, JobCancelledError, JobFailedError, NotFoundError
 from gradwire._follow import follow
 from gradwire._formatting import size_text
 from gradwire._info import ENDED, JobEvent, JobInfo, epoch_text, job_event
@@ -182,8 +182,12 @@ def delete(
     """Delete jobs that have ended, and their events. Their models are kept."""
     with connect(at, token, tls) as client:
         for name in names:
-            client.jobs.delete(name)
-            typer.echo(f"deleted {name}")
+            try:
+                client.jobs.get(name).delete()
+            except NotFoundError as error:
+                typer.echo(f"gradwire: {error}", err=True)
+            else:
+                typer.echo(f"deleted {name}")
 
 
 def _error_of(info: JobInfo) -> GradwireError | None:

@@ -11,7 +11,7 @@ from gradwire._exceptions import GradwireError
 from gradwire._local_server import server_command
 from gradwire.cli import doctor, jobs, models, token, training
 from gradwire.cli.bench import command as bench
-from gradwire.cli.output import At, Tls, Token, connect
+from gradwire.cli.output import At, Tls, Token, connect, in_terms_of_the_command
 
 # The base class of BadParameter covers all usage errors, but Typer does not export it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -66,7 +66,7 @@ def app() -> None:
         typer.echo(usage_message(error), err=True)
         sys.exit(2)
     except GradwireError as error:
-        typer.echo(f"gradwire: {error}", err=True)
+        typer.echo(f"gradwire: {in_terms_of_the_command(str(error))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,16 +8,17 @@ import numpy as np
 import typer
 
 from gradwire._display import Display
-from gradwire._exceptions import FileError
+from gradwire._exceptions import FileError, NotFoundError
 from gradwire._info import epoch_text
 from gradwire._paths import in_existing_folder
-from gradwire.cli.data_files import read_inputs
+from gradwire.cli.data_files import read_inputs, scaled
 from gradwire.cli.output import (
     AsJson,
     At,
     Format,
     KeptEpoch,
     Output,
+    Scale,
     Tls,
     Token,
     connect,
@@ -142,16 +143,20 @@ def predict(
     ] = False,
     drop: Annotated[
         list[str] | None,
-        typer.Option(help="Ignore this column of a .csv file, for example the targets. Can be repeated."),
+        typer.Option(
+            help="Ignore this column of a .csv file, for example the targets: its name or, without a header, its "
+            "number from 1. Can be repeated."
+        ),
     ] = None,
     epoch: KeptEpoch = None,
+    scale: Scale = 1.0,
     at: At = None,
     token: Token = None,
     tls: Tls = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a trained model on the server and print one line per row."""
-    inputs = read_inputs(data, drop or [])
+    inputs = scaled(read_inputs(data, drop or []), scale)
     with connect(at, token, tls) as client:
         result = client.models.predict(name, inputs, classes=classes, probabilities=probabilities, epoch=epoch)
     if as_json:
@@ -171,5 +176,10 @@ def delete(
     """Delete trained models. Their jobs are kept."""
     with connect(at, token, tls) as client:
         for name in names:
+            try:
+                client.models.get(name)
+            except NotFoundError as error:
+                typer.echo(f"gradwire: {error}", err=True)
+                continue
             client.models.delete(name)
             typer.echo(f"deleted {name}")

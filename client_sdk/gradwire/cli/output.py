@@ -1,6 +1,7 @@
 """The server options and the output functions that all commands share."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -36,7 +37,27 @@ Format = Annotated[
 KeptEpoch = Annotated[
     int | None, typer.Option("--epoch", help="Use the weights after this epoch, one of the job's kept epochs.")
 ]
+Scale = Annotated[
+    float,
+    typer.Option(
+        help="Multiply the inputs by this factor, for example 0.00392157 for bytes. Use the same for a model."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# What the messages of the SDK call the arguments of Python calls, and what the command line calls them.
+_PYTHON_WORDS = {
+    'Client("localhost:50051")': "--at localhost:50051",
+    'client.models.download(name, "model.onnx")': "gradwire models download NAME -o model.onnx",
+    "tls=True or tls=CA_FILE": "--tls 1 or --tls CA_FILE",
+    "Use True or": "Use 1 or",
+    "match format=": "match --format ",
+    "insecure=True (GRADWIRE_INSECURE=1)": "GRADWIRE_INSECURE=1",
+    ", or raise Client(timeout=...)": "",
+    "Create a job with resume_from=": "In Python, use resume_from=",
+}
+_KEYWORD = re.compile(r"\b(at|tls|format|classes)=(?:\.\.\.)?(?!\w)")
+
 
 # A list of epochs shows at most this many.
 _MAX_EPOCHS = 10
@@ -47,6 +68,14 @@ _MIN_COLUMN_WIDTH = 14
 def connect(at: str | None, token: str | None, tls: str | None) -> Client:
     """Return a client that uses the options of a command."""
     return Client(at, token=token, tls=tls)
+
+
+def in_terms_of_the_command(text: str) -> str:
+    """Replace the Python arguments and values in a message of the SDK with the options of the command line."""
+    for python, option in _PYTHON_WORDS.items():
+        text = text.replace(python, option)
+    text = re.sub(r"^(?=(?:tls|token|classes|format): )", "--", text)
+    return _KEYWORD.sub(r"--\1", text)
 
 
 def print_json(value: Any) -> None:

@@ -1,9 +1,13 @@
 """`gradwire train`, which trains a stack of Linear and ReLU layers on a data file."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from gradwire._access import resolve_address
@@ -13,8 +17,8 @@ from gradwire._history import History
 from gradwire._model_files import checked_model_path, save
 from gradwire._stopping import EarlyStopping
 from gradwire._types import Device
-from gradwire.cli.data_files import read_data
-from gradwire.cli.output import AsJson, Tls, Token, print_json
+from gradwire.cli.data_files import read_data, scaled
+from gradwire.cli.output import AsJson, Scale, Tls, Token, print_json
 from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
@@ -37,7 +41,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     lr: Annotated[float, typer.Option(help="The learning rate.")] = 0.1,
     epochs: Annotated[int, typer.Option(help="The number of passes over the training set.")] = 10,
     batch_size: Annotated[int, typer.Option(help="The number of rows per step.")] = 64,
-    seed: Annotated[int, typer.Option(help="The seed for the initial weights and the row order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed for the initial weights and the row order.")] = 0,
     shuffle: Annotated[bool, typer.Option(help="Shuffle the rows before every epoch.")] = True,
     validation_split: Annotated[
         float | None, typer.Option(help="Use this fraction of the rows, taken from the end, as the test set.")
@@ -46,9 +50,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     classes: Annotated[
         str | None, typer.Option(help="The class names, for example cat,dog. Default: the names in the targets.")
     ] = None,
-    scale: Annotated[
-        float, typer.Option(help="Multiply the inputs by this factor, for example 0.00392157 for bytes.")
-    ] = 1.0,
+    scale: Scale = 1.0,
     device: Annotated[Device, typer.Option(help="The device to train on.")] = "auto",
     patience: Annotated[
         int | None, typer.Option(help="End after this many epochs in a row in which --monitor does not improve.")
@@ -79,8 +81,8 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     """Train a stack of Linear and ReLU layers on a data file."""
     if loss not in _LOSSES:
         raise InvalidArgumentError(f"--loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-    if not lr > 0:
-        raise InvalidArgumentError(f"--lr must be greater than 0, got {lr}")
+    if not 0 < lr < math.inf:
+        raise InvalidArgumentError(f"--lr must be finite and greater than 0, got {lr}")
     stopping = _early_stopping(patience, monitor, min_delta, restore_best)
     if output is not None:
         checked_model_path(output)
@@ -89,12 +91,16 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     if is_local and (name or labels):
         typer.echo("--name and --label have no effect without a server", err=True)
     file = read_data(data, target)
-    test = None if file.test is None else (file.test[0] * scale, file.test[1])
+    train_set = scaled(file.train[0], scale), file.train[1]
+    test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
     model = _stack(layers, seed)
-    history = fit(
+    if is_local and output is None:
+        typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
+    fit_and_save = _saved_if_interrupted(model, output if is_local else None)(fit)
+    history = fit_and_save(
         model,
-        (file.train[0] * scale, file.train[1]) if scale != 1.0 else file.train,
-        test=test if scale != 1.0 else file.test,
+        train_set,
+        test=test_set,
         validation_split=validation_split,
         classes=classes.split(",") if classes is not None else None,
         loss=_LOSSES[loss](),
@@ -114,14 +120,29 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         labels=None if is_local else labels,
         progress=not as_json,
     )
-    _report(history, save(model, output) if output is not None else None, as_json)
+    _report(history, save(model, output) if output is not None else None, scale, as_json)
 
 
-def _report(history: History, output: Path | None, as_json: bool) -> None:
+@contextmanager
+def _saved_if_interrupted(model: Module, output: Path | None) -> Iterator[None]:
+    """On Ctrl-C, write the weights after the last complete epoch, if there is one."""
+    before = [parameter.data.copy() for parameter in model.parameters()]
+    try:
+        yield
+    except KeyboardInterrupt:
+        after = [parameter.data for parameter in model.parameters()]
+        if output is not None and not all(map(np.array_equal, before, after)):
+            typer.echo(f"wrote {save(model, output)}", err=True)
+        raise
+
+
+def _report(history: History, output: Path | None, scale: float, as_json: bool) -> None:
     if as_json:
         print_json(history)
     elif history.job:
         typer.echo(f"trained model {history.job}. To download it: gradwire models download {history.job}")
+        if scale != 1.0:
+            typer.echo(f"To predict with it: gradwire models predict {history.job} --data FILE --scale {scale!r}")
     if output is not None:
         typer.echo(f"wrote {output}", err=as_json)
 

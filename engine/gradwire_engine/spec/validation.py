@@ -40,6 +40,11 @@ class Violation:
     description: str
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with a noun, for example "1 row", "2 rows" or, with `plural`, "2 classes"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def check_spec(spec: JobSpec) -> list[Violation]:
     """Check the model, the numbers and the tensor shapes, and return the violations."""
     found = [*_check_model(spec.model, spec.train.inputs.shape), *_check_numbers(spec)]
@@ -114,7 +119,8 @@ def _check_model(model: ModelSpec, inputs_shape: Sequence[int]) -> Iterator[Viol
 def _check_class_names(names: Sequence[str], outputs: int) -> Iterator[Violation]:
     field = "model.class_names"
     if names and len(names) != outputs:
-        yield Violation(field, f"has {len(names)} names, but the model has {outputs} outputs: make them the same")
+        description = f"has {counted(len(names), 'name')}, but the model has {counted(outputs, 'output')}"
+        yield Violation(field, f"{description}: make them the same")
         return
     seen: set[str] = set()
     for name in names:
@@ -213,7 +219,8 @@ def _check_dataset(name: str, dataset: Dataset) -> list[Violation]:
     if not found and rows[0] != rows[1]:
         found.append(
             Violation(
-                f"{name}.targets", f"has {rows[1][0]} rows, but {name}.inputs has {rows[0][0]}: make them the same"
+                f"{name}.targets",
+                f"has {counted(rows[1][0], 'row')}, but {name}.inputs has {rows[0][0]}: make them the same",
             )
         )
     return found
@@ -230,12 +237,12 @@ def _check_widths(spec: JobSpec) -> Iterator[Violation]:
         position = list(spec.model.layers).index(linears[0])
         yield Violation(
             f"model.layers[{position}].linear.in_features",
-            f"is {first.in_features}, but train.inputs has {features} features: make them the same",
+            f"is {first.in_features}, but train.inputs has {counted(features, 'feature')}: make them the same",
         )
     if spec.HasField("test") and spec.test.inputs.shape[1] != features:
         yield Violation(
             "test.inputs",
-            f"has {spec.test.inputs.shape[1]} features, but train.inputs has {features}: make them the same",
+            f"has {counted(spec.test.inputs.shape[1], 'feature')}, but train.inputs has {features}: make them the same",
         )
     yield from _check_target_shape("train.targets", spec.train.targets, spec, last.out_features)
     if spec.HasField("test"):
@@ -256,9 +263,8 @@ def _check_target_shape(field: str, targets: TensorRef, spec: JobSpec, outputs: 
             "loss.cross_entropy", f"needs a model with at least 2 outputs, one for each class; this one has {outputs}"
         )
     elif len(targets.shape) == 2 and targets.shape[1] != outputs:
-        yield Violation(
-            field, f"has {targets.shape[1]} columns, but the model has {outputs} outputs: make them the same"
-        )
+        columns = f"has {counted(targets.shape[1], 'column')}, but the model has {counted(outputs, 'output')}"
+        yield Violation(field, f"{columns}: make them the same")
     elif len(targets.shape) == 1 and not _is_class_indices(targets, outputs):
         if cross_entropy:
             yield Violation(field, "must be integers (class indices) or one-hot rows for cross-entropy, got 1-D floats")
@@ -317,15 +323,16 @@ def _check_target_values(
     field: str, targets: TensorRef, spec: JobSpec, outputs: int, summarize: Summarize
 ) -> Iterator[Violation]:
     summary = summarize(targets)
+    cross_entropy = spec.loss.HasField("cross_entropy")
     if _is_class_indices(targets, outputs) and not (summary.minimum >= 0 and summary.maximum < outputs):
+        regression = "" if cross_entropy else f". Targets of a regression have shape (rows, {outputs})"
         yield Violation(
             field,
             f"must be class indices 0..{outputs - 1} for a model with {outputs} outputs, "
-            f"got {summary.minimum:.0f}..{summary.maximum:.0f}",
+            f"got {summary.minimum:.0f}..{summary.maximum:.0f}{regression}",
         )
-    cross_entropy = spec.loss.HasField("cross_entropy")
     if cross_entropy and len(targets.shape) == 2 and not summary.distributions:
-        yield Violation(field, "must, for cross-entropy, be one-hot or have rows of numbers >= 0 that sum to 1")
+        yield Violation(field, "must be one-hot or have rows of numbers >= 0 that sum to 1, for cross-entropy")
 
 
 def _shape(reference: TensorRef) -> str:

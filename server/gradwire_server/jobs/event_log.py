@@ -69,7 +69,9 @@ class EventLog:
         self._notifier.publish(change)
         for event in record.state_changes:
             level = logging.WARNING if event.state_change.state == JobState.JOB_STATE_FAILED else logging.INFO
-            _log.log(level, "%s", events.log_line(record.job, event))
+            # The log limits repeats for each job and state, so that the start and the end of every job are logged.
+            subject = record.job.name, event.state_change.state
+            _log.log(level, "%s", events.log_line(record.job, event), extra={"subject": subject})
         return record
 
     def _end_write(self, task: asyncio.Task[JobRecord]) -> None:

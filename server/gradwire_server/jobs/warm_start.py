@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gradwire_engine.spec.resolve import linear_layers, resolve
 from gradwire_proto.v1.spec_pb2 import Initialization, JobSpec, ModelSpec
-from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.errors import CannotStartFromError, invalid_field
 from gradwire_server.jobs.events import has_ended, model_epoch, state_name
@@ -13,6 +13,8 @@ from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import Principal
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+
+_FLOATS = {DataType.DATA_TYPE_FLOAT32: "float32", DataType.DATA_TYPE_FLOAT64: "float64"}
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,23 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
     spec = JobSpec()
     spec.CopyFrom(requested)
     spec.model.CopyFrom(_resolved_model(requested))
+    source = f"{'job' if start.field == 'job.continue_job' else 'model'} {start.source!r}"
     if _widths(spec.model) != _widths(start.model):
         text = (
-            f"{start.source} has layers of widths {_widths(start.model)}, but this job has {_widths(spec.model)}. "
+            f"{source} has layers of widths {_widths(start.model)}, but this job has {_widths(spec.model)}. "
             "Use the same layers"
         )
         raise CannotStartFromError(start.field, text, field=start.field, **start.metadata)
     if 0 < spec.epochs <= start.initial_epoch:
         description = (
-            f"is {spec.epochs}, but {start.source} already has {start.initial_epoch} epochs. "
+            f"is {spec.epochs}, but {source} already has {start.initial_epoch} epochs. "
             "Set the total number of epochs, including those"
         )
         raise invalid_field("job.spec.epochs", description)
+    # The check of the spec refuses types that are not floats.
+    if spec.dtype in _FLOATS and spec.dtype != start.weights.dtype:
+        description = f"is {_FLOATS[spec.dtype]}, but {source} has {_FLOATS[start.weights.dtype]}. Use the same dtype"
+        raise invalid_field("job.spec.dtype", description)
     _inherit_class_names(spec.model, start)
     spec.dtype = spec.dtype or start.weights.dtype
     for layer in linear_layers(spec.model):

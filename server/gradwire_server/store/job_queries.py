@@ -187,7 +187,9 @@ def epochs_among(connection: Connection, job_key: int, numbers: Sequence[int]) -
 
 def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int) -> list[Event]:
     """Return the newest state changes and warnings of a job, in order."""
-    return [Event.FromString(serialized) for serialized in connection.scalars(_changes_and_warnings(job_key).limit(limit))][::-1]
+    return [
+        Event.FromString(serialized) for serialized in connection.scalars(_changes_and_warnings(job_key).limit(limit))
+    ][::-1]
 
 
 def current_jobs(connection: Connection, job_keys: Collection[int]) -> list[tuple[int, Job]]:

@@ -37,8 +37,8 @@ def prepare_environment(environment: MutableMapping[str, str], data: Path) -> No
 def local_ray(data: Path) -> Iterator[Path]:
     """Create a token, and a folder for Ray's files that only this user can access. Yields the folder.
 
-    The folder is in the data folder. If Ray cannot create its sockets there, it is a temporary folder, which is deleted
-    at the end of the context.
+    The folder is in the data folder. If Ray cannot use it, because the path is too long for sockets or not ASCII, it is
+    a temporary folder, which is deleted at the end of the context.
 
     Args:
         data: The data folder, whose lock this server holds.
@@ -49,7 +49,8 @@ def local_ray(data: Path) -> Iterator[Path]:
     # Ray repeatedly makes its folder accessible to all users, so that folder is inside a private one.
     private = data.resolve() / "ray"
     shutil.rmtree(private, ignore_errors=True)  # The folder contains the logs of the last run.
-    if _can_hold_sockets(private / "r"):
+    # Ray encodes the path of its folder as ASCII.
+    if str(private).isascii() and _can_hold_sockets(private / "r"):
         yield private / "r"
         return
     shutil.rmtree(private, ignore_errors=True)

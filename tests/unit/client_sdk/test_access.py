@@ -84,7 +84,38 @@ def test_the_token_can_come_from_a_file(monkeypatch, tmp_path):
         gw.Client("localhost:1")
 
 
-@pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"max_retries": -1}])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (50051, "the address must be text, for example 'localhost:50051', got 50051"),
+        ("local", "stands for training without a server, but this needs one. Use its host:port"),
+        ("localhost:99999", "has a port above 65535"),
+        ("[::1]:65536", "has a port above 65535"),
+    ],
+)
+def test_unusable_addresses_are_refused_immediately(address, message):
+    with pytest.raises(gw.InvalidArgumentError, match=message):
+        gw.Client(address)
+
+
+@pytest.mark.parametrize("token", ["äb", "a\nb", 5])
+def test_a_token_that_cannot_be_sent_is_refused(token):
+    with pytest.raises(gw.InvalidArgumentError, match="token: must be text of printable ASCII characters"):
+        gw.Client("localhost:1", token=token)
+
+
+def test_a_file_without_certificates_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "g.pem").write_text("hi")
+    with pytest.raises(gw.InvalidArgumentError, match=r"tls: .*g\.pem contains no certificate\. Use True or the path"):
+        gw.Client("localhost:1", tls=tmp_path / "g.pem")
+    monkeypatch.setenv("GRADWIRE_TLS", "true")
+    with pytest.raises(gw.InvalidArgumentError, match=r"GRADWIRE_TLS: cannot read true: .*\. Use 1 or the path"):
+        gw.Client("localhost:1")
+
+
+@pytest.mark.parametrize(
+    "limits", [{"timeout": 0}, {"timeout": -1}, {"timeout": "a"}, {"max_retries": -1}, {"max_retries": "a"}]
+)
 def test_invalid_limits_are_refused(limits):
     with pytest.raises(gw.InvalidArgumentError, match=r"timeout: |max_retries: "):
         gw.Client("localhost:1", **limits)

@@ -92,6 +92,18 @@ def test_floats_are_converted_to_the_dtype_of_the_job_and_integers_stay(given, w
     assert array.tolist() == [[0, 1], [1, 0]]
 
 
+def test_numbers_that_are_too_large_for_the_dtype_are_not_called_infinite():
+    values = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, -1e300]])
+    with pytest.raises(
+        gw.InvalidArgumentError, match=r'row 2 has -1e\+300, which is too large for float32.*dtype="float64"'
+    ):
+        to_array(values, "x", np.dtype(np.float32))
+    with pytest.raises(gw.InvalidArgumentError, match="row 0 has"):
+        to_array(np.float64(1e300), "x", FLOAT32)
+    assert np.array_equal(to_array(values, "x", np.dtype(np.float64)), values, equal_nan=True)
+    assert np.array_equal(to_array(values[:2], "x", np.dtype(np.float32)), values[:2], equal_nan=True)
+
+
 def test_unsigned_integers_are_accepted_up_to_the_largest_signed_one():
     largest = np.array([3, 2**63 - 1], np.uint64)
     assert to_array(largest, "x").tolist() == [3, 2**63 - 1]

@@ -92,6 +92,13 @@ def test_an_attribute_of_the_user_with_the_same_name_is_ignored():
         ((X, [*TEXT[:-1], None]), {}, "train targets: row 29 is None, but other rows are text"),
         ((X, TEXT), {"test": (X, ["bird"] * 29 + ["fish"])}, "test targets: row 29 is 'fish', which is not one of"),
         ((X, TEXT), {"classes": ["bird", "cat", "cow"]}, "train targets: row 2 is 'dog', which is not one of"),
+        ((X, ["bird"] * 30), {}, r"train targets: has 1 class \('bird'\), but the model has 3 outputs"),
+        (
+            (X, Y),
+            {"test": (X, ["b", "c", "d"] * 10)},
+            "test targets: is text, but the train targets are numbers.*classes=",
+        ),
+        ((X, Y), {"classes": ["a"]}, "classes: has 1 name, but the model has 3 outputs"),
         ((X, Y), {"classes": ["a", "b"]}, "classes: has 2 names, but the model has 3 outputs"),
         ((X, Y), {"classes": ["a", "b", "a"]}, "classes: has 'a' more than once"),
         ((X, Y), {"classes": ["a", "b", ""]}, "classes: must have names of 1 to 128 characters"),

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from scripted_server import status
@@ -12,8 +13,8 @@ from small import X, Y
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy, Linear, ReLU, Sequential
-from gradwire.cli import main
-from gradwire_engine.spec.tensors import to_tensor
+from gradwire.cli import main, training
+from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import ListModelsResponse, Model, PredictResponse
 from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, WatchJobResponse
 
@@ -328,6 +329,73 @@ def test_the_card_of_a_model_is_printed_or_written(scripted, gradwire, tmp_path)
     absent = tmp_path / "nowhere" / "card.md"
     assert "nowhere does not exist. Create it first" in gradwire("models", "card", "x", "-o", absent)[2]
     assert "cannot write" in gradwire("models", "card", "x", "-o", tmp_path, "--at", scripted.address)[2]
+
+
+def test_a_model_that_predicts_numbers_has_no_classes(scripted, gradwire, tmp_path):
+    outputs = [np.array([[1.5], [2.5]], np.float32), np.array([[1.5, 1.0], [2.5, 1.0]], np.float32)]
+    epoch = EPOCH | {"train": {"loss": 0.25, "mean_absolute_error": 0.5}}
+    np.save(tmp_path / "x.npy", X[:2])
+    predict = ("models", "predict", "reg", "--data", tmp_path / "x.npy", "--classes", "--at", scripted.address)
+    for each, of_epoch in zip(outputs, ({}, epoch), strict=True):
+        scripted.answer("Predict", lambda request, each=each: PredictResponse(outputs=to_tensor(each)))
+        scripted.answer(
+            "GetModel",
+            lambda request, of_epoch=of_epoch: Model(name=request.name, epoch=of_epoch, weights={"shape": [5]}),
+        )
+        code, output, errors = gradwire(*predict)
+        assert (code, output) == (1, "")
+        assert errors == "gradwire: --classes: model 'reg' predicts numbers, not classes. Leave out --classes.\n"
+
+
+def test_inputs_are_scaled_for_a_prediction_as_for_training(scripted, gradwire, tmp_path):
+    scripted.answer("Predict", lambda request: PredictResponse(outputs=to_tensor(from_tensor(request.inputs))))
+    np.save(tmp_path / "x.npy", np.array([[1.0, 2.0]], np.float32))
+    predict = ("models", "predict", "x", "--data", tmp_path / "x.npy", "--at", scripted.address)
+    assert gradwire(*predict, "--scale", "0.5")[1] == "0.5,1\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "get", "delete"), [("jobs", "GetJob", "DeleteJob"), ("models", "GetModel", "DeleteModel")]
+)
+def test_deleting_a_name_that_does_not_exist_says_so(scripted, gradwire, group, get, delete):
+    kind = group.removesuffix("s")
+
+    def found(request):
+        if request.name.endswith("/nope"):
+            return status(StatusCode.NOT_FOUND, f"{kind} {request.name!r} does not exist", reason="X")
+        return Job(name=request.name) if group == "jobs" else Model(name=request.name, weights={"shape": [5]})
+
+    scripted.answer(get, found)
+    scripted.answer(delete, lambda request: Empty())
+    assert gradwire(group, "delete", "nope", "x", "--at", scripted.address) == (
+        0,
+        "deleted x\n",
+        f"gradwire: {kind} 'nope' does not exist\n",
+    )
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_interrupted_training_without_a_server_keeps_the_last_epoch(gradwire, monkeypatch, tmp_path, epochs):
+    def interrupted(model, *_, **__):
+        if epochs:
+            model.fc1.W.data += 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y)
+    file = tmp_path / "m.safetensors"
+    arguments = ("--data", tmp_path / "d.npz", "--layers", "4,3", "--at", "local", "-o", file)
+    expected = (130, "", f"wrote {file}\n" if epochs else "")
+    assert gradwire("train", *arguments) == expected
+    assert file.exists() == bool(epochs)
+
+
+def test_training_without_a_server_or_a_file_says_that_the_model_is_lost(gradwire, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "fit", lambda *_, **__: gw.History())
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y)
+    arguments = ("--data", tmp_path / "d.npz", "--layers", "4,3", "--at", "local")
+    assert "To keep it, use -o FILE" in gradwire("train", *arguments)[2]
+    assert gradwire("train", *arguments, "-o", tmp_path / "m.npz")[2] == ""
 
 
 def expected_epochs(scale=1.0, **changes):

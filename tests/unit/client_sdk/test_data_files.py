@@ -6,8 +6,8 @@ import pytest
 from safetensors.numpy import save_file
 from small import X, Y
 
-from gradwire import FileError
-from gradwire.cli.data_files import read_data, read_inputs
+from gradwire import FileError, InvalidArgumentError
+from gradwire.cli.data_files import read_data, read_inputs, scaled
 
 
 def test_npz_safetensors_and_csv_files_are_read(tmp_path):
@@ -49,8 +49,38 @@ def test_a_byte_order_mark_and_empty_lines_are_ignored(tmp_path):
 def test_the_column_of_the_targets_can_be_left_out_of_inputs(tmp_path):
     (tmp_path / "d.csv").write_text("a,label,b\n1,0,2\n3,1,4\n")
     assert read_inputs(tmp_path / "d.csv", ["label"]).tolist() == [[1, 2], [3, 4]]
-    with pytest.raises(FileError, match="--drop must name a column"):
+    with pytest.raises(FileError, match=r"--drop must name a column .*, got 'class'$"):
         read_inputs(tmp_path / "d.csv", ["class"])
+
+
+def test_a_column_of_a_file_without_a_header_is_left_out_by_its_number(tmp_path):
+    (tmp_path / "d.csv").write_text("1,2,3\n4,5,6\n")
+    assert read_inputs(tmp_path / "d.csv", ["3"]).tolist() == [[1, 2], [4, 5]]
+    with pytest.raises(FileError, match=r"got '4'\. It has no header, so use the number of a column, from 1"):
+        read_inputs(tmp_path / "d.csv", ["4"])
+
+
+@pytest.mark.parametrize(
+    ("first", "trouble"),
+    [("1,2,", "line 1, column 3: is empty"), ("1,NA,3", "line 1, column 2: 'NA' is not a number")],
+)
+def test_a_first_line_with_a_number_is_a_row(tmp_path, first, trouble):
+    (tmp_path / "d.csv").write_text(f"{first}\n3,4,5\n")
+    with pytest.raises(FileError, match=trouble):
+        read_inputs(tmp_path / "d.csv")
+
+
+def test_a_first_line_with_the_column_that_is_asked_for_is_a_header(tmp_path):
+    (tmp_path / "d.csv").write_text("0,1,label\n3,4,5\n")
+    assert read_inputs(tmp_path / "d.csv", ["label"]).tolist() == [[3, 4]]
+    assert read_data(tmp_path / "d.csv", "label").train[0].tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_scale_must_be_finite(factor):
+    assert scaled(X, 2.0).tolist() == (2 * X).tolist()
+    with pytest.raises(InvalidArgumentError, match="--scale must be a finite number, got"):
+        scaled(X, factor)
 
 
 def test_a_column_of_text_can_hold_the_targets(tmp_path):
@@ -74,7 +104,10 @@ def test_a_column_of_text_can_hold_the_targets(tmp_path):
         ("d.csv", "a,b\n1,cat\n2,\n", "b", "line 3, column b: is empty"),
         ("d.csv", "\na,b\n\n1,2\n\nx,3\n", "b", "line 6, column a: 'x' is not a number"),
         ("d.csv", "b\n1\n2\n", "b", "has no columns besides b"),
-        ("d.csv", "a,b\n1,2\n3\n", "b", "line 3: has 1 cells"),
+        ("d.csv", "a,b\n1,2\n3\n", "b", "line 3: has 1 cell, but"),
+        ("d.csv", "a,b,b\n1,2,3\n", "b", "has several columns with the name 'b'. Rename"),
+        ("d.csv", "a;b\n1;2\n", "b", "separates its cells by semicolons. Save it with commas"),
+        ("d.csv", "a\tb\n1\t2\n", "b", "separates its cells by tabs"),
         ("d.csv", "a,b\n1,2\n", "c", "must name a column .* one of a, b; got 'c'"),
         ("d.csv", "a,b\n1,2\n", None, "none was given"),
         ("d.csv", "1,2\n3,4\n", "1", "has no header"),
@@ -90,6 +123,12 @@ def test_unusable_data_files_are_errors_with_a_reason(tmp_path, name, content, t
     (tmp_path / name).write_text(content)
     with pytest.raises(FileError, match=message):
         read_data(tmp_path / name, target)
+
+
+def test_text_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "d.csv").write_bytes("café,b\n1,2\n".encode("cp1252"))
+    with pytest.raises(FileError, match=r"it is not UTF-8 text\. Save it as UTF-8"):
+        read_data(tmp_path / "d.csv", "b")
 
 
 def test_arrays_that_are_missing_are_named(tmp_path):

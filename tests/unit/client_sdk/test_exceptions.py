@@ -115,6 +115,26 @@ def test_paths_in_the_text_of_other_errors_are_named_by_their_arguments():
 
 
 @pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("job 'jobs/x' does not exist", "job 'x' does not exist"),
+        ("model 'models/a-b' of a deleted job already exists", "model 'a-b' of a deleted job already exists"),
+        ("job.spec.device is DEVICE_GPU, but ... Use DEVICE_AUTO", 'device is "gpu", but ... Use "auto"'),
+        ("Create a job with continue_job to continue it", "Create a job with resume_from= to continue it"),
+        (
+            "after_sequence must be 0 to 3, the last event of job 'jobs/x'",
+            "after must be 0 to 3, the last event of job 'x'",
+        ),
+        ("must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT64", "must be float32 or float64"),
+        ("cannot read '/data/jobs/x'", "cannot read '/data/jobs/x'"),
+    ],
+)
+def test_the_names_of_the_wire_become_what_the_user_wrote(said, message):
+    error = translated(status(Code.FAILED_PRECONDITION, said, reason="A_REASON", metadata={"job": "jobs/x"}))
+    assert (str(error), error.metadata) == (message, {"job": "jobs/x"})
+
+
+@pytest.mark.parametrize(
     ("field", "argument"),
     [
         ("job.spec.epochs", "epochs"),

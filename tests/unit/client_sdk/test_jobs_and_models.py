@@ -1,6 +1,7 @@
 """client.jobs, client.models and job handles, tested against a server with scripted responses."""
 
 import asyncio
+import gc
 import hashlib
 from itertools import islice
 
@@ -142,6 +143,17 @@ def test_reading_epochs_after_a_given_one_starts_near_it_in_the_log(scripted, cl
     assert watches(scripted) == [start]
 
 
+@pytest.mark.parametrize("read", ["epochs", "events"])
+@pytest.mark.parametrize(
+    ("after", "message"), [(-5, "after: must be at least 0, got -5"), ("1", "after: must be a whole number, got '1'")]
+)
+def test_reading_starts_at_a_number_of_at_least_0(scripted, client, read, after, message):
+    serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
+    with pytest.raises(InvalidArgumentError, match=message):
+        next(getattr(client.jobs.get("x"), read)(after=after))
+    assert watches(scripted) == []
+
+
 def test_reading_epochs_of_a_continued_job_starts_near_the_given_one(scripted, client):
     log = [
         state_event(1, QUEUED),
@@ -222,6 +234,23 @@ def test_waiting_ends_after_the_timeout_and_the_job_continues(scripted, client):
         assert isinstance(caught.value, gw.DeadlineExceededError)
 
 
+@pytest.mark.parametrize("call", ["wait", "result"])
+@pytest.mark.parametrize("timeout", ["a", float("nan"), True])
+@pytest.mark.filterwarnings("error")
+def test_a_timeout_must_be_a_number(scripted, client, call, timeout):
+    serve_job(scripted, state_event(7, SUCCEEDED, model="models/x"))
+    with pytest.raises(InvalidArgumentError, match="timeout: must be a number of seconds, or None, got"):
+        getattr(client.jobs.get("x"), call)(timeout=timeout)
+    gc.collect()  # A coroutine that is not awaited would warn now.
+
+
+@pytest.mark.parametrize("name", ["", "jobs/"])
+def test_an_empty_name_is_refused(scripted, client, name):
+    with pytest.raises(InvalidArgumentError, match=f"name: must be the name of a job, got '{name}'"):
+        client.jobs.get(name)
+    assert scripted.requests == []
+
+
 def test_wait_returns_the_job_regardless_of_how_it_ended(scripted, client):
     serve_job(scripted, state_event(7, FAILED), error={"message": "why"})
     assert client.jobs.get("x").wait().state == "FAILED"
@@ -289,7 +318,7 @@ def test_a_download_with_one_flipped_bit_is_refused(scripted, client, tmp_path):
     served = ModelServer(scripted, tmp_path)
     scripted.answer("DownloadModel", lambda request: _flip_the_last_bit(served.download(request)))
     for receive in (lambda: client.models.download("x", tmp_path / "got.safetensors"), lambda: client.models.load("x")):
-        with pytest.raises(gw.DataLossError, match="the file of models/x arrived damaged"):
+        with pytest.raises(gw.DataLossError, match="the file of 'x' arrived damaged"):
             receive()
 
 
@@ -304,7 +333,7 @@ def test_weights_that_do_not_belong_to_the_model_are_refused(scripted, client, t
     traced = trace(served.model)
     other = Model(name="models/x", spec=traced.spec, weights={"shape": [15], "sha256": "0" * 64})
     scripted.answer("GetModel", lambda request: other)
-    with pytest.raises(gw.DataLossError, match="the weights of models/x arrived damaged"):
+    with pytest.raises(gw.DataLossError, match="the weights of 'x' arrived damaged"):
         client.models.load("x")
 
 
@@ -385,6 +414,7 @@ def test_a_job_continues_from_the_handle_of_another(accepting, client):
         ({"initial_model": "jobs/a"}, "initial_model: must be the name of a model.* use resume_from="),
         ({"resume_from": 5}, "resume_from: must be a job or the name of one, got 5"),
         ({"name": 5}, "name: must be a string, got 5"),
+        ({"labels": ["a"]}, r"labels: must be a dict of strings, for example .*, got \['a'\]"),
         ({"labels": {"team": 5}}, "labels: must have strings as keys and values, got 'team': 5"),
     ],
 )

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from small import X, Y, fit, stack
 
@@ -114,6 +115,9 @@ def test_validation_split_and_test_exclude_each_other():
         fit(validation_split=0.2, test=(X, Y))
 
 
+FRAME = pd.DataFrame(X, columns=list("abcd"))
+
+
 class NotAStack(Module):
     def __init__(self):
         super().__init__()
@@ -175,6 +179,11 @@ def test_invalid_input_is_refused_with_the_path_of_its_field(changes, field):
         ({"train": (X, Y[:-1])}, "train targets: "),
         ({"train": (X[:0], Y[:0])}, "train inputs: is empty"),
         ({"train": X}, r"train: must be a pair \(inputs, targets\), got ndarray"),
+        ({"train": (X, Y, Y)}, r"train: must be a pair \(inputs, targets\), got tuple of 3"),
+        ({"train": (X * np.float64(1e300), Y)}, r"train inputs: row 0 has .*, which is too large for float32"),
+        ({"train": (X, Y + 5), "loss": MSE()}, r"indices 0\.\.2 .*\. Targets of a regression have shape \(rows, 3\)"),
+        ({"train": (X, Y[:, None] == Y), "loss": CrossEntropy()}, "train targets: has 30 columns"),
+        ({"train": (FRAME, Y), "test": (FRAME[list("bacd")], Y)}, "test inputs: has the columns .* in another order"),
         ({"epochs": 0}, "epochs: must be at least 1, got 0"),
         ({"batch_size": -1}, "batch_size: must be at least 1, got -1"),
         ({"epochs": 2**40}, "epochs: must be at most 2147483647"),
@@ -186,6 +195,21 @@ def test_invalid_input_is_refused_with_the_path_of_its_field(changes, field):
 def test_errors_name_the_argument_of_the_call(changes, message):
     with pytest.raises(InvalidArgumentError, match=message):
         fit(**changes)
+
+
+def test_a_learning_rate_that_is_not_a_number_is_refused():
+    model = stack(4, 3)
+    optimizer = SGD(model)
+    optimizer.lr = "a"
+    with pytest.raises(InvalidArgumentError, match="lr: must be a number, got 'a'"):
+        fit(model=model, optimizer=optimizer)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_learning_rate_that_is_too_large_for_the_dtype_only_makes_the_loss_infinite():
+    model = stack(4, 3)
+    with pytest.raises(JobFailedError, match="loss"):
+        fit(model=model, optimizer=SGD(model, lr=1e300))
 
 
 def test_all_invalid_options_are_named_together():

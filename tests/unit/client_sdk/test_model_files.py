@@ -72,10 +72,22 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_files_that_do_not_contain_a_model_are_refused(tmp_path):
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
-    with pytest.raises(FileError, match="cannot read"):
-        gw.load_model(tmp_path / "junk.safetensors")
-    with pytest.raises(FileError, match="cannot read"):
-        gw.load_model(tmp_path / "absent.safetensors")
+    (tmp_path / "junk.npz").write_bytes(b"junk")
+    for name, message in (
+        ("junk.safetensors", "it is not a .safetensors file, or it is damaged"),
+        ("junk.npz", "it is not an .npz file, or it is damaged"),
+        ("absent.safetensors", "there is no such file"),
+        ("absent.npz", "No such file"),
+        (".", "it is a folder"),
+    ):
+        with pytest.raises(FileError, match=f"cannot read .*: {message}"):
+            gw.load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("use", [gw.load_model, lambda path: gw.save(stack(4, 3), path)])
+def test_a_path_must_be_text_or_a_path(use):
+    with pytest.raises(gw.InvalidArgumentError, match="path: must be text or a Path, got 5"):
+        use(5)
 
 
 def test_a_model_with_damaged_metadata_is_refused(tmp_path):

@@ -203,9 +203,24 @@ def test_sgd_accepts_a_model_with_deferred_layers():
     assert len(SGD(Sequential(Linear(3))).parameters()) == 2
 
 
-def test_sgd_refuses_items_that_are_not_parameters():
-    with pytest.raises(TypeError, match="ndarray among them"):
-        SGD([np.ones(3)])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([np.ones(3)], "ndarray among them"),
+        (DeferredModel, r"got the class DeferredModel\. Pass an instance, for example DeferredModel\(\)"),
+        (5, "SGD takes a Module or parameters, got 5"),
+    ],
+)
+def test_sgd_refuses_what_is_not_parameters(given, message):
+    with pytest.raises(TypeError, match=message):
+        SGD(given)
+
+
+@pytest.mark.parametrize("layer", [Linear(4, 3), ReLU()])
+@pytest.mark.parametrize("x", ["abc", None, {}])
+def test_a_layer_says_that_it_takes_an_array(layer, x):
+    with pytest.raises(TypeError, match="a layer takes an array, got"):
+        layer(x)
 
 
 def test_a_module_shows_the_modules_inside_it():

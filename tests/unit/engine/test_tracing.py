@@ -165,3 +165,23 @@ def test_the_weights_of_a_traced_model_are_views_into_one_vector():
     vector[...] = np.arange(len(vector))
     assert model["0"].W.data.ravel().tolist() == list(range(6))
     assert model["2"].b.data.tolist() == [len(vector) - 1]
+
+
+def test_a_class_in_place_of_a_model_is_named():
+    with pytest.raises(TraceError, match=r"got the class Base\. Pass Base\(\)"):
+        trace(Base)
+
+
+def test_a_symbol_says_what_it_stands_for():
+    shown = []
+
+    class Model(Base):
+        def forward(self, x):
+            shown.append(repr(x))
+            y = self.fc1(x)
+            shown.append(f"{y}")
+            return y
+
+    trace(Model())
+    assert shown[0] == "<the input of the model, without data: gradwire traces forward()>"
+    assert shown[1].startswith("<the output of Linear(in_features=")

@@ -14,6 +14,7 @@ from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobSt
 from gradwire_server.errors import ModelAlreadyExistsError
 from gradwire_server.jobs.attempt_records import AttemptOverError, is_suspect
 from gradwire_server.jobs.events import JobUpdater, has_ended
+from gradwire_server.log_limit import MAX_REPEATS, RepeatLimit
 from gradwire_server.principal import OPERATOR
 
 
@@ -313,3 +314,24 @@ def test_the_log_has_a_line_for_each_change_of_a_job_with_its_reason(jobs, caplo
         "jobs/b: CANCELLED, after 0 of 3 epochs, on request",
     ]
     assert [line.levelname for line in lines if line.levelno > logging.INFO] == ["WARNING"]
+
+
+def test_the_start_and_the_end_of_every_job_are_in_the_limited_log(jobs, caplog):
+    caplog.set_level(logging.INFO)
+    names = [f"jobs/job-{number}" for number in range(MAX_REPEATS + 5)]
+
+    async def scenario():
+        for name in names:
+            await jobs.create(name.removeprefix("jobs/"))
+            await jobs.commands.cancel(OPERATOR, name)
+
+    caplog.handler.addFilter(limit := RepeatLimit())
+    try:
+        asyncio.run(scenario())
+    finally:
+        caplog.handler.removeFilter(limit)
+    for name in names:
+        assert [text.split(",")[0] for text in caplog.messages if text.startswith(f"{name}:")] == [
+            f"{name}: QUEUED",
+            f"{name}: CANCELLED",
+        ]

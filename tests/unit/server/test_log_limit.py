@@ -2,26 +2,56 @@
 
 import logging
 
+import pytest
+
 from gradwire_server import log_limit
 
 
-def test_a_repeated_message_is_dropped_and_then_counted(monkeypatch, caplog):
+@pytest.fixture
+def limited(monkeypatch, caplog):
+    """The time of the limit of the log."""
     now = [0.0]
     monkeypatch.setattr(log_limit.time, "monotonic", lambda: now[0])
+    caplog.handler.addFilter(limit := log_limit.RepeatLimit())
+    yield now
+    caplog.handler.removeFilter(limit)
+
+
+def test_a_repeated_message_is_dropped_and_then_counted(limited, caplog):
     log = logging.getLogger("test.log_limit")
 
     def attack(number):
         log.warning("attack %d", number)
 
-    caplog.handler.addFilter(limit := log_limit.RepeatLimit())
-    try:
-        for number in range(100):
-            attack(number)
-        log.warning("something else")
-        now[0] = 11.0
-        attack(100)
-        assert sum(text.startswith("attack") for text in caplog.messages) == log_limit.MAX_REPEATS + 1
-    finally:
-        caplog.handler.removeFilter(limit)
+    for number in range(100):
+        attack(number)
+    log.warning("something else")
+    limited[0] = 11.0
+    attack(100)
+    assert sum(text.startswith("attack") for text in caplog.messages) == log_limit.MAX_REPEATS + 1
     assert "something else" in caplog.messages
     assert caplog.messages[-1] == "attack 100 (80 messages like this one were not logged)"
+
+
+def test_each_subject_has_its_own_limit(limited, caplog):
+    log = logging.getLogger("test.log_limit")
+
+    def end(subject):
+        log.warning("%d ended", subject, extra={"subject": subject})
+
+    for subject in [*range(1_500), *[1] * 24]:
+        end(subject)
+    assert set(caplog.messages) == {f"{subject} ended" for subject in range(1_500)}
+    assert caplog.messages.count("1 ended") == log_limit.MAX_REPEATS
+    limited[0] = 11.0
+    end(1)
+    assert caplog.messages[-1] == "1 ended (5 messages like this one were not logged)"
+
+
+def test_the_limit_forgets_subjects_of_earlier_periods():
+    limit = log_limit.RepeatLimit()
+    for subject in range(5_000):
+        limit.filter(logging.makeLogRecord({"subject": subject}))
+        for count in limit._counts.values():
+            count.since = -1000.0
+    assert len(limit._counts) <= 1_000

@@ -100,8 +100,9 @@ def test_the_folder_of_ray_is_in_the_data_folder_and_empty_at_each_start(short_f
             (folder / "session_1").mkdir()
 
 
-def test_ray_uses_a_temporary_folder_if_the_path_is_too_long_for_sockets(short_folder):
-    data = short_folder / ("long" * 20)
+@pytest.mark.parametrize("name", ["long" * 20, "dätä ü#1"])
+def test_ray_uses_a_temporary_folder_if_it_cannot_use_the_path(short_folder, name):
+    data = short_folder / name
     data.mkdir()
     with local_ray(data) as folder:
         assert not folder.is_relative_to(data)

@@ -1,11 +1,14 @@
 """The validation of settings, and the sources of the token."""
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from gradwire_server.app import check_address
+from gradwire_server.data_folder import lock_data_folder
 from gradwire_server.settings import Settings, SettingsError, read_token
 from gradwire_server.storage.blob_store import BlobStore
 
@@ -90,3 +93,25 @@ def test_a_token_comes_from_either_the_variable_or_the_file(tmp_path):
     for token, path in (("given", file), (None, file), (None, tmp_path / "absent")):
         with pytest.raises(SettingsError):
             read_token(token, path)
+
+
+def test_an_address_is_checked_before_ray_starts():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port}. Is another server running there"):
+            check_address(Settings(port=port))
+    check_address(Settings(port=port))
+    check_address(Settings(port=0, host="localhost"))
+    with pytest.raises(SettingsError, match=r"there is no host 'nowhere\.invalid'. Choose another --host"):
+        check_address(Settings(port=0, host="nowhere.invalid", insecure=True))
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1:0: Cannot assign requested address. Choose another --host"):
+        check_address(Settings(port=0, host="192.0.2.1", insecure=True))
+
+
+def test_a_data_folder_that_is_a_file_is_refused_in_plain_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(SettingsError, match=r"\(--data, GRADWIRE_DATA\): File exists$"),
+        lock_data_folder(tmp_path / "file"),
+    ):
+        pass

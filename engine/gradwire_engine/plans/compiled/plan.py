@@ -94,7 +94,10 @@ class CompiledPlan:
         scratch = self._training.scratch
         last = len(rows) % batch or batch
         factor = -learning_rate * self._loss.gradient_factor
-        scales = np.array([factor / count for count in (batch, last)], self._dtype)
+        with np.errstate(
+            over="ignore"
+        ):  # A learning rate that is too large makes the loss infinite, which is reported.
+            scales = np.array([factor / count for count in (batch, last)], self._dtype)
         batches = Batches(rows, batch, scales)
 
         def run(thread: Thread) -> float:

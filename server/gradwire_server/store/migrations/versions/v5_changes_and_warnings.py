@@ -13,6 +13,4 @@ def upgrade() -> None:
     """Add the index."""
     condition = sa.text("kind IN ('state_change', 'warning')")
     columns = ["job", "kind", "sequence"]
-    op.create_index(
-        "state_changes_and_warnings", "events", columns, sqlite_where=condition, postgresql_where=condition
-    )
+    op.create_index("state_changes_and_warnings", "events", columns, sqlite_where=condition, postgresql_where=condition)
