@@ -24,14 +24,19 @@ MAX_NAMED_FIELDS = 10
 MAX_TENSORS_PER_REQUEST = 1000
 
 # The maximum number of calls in progress, including calls that wait for events or for their turn. The standard services
-# have their own limit.
+# have their own limits.
 MAX_CONCURRENT_CALLS = 2000
-MAX_CONCURRENT_PUBLIC_CALLS = 200
+# Each of these has its own limit, so that the others cannot prevent health checks.
+MAX_CONCURRENT_HEALTH_CHECKS = 200
+MAX_CONCURRENT_HEALTH_WATCHES = 200
+MAX_CONCURRENT_REFLECTIONS = 50
 # The maximum number of concurrent calls of methods that keep a file open.
 MAX_UPLOADS = 32
 MAX_DOWNLOADS = 32
 # The time that a call waits for its turn if its method has its own limit, in seconds.
 MAX_WAIT_SECONDS = 10.0
+# A client that was too slow has this long to receive the status. Then its call is closed. In seconds.
+STATUS_SECONDS = 5.0
 # Slow requests: the maximum number received at a time, and the time after which a request counts as slow, in seconds.
 MAX_SLOW_REQUESTS = 8
 SLOW_REQUEST_SECONDS = 0.1
@@ -57,14 +62,14 @@ class MethodLimits:
     Attributes:
         message_bytes: The maximum size of one request message, after decompression.
         read_seconds: The time limit for receiving each request message, in seconds.
-        write_seconds: The time that the client has to accept a response message, in seconds, or None for no limit.
-        concurrent_calls: The maximum number of concurrent calls, from receiving the request to sending the response.
-            Further calls wait for their turn.
+        write_seconds: The time that the client has to receive each response message, in seconds.
+        concurrent_calls: The maximum number of concurrent calls, from receiving the request until the client has
+            received the response. Further calls wait for their turn.
     """
 
     message_bytes: int = MAX_REQUEST_BYTES
     read_seconds: float = 10.0
-    write_seconds: float | None = None
+    write_seconds: float = 10.0
     concurrent_calls: int | None = None
 
 
@@ -77,7 +82,8 @@ METHOD_LIMITS = {
     "CreateJob": MethodLimits(MAX_CREATE_JOB_BYTES, concurrent_calls=16),
     "FindMissingTensors": MethodLimits(MAX_FIND_MISSING_BYTES, concurrent_calls=16),
     "UploadTensor": MethodLimits(MAX_CHUNK_BYTES + _SLACK_BYTES, read_seconds=30.0, concurrent_calls=MAX_UPLOADS),
-    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, concurrent_calls=8),
+    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, write_seconds=30.0, concurrent_calls=8),
+    "WatchJob": MethodLimits(write_seconds=60.0),
     "DownloadModel": _DOWNLOAD_LIMITS,
     "DownloadCheckpoint": _DOWNLOAD_LIMITS,
 }

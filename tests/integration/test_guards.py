@@ -24,7 +24,7 @@ from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub
 from gradwire_proto.v1.tensor_service_pb2 import UploadHeader, UploadTensorRequest
 from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import GetJobRequest
-from gradwire_server.limits import MAX_CONCURRENT_PUBLIC_CALLS, MAX_UPLOADS
+from gradwire_server.limits import MAX_CONCURRENT_HEALTH_WATCHES, MAX_UPLOADS
 
 TOKEN = "open-sesame"
 WITH_TOKEN = (("authorization", f"Bearer {TOKEN}"),)
@@ -137,7 +137,7 @@ def test_health_watches_use_little_memory_and_are_limited(guarded):
             with concurrent.futures.ThreadPoolExecutor(16) as pool:
                 accepted = Counter(pool.map(first_code, watches))
         assert found == {"INVALID_ARGUMENT": 50}
-        assert accepted == {"OK": MAX_CONCURRENT_PUBLIC_CALLS, "UNAVAILABLE": 250 - MAX_CONCURRENT_PUBLIC_CALLS}
+        assert accepted == {"OK": MAX_CONCURRENT_HEALTH_WATCHES, "UNAVAILABLE": 250 - MAX_CONCURRENT_HEALTH_WATCHES}
         assert memory.growth < 100
         assert outcome(channels[0].unary_unary(f"{TRAINING}GetJob"), NOBODY)[0] == "NOT_FOUND"
 

@@ -1,8 +1,8 @@
 """Limits concurrent calls: those in progress, those of expensive methods, and those whose requests arrive slowly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from grpc.aio import EOF, ServicerContext
@@ -47,15 +47,18 @@ class Turns:
         self._maximum = maximum
         self._free = asyncio.Semaphore(maximum)
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it for the duration of the context. Raises ServerBusyError."""
+    async def turn(self) -> AbstractContextManager[None]:
+        """Wait for a turn, and return a context that holds it. Raises ServerBusyError."""
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
             text = f"{self._maximum} calls of {self._method} are in progress, which is the maximum"
             raise ServerBusyError(text) from None
+        return self._held()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
         try:
             yield
         finally:
@@ -144,13 +147,13 @@ async def read_next(context: ServicerContext[Any, Any], seconds: float) -> bytes
         raise TooSlowError("the request did not arrive in time") from None
 
 
-async def write(context: ServicerContext[Any, Any], response: Any, seconds: float | None) -> None:
+async def write(context: ServicerContext[Any, Any], response: Any, seconds: float) -> None:
     """Send a response of a stream.
 
     Args:
         context: The call.
         response: The message.
-        seconds: The time that the client has to accept the message, in seconds, or None for no limit.
+        seconds: The time that the client has to accept the message, in seconds.
 
     Raises:
         TooSlowError: The client took too long.

@@ -1,6 +1,5 @@
 """TrainingService. Each method converts a request, makes one call, and converts the result."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.jobs.unfinished_models import UnfinishedModels
 from gradwire_server.resource_names import ID_RULE, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.threads import in_thread
 
 _MAX_REQUEST_ID_LENGTH = 128
 _STATES = {name.removeprefix("JOB_STATE_"): number for name, number in JobState.items() if number}
@@ -106,7 +106,7 @@ class TrainingService(TrainingServiceServicer):
             if not request.allow_missing:
                 raise
         else:
-            await asyncio.to_thread(self.checkpoints.delete_all, deleted.job_key)
+            await in_thread(self.checkpoints.delete_all, deleted.job_key)
         return Empty()
 
     async def DownloadCheckpoint(
@@ -114,6 +114,7 @@ class TrainingService(TrainingServiceServicer):
     ) -> AsyncIterator[DownloadCheckpointResponse]:
         check_offset(request.offset)
         file, epoch = await self.unfinished_models.export(current_principal(), request.name, request.format)
-        yield DownloadCheckpointResponse(header=await header_of(file, request.offset), epoch=epoch)
+        header = await header_of(file, request.offset, self.unfinished_models.models.digests)
+        yield DownloadCheckpointResponse(header=header, epoch=epoch)
         async for chunk in chunks_of(file, request.offset):
             yield DownloadCheckpointResponse(chunk=chunk)

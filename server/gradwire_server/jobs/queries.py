@@ -16,7 +16,7 @@ from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.paging import Page
 
 # The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
-_MAX_EVENTS_PER_READ = 1000
+_MAX_EVENTS_PER_READ = 250
 
 
 class JobQueries:

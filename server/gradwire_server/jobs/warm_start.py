@@ -1,6 +1,5 @@
 """Warm starts, in which a new job starts from the weights of an earlier job or model."""
 
-import asyncio
 from dataclasses import dataclass
 
 from gradwire_engine.spec.resolve import linear_layers, resolve
@@ -13,6 +12,7 @@ from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import Principal
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class WarmStart:
         if record.job.model:
             model = await self.models.get(principal, record.job.model)
             return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
-        found = await asyncio.to_thread(self.checkpoints.newest_as_tensor, record.job_key, spec)
+        found = await in_thread(self.checkpoints.newest_as_tensor, record.job_key, spec)
         if found is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
             raise CannotStartFromError(field, text, field=field, job=job_name)

@@ -15,6 +15,7 @@ from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, 
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor, TensorRef
 from gradwire_server.errors import ModelNotFoundError, ServerBusyError, WeightsDamagedError, invalid_field
+from gradwire_server.models.digests import Digests
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
@@ -22,6 +23,7 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.store import model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.paging import Page
+from gradwire_server.threads import in_thread
 from gradwire_worker.blob_reader import BlobLostError
 
 _log = logging.getLogger(__name__)
@@ -53,13 +55,18 @@ def check_format(format_: ModelFormat) -> None:
 
 
 class ModelRegistry:
-    """Reads models from the database, and their weights from the blob store."""
+    """Reads models from the database, and their weights from the blob store.
+
+    Attributes:
+        digests: The digests of exported models.
+    """
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
         self._blobs = blobs
         self._predicting = asyncio.Semaphore(_CONCURRENT_PREDICTIONS)
         self._waiting_bytes = 0
+        self.digests = Digests()
 
     async def get(self, _principal: Principal, model_name: str) -> Model:
         """Return the model with the name "models/{model_id}", or raise ModelNotFoundError."""
@@ -107,14 +114,12 @@ class ModelRegistry:
         self._waiting_bytes += size
         try:
             async with self._predicting:
-                array, weights = await asyncio.to_thread(
-                    lambda: (_checked_inputs(inputs), _weights(model, self._blobs.load))
-                )
+                array, weights = await in_thread(lambda: (_checked_inputs(inputs), _weights(model, self._blobs.load)))
                 outputs = np.empty((len(array), net.out_features), dtype)
                 for rows in blocks_of(net, len(array), dtype.itemsize):
                     # One block at a time, so that the work for a cancelled call ends after the current block.
-                    outputs[rows] = await asyncio.to_thread(forward, net, weights, array[rows])
-                return await asyncio.to_thread(to_tensor, outputs)
+                    outputs[rows] = await in_thread(forward, net, weights, array[rows])
+                return await in_thread(to_tensor, outputs)
         finally:
             self._waiting_bytes -= size
 
@@ -130,7 +135,7 @@ class ModelRegistry:
     async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
         """Export a model whose weights are in the blob store to a file, as `export` does."""
         check_format(format_)
-        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
+        return await in_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
 
 
 def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:

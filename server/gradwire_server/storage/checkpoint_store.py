@@ -28,8 +28,12 @@ class CheckpointStore:
 
     def newest_intact(self, job_key: int) -> ResumePoint | None:
         """Return the newest checkpoint whose bytes match their digest, or None."""
-        found = self._newest(job_key)
-        return None if found is None else found[0]
+        for path in self._files(job_key):
+            epoch, sha256 = _parse(path)
+            weights = self._blobs.fs.cat_file(path)
+            if hashlib.sha256(weights).hexdigest() == sha256:
+                return ResumePoint(epoch, weights)
+        return None
 
     def newest_as_tensor(self, job_key: int, spec: JobSpec) -> tuple[TensorRef, int] | None:
         """Copy the newest intact checkpoint into the blob store.
@@ -41,12 +45,11 @@ class CheckpointStore:
         Returns:
             The tensor and its epoch, or None. Unless something references the tensor, it is deleted about a day later.
         """
-        found = self._newest(job_key)
-        if found is None:
-            return None
-        point, sha256 = found
-        self._blobs.put(sha256, point.weights)
-        return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256), point.epoch
+        for path in self._files(job_key):
+            epoch, sha256 = _parse(path)
+            if self._blobs.touch(sha256) or self._blobs.copy(path, sha256):
+                return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256), epoch
+        return None
 
     def delete_all(self, job_key: int) -> None:
         """Delete all checkpoints of a job."""
@@ -58,15 +61,6 @@ class CheckpointStore:
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 
-    def _newest(self, job_key: int) -> tuple[ResumePoint, str] | None:
-        """Return the newest checkpoint whose bytes match their digest, with the digest."""
-        for path in self._files(job_key):
-            epoch, _, sha256 = PurePosixPath(path).name.partition("-")
-            weights = self._blobs.fs.cat_file(path)
-            if hashlib.sha256(weights).hexdigest() == sha256:
-                return ResumePoint(int(epoch), weights), sha256
-        return None
-
     def _folder(self, job_key: int) -> str:
         return f"{self._blobs.root}/checkpoints/{job_key}"
 
@@ -74,3 +68,9 @@ class CheckpointStore:
         """Return the checkpoint files of a job. The newest file comes first."""
         folder = self._folder(job_key)
         return sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []
+
+
+def _parse(path: str) -> tuple[int, str]:
+    """Return the epoch and the digest of a checkpoint file."""
+    epoch, _, sha256 = PurePosixPath(path).name.partition("-")
+    return int(epoch), sha256

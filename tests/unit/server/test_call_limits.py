@@ -34,19 +34,18 @@ def test_a_call_beyond_the_maximum_is_refused_and_an_ended_call_makes_room():
 def test_a_call_waits_for_its_turn_and_is_refused_if_that_takes_too_long(monkeypatch):
     async def scenario():
         turns = Turns("Predict", 1)
-        async with turns.turn():
+        with await turns.turn():
             waiting = asyncio.create_task(hold(turns))
             await asyncio.sleep(0)
             assert not waiting.done()
         await waiting
         monkeypatch.setattr("gradwire_server.api.call_limits.MAX_WAIT_SECONDS", 0.01)
-        async with turns.turn():
-            with pytest.raises(ServerBusyError, match="1 calls of Predict"):
-                await hold(turns)
+        with await turns.turn(), pytest.raises(ServerBusyError, match="1 calls of Predict"):
+            await hold(turns)
         await hold(turns)
 
     async def hold(turns):
-        async with turns.turn():
+        with await turns.turn():
             pass
 
     asyncio.run(scenario())
