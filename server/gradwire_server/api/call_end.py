@@ -1,7 +1,7 @@
 """The end of calls. gRPC keeps a call with its response until the client has received it, which can take forever.
 
-gRPC for Python has no way to end a call whose client accepts nothing. But a call ends when the task that gRPC creates
-for it ends. This task is the parent of the task in which the service's method runs.
+gRPC for Python has no way to end a call whose client accepts nothing. But a call ends when the tasks that gRPC creates
+for it end. One of them runs the service's method, and its parent waits for the end of the call.
 """
 
 import asyncio
@@ -36,7 +36,12 @@ def close_later(seconds: float, on_end: Callable[[], object]) -> None:
     if call is None:
         on_end()
         return
-    timer = asyncio.get_running_loop().call_later(seconds, call.cancel)
+
+    def close() -> None:
+        task.cancel()  # It waits until gRPC has sent the response.
+        call.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, close)
 
     def end(_call: object) -> None:
         timer.cancel()

@@ -8,19 +8,22 @@ from typing import Any
 from grpc.aio import EOF, ServicerContext
 
 from gradwire_server.errors import ServerBusyError, TooSlowError
-from gradwire_server.limits import MAX_WAIT_SECONDS
+from gradwire_server.limits import LONG_RESPONSE_BYTES, MAX_UNRECEIVED_BYTES, MAX_WAIT_SECONDS
 
 
 class CallCount:
-    """Counts the calls in progress and refuses calls that would exceed the maximum.
+    """Counts the calls in progress and their long responses, and refuses calls that would exceed a maximum.
 
     Args:
-        maximum: The maximum.
+        maximum: The maximum number of calls.
+        max_bytes: The maximum total size of the long responses that clients have not received yet, in bytes.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, max_bytes: int = MAX_UNRECEIVED_BYTES) -> None:
         self._maximum = maximum
+        self._max_bytes = max_bytes
         self._calls = 0
+        self._bytes = 0
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -32,6 +35,18 @@ class CallCount:
             yield
         finally:
             self._calls -= 1
+
+    @contextmanager
+    def response(self, size: int) -> Iterator[None]:
+        """Count a response of `size` bytes for the duration of the context. Raises ServerBusyError."""
+        counted = size if size > LONG_RESPONSE_BYTES else 0
+        if counted and self._bytes + counted > self._max_bytes:
+            raise ServerBusyError("the clients of the server have not received too many long responses yet")
+        self._bytes += counted
+        try:
+            yield
+        finally:
+            self._bytes -= counted
 
 
 class Turns:

@@ -23,6 +23,7 @@ from gradwire_server.api.request_fields import REQUEST, check_fields, malformed_
 from gradwire_server.errors import DomainError, TooSlowError, invalid_field
 from gradwire_server.limits import (
     DEFAULT_LIMITS,
+    LONG_REQUEST_BYTES,
     MAX_CONCURRENT_CALLS,
     MAX_CONCURRENT_HEALTH_CHECKS,
     MAX_CONCURRENT_HEALTH_WATCHES,
@@ -37,6 +38,7 @@ from gradwire_server.limits import (
     STATUS_SECONDS,
     MethodLimits,
 )
+from gradwire_server.threads import in_thread
 
 Context = ServicerContext[Any, Any]
 
@@ -142,9 +144,10 @@ class _Method:
 
     async def _unary(self, _requests: object, context: Context) -> bytes | None:
         try:
-            async with self._admitted():
+            async with self._admitted() as held:
                 # Only the encoded response stays in memory while the client receives it.
                 encoded: bytes = self._handler.response_serializer(await self._respond(context))
+                held.enter_context(self._calls.response(len(encoded)))
                 return encoded
         except Exception as error:
             await abort(context, error)
@@ -163,10 +166,10 @@ class _Method:
             await abort(context, error)
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
+    async def _admitted(self) -> AsyncIterator[ExitStack]:
         """Count a call, wait for its turn, and hold both until the client has received the response.
 
-        If the client does not receive it in time, the call is closed.
+        If the client does not receive it in time, the call is closed. Yields the stack that holds them.
 
         Raises:
             ServerBusyError: There are too many calls.
@@ -176,7 +179,7 @@ class _Method:
             if self._turns is not None:
                 held.enter_context(await self._turns.turn())
             try:
-                yield
+                yield held
             except TooSlowError:
                 close_later(STATUS_SECONDS, held.pop_all().close)
                 raise
@@ -198,17 +201,28 @@ class _Method:
         data = await self._reader.read(context, self._limits.read_seconds)
         if data is None:
             raise malformed_request()
+        self._check_size(data)
+        if len(data) > LONG_REQUEST_BYTES:
+            await in_thread(self._check_fields, data)
+        else:
+            self._check_fields(data)
         return self._parsed(data)
 
     async def _stream_of_requests(self, context: Context) -> AsyncIterator[Any]:
         while (data := await read_next(context, self._limits.read_seconds)) is not None:
+            self._check_size(data)
+            self._check_fields(data)
             yield self._parsed(data)
 
-    def _parsed(self, data: bytes) -> Any:
+    def _check_size(self, data: bytes) -> None:
         if len(data) > self._limits.message_bytes:
             raise invalid_field(REQUEST, f"has {len(data)} bytes, more than the {self._limits.message_bytes} allowed")
+
+    def _check_fields(self, data: bytes) -> None:
         if self._request is not None:
             check_fields(data, self._request)
+
+    def _parsed(self, data: bytes) -> Any:
         try:
             return self._handler.request_deserializer(data)
         except DecodeError:

@@ -1,8 +1,9 @@
 """Checks a job and its data before the job is created, so that accepted jobs can run."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from gradwire_engine.spec.resolve import architecture, references, resolve
@@ -34,6 +35,8 @@ from gradwire_worker.blob_reader import BlobLostError
 _SPEC_PATH = "job.spec."
 # The maximum number of tensors that are read at a time, which leaves threads for other calls.
 _MAX_READ_TENSORS = 4
+# The specs of models with more layers are checked in a thread.
+_MANY_LAYERS = 50
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Admission:
     cluster_has_gpu: Callable[[], bool]
     limits: SizeLimits
     worker_memory: Callable[[], int]
-    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_READ_TENSORS))
+    _reading: asyncio.Semaphore = dataclasses.field(default_factory=lambda: asyncio.Semaphore(_MAX_READ_TENSORS))
 
     async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
         """Check a requested job and return it as it will be created.
@@ -87,15 +90,23 @@ class Admission:
         self.disk_space.require_for_new_work()
         check_labels(requested.labels)
         job = await self.warm_start.apply(principal, requested)
-        _refuse(check_spec(job.spec))
-        spec = resolve(job.spec)
-        # Before the tensors are read, which takes longer.
-        self.limits.check_log(spec, job.initial_epoch)
-        self.limits.check_memory(spec, self.worker_memory())
+        # The checks of the spec come before those of the tensors, which take longer.
+        if len(job.spec.model.layers) > _MANY_LAYERS:
+            spec = await in_thread(self._resolved, job)
+        else:
+            spec = self._resolved(job)
         classification = await self._check_tensors(job.spec)
         job.spec.CopyFrom(spec)
         job.architecture, job.epochs = architecture(spec.model), spec.epochs
         return AdmittedJob(job, classification, partial(self._check_not_deleted, references(job.spec)))
+
+    def _resolved(self, job: Job) -> JobSpec:
+        """Check the spec of a job and its size, and return the resolved spec."""
+        _refuse(check_spec(job.spec))
+        spec = resolve(job.spec)
+        self.limits.check_log(spec, job.initial_epoch)
+        self.limits.check_memory(spec, self.worker_memory())
+        return spec
 
     def _check_not_deleted(self, tensors: Mapping[str, TensorRef]) -> None:
         for field, reference in tensors.items():

@@ -15,6 +15,7 @@ from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, 
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor, TensorRef
 from gradwire_server.errors import ModelNotFoundError, ServerBusyError, WeightsDamagedError, invalid_field
+from gradwire_server.limits import MAX_PREDICT_BYTES
 from gradwire_server.models.digests import Digests
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
@@ -30,8 +31,6 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The maximum size of the inputs of one Predict call, and of its outputs.
-MAX_PREDICT_BYTES = 32 << 20
 # A call with more than one row computes at most this many values in its widest layer, and multiplies at most this many
 # pairs of numbers: a few seconds on one core.
 _MAX_PREDICT_VALUES = 2**28
@@ -107,8 +106,8 @@ class ModelRegistry:
         """
         model = await self.get(principal, model_name)
         net, dtype = network(model.spec), numpy_dtype(model.weights.dtype)
-        _check_shape(net, inputs, dtype.itemsize)
-        size = len(inputs.data)
+        size = len(inputs.data)  # Each access copies the data.
+        _check_shape(net, inputs, size, dtype.itemsize)
         if self._waiting_bytes + size > _MAX_WAITING_BYTES:
             raise ServerBusyError("too many predictions are running or waiting")
         self._waiting_bytes += size
@@ -146,10 +145,10 @@ def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:
         raise WeightsDamagedError(model.name, str(error)) from error
 
 
-def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
+def _check_shape(net: Network, inputs: Tensor, size: int, itemsize: int) -> None:
     """Check the inputs of a prediction before it is computed."""
-    if len(inputs.data) > MAX_PREDICT_BYTES:
-        description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
+    if size > MAX_PREDICT_BYTES:
+        description = f"has {size} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
         raise invalid_field("inputs", description)
     # If the shape is very long, show only its beginning.
     if len(inputs.shape) != 2 or inputs.shape[1] != net.in_features:
