@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server_without_ray import serving
 
 from gradwire_proto.v1.training_service_pb2 import Event, GetJobRequest, Job, JobWarning, WatchJobRequest
@@ -19,12 +20,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 from gradwire_server.api import interceptor
 from gradwire_server.api.call_limits import CallCount
 from gradwire_server.jobs.queries import JobQueries
-from gradwire_server.limits import (
-    MAX_CONCURRENT_HEALTH_WATCHES,
-    MAX_CONCURRENT_REFLECTIONS,
-    METHOD_LIMITS,
-    MethodLimits,
-)
+from gradwire_server.limits import METHOD_LIMITS, MethodLimits
 
 TRAINING = "/gradwire.v1.TrainingService/"
 # The types of HTTP/2 frames.
@@ -165,32 +161,31 @@ async def error_of(call):
     return None
 
 
-def test_health_checks_are_answered_whatever_other_public_calls_there_are(tmp_path):
+def test_health_checks_are_answered_whatever_other_public_calls_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(interceptor, "MAX_CONCURRENT_HEALTH_WATCHES", 2)
+    monkeypatch.setattr(interceptor, "MAX_CONCURRENT_REFLECTIONS", 2)
+
     async def scenario():
-        async with serving(tmp_path, token="secret") as running:
-            client = await StalledClient.connect(running.address)
-            for _ in range(MAX_CONCURRENT_REFLECTIONS + 50):
-                client.call("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-            for _ in range(MAX_CONCURRENT_HEALTH_WATCHES + 50):
-                client.call("/grpc.health.v1.Health/Watch", health_pb2.HealthCheckRequest())
-            async with grpc.aio.insecure_channel(running.address) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                watches = [health.Watch(health_pb2.HealthCheckRequest())]
-                while await first_error_of(watches[-1]) is None:
-                    watches.append(health.Watch(health_pb2.HealthCheckRequest()))
-                answer = await health.Check(health_pb2.HealthCheckRequest())
-                assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            client.close()
+        async with serving(tmp_path, token="secret") as running, grpc.aio.insecure_channel(running.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest()
+            watches = [health.Watch(request) for _ in range(2)]
+            for watch in watches:
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await health.Watch(request).read()
+            reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+            reflections = [reflect() for _ in range(2)]
+            for reflection in reflections:
+                await reflection.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await reflection.read()
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await reflect().read()
+            assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+            for call in (*watches, *reflections):
+                call.cancel()
 
     run(scenario())
-
-
-async def first_error_of(stream):
-    try:
-        await stream.read()
-    except grpc.aio.AioRpcError as error:
-        return error
-    return None
 
 
 def test_a_compressed_request_is_refused(tmp_path):
