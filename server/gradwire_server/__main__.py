@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-# Ray reads these variables when it is imported, and gRPC when it starts. Set them before the server is imported.
+# Ray reads these variables when it is imported, and gRPC when it starts. Set them before the server is imported. gRPC
+# would log each call that it refuses because its request is compressed.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

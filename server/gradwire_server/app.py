@@ -22,6 +22,7 @@ from gradwire_proto.v1.model_service_pb2_grpc import add_ModelServiceServicer_to
 from gradwire_proto.v1.tensor_service_pb2_grpc import add_TensorServiceServicer_to_server
 from gradwire_proto.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from gradwire_server.api.authentication import Authenticator
+from gradwire_server.api.call_end import remember_calls
 from gradwire_server.api.interceptor import CallInterceptor
 from gradwire_server.api.model_service import ModelService
 from gradwire_server.api.reflection import add_reflection_to_server
@@ -61,6 +62,7 @@ from gradwire_server.storage.uploads import Uploads
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.dialects import StoreError
+from gradwire_server.threads import close_threads
 from gradwire_server.workers.local_ray import local_ray
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
@@ -74,6 +76,8 @@ _log = logging.getLogger(__name__)
 OnReady = Callable[[str, str | None], None]
 
 _MIN_PING_INTERVAL_MS = 10_000
+# The set of gRPC's compression algorithms that contains only the identity.
+_NO_COMPRESSION = 1
 # The time that the server has, when it shuts down, to notify the clients that watch its health.
 _HEALTH_SECONDS = 1.0
 # The time that calls have to finish after the server starts to shut down.
@@ -233,6 +237,7 @@ async def run_server(server: Server, stopped: asyncio.Event, on_ready: OnReady) 
     for task in (leading, watching):
         task.cancel()
     outcomes = await asyncio.gather(leading, watching, return_exceptions=True)
+    close_threads()
     server.database.close()
     for failure in outcomes:
         if isinstance(failure, Exception):
@@ -259,10 +264,13 @@ async def _first(leading: asyncio.Task[None], watching: asyncio.Task[NoReturn], 
 
 
 def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Server:
+    remember_calls()
     return grpc.aio.server(
         interceptors=[CallInterceptor(Authenticator(settings.token))],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            # A small compressed request can become a large message, which gRPC would decompress on receipt.
+            ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
             ("grpc.so_reuseport", 0),
             # Connections beyond this number are closed as soon as they are accepted. Each listener counts its own
             # connections.

@@ -181,7 +181,7 @@ class _Fuzzer:
     async def _send(self, channel: grpc.aio.Channel, call: Call) -> None:
         wrong = (("authorization", "Bearer wrong"),)
         metadata = self._rng.choices([self._token, (), wrong, self._token + self._token], [20, 1, 1, 1])[0]
-        compression = self._rng.choice([None, None, None, grpc.Compression.Gzip])
+        compression = self._rng.choices([None, grpc.Compression.Gzip], [30, 1])[0]
         options = {"metadata": metadata, "timeout": _DEADLINE_SECONDS, "compression": compression}
         try:
             if call.method.server_streaming:

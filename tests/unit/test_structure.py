@@ -46,6 +46,7 @@ SERVER_ROOT_MODULES = {
     "private_files",
     "resource_names",
     "settings",
+    "threads",
 }
 
 
@@ -68,6 +69,14 @@ def test_a_package_imports_only_what_the_design_allows(package):
     for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
         ours = top_level(imports_of(path)) & set(FOLDERS) - {package}
         assert ours <= DEPENDENCIES[package], f"{path} imports {ours - DEPENDENCIES[package]}"
+
+
+def test_calls_of_clients_do_not_use_the_threads_of_the_servers_own_work():
+    for subpackage in ("api", "models", "jobs", "storage"):
+        for path in (SERVER / subpackage).rglob("*.py"):
+            if path.name not in ("garbage_collector.py", "tensors.py"):
+                found = re.search(r"to_thread|run_in_executor", path.read_text())
+                assert found is None, f"{path} uses {found[0]}: use gradwire_server.threads.in_thread"
 
 
 def server_parts_of(path: Path) -> set[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradwire_engine.backend import Array
 
-# The approximate number of elements in a block of rows. It bounds the memory needed for a mapped file.
+# The maximum number of elements in a block. It bounds the memory needed for a mapped file.
 _BLOCK_ELEMENTS = 1 << 20
 
 
@@ -31,16 +31,24 @@ class TensorSummary:
 
 def summarize(array: Array) -> TensorSummary:
     """Summarize an array that has one or more dimensions."""
-    rows_per_block = max(1, _BLOCK_ELEMENTS // max(1, array[0].size))
+    matrix = array.reshape(len(array), -1)
+    rows_per_block = max(1, _BLOCK_ELEMENTS // matrix.shape[1])
     minimum, maximum = np.inf, -np.inf
     distributions = one_hot = array.ndim == 2
-    for start in range(0, len(array), rows_per_block):
-        block = array[start : start + rows_per_block]
-        low, high = float(block.min()), float(block.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            finite_rows = np.isfinite(block).reshape(len(block), -1).all(axis=1)
-            return TensorSummary(start + int(np.argmin(finite_rows)), np.nan, np.nan, False, False)
-        minimum, maximum = min(minimum, low), max(maximum, high)
-        distributions = distributions and low >= 0 and high <= 1 and bool(np.all(abs(block.sum(axis=1) - 1) < 1e-3))
-        one_hot = distributions and one_hot and bool(np.all((block == 0) | (block == 1)))
+    for start in range(0, len(matrix), rows_per_block):
+        rows = matrix[start : start + rows_per_block]
+        sums = np.zeros(len(rows))
+        for column in range(0, matrix.shape[1], _BLOCK_ELEMENTS):  # Only a very long row has several blocks.
+            block = rows[:, column : column + _BLOCK_ELEMENTS]
+            low, high = float(block.min()), float(block.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                finite_rows = np.isfinite(block).all(axis=1)
+                return TensorSummary(start + int(np.argmin(finite_rows)), np.nan, np.nan, False, False)
+            minimum, maximum = min(minimum, low), max(maximum, high)
+            distributions = distributions and low >= 0 and high <= 1
+            if distributions:
+                sums += block.sum(axis=1)
+                one_hot = one_hot and bool(np.all((block == 0) | (block == 1)))
+        distributions = distributions and bool(np.all(abs(sums - 1) < 1e-3))
+        one_hot = distributions and one_hot
     return TensorSummary(-1, minimum, maximum, distributions, one_hot)

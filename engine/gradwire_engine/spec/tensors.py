@@ -99,14 +99,14 @@ def to_tensor(array: Array) -> Tensor:
 
 
 def from_tensor(message: Tensor) -> Array:
-    """Return a read-only array that shares the message's data. Raises TensorError if the message is invalid."""
+    """Return a read-only array. Raises TensorError if the message is invalid."""
     kind = tensor_type(message)
-    if len(message.data) != kind.size_bytes:
+    data = message.data  # Each access copies the data.
+    if len(data) != kind.size_bytes:
         raise TensorError(
-            f"a tensor of dtype {kind.dtype} and shape {list(kind.shape)} has {kind.size_bytes} bytes, "
-            f"got {len(message.data)}"
+            f"a tensor of dtype {kind.dtype} and shape {list(kind.shape)} has {kind.size_bytes} bytes, got {len(data)}"
         )
-    return np.frombuffer(message.data, kind.dtype).reshape(kind.shape)
+    return np.frombuffer(data, kind.dtype).reshape(kind.shape)
 
 
 def _sizes(shape: Sequence[int]) -> list[int]:

@@ -232,6 +232,8 @@ def _check_widths(spec: JobSpec) -> Iterator[Violation]:
     if not linears:
         return
     features = spec.train.inputs.shape[1]
+    if features > MAX_FEATURES:
+        yield Violation("train.inputs", f"has {features} features: use at most {MAX_FEATURES}")
     first, last = linears[0].linear, linears[-1].linear
     if first.in_features not in (0, features):
         position = list(spec.model.layers).index(linears[0])

@@ -1,26 +1,29 @@
 """Limits concurrent calls: those in progress, those of expensive methods, and those whose requests arrive slowly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from grpc.aio import EOF, ServicerContext
 
 from gradwire_server.errors import ServerBusyError, TooSlowError
-from gradwire_server.limits import MAX_WAIT_SECONDS
+from gradwire_server.limits import LONG_RESPONSE_BYTES, MAX_UNRECEIVED_BYTES, MAX_WAIT_SECONDS
 
 
 class CallCount:
-    """Counts the calls in progress and refuses calls that would exceed the maximum.
+    """Counts the calls in progress and their long responses, and refuses calls that would exceed a maximum.
 
     Args:
-        maximum: The maximum.
+        maximum: The maximum number of calls.
+        max_bytes: The maximum total size of the long responses that clients have not received yet, in bytes.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, max_bytes: int = MAX_UNRECEIVED_BYTES) -> None:
         self._maximum = maximum
+        self._max_bytes = max_bytes
         self._calls = 0
+        self._bytes = 0
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -32,6 +35,18 @@ class CallCount:
             yield
         finally:
             self._calls -= 1
+
+    @contextmanager
+    def response(self, size: int) -> Iterator[None]:
+        """Count a response of `size` bytes for the duration of the context. Raises ServerBusyError."""
+        counted = size if size > LONG_RESPONSE_BYTES else 0
+        if counted and self._bytes + counted > self._max_bytes:
+            raise ServerBusyError("the clients of the server have not received too many long responses yet")
+        self._bytes += counted
+        try:
+            yield
+        finally:
+            self._bytes -= counted
 
 
 class Turns:
@@ -47,15 +62,18 @@ class Turns:
         self._maximum = maximum
         self._free = asyncio.Semaphore(maximum)
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it for the duration of the context. Raises ServerBusyError."""
+    async def turn(self) -> AbstractContextManager[None]:
+        """Wait for a turn, and return a context that holds it. Raises ServerBusyError."""
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
             text = f"{self._maximum} calls of {self._method} are in progress, which is the maximum"
             raise ServerBusyError(text) from None
+        return self._held()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
         try:
             yield
         finally:
@@ -144,13 +162,13 @@ async def read_next(context: ServicerContext[Any, Any], seconds: float) -> bytes
         raise TooSlowError("the request did not arrive in time") from None
 
 
-async def write(context: ServicerContext[Any, Any], response: Any, seconds: float | None) -> None:
+async def write(context: ServicerContext[Any, Any], response: Any, seconds: float) -> None:
     """Send a response of a stream.
 
     Args:
         context: The call.
         response: The message.
-        seconds: The time that the client has to accept the message, in seconds, or None for no limit.
+        seconds: The time that the client has to accept the message, in seconds.
 
     Raises:
         TooSlowError: The client took too long.

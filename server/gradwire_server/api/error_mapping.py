@@ -32,4 +32,11 @@ async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
         error_id = secrets.token_hex(4)
         _log.error("error %s", error_id, exc_info=error)
         code, status = internal_status(error_id)
-    await context.abort(code, status.message, trailing_metadata=((_STATUS_TRAILER, status.SerializeToString()),))
+    try:
+        await context.abort(code, status.message, trailing_metadata=((_STATUS_TRAILER, status.SerializeToString()),))
+    except grpc.aio.AbortError as raised:
+        raised.__traceback__ = None  # gRPC stores the error in the call, which the frames would then keep in memory.
+        raise
+    except grpc.aio.BaseError:
+        # A response that the client does not receive is in the way of the status.
+        raise asyncio.CancelledError from None

@@ -6,7 +6,7 @@ limits of its method, checked and parsed. Exceptions become statuses.
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -16,14 +16,18 @@ from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
 from gradwire_server.api.authentication import Authenticator
+from gradwire_server.api.call_end import close_later
 from gradwire_server.api.call_limits import CallCount, RequestReader, Turns, read_next, write
 from gradwire_server.api.error_mapping import abort
 from gradwire_server.api.request_fields import REQUEST, check_fields, malformed_request
-from gradwire_server.errors import DomainError, invalid_field
+from gradwire_server.errors import DomainError, TooSlowError, invalid_field
 from gradwire_server.limits import (
     DEFAULT_LIMITS,
+    LONG_REQUEST_BYTES,
     MAX_CONCURRENT_CALLS,
-    MAX_CONCURRENT_PUBLIC_CALLS,
+    MAX_CONCURRENT_HEALTH_CHECKS,
+    MAX_CONCURRENT_HEALTH_WATCHES,
+    MAX_CONCURRENT_REFLECTIONS,
     MAX_SLOW_PUBLIC_REQUESTS,
     MAX_SLOW_REQUESTS,
     METHOD_LIMITS,
@@ -31,8 +35,10 @@ from gradwire_server.limits import (
     REFLECTION_LIMITS,
     SLOW_PUBLIC_REQUEST_SECONDS,
     SLOW_REQUEST_SECONDS,
+    STATUS_SECONDS,
     MethodLimits,
 )
+from gradwire_server.threads import in_thread
 
 Context = ServicerContext[Any, Any]
 
@@ -46,9 +52,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
         self._calls = CallCount(MAX_CONCURRENT_CALLS)
-        self._public_calls = CallCount(MAX_CONCURRENT_PUBLIC_CALLS)
         self._reader = RequestReader(MAX_SLOW_REQUESTS, SLOW_REQUEST_SECONDS)
-        self._public_reader = RequestReader(MAX_SLOW_PUBLIC_REQUESTS, SLOW_PUBLIC_REQUEST_SECONDS)
+        self._health_checks = _Public(PUBLIC_LIMITS, MAX_CONCURRENT_HEALTH_CHECKS)
+        self._health_watches = _Public(PUBLIC_LIMITS, MAX_CONCURRENT_HEALTH_WATCHES)
+        self._reflections = _Public(REFLECTION_LIMITS, MAX_CONCURRENT_REFLECTIONS)
         self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
@@ -72,15 +79,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _method(self, path: str, handler: Any) -> "_Method":
-        if path.startswith(_HEALTH):
-            return _Method(handler, PUBLIC_LIMITS, None, self._public_calls, self._public_reader)
         if path.startswith(_REFLECTION):
-            return _Method(handler, REFLECTION_LIMITS, None, self._public_calls, self._public_reader)
+            return self._reflections.method(handler)
+        if path.startswith(_HEALTH):
+            return (self._health_watches if handler.response_streaming else self._health_checks).method(handler)
         service, _, name = path[1:].partition("/")
         request = descriptor_pool.Default().FindMethodByName(f"{service}.{name}").input_type
         limits = METHOD_LIMITS.get(name, DEFAULT_LIMITS)
         turns = Turns(name, limits.concurrent_calls) if limits.concurrent_calls else None
         return _Method(handler, limits, request, self._calls, self._reader, turns)
+
+
+class _Public:
+    """Methods of the standard services, which do not require a token, with their common limits."""
+
+    def __init__(self, limits: MethodLimits, maximum: int) -> None:
+        self._limits = limits
+        self._calls = CallCount(maximum)
+        self._reader = RequestReader(MAX_SLOW_PUBLIC_REQUESTS, SLOW_PUBLIC_REQUEST_SECONDS)
+
+    def method(self, handler: Any) -> "_Method":
+        """Return a method of these with its handler."""
+        return _Method(handler, self._limits, None, self._calls, self._reader)
 
 
 class _Method:
@@ -120,14 +140,18 @@ class _Method:
         """
         if self._handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream, None, self._handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(self._unary, None, self._handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(self._unary, None, None)
 
-    async def _unary(self, _requests: object, context: Context) -> Any:
+    async def _unary(self, _requests: object, context: Context) -> bytes | None:
         try:
-            async with self._admitted():
-                return await self._respond(context)
+            async with self._admitted() as held:
+                # Only the encoded response stays in memory while the client receives it.
+                encoded: bytes = self._handler.response_serializer(await self._respond(context))
+                held.enter_context(self._calls.response(len(encoded)))
+                return encoded
         except Exception as error:
             await abort(context, error)
+            return None
 
     async def _respond(self, context: Context) -> Any:
         if self._handler.request_streaming:
@@ -142,14 +166,24 @@ class _Method:
             await abort(context, error)
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        """Count a call, wait for its turn, and hold both for the duration of the context. Raises ServerBusyError."""
-        with self._calls.call():
-            if self._turns is None:
-                yield
-                return
-            async with self._turns.turn():
-                yield
+    async def _admitted(self) -> AsyncIterator[ExitStack]:
+        """Count a call, wait for its turn, and hold both until the client has received the response.
+
+        If the client does not receive it in time, the call is closed. Yields the stack that holds them.
+
+        Raises:
+            ServerBusyError: There are too many calls.
+        """
+        with ExitStack() as held:
+            held.enter_context(self._calls.call())
+            if self._turns is not None:
+                held.enter_context(await self._turns.turn())
+            try:
+                yield held
+            except TooSlowError:
+                close_later(STATUS_SECONDS, held.pop_all().close)
+                raise
+            close_later(self._limits.write_seconds, held.pop_all().close)
 
     async def _send_responses(self, context: Context) -> None:
         if self._handler.request_streaming:
@@ -167,17 +201,28 @@ class _Method:
         data = await self._reader.read(context, self._limits.read_seconds)
         if data is None:
             raise malformed_request()
+        self._check_size(data)
+        if len(data) > LONG_REQUEST_BYTES:
+            await in_thread(self._check_fields, data)
+        else:
+            self._check_fields(data)
         return self._parsed(data)
 
     async def _stream_of_requests(self, context: Context) -> AsyncIterator[Any]:
         while (data := await read_next(context, self._limits.read_seconds)) is not None:
+            self._check_size(data)
+            self._check_fields(data)
             yield self._parsed(data)
 
-    def _parsed(self, data: bytes) -> Any:
+    def _check_size(self, data: bytes) -> None:
         if len(data) > self._limits.message_bytes:
             raise invalid_field(REQUEST, f"has {len(data)} bytes, more than the {self._limits.message_bytes} allowed")
+
+    def _check_fields(self, data: bytes) -> None:
         if self._request is not None:
             check_fields(data, self._request)
+
+    def _parsed(self, data: bytes) -> Any:
         try:
             return self._handler.request_deserializer(data)
         except DecodeError:

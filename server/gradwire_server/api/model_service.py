@@ -51,7 +51,7 @@ class ModelService(ModelServiceServicer):
     ) -> AsyncIterator[DownloadModelResponse]:
         check_offset(request.offset)
         file = await self.models.export(current_principal(), request.name, request.format, request.epoch)
-        yield DownloadModelResponse(header=await header_of(file, request.offset))
+        yield DownloadModelResponse(header=await header_of(file, request.offset, self.models.digests))
         async for chunk in chunks_of(file, request.offset):
             yield DownloadModelResponse(chunk=chunk)
 

@@ -27,6 +27,7 @@ _WIRE_TYPES = {
 }
 # All bytes of a varint except the last: each number in a packed field has exactly one byte that is not among these.
 _CONTINUED = bytes(range(0x80, 0x100))
+_MAX_VARINT_BYTES = 10
 # The name of the whole request in an error.
 REQUEST = "(request)"
 
@@ -102,6 +103,8 @@ class _Scan:
                 self._add_unknown(path, number)
             start, stop = self._value(wire_type, start, end)
             if packed:
+                if stop - start > _MAX_VARINT_BYTES * self._left:
+                    self._count(self._left + 1)
                 self._count(len(self._data[start:stop].translate(None, _CONTINUED)))
             elif field is not None and field.message is not None and wire_type == _BYTES:
                 name = f"{path}.{field.name}" if path else field.name
@@ -149,7 +152,7 @@ class _Scan:
         if byte < 0x80 and start < end:
             return byte, start + 1
         value = shift = 0
-        for position in range(start, min(end, start + 10)):
+        for position in range(start, min(end, start + _MAX_VARINT_BYTES)):
             byte = self._data[position]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:

@@ -1,7 +1,6 @@
 """TensorService, which finds missing tensors, receives uploads, and lists and deletes tensors."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.empty_pb2 import Empty
@@ -29,6 +28,7 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.tensor_quota import TensorQuota
 from gradwire_server.storage.tensors import Tensors
 from gradwire_server.storage.uploads import Upload, Uploads
+from gradwire_server.threads import in_thread
 
 Requests = AsyncIterator[UploadTensorRequest]
 
@@ -53,11 +53,14 @@ class TensorService(TensorServiceServicer):
         for position, reference in enumerate(request.tensors):
             _checked_type(f"tensors[{position}]", reference)
             references.setdefault(reference.sha256, reference)
-        missing = await asyncio.to_thread(lambda: [sha256 for sha256 in references if not self.blobs.touch(sha256)])
+        return await in_thread(self._missing, references)
+
+    def _missing(self, references: Mapping[str, TensorRef]) -> FindMissingTensorsResponse:
         return FindMissingTensorsResponse(
             missing=[
-                MissingTensor(tensor=references[sha256], received_bytes=self.uploads.received_bytes(sha256))
-                for sha256 in missing
+                MissingTensor(tensor=reference, received_bytes=self.uploads.received_bytes(sha256))
+                for sha256, reference in references.items()
+                if not self.blobs.touch(sha256)
             ]
         )
 

@@ -1,6 +1,5 @@
 """TrainingService. Each method converts a request, makes one call, and converts the result."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from gradwire_server.jobs.unfinished_models import UnfinishedModels
 from gradwire_server.limits import MAX_WATCHED_JOBS
 from gradwire_server.resource_names import ID_RULE, id_in, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.threads import in_thread
 
 _MAX_REQUEST_ID_LENGTH = 128
 _DEFAULT_SAMPLE, _MAX_SAMPLE = 500, 2000
@@ -152,7 +152,7 @@ class TrainingService(TrainingServiceServicer):
             if not request.allow_missing:
                 raise
         else:
-            await asyncio.to_thread(self.checkpoints.delete_all, deleted.job_key)
+            await in_thread(self.checkpoints.delete_all, deleted.job_key)
         return Empty()
 
     async def DownloadCheckpoint(
@@ -160,6 +160,7 @@ class TrainingService(TrainingServiceServicer):
     ) -> AsyncIterator[DownloadCheckpointResponse]:
         check_offset(request.offset)
         file, epoch = await self.unfinished_models.export(current_principal(), request.name, request.format)
-        yield DownloadCheckpointResponse(header=await header_of(file, request.offset), epoch=epoch)
+        header = await header_of(file, request.offset, self.unfinished_models.models.digests)
+        yield DownloadCheckpointResponse(header=header, epoch=epoch)
         async for chunk in chunks_of(file, request.offset):
             yield DownloadCheckpointResponse(chunk=chunk)

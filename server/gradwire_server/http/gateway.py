@@ -25,6 +25,7 @@ from gradwire_server.http.private_socket import PrivateSocket
 from gradwire_server.http.streams import MAX_INLINE_BYTES, stream_response
 from gradwire_server.limits import HTTP_JSON_SLACK_BYTES, MAX_REQUEST_BYTES
 from gradwire_server.settings import Settings, SettingsError
+from gradwire_server.threads import in_thread
 
 _JSON, _PROTO = "application/json", "application/proto"
 _BACKLOG = 512
@@ -113,7 +114,7 @@ class HttpGateway:
             return Response(response, media_type=_PROTO)
         if len(response) <= MAX_INLINE_BYTES:
             return Response(to_json(response, method.response), media_type=_JSON)
-        return Response(await asyncio.to_thread(to_json, response, method.response), media_type=_JSON)
+        return Response(await in_thread(to_json, response, method.response), media_type=_JSON)
 
     async def _stream(self, request: Request) -> Response:
         method = self._method(request)
@@ -153,7 +154,7 @@ class HttpGateway:
                 return bytes(body)
             if len(body) <= MAX_INLINE_BYTES:
                 return from_json(bytes(body), method.request)
-            return await asyncio.to_thread(from_json, bytes(body), method.request)
+            return await in_thread(from_json, bytes(body), method.request)
 
 
 async def _failed(_request: Request, error: Exception) -> Response:

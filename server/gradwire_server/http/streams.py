@@ -15,6 +15,7 @@ from gradwire_proto.v1.training_service_pb2 import Event
 from gradwire_server.http.calls import GrpcClient, Metadata, Method
 from gradwire_server.http.errors import CallError, invalid_request
 from gradwire_server.http.json_messages import as_json, from_query
+from gradwire_server.threads import in_thread
 
 # How long a stream may take to fail, so that the failure is the status of the response.
 _FIRST_RESPONSE_SECONDS = 0.5
@@ -95,7 +96,7 @@ async def _events(
                 yield b"event: end\ndata: {}\n\n"
                 return
             inline = len(response) <= MAX_INLINE_BYTES
-            yield _event(method, response) if inline else await asyncio.to_thread(_event, method, response)
+            yield _event(method, response) if inline else await in_thread(_event, method, response)
             following = asyncio.ensure_future(_next(responses))
     except CallError as error:
         yield b"event: failure\ndata: " + error.to_json() + b"\n\n"

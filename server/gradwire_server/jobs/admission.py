@@ -1,6 +1,7 @@
 """Checks a job and its data before the job is created, so that accepted jobs can run."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +28,15 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.disk_space import DiskSpace
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
+from gradwire_server.threads import in_thread
 from gradwire_worker.blob_reader import BlobLostError
 
 # The path from CreateJobRequest to the spec.
 _SPEC_PATH = "job.spec."
+# The maximum number of tensors that are read at a time, which leaves threads for other calls.
+_MAX_READ_TENSORS = 4
+# The specs of models with more layers are checked in a thread.
+_MANY_LAYERS = 50
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Admission:
     cluster_has_gpu: Callable[[], bool]
     limits: SizeLimits
     worker_memory: Callable[[], int]
+    _reading: asyncio.Semaphore = dataclasses.field(default_factory=lambda: asyncio.Semaphore(_MAX_READ_TENSORS))
 
     async def admit(self, principal: Principal, requested: Job) -> AdmittedJob:
         """Check a requested job and return it as it will be created.
@@ -83,25 +90,34 @@ class Admission:
         self.disk_space.require_for_new_work()
         check_labels(requested.labels)
         job = await self.warm_start.apply(principal, requested)
-        classification = await self._check_spec(job.spec)
+        # The checks of the spec come before those of the tensors, which take longer.
+        if len(job.spec.model.layers) > _MANY_LAYERS:
+            spec = await in_thread(self._resolved, job)
+        else:
+            spec = self._resolved(job)
+        classification = await self._check_tensors(job.spec)
+        job.spec.CopyFrom(spec)
+        job.architecture, job.epochs = architecture(spec.model), spec.epochs
+        return AdmittedJob(job, classification, partial(self._check_not_deleted, references(job.spec)))
+
+    def _resolved(self, job: Job) -> JobSpec:
+        """Check the spec of a job and its size, and return the resolved spec."""
+        _refuse(check_spec(job.spec))
         spec = resolve(job.spec)
         self.limits.check_log(spec, job.initial_epoch)
         kept_bytes = self.limits.check_kept(spec, job.initial_epoch)
         if self.blobs.is_local and kept_bytes:  # An object store is on other disks.
             self.disk_space.require_for_new_work(kept_bytes)
         self.limits.check_memory(spec, self.worker_memory())
-        job.spec.CopyFrom(spec)
-        job.architecture, job.epochs = architecture(spec.model), spec.epochs
-        return AdmittedJob(job, classification, partial(self._check_tensors, references(job.spec)))
+        return spec
 
-    def _check_tensors(self, tensors: Mapping[str, TensorRef]) -> None:
+    def _check_not_deleted(self, tensors: Mapping[str, TensorRef]) -> None:
         for field, reference in tensors.items():
             if not self.blobs.has(reference.sha256):
                 raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
 
-    async def _check_spec(self, spec: JobSpec) -> bool:
-        """Check a spec and its data. Returns whether the epochs report classification metrics."""
-        _refuse(check_spec(spec))
+    async def _check_tensors(self, spec: JobSpec) -> bool:
+        """Check the data of a valid spec. Returns whether the epochs report classification metrics."""
         tensors = references(spec)
         for field, reference in tensors.items():
             self._check_stored(field, reference)
@@ -132,10 +148,11 @@ class Admission:
         if stored is not None:
             return stored
         try:
-            summary = await asyncio.to_thread(lambda: summarize(self.blobs.load(reference)))
+            async with self._reading:
+                summary = await in_thread(lambda: summarize(self.blobs.load(reference)))
         except BlobLostError as error:
             # If the damaged blob is deleted, the tensor is missing, and clients can upload it again.
-            await asyncio.to_thread(self.blobs.delete, reference.sha256)
+            await in_thread(self.blobs.delete, reference.sha256)
             raise TensorDamagedError(_SPEC_PATH + field, reference.sha256, str(error)) from error
         await self.database.write(lambda connection: tensor_queries.save_summary(connection, key, summary))
         return summary

@@ -1,6 +1,5 @@
 """The models of jobs that failed or were cancelled, with the weights of the last checkpoint."""
 
-import asyncio
 from dataclasses import dataclass
 
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
@@ -12,6 +11,7 @@ from gradwire_server.models.export import ModelFile
 from gradwire_server.models.registry import ModelRegistry, check_format
 from gradwire_server.principal import Principal
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class UnfinishedModels:
         if job.state == JobState.JOB_STATE_SUCCEEDED:
             raise NoCheckpointError(job_name, state, f"has succeeded. Its weights are those of {job.model!r}")
         # The export reads the weights from a blob, so copy the checkpoint to a blob.
-        found = await asyncio.to_thread(
-            self.checkpoints.newest_as_tensor, record.job_key, job.spec, job.last_epoch.epoch
-        )
+        found = await in_thread(self.checkpoints.newest_as_tensor, record.job_key, job.spec, job.last_epoch.epoch)
         if found is None:
             text = f"ended ({state}) before its first checkpoint, or its checkpoints are damaged. It has no weights"
             raise NoCheckpointError(job_name, state, text)

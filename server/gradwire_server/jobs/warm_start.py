@@ -1,6 +1,5 @@
 """Warm starts, in which a new job starts from the weights of an earlier job or model."""
 
-import asyncio
 from dataclasses import dataclass
 
 from gradwire_engine.spec.resolve import linear_layers, resolve
@@ -13,6 +12,7 @@ from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.principal import Principal
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.threads import in_thread
 
 _FLOATS = {DataType.DATA_TYPE_FLOAT32: "float32", DataType.DATA_TYPE_FLOAT64: "float64"}
 
@@ -85,9 +85,7 @@ class WarmStart:
             is_last = last == model_epoch(record.job).epoch
             model = await self.models.get(principal, record.job.model, epoch=0 if is_last else last)
             return _Start(field, job_name, {"job": job_name}, model.spec, model.weights, model.epoch.epoch)
-        found = await asyncio.to_thread(
-            self.checkpoints.newest_as_tensor, record.job_key, spec, record.job.last_epoch.epoch
-        )
+        found = await in_thread(self.checkpoints.newest_as_tensor, record.job_key, spec, record.job.last_epoch.epoch)
         if found is None:
             text = f"job {job_name!r} ended before its first checkpoint. Create a new job without continue_job"
             raise CannotStartFromError(field, text, field=field, job=job_name)

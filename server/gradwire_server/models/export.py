@@ -45,12 +45,14 @@ class ModelFile:
         """The size in bytes."""
         return sum(map(len, self.parts))
 
-    def digest(self) -> str:
-        """Return the SHA-256 digest as hexadecimal digits. Blocks."""
+    @property
+    def identity(self) -> tuple[Path, bytes]:
+        """The weights, and the digest of the other bytes, which state the places of the weights in the file."""
         digest = hashlib.sha256()
-        for block in self.blocks():
-            digest.update(block)
-        return digest.hexdigest()
+        for part in self.parts:
+            if isinstance(part, bytes):
+                digest.update(part)
+        return self.weights, digest.digest()
 
     def blocks(self, offset: int = 0) -> Iterator[bytes]:
         """Read the file from an offset in blocks of 1 MiB. Blocks."""

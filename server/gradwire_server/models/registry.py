@@ -24,6 +24,8 @@ from gradwire_server.errors import (
     WeightsDamagedError,
     invalid_field,
 )
+from gradwire_server.limits import MAX_PREDICT_BYTES
+from gradwire_server.models.digests import Digests
 from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
@@ -33,14 +35,13 @@ from gradwire_server.store import job_queries, model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.paging import Page
+from gradwire_server.threads import in_thread
 from gradwire_worker.blob_reader import BlobLostError
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The maximum size of the inputs of one Predict call, and of its outputs.
-MAX_PREDICT_BYTES = 32 << 20
 # A call with more than one row computes at most this many values in its widest layer, and multiplies at most this many
 # pairs of numbers: a few seconds on one core.
 _MAX_PREDICT_VALUES = 2**28
@@ -64,7 +65,11 @@ def check_format(format_: ModelFormat) -> None:
 
 
 class ModelRegistry:
-    """Reads models from the database, and their weights from the blob store."""
+    """Reads models from the database, and their weights from the blob store.
+
+    Attributes:
+        digests: The digests of exported models.
+    """
 
     def __init__(self, database: Database, blobs: BlobStore, checkpoints: CheckpointStore) -> None:
         self._database = database
@@ -72,6 +77,7 @@ class ModelRegistry:
         self._checkpoints = checkpoints
         self._predicting = asyncio.Semaphore(_CONCURRENT_PREDICTIONS)
         self._waiting_bytes = 0
+        self.digests = Digests()
 
     async def get(self, principal: Principal, model_name: str, epoch: int = 0) -> Model:
         """Return the model with the name "models/{model_id}".
@@ -112,7 +118,7 @@ class ModelRegistry:
             else:
                 if model.epoch.epoch == epoch:
                     return model
-        weights = await asyncio.to_thread(self._checkpoints.as_tensor, record.job_key, epoch, job.spec)
+        weights = await in_thread(self._checkpoints.as_tensor, record.job_key, epoch, job.spec)
         if weights is not None:
             return Model(
                 name=f"models/{model_id}",
@@ -163,21 +169,19 @@ class ModelRegistry:
         """
         model = await self.get(principal, model_name, epoch)
         net, dtype = network(model.spec), numpy_dtype(model.weights.dtype)
-        _check_shape(net, inputs, dtype.itemsize)
-        size = len(inputs.data)
+        size = len(inputs.data)  # Each access copies the data.
+        _check_shape(net, inputs, size, dtype.itemsize)
         if self._waiting_bytes + size > _MAX_WAITING_BYTES:
             raise ServerBusyError("too many predictions are running or waiting")
         self._waiting_bytes += size
         try:
             async with self._predicting:
-                array, weights = await asyncio.to_thread(
-                    lambda: (_checked_inputs(inputs), _weights(model, self._blobs.load))
-                )
+                array, weights = await in_thread(lambda: (_checked_inputs(inputs), _weights(model, self._blobs.load)))
                 outputs = np.empty((len(array), net.out_features), dtype)
                 for rows in blocks_of(net, len(array), dtype.itemsize):
                     # One block at a time, so that the work for a cancelled call ends after the current block.
-                    outputs[rows] = await asyncio.to_thread(forward, net, weights, array[rows])
-                return await asyncio.to_thread(to_tensor, outputs)
+                    outputs[rows] = await in_thread(forward, net, weights, array[rows])
+                return await in_thread(to_tensor, outputs)
         finally:
             self._waiting_bytes -= size
 
@@ -199,7 +203,7 @@ class ModelRegistry:
     async def export_model(self, model: Model, format_: ModelFormat) -> ModelFile:
         """Export a model whose weights are in the blob store to a file, as `export` does."""
         check_format(format_)
-        return await asyncio.to_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
+        return await in_thread(lambda: _EXPORTERS[format_](model, _weights(model, self._blobs.fetch)))
 
 
 def _kept_epoch(connection: Connection, job_id: str, epoch: int) -> tuple[JobRecord, Event]:
@@ -220,10 +224,10 @@ def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:
         raise WeightsDamagedError(model.name, str(error)) from error
 
 
-def _check_shape(net: Network, inputs: Tensor, itemsize: int) -> None:
+def _check_shape(net: Network, inputs: Tensor, size: int, itemsize: int) -> None:
     """Check the inputs of a prediction before it is computed."""
-    if len(inputs.data) > MAX_PREDICT_BYTES:
-        description = f"has {len(inputs.data)} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
+    if size > MAX_PREDICT_BYTES:
+        description = f"has {size} bytes, more than {MAX_PREDICT_BYTES}. Send the rows in several calls"
         raise invalid_field("inputs", description)
     # If the shape is very long, show only its beginning.
     if len(inputs.shape) != 2 or inputs.shape[1] != net.in_features:

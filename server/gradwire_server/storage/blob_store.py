@@ -5,7 +5,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,11 @@ TIGHT_RETENTION_SECONDS = 300.0
 _USE_SECONDS = 60.0
 # Unreferenced blobs are kept for this long after their last use, because a job that needs them may still be created.
 RETENTION_SECONDS = 86_400.0
+_COPY_BYTES = 1 << 22
+
+
+class _DamagedError(Exception):
+    """The bytes of a file do not match its digest."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,38 @@ class BlobStore(BlobReader):
         if not self.has(sha256):
             self.write(self.blob_path(sha256), data)
 
+    def copy(self, path: str, sha256: str) -> bool:
+        """Copy a file of the store to a blob, without holding it in memory. Returns False if its digest differs."""
+        try:
+            self._write(self.blob_path(sha256), self._verified_blocks(path, sha256))
+        except _DamagedError:
+            return False
+        return True
+
     def adopt(self, sha256: str, staged: Path) -> None:
         """Move a complete, synced and verified file into the store."""
         self._move(staged, self.blob_path(sha256))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write a file durably and atomically to the store's file system."""
+        self._write(path, [data])
+
+    def _verified_blocks(self, path: str, sha256: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        with self.fs.open(path, "rb") as file:
+            while block := file.read(_COPY_BYTES):
+                digest.update(block)
+                yield block
+        if digest.hexdigest() != sha256:
+            raise _DamagedError
+
+    def _write(self, path: str, blocks: Iterable[bytes | memoryview]) -> None:
         with tempfile.NamedTemporaryFile(dir=self.staging, delete=False) as file:
             staged = Path(file.name)
             try:
                 with disk_full_errors():
-                    file.write(data)
+                    for block in blocks:
+                        file.write(block)
                     file.flush()
                     os.fsync(file.fileno())
                 self._move(staged, path)

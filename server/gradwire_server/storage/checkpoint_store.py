@@ -53,13 +53,16 @@ class CheckpointStore:
             job_key: The job.
             up_to: The last epoch to consider. The epochs up to a checkpoint must be stored before it can be used.
         """
-        found = self._newest(job_key, up_to)
-        return None if found is None else found[0]
+        for path in self._files(job_key, up_to):
+            weights = self._blobs.fs.cat_file(path)
+            if hashlib.sha256(weights).hexdigest() == _sha256_of(path):
+                return ResumePoint(_epoch_of(path), weights)
+        return None
 
     def is_intact(self, job_key: int, epoch: int) -> bool:
         """Return whether there is a checkpoint of an epoch whose bytes match their digest."""
-        found = self._newest(job_key, epoch)
-        return found is not None and found[0].epoch == epoch
+        point = self.newest_intact(job_key, epoch)
+        return point is not None and point.epoch == epoch
 
     def newest_as_tensor(self, job_key: int, spec: JobSpec, up_to: int) -> tuple[TensorRef, int] | None:
         """Copy the newest intact checkpoint into the blob store.
@@ -72,12 +75,11 @@ class CheckpointStore:
         Returns:
             The tensor and its epoch, or None. Unless something references the tensor, it is deleted about a day later.
         """
-        found = self._newest(job_key, up_to)
-        if found is None:
-            return None
-        point, sha256 = found
-        self._blobs.put(sha256, point.weights)
-        return _tensor(spec, sha256), point.epoch
+        for path in self._files(job_key, up_to):
+            tensor = self._tensor(path, spec)
+            if tensor is not None:
+                return tensor, _epoch_of(path)
+        return None
 
     def as_tensor(self, job_key: int, epoch: int, spec: JobSpec) -> TensorRef | None:
         """Copy the checkpoint of an epoch into the blob store, as `newest_as_tensor` does.
@@ -86,15 +88,7 @@ class CheckpointStore:
             The tensor, or None if there is no checkpoint of this epoch, or it is damaged.
         """
         path = next((path for path in self._files(job_key) if _epoch_of(path) == epoch), None)
-        if path is None:
-            return None
-        sha256 = _sha256_of(path)
-        if not self._blobs.touch(sha256):
-            weights = self._blobs.fs.cat_file(path)
-            if hashlib.sha256(weights).hexdigest() != sha256:
-                return None
-            self._blobs.put(sha256, weights)
-        return _tensor(spec, sha256)
+        return None if path is None else self._tensor(path, spec)
 
     def delete_all(self, job_key: int) -> None:
         """Delete all checkpoints of a job."""
@@ -106,24 +100,21 @@ class CheckpointStore:
         parts = PurePosixPath(path).parts
         return int(parts[-2]) if path.startswith(f"{self._blobs.root}/checkpoints/") else None
 
-    def _newest(self, job_key: int, up_to: int) -> tuple[ResumePoint, str] | None:
-        """Return the newest checkpoint whose bytes match their digest, with the digest."""
-        for path in self._files(job_key):
-            epoch, sha256 = _epoch_of(path), _sha256_of(path)
-            if epoch > up_to:
-                continue
-            weights = self._blobs.fs.cat_file(path)
-            if hashlib.sha256(weights).hexdigest() == sha256:
-                return ResumePoint(epoch, weights), sha256
+    def _tensor(self, path: str, spec: JobSpec) -> TensorRef | None:
+        """Copy a checkpoint file into the blob store. Returns None if it is damaged."""
+        sha256 = _sha256_of(path)
+        if self._blobs.touch(sha256) or self._blobs.copy(path, sha256):
+            return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256)
         return None
 
     def _folder(self, job_key: int) -> str:
         return f"{self._blobs.root}/checkpoints/{job_key}"
 
-    def _files(self, job_key: int) -> list[str]:
-        """Return the checkpoint files of a job. The newest file comes first."""
+    def _files(self, job_key: int, up_to: int | None = None) -> list[str]:
+        """Return the checkpoint files of a job, newest first, optionally only those up to an epoch."""
         folder = self._folder(job_key)
-        return sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []
+        files = sorted(self._blobs.fs.ls(folder, detail=False), reverse=True) if self._blobs.fs.exists(folder) else []
+        return [path for path in files if up_to is None or _epoch_of(path) <= up_to]
 
 
 def _epoch_of(path: str) -> int:
@@ -132,7 +123,3 @@ def _epoch_of(path: str) -> int:
 
 def _sha256_of(path: str) -> str:
     return PurePosixPath(path).name.partition("-")[2]
-
-
-def _tensor(spec: JobSpec, sha256: str) -> TensorRef:
-    return TensorRef(dtype=spec.dtype, shape=[network(spec.model).size], sha256=sha256)

@@ -5,6 +5,7 @@ import time
 
 from gradwire_server.errors import TensorQuotaError
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.threads import in_thread
 
 # The store is measured again after this many seconds. Until then, the sizes of new uploads are added.
 _MEASURE_SECONDS = 10.0
@@ -35,7 +36,7 @@ class TensorQuota:
             return
         async with self._measuring:
             if time.monotonic() - self._measured >= _MEASURE_SECONDS:
-                self._stored = await asyncio.to_thread(self._blobs.stored_bytes)
+                self._stored = await in_thread(self._blobs.stored_bytes)
                 self._measured = time.monotonic()
         if self._stored + size > self._max_bytes:
             raise TensorQuotaError(size, self._stored, self._max_bytes)

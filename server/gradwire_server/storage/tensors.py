@@ -1,6 +1,5 @@
 """Lists stored tensors and deletes unreferenced ones."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from gradwire_server.resource_names import digest_in
 from gradwire_server.storage.blob_store import BlobStore, StoredBlob
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
+from gradwire_server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Tensors:
             after: The digest after which to start, or an empty string to start at the beginning.
             count: The maximum number of tensors to return.
         """
-        found = await asyncio.to_thread(self.blobs.blobs_after, after, count + 1)
+        found = await in_thread(self.blobs.blobs_after, after, count + 1)
         digests = [blob.sha256 for blob in found[:count]]
         referenced = await self.database.read(lambda connection: tensor_queries.referenced_among(connection, digests))
         listed = [ListedTensor(blob, blob.sha256 in referenced) for blob in found[:count]]
@@ -50,7 +50,7 @@ class Tensors:
             TensorInUseError: A job or a model references the tensor.
         """
         sha256 = digest_in(tensor_name)
-        if sha256 is None or sha256 == self.blobs.probe or not await asyncio.to_thread(self.blobs.has, sha256):
+        if sha256 is None or sha256 == self.blobs.probe or not await in_thread(self.blobs.has, sha256):
             raise TensorNotFoundError(tensor_name)
 
         def delete(connection: Connection) -> None:

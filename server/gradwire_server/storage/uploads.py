@@ -14,6 +14,7 @@ from typing import BinaryIO
 from gradwire_server.errors import DigestMismatchError, DiskFullError, OffsetOutOfRangeError, invalid_field
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.disk_space import DiskSpace, disk_full_errors
+from gradwire_server.threads import in_thread
 
 _READ_BYTES = 1 << 22
 # If nothing has arrived from an upload for this long, in seconds, another upload can continue it. Its connection is
@@ -67,7 +68,7 @@ class Uploads:
         active = self._active.setdefault(sha256, [])
         active.append(upload)
         try:
-            await asyncio.to_thread(upload.open, offset)
+            await in_thread(upload.open, offset)
             yield upload
         finally:
             active.remove(upload)
@@ -183,7 +184,7 @@ class Upload:
         self._last_chunk = time.monotonic()
         self._received += len(chunk)
         await self._wait_for_pending()
-        self._pending = asyncio.get_running_loop().run_in_executor(None, self._store, chunk)
+        self._pending = asyncio.ensure_future(in_thread(self._store, chunk))
 
     async def finish(self) -> bool:
         """Store the tensor as a blob if it is complete. Returns whether it is complete.
@@ -197,9 +198,9 @@ class Upload:
         if self._received < self._size:
             return False
         if self._digest.hexdigest() != self.sha256:
-            await asyncio.to_thread(self.file.unlink)
+            await in_thread(self.file.unlink)
             raise DigestMismatchError(self.sha256, self._digest.hexdigest())
-        await asyncio.to_thread(self._make_blob)
+        await in_thread(self._make_blob)
         self.is_stored = True
         return True
 

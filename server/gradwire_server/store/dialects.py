@@ -31,7 +31,10 @@ def open_engine(location: Path | str) -> Engine:
 
 def describe(location: Path | str) -> str:
     """Return the name of a database for messages: a path, or a URL without its password."""
-    return str(location) if isinstance(location, Path) else make_url(location).render_as_string(hide_password=True)
+    if isinstance(location, Path):
+        return str(location)
+    url = make_url(location)
+    return url.difference_update_query(filter(_is_secret, url.query)).render_as_string()
 
 
 def has_password(url: str) -> bool:
@@ -40,7 +43,12 @@ def has_password(url: str) -> bool:
         parsed = make_url(url)
     except ArgumentError:
         return False
-    return bool(parsed.password) or any(key.endswith("password") for key in parsed.query)
+    return bool(parsed.password) or any(map(_is_secret, parsed.query))
+
+
+def _is_secret(key: str) -> bool:
+    """Whether a parameter in the query of a URL is a password, for example `password` or `sslpassword`."""
+    return key.lower().endswith("password")
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -118,13 +119,22 @@ class RayCluster:
 
     async def watch(self) -> NoReturn:
         """Update the capacity regularly. Raises ClusterLostError when the head no longer answers."""
+        # No other work can delay the checks. A check that hangs keeps its thread.
+        threads = ThreadPoolExecutor(_MAX_FAILED_CHECKS, thread_name_prefix="ray-check")
+        try:
+            await self._watch(threads)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _watch(self, threads: ThreadPoolExecutor) -> NoReturn:
+        loop = asyncio.get_running_loop()
         failed = 0
         while True:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     # Ray's own calls would wait a minute for the head, and then end the process.
-                    await asyncio.to_thread(_try_connect, self._head)
-                    await asyncio.to_thread(self.measure)
+                    await loop.run_in_executor(threads, _try_connect, self._head)
+                    await loop.run_in_executor(threads, self.measure)
                 failed = 0
             except (OSError, TimeoutError, RayError) as error:
                 if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,7 @@ from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import architecture, network, references, resolve
-from gradwire_engine.spec.summary import summarize
+from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
 from gradwire_engine.spec.validation import MAX_FEATURES, MAX_LAYERS, check_data, check_spec, is_classification
@@ -285,6 +286,32 @@ def test_elements_beyond_the_first_block_are_summarized_too():
     assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (True, True)
     matrix[-2] = 1
     assert (summarize(matrix).distributions, summarize(matrix).one_hot) == (False, False)
+
+
+def test_a_very_long_row_is_summarized_in_blocks():
+    row = np.zeros((1, 20 << 20), np.uint8)
+    row[0, -1] = 1
+    tracemalloc.start()
+    try:
+        found = summarize(row)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == TensorSummary(-1, 0, 1, distributions=True, one_hot=True)
+    assert peak < 8 << 20
+    row[0, 0] = 1
+    assert (summarize(row).distributions, summarize(row).one_hot) == (False, False)
+    halves = np.zeros((2, 3 << 20), np.float32)
+    halves[:, [0, -1]] = 0.5
+    assert (summarize(halves).distributions, summarize(halves).one_hot) == (True, False)
+    halves[1, -1] = np.nan
+    assert summarize(halves).first_bad_row == 1
+
+
+def test_inputs_with_too_many_features_are_refused():
+    spec = good_spec()
+    spec.train.inputs.shape[1] = 1_000_001
+    assert "train.inputs" in [violation.field for violation in check_spec(spec)]
 
 
 @pytest.mark.parametrize(

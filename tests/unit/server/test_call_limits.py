@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gradwire_proto.v1 import model_service_pb2, tensor_service_pb2, training_service_pb2
+from gradwire_server.api.call_end import close_later
 from gradwire_server.api.call_limits import CallCount, RequestReader, Turns, read_next, write
 from gradwire_server.errors import ServerBusyError, TooSlowError
 from gradwire_server.limits import DEFAULT_LIMITS, METHOD_LIMITS
@@ -31,22 +32,32 @@ def test_a_call_beyond_the_maximum_is_refused_and_an_ended_call_makes_room():
         pass
 
 
+def test_long_responses_that_clients_have_not_received_are_limited():
+    count = CallCount(2000, max_bytes=1_000_000)
+    with count.response(600_000), count.response(400_000):
+        with pytest.raises(ServerBusyError, match="long responses"), count.response(100_000):
+            pass
+        with count.response(1000):
+            pass
+    with count.response(1_000_000):
+        pass
+
+
 def test_a_call_waits_for_its_turn_and_is_refused_if_that_takes_too_long(monkeypatch):
     async def scenario():
         turns = Turns("Predict", 1)
-        async with turns.turn():
+        with await turns.turn():
             waiting = asyncio.create_task(hold(turns))
             await asyncio.sleep(0)
             assert not waiting.done()
         await waiting
         monkeypatch.setattr("gradwire_server.api.call_limits.MAX_WAIT_SECONDS", 0.01)
-        async with turns.turn():
-            with pytest.raises(ServerBusyError, match="1 calls of Predict"):
-                await hold(turns)
+        with await turns.turn(), pytest.raises(ServerBusyError, match="1 calls of Predict"):
+            await hold(turns)
         await hold(turns)
 
     async def hold(turns):
-        async with turns.turn():
+        with await turns.turn():
             pass
 
     asyncio.run(scenario())
@@ -88,6 +99,15 @@ def test_any_number_of_requests_can_arrive_at_once():
         for call in calls:
             call.request.set_result(b"at once")
         assert await asyncio.gather(*reads) == 100 * [b"at once"]
+
+    asyncio.run(scenario())
+
+
+def test_a_function_that_no_grpc_call_runs_ends_at_once():
+    async def scenario():
+        ended = []
+        close_later(60, lambda: ended.append(True))
+        assert ended
 
     asyncio.run(scenario())
 

@@ -1,5 +1,6 @@
 """Exported files equal those that the libraries write, and the weights are never in memory all at once."""
 
+import asyncio
 import hashlib
 import itertools
 import tracemalloc
@@ -16,7 +17,8 @@ from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_engine.spec.tracing import unpacked_weights
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import Layer
-from gradwire_server.models.export import onnx_file, safetensors_file
+from gradwire_server.models.digests import Digests
+from gradwire_server.models.export import ModelFile, onnx_file, safetensors_file
 
 
 def model_of(widths, dtype, folder):
@@ -70,7 +72,7 @@ def test_the_files_have_the_bytes_that_the_libraries_write(tmp_path, widths, dty
     ):
         assert b"".join(exported.blocks()) == expected
         assert exported.size == len(expected)
-        assert exported.digest() == hashlib.sha256(expected).hexdigest()
+        assert asyncio.run(Digests().of(exported)) == hashlib.sha256(expected).hexdigest()
         for offset in (1, 100, len(expected) // 2, len(expected) - 1, len(expected)):
             assert b"".join(exported.blocks(offset)) == expected[offset:]
         if exported.name.endswith(".onnx"):
@@ -87,3 +89,49 @@ def test_a_large_file_needs_little_memory(tmp_path):
             assert tracemalloc.get_traced_memory()[1] < 5e6
         finally:
             tracemalloc.stop()
+
+
+def test_a_file_is_hashed_once(tmp_path, monkeypatch):
+    model, _, file = model_of([7, 3], np.float32, tmp_path)
+    reads = []
+    blocks = ModelFile.blocks
+    monkeypatch.setattr(ModelFile, "blocks", lambda exported: reads.append(exported) or blocks(exported))
+
+    async def scenario():
+        digests = Digests()
+        first, second = await asyncio.gather(*(digests.of(safetensors_file(model, file)) for _ in range(2)))
+        assert first == second == await digests.of(safetensors_file(model, file))
+        assert len(reads) == 1
+        assert await digests.of(onnx_file(model, file)) != first
+        assert len(reads) == 2
+        await digests.of(safetensors_file(Model(name="models/other", spec=model.spec, weights=model.weights), file))
+        model.spec.layers[0].name = "renamed"
+        await digests.of(safetensors_file(model, file))
+        assert len(reads) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_call_hashes_no_further_blocks(tmp_path, monkeypatch):
+    model, _, file = model_of([1 << 18, 30], np.float32, tmp_path)
+    monkeypatch.setattr("gradwire_server.models.digests._BLOCKS", 1)
+    read = []
+    blocks = ModelFile.blocks
+
+    def counted(exported):
+        for block in blocks(exported):
+            read.append(len(block))
+            yield block
+
+    monkeypatch.setattr(ModelFile, "blocks", counted)
+
+    async def scenario():
+        call = asyncio.create_task(Digests().of(safetensors_file(model, file)))
+        while not read:
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+
+    asyncio.run(scenario())
+    assert len(read) < 20

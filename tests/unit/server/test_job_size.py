@@ -1,13 +1,19 @@
 """Jobs that would need too much memory, or write too many events, are refused."""
 
+import asyncio
+from unittest import mock
+
 import pytest
 
 from gradwire_engine.spec.memory import job_memory
 from gradwire_engine.spec.resolve import resolve
 from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec, KeepPolicy, Layer, Linear, ModelSpec
 from gradwire_proto.v1.tensor_pb2 import DataType, TensorRef
+from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.errors import InvalidFieldsError, JobTooLargeError
+from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.job_size import SizeLimits
+from gradwire_server.principal import OPERATOR
 
 DATA = Dataset(
     inputs=TensorRef(dtype=DataType.DATA_TYPE_UINT8, shape=[100, 30]),
@@ -100,3 +106,25 @@ def test_the_kept_epochs_of_a_large_model_are_limited_by_their_size():
 )
 def test_the_best_epoch_counts_as_one(fields, kept):
     assert LIMITS.check_kept(spec_of(1, epochs=5, **fields), 0) == kept * 31 * 4
+
+
+def test_the_tensors_of_a_job_that_is_too_large_are_not_read():
+    spec = JobSpec(epochs=1, batch_size=10)
+    spec.model.layers.add().linear.out_features = 1
+    spec.loss.mean_squared_error.SetInParent()
+    spec.optimizer.sgd.learning_rate = 0.1
+    for reference, features in ((spec.train.inputs, 1_000_000), (spec.train.targets, 1)):
+        reference.CopyFrom(TensorRef(dtype=DataType.DATA_TYPE_UINT8, shape=[10, features], sha256=64 * "a"))
+    blobs = mock.Mock()
+    admission = Admission(
+        database=mock.Mock(),
+        blobs=blobs,
+        disk_space=mock.Mock(),
+        warm_start=mock.Mock(apply=mock.AsyncMock(return_value=Job(spec=spec))),
+        cluster_has_gpu=lambda: False,
+        limits=LIMITS,
+        worker_memory=lambda: 1 << 20,
+    )
+    with pytest.raises(JobTooLargeError):
+        asyncio.run(admission.admit(OPERATOR, Job(spec=spec)))
+    assert blobs.mock_calls == []

@@ -48,7 +48,7 @@ def predict(models, name, inputs):
 def test_more_rows_than_fit_are_refused_with_the_number_that_fits(models):
     registry, add = models
     for widths, fits in (
-        ((1, 1000), 2**25 // 4000),
+        ((1, 1000), 2**23 // 4000),
         ((1, 100_000, 1), 2**28 // 100_000),
         ((1, *[300] * 20, 1), 2**37 // size_of(1, *[300] * 20, 1)),
     ):

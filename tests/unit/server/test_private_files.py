@@ -9,7 +9,7 @@ import pytest
 
 from gradwire_server.private_files import make_private
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.store.dialects import has_password
+from gradwire_server.store.dialects import describe, has_password
 from gradwire_server.workers.local_ray import local_ray, prepare_environment
 
 
@@ -117,12 +117,28 @@ def test_ray_uses_a_temporary_folder_if_it_cannot_use_the_path(short_folder, nam
         ("postgresql://user:secret@host/db", True),
         ("postgresql://user@host/db?password=secret", True),
         ("postgresql://user@host/db?sslpassword=secret", True),
+        ("postgresql://user@host/db?PASSWORD=secret", True),
         ("postgresql://user@host/db?sslmode=require", False),
         ("not a url", False),
     ],
 )
 def test_a_password_is_found_wherever_a_url_can_have_one(url, expected):
     assert has_password(url) is expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:secret@host/db?sslmode=require",
+        "postgresql://user@host/db?password=secret&sslmode=require",
+        "postgresql://user@host/db?sslpassword=secret&PASSWORD=secret&sslmode=require",
+    ],
+)
+def test_a_url_is_shown_without_the_passwords_in_it(url):
+    shown = describe(url)
+    assert "secret" not in shown
+    assert "@host/db" in shown
+    assert "sslmode=require" in shown
 
 
 def test_a_password_on_the_command_line_is_refused_and_not_shown(tmp_path):

@@ -1,6 +1,7 @@
 """The check of requests before they are parsed: it agrees with protobuf, and does a bounded amount of work."""
 
 import contextlib
+import tracemalloc
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -20,6 +21,20 @@ JOB.job.labels["team"] = "vision"
 JOB.job.spec.optimizer.sgd.learning_rate = 0.5
 JOB.job.spec.model.layers.add().linear.out_features = 300
 JOB.job.spec.train.inputs.shape.extend([4, 2**40])
+
+
+def test_a_packed_field_that_is_too_long_is_refused_without_copying_it():
+    length = 4 << 20
+    inner = b"\x12\x80\x80\x80\x02" + bytes(length)
+    message = b"\x12\x85\x80\x80\x02" + inner
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidFieldsError, match="must have at most"):
+            check_fields(message, PredictRequest.DESCRIPTOR)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 class CountingBytes(bytes):

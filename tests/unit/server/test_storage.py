@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import tracemalloc
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from unittest import mock
@@ -320,6 +321,35 @@ def test_the_checkpoint_of_an_epoch_becomes_a_tensor_unless_it_is_damaged(blobs)
     blobs.fs.pipe_file(files_of(blobs)[1], b"damaged")
     assert checkpoints.as_tensor(1, 3, spec) is None
     assert checkpoints.as_tensor(1, 4, spec) is None
+
+
+def test_a_checkpoint_becomes_a_tensor_without_being_held_in_memory(blobs):
+    checkpoints = CheckpointStore(blobs)
+    spec = JobSpec(dtype=DataType.DATA_TYPE_FLOAT32)
+    spec.model.layers.add().linear.SetInParent()
+    assert checkpoints.newest_as_tensor(1, spec, up_to=2) is None
+    for epoch in (1, 2):
+        data = bytes([epoch]) * (24 << 20)
+        checkpoints.save(1, checkpoint(epoch, data), data)
+    newest = sorted(blobs.fs.ls(f"{blobs.root}/checkpoints/1", detail=False))[-1]
+    del data
+    tracemalloc.start()
+    try:
+        reference, epoch = checkpoints.newest_as_tensor(1, spec, up_to=2)
+        assert epoch == 2
+        assert blobs.has(reference.sha256)
+        blobs.fs.rm_file(newest)
+        blobs.fs.pipe_file(newest, b"damaged")
+        # Its blob is stored already, so the file is not read again.
+        assert checkpoints.newest_as_tensor(1, spec, up_to=2) == (reference, 2)
+        blobs.delete(reference.sha256)
+        assert checkpoints.newest_as_tensor(1, spec, up_to=2)[1] == 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    if blobs.is_local:  # The other store is itself in memory.
+        assert peak < 16 << 20
+    assert not list(blobs.staging.iterdir())
 
 
 def test_a_write_waits_for_disk_space_and_learns_how_long_it_waited(monkeypatch):

@@ -2,6 +2,8 @@
 
 import asyncio
 import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -245,3 +247,30 @@ def test_a_cluster_whose_head_fails_three_checks_in_a_row_is_lost(cluster, monke
     with pytest.raises(ClusterLostError, match=r"the head of Ray at 127\.0\.0\.1:1 is lost"):
         asyncio.run(cluster.watch())
     assert next(answers, "no more") == "no more"
+
+
+def test_no_other_work_can_delay_the_checks_of_the_head(cluster, monkeypatch):
+    """Otherwise, calls that occupy all threads would look like a lost cluster, and the server would exit."""
+    monkeypatch.setattr(ray_cluster, "_CHECK_SECONDS", 0)
+    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(ray_cluster, "_try_connect", lambda _address: None)
+
+    async def scenario():
+        gate, checks = threading.Event(), threading.Semaphore(0)
+        monkeypatch.setattr(cluster, "measure", checks.release)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        blocked = loop.run_in_executor(None, gate.wait, 30)
+        watching = asyncio.create_task(cluster.watch())
+        try:
+            async with asyncio.timeout(30):
+                for _ in range(5):
+                    while not checks.acquire(blocking=False):
+                        await asyncio.sleep(0.001)
+                        assert not watching.done()
+        finally:
+            gate.set()
+            watching.cancel()
+            await asyncio.gather(watching, blocked, return_exceptions=True)
+
+    asyncio.run(scenario())

@@ -1,0 +1,198 @@
+"""Clients that send requests but do not receive the responses, over real sockets.
+
+The clients speak HTTP/2 themselves: they grant no flow-control window, so that the responses stay in the server.
+"""
+
+import asyncio
+import logging
+import struct
+from functools import partial
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from server_without_ray import serving
+
+from gradwire_proto.v1.training_service_pb2 import Event, GetJobRequest, Job, JobWarning, WatchJobRequest
+from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
+from gradwire_server.api import interceptor
+from gradwire_server.api.call_limits import CallCount
+from gradwire_server.jobs.queries import JobQueries
+from gradwire_server.limits import METHOD_LIMITS, MethodLimits
+
+TRAINING = "/gradwire.v1.TrainingService/"
+# The types of HTTP/2 frames.
+DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
+END_HEADERS, END_STREAM = 4, 1
+SECONDS = 30
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def headers_of(path):
+    pairs = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    # Literal fields without Huffman coding, whose lengths fit into 7 bits.
+    return b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in pairs.items()
+    )
+
+
+class StalledClient:
+    """A connection whose calls receive no response."""
+
+    def __init__(self, reader, writer):
+        self._reader, self._writer = reader, writer
+        self._stream = -1
+
+    @classmethod
+    async def connect(cls, address):
+        host, port = address.split(":")
+        client = cls(*await asyncio.open_connection(host, int(port)))
+        no_window = struct.pack(">HI", 4, 0)
+        client._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, no_window))
+        client._writer.write(frame(SETTINGS, 1, 0))
+        return client
+
+    def call(self, path, request=None):
+        """Start a call, and return the number of its stream. Without a request, the request never arrives."""
+        self._stream += 2
+        self._writer.write(frame(HEADERS, END_HEADERS, self._stream, headers_of(path)))
+        if request is not None:
+            data = request.SerializeToString()
+            message = b"\0" + struct.pack(">I", len(data)) + data
+            self._writer.write(frame(DATA, END_STREAM, self._stream, message))
+        return self._stream
+
+    async def received(self, kind, stream):
+        """Wait for a frame."""
+        frame = None
+        while frame != (kind, stream):
+            head = await self._reader.readexactly(9)
+            await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+            frame = head[3], int.from_bytes(head[5:], "big")
+
+    def close(self):
+        self._writer.close()
+
+
+def run(scenario):
+    asyncio.run(asyncio.wait_for(scenario, SECONDS))
+
+
+@pytest.fixture(autouse=True)
+def _large_job(monkeypatch):
+    """Let every job have 1 MB, and an event of 1 MB."""
+
+    async def get(_queries, _principal, name):
+        return SimpleNamespace(job=Job(name=name, architecture="x" * 1_000_000))
+
+    async def watch(_queries, _principal, _name, _after):
+        yield [Event(warning=JobWarning(message="x" * 1_000_000))]
+
+    monkeypatch.setattr(JobQueries, "get", get)
+    monkeypatch.setattr(JobQueries, "watch", watch)
+
+
+@pytest.mark.parametrize("stalled", ["GetJob", "WatchJob"])
+def test_a_call_holds_its_turn_until_its_client_has_received_the_response_or_was_too_slow(
+    tmp_path, monkeypatch, stalled, caplog
+):
+    monkeypatch.setitem(METHOD_LIMITS, stalled, MethodLimits(write_seconds=0.5, concurrent_calls=1))
+    monkeypatch.setattr(interceptor, "STATUS_SECONDS", 0.1)
+
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            training = TrainingServiceStub(channel)
+            client = await StalledClient.connect(running.address)
+            request = (GetJobRequest if stalled == "GetJob" else WatchJobRequest)(name="jobs/a")
+            unread = [client.call(f"{TRAINING}{stalled}", request) for _ in range(2)]
+            await client.received(HEADERS, unread[0])
+            # This call has its turn when the server has closed the other ones.
+            if stalled == "GetJob":
+                assert len((await training.GetJob(request)).architecture) == 1_000_000
+            else:
+                assert [len(each.events) async for each in training.WatchJob(request)] == [1]
+            for stream in unread:
+                await client.received(RST_STREAM, stream)
+            client.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario())
+    assert not caplog.records
+
+
+def test_long_responses_that_nobody_receives_use_a_limited_amount_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(interceptor, "CallCount", partial(CallCount, max_bytes=3_500_000))
+
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            client = await StalledClient.connect(running.address)
+            for _ in range(3):
+                client.call(f"{TRAINING}GetJob", GetJobRequest(name="jobs/a"))
+            training = TrainingServiceStub(channel)
+            while (refused := await error_of(training.GetJob(GetJobRequest(name="jobs/a")))) is None:
+                pass
+            assert refused.code() is grpc.StatusCode.UNAVAILABLE
+            assert "long responses" in refused.details()
+            client.close()
+            while await error_of(training.GetJob(GetJobRequest(name="jobs/a"))) is not None:
+                pass
+
+    run(scenario())
+
+
+async def error_of(call):
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    return None
+
+
+def test_health_checks_are_answered_whatever_other_public_calls_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(interceptor, "MAX_CONCURRENT_HEALTH_WATCHES", 2)
+    monkeypatch.setattr(interceptor, "MAX_CONCURRENT_REFLECTIONS", 2)
+
+    async def scenario():
+        async with serving(tmp_path, token="secret") as running, grpc.aio.insecure_channel(running.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            request = health_pb2.HealthCheckRequest()
+            watches = [health.Watch(request) for _ in range(2)]
+            for watch in watches:
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await health.Watch(request).read()
+            reflect = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+            reflections = [reflect() for _ in range(2)]
+            for reflection in reflections:
+                await reflection.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                await reflection.read()
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await reflect().read()
+            assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
+            for call in (*watches, *reflections):
+                call.cancel()
+
+    run(scenario())
+
+
+def test_a_compressed_request_is_refused(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            refused = await error_of(health.Check(health_pb2.HealthCheckRequest(), compression=grpc.Compression.Gzip))
+            assert refused.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    run(scenario())
