@@ -103,7 +103,8 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         start_epoch: Start from the weights after this epoch of resume_from or initial_model, which is one of the
             `kept_epochs` of that job.
         on_epoch: A function, or several of them, that is called with each `Epoch`. If it returns False, training stops,
-            and the model is kept. `gradwire.callbacks` contains functions that write logs.
+            and the model is kept. If it raises an exception, `fit` ends with it, but a job on a server continues.
+            `gradwire.callbacks` contains functions that write logs.
         progress: Whether to show the epochs. Default: only in a terminal or a notebook.
 
     Returns:
