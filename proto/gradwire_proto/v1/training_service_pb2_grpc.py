@@ -204,7 +204,8 @@ class TrainingServiceServicer:
         The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, a name is not that of a job, or there are no
+        names and include_new is not set.
         - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -98,7 +98,8 @@ class TrainingServiceStub:
     The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
 
     Errors:
-    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, a name is not that of a job, or there are no
+      names and include_new is not set.
     - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
     """
     SampleEpochs: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.SampleEpochsRequest, _training_service_pb2.SampleEpochsResponse]
@@ -234,7 +235,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
 
     Errors:
-    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+    - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, a name is not that of a job, or there are no
+      names and include_new is not set.
     - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
     """
     SampleEpochs: _aio.UnaryUnaryMultiCallable[_training_service_pb2.SampleEpochsRequest, _training_service_pb2.SampleEpochsResponse]  # type: ignore[assignment]
@@ -397,7 +399,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         The first response is sent at once, and contains the named jobs. The stream ends only when the client ends it.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, or a name is not that of a job.
+        - INVALID_ARGUMENT (INVALID_FIELDS): there are more than 100 names, a name is not that of a job, or there are no
+          names and include_new is not set.
         - UNAVAILABLE (SHUTTING_DOWN): the server is shutting down. Call again.
         """
 

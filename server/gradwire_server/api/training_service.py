@@ -108,6 +108,8 @@ class TrainingService(TrainingServiceServicer):
     ) -> AsyncIterator[WatchJobsResponse]:
         if len(request.names) > MAX_WATCHED_JOBS:
             raise invalid_field("names", f"must have at most {MAX_WATCHED_JOBS} names, got {len(request.names)}")
+        if not request.names and not request.include_new:
+            raise invalid_field("names", "must name at least one job, unless include_new is set")
         for place, name in enumerate(request.names):
             if id_in("jobs", name) is None:
                 raise invalid_field(f"names[{place}]", f'must be "jobs/{{job_id}}", got {name[:80]!r}')

@@ -165,7 +165,7 @@ def test_a_watch_of_jobs_sends_their_state_and_new_jobs(http, xor, running):
 
 
 def test_a_watch_of_jobs_checks_its_names(http):
-    for names, field in ((["models/xor"], "names[0]"), (101 * ["jobs/xor"], "names")):
+    for names, field in ((["models/xor"], "names[0]"), (101 * ["jobs/xor"], "names"), ([], "names")):
         response = http.get(f"{TRAINING}/WatchJobs", params={"names": names})
         assert response.status_code == 400
         assert response.json()["details"][1]["debug"]["fieldViolations"][0]["field"] == field
@@ -476,7 +476,7 @@ def test_a_stream_ends_with_a_failure_when_the_server_stops(tmp_path):
         running_until_closed = stack.enter_context(ExitStack())
         url = running_until_closed.enter_context(http_server(tmp_path)).server.http.url
         client = stack.enter_context(httpx.Client(base_url=url))
-        stream = events(stack.enter_context(client.stream("GET", f"{TRAINING}/WatchJobs")))
+        stream = events(stack.enter_context(client.stream("GET", f"{TRAINING}/WatchJobs?include_new=true")))
         assert json.loads(next(stream)["data"]) == {}
         running_until_closed.close()
         failure = next(stream)
