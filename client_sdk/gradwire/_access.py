@@ -105,7 +105,7 @@ def _certificates(file: Path) -> bytes:
 
     content = file.read_bytes()
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError:
         raise ValueError from None
     return content

@@ -66,6 +66,8 @@ def test_plot_returns_a_figure_and_saves_it_on_request(tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     history.plot(tmp_path / "curve.svg")
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
+    with pytest.raises(gw.FileError, match=r"the folder .*nowhere does not exist"):
+        history.plot(tmp_path / "nowhere" / "curve.png")
 
 
 def test_the_best_epoch_has_the_lowest_loss_on_the_test_set_or_else_on_the_training_set():

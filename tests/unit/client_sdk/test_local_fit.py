@@ -104,6 +104,11 @@ def test_a_validation_split_that_leaves_a_set_empty_is_refused(fraction):
         fit(validation_split=fraction)
 
 
+def test_a_validation_split_of_one_row_is_named_in_the_singular():
+    with pytest.raises(InvalidArgumentError, match=r"0\.2 of 1 row leaves"):
+        fit(train=(X[:1], Y[:1]), validation_split=0.2)
+
+
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 2, float("nan"), "a fifth"])
 def test_a_validation_split_must_be_a_fraction(fraction):
     with pytest.raises(InvalidArgumentError, match="validation_split: must be a number between 0 and 1"):
@@ -239,6 +244,7 @@ def test_the_error_for_an_untraceable_model_names_the_operation_the_class_and_th
         fit(NotAStack())
     assert isinstance(caught.value, gw.GradwireError)
     assert isinstance(caught.value, TypeError)
+    assert "remote" not in str(caught.value)
 
 
 def test_the_error_for_a_diverging_loss_names_the_epoch_and_a_remedy_and_contains_the_history():

@@ -187,7 +187,7 @@ def test_a_parameter_converts_integers_to_float32():
     assert Parameter([[1, 2]]).data.dtype == np.float32
 
 
-@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf"), "fast", None])
+@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf"), "fast", None, True])
 def test_sgd_refuses_learning_rates_that_are_not_finite_and_positive(lr):
     with pytest.raises(ValueError, match="lr must be"):
         SGD(Linear(1, 1), lr=lr)
@@ -214,6 +214,11 @@ def test_sgd_accepts_a_model_with_deferred_layers():
 def test_sgd_refuses_what_is_not_parameters(given, message):
     with pytest.raises(TypeError, match=message):
         SGD(given)
+
+
+def test_a_sequence_of_modules_refuses_other_items():
+    with pytest.raises(TypeError, match="Sequential takes modules, got an item of type int as '1'"):
+        Sequential(ReLU(), 5)
 
 
 @pytest.mark.parametrize("layer", [Linear(4, 3), ReLU()])

@@ -295,7 +295,7 @@ def test_kept_epochs_can_be_used_until_the_job_is_deleted(tmp_path, checkpoints_
                 await submit(client, "d", epochs=35, resume_from="a", start_epoch=11)
             await job.delete()
             assert not (tmp_path / "blobs" / "checkpoints" / "1").exists()
-            with pytest.raises(gw.NotFoundError, match="'jobs/a' does not exist"):
+            with pytest.raises(gw.NotFoundError, match="'a' does not exist"):
                 await client.models.load("a", epoch=20)
             assert (await client.models.load("a"))(TEST[0]).shape == (80, 3), "the model is kept"
 

@@ -40,7 +40,7 @@ def test_losing_ray_is_not_a_clean_shutdown(orderly):
         ready.set()
         lease = SimpleNamespace(mark_orderly=AsyncMock())
 
-        def end(_address):
+        def end(_address, _url):
             stopped.set() if orderly else lost.set_exception(ClusterLostError("lost"))
 
         async def forever():
@@ -57,6 +57,7 @@ def test_losing_ray_is_not_a_clean_shutdown(orderly):
             grpc_server=AsyncMock(),
             health=AsyncMock(),
             address="",
+            http=None,
         )
         if orderly:
             await run_server(server, stopped, end)
