@@ -24,6 +24,7 @@ from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ModelNotFoundError, invalid_field
 from gradwire_server.models.registry import ModelRegistry
+from gradwire_server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class ModelService(ModelServiceServicer):
             yield DownloadModelResponse(chunk=chunk)
 
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
-        return PredictResponse(outputs=await self.models.predict(current_principal(), request.name, request.inputs))
+        outputs = await self.models.predict(current_principal(), request.name, request.inputs)
+        return await in_thread(PredictResponse, outputs=outputs)
 
     async def DeleteModel(self, request: DeleteModelRequest, context: ServicerContext[object, object]) -> Empty:
         try:
