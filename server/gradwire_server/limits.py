@@ -85,12 +85,14 @@ class MethodLimits:
         write_seconds: The time that the client has to receive each response message, in seconds.
         concurrent_calls: The maximum number of concurrent calls, from receiving the request until the client has
             received the response. Further calls wait for their turn.
+        long_response: Whether the response can be so long that it is encoded in a thread.
     """
 
     message_bytes: int = MAX_REQUEST_BYTES
     read_seconds: float = 10.0
     write_seconds: float = 10.0
     concurrent_calls: int | None = None
+    long_response: bool = False
 
 
 DEFAULT_LIMITS = MethodLimits()
@@ -102,7 +104,9 @@ METHOD_LIMITS = {
     "CreateJob": MethodLimits(MAX_CREATE_JOB_BYTES, concurrent_calls=16),
     "FindMissingTensors": MethodLimits(MAX_FIND_MISSING_BYTES, concurrent_calls=16),
     "UploadTensor": MethodLimits(MAX_CHUNK_BYTES + _SLACK_BYTES, read_seconds=30.0, concurrent_calls=MAX_UPLOADS),
-    "Predict": MethodLimits(MAX_MESSAGE_BYTES, read_seconds=60.0, write_seconds=20.0, concurrent_calls=8),
+    "Predict": MethodLimits(
+        MAX_MESSAGE_BYTES, read_seconds=60.0, write_seconds=20.0, concurrent_calls=8, long_response=True
+    ),
     "WatchJob": MethodLimits(write_seconds=60.0),
     "DownloadModel": _DOWNLOAD_LIMITS,
     "DownloadCheckpoint": _DOWNLOAD_LIMITS,

@@ -76,3 +76,11 @@ def test_every_file_is_part_of_the_kustomization():
         assert any(
             image["name"] in path.read_text() for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml"
         )
+
+
+def test_the_liveness_probe_does_not_need_the_port():
+    """Strangers can occupy the connections of the port, and must not be able to restart the server in this way."""
+    (container,) = dict(pods())["gradwire-server"]["spec"]["containers"]
+    (socket,) = [each["value"] for each in container["env"] if each["name"] == "GRADWIRE_SOCKET"]
+    assert container["livenessProbe"]["exec"]["command"][-1] == f"unix:{socket}"
+    assert container["livenessProbe"]["timeoutSeconds"] > 1

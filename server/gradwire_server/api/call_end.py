@@ -36,10 +36,11 @@ def close_later(seconds: float, on_end: Callable[[], object]) -> None:
     if task is None or call is None:
         on_end()
         return
+    tasks = (task, call)
 
     def close() -> None:
-        task.cancel()  # It waits until gRPC has sent the response.
-        call.cancel()
+        for each in tasks:
+            each.cancel()
 
     timer = asyncio.get_running_loop().call_later(seconds, close)
 

@@ -146,12 +146,16 @@ class _Method:
         try:
             async with self._admitted() as held:
                 # Only the encoded response stays in memory while the client receives it.
-                encoded: bytes = self._handler.response_serializer(await self._respond(context))
+                encoded = await self._encode(await self._respond(context))
                 held.enter_context(self._calls.response(len(encoded)))
                 return encoded
         except Exception as error:
             await abort(context, error)
             return None
+
+    async def _encode(self, response: Any) -> bytes:
+        encode: Callable[[Any], bytes] = self._handler.response_serializer
+        return await in_thread(encode, response) if self._limits.long_response else encode(response)
 
     async def _respond(self, context: Context) -> Any:
         if self._handler.request_streaming:

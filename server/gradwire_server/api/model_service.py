@@ -24,6 +24,7 @@ from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ModelNotFoundError, invalid_field
 from gradwire_server.models.registry import ModelRegistry
+from gradwire_server.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ModelService(ModelServiceServicer):
     async def Predict(self, request: PredictRequest, context: ServicerContext[object, object]) -> PredictResponse:
         principal = current_principal()
         outputs = await self.models.predict(principal, request.name, request.inputs, request.epoch)
-        return PredictResponse(outputs=outputs)
+        return await in_thread(PredictResponse, outputs=outputs)
 
     async def DeleteModel(self, request: DeleteModelRequest, context: ServicerContext[object, object]) -> Empty:
         try:
