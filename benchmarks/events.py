@@ -71,7 +71,7 @@ def _short_epochs(server: gw.LocalServer) -> None:
 
 
 def _early_stopping(server: gw.LocalServer) -> None:
-    """Measure what early stopping costs with very short epochs, each of which is better than the one before."""
+    """Measure the cost of early stopping with very short epochs, each of which is better than the previous one."""
     variants = {
         "without early stopping": {},
         "early stopping, last weights": {"early_stopping": _stopping(restore_best=False)},
@@ -79,7 +79,7 @@ def _early_stopping(server: gw.LocalServer) -> None:
     }
     with gw.Client(server.address) as client:
         rates: dict[str, list[float]] = {name: [] for name in variants}
-        for _ in range(3):  # In turn, so that all meet the same disturbances.
+        for _ in range(3):  # The runs alternate, so that all of them see the same disturbances.
             for name, options in variants.items():
                 rates[name].append(_epochs_per_second(client, **options))
     plain = statistics.median(rates["without early stopping"])

@@ -1,4 +1,4 @@
-"""Benchmarks of the web page: its weight, the time until it is shown, and the delay from an epoch to its pixels."""
+"""Benchmarks of the web page: its size, the time until it is shown, and the delay until an epoch is painted."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ JOBS = 10_000
 LONG_EPOCHS = 100_000
 LIVE_EPOCHS = 150
 OPENINGS = 7
-# In a page: collects when each epoch is painted. A frame is painted right after its animation callbacks.
+# Runs in the page and records when each epoch is painted. A frame is painted right after its animation callbacks.
 _COLLECT = """
 window.painted = {};
 addEventListener("gradwire-drawn", ({ detail }) => requestAnimationFrame(() => setTimeout(() => {
@@ -74,7 +74,7 @@ class chromium:  # noqa: N801  (a context manager that is used like a function)
 
 
 def store_jobs(folder: Path, number: int, long_epochs: int) -> None:
-    """Write jobs that have ended to the database of a server that does not run, and one of them with many epochs."""
+    """Write ended jobs to the database of a server that is not running. One of the jobs has many epochs."""
     write(folder, lambda connection: _insert(connection, number, long_epochs))
 
 
@@ -131,8 +131,8 @@ def _job(job_id: str, created: int) -> Job:
 
 
 def _openings(browser, url: str) -> None:
-    """Measure the time from the request of the page until its first rows, or its curve, are on the screen."""
-    page = browser.new_page(bypass_csp=True)  # The policy forbids the conditions that Playwright waits for.
+    """Measure the time from requesting the page until its first rows, or its curve, are on the screen."""
+    page = browser.new_page(bypass_csp=True)  # The CSP forbids the conditions that Playwright waits for.
     seen = {
         "jobs": "document.querySelectorAll('.rows .row').length >= 50",
         "jobs/long": "document.querySelector('.plot canvas')",
@@ -154,12 +154,12 @@ def _openings(browser, url: str) -> None:
 
 
 def _live(browser, url: str, server: gw.LocalServer) -> None:
-    """Measure the delay from a stored epoch to its pixels, for a job whose epochs take some tens of milliseconds."""
+    """Measure the delay until a stored epoch is painted, for a job whose epochs take some tens of milliseconds."""
     gw.seed(0)
     model = Sequential(Linear(64, 256), ReLU(), Linear(256, 10))
     rng = np.random.default_rng(0)
     rows = rng.random((40_000, 64), dtype=np.float32), rng.integers(0, 10, 40_000)
-    page = browser.new_page(bypass_csp=True)  # The policy forbids the conditions that Playwright waits for.
+    page = browser.new_page(bypass_csp=True)  # The CSP forbids the conditions that Playwright waits for.
     page.add_init_script(_COLLECT)
     with gw.Client(server.address) as client:
         job = client.jobs.submit(

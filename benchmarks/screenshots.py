@@ -1,4 +1,4 @@
-"""Makes the screenshots of the web page in docs/images, from jobs on the digits."""
+"""Takes the screenshots of the web page in docs/images, with jobs that train on the digits."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ DIGIT = [(0.33, 0.27), (0.45, 0.2), (0.6, 0.22), (0.66, 0.35), (0.6, 0.5), (0.45
 
 
 def main() -> None:
-    """Train some models, and make the screenshots while another one is trained."""
+    """Train some models, and take the screenshots while another one is being trained."""
     with gw.LocalServer("--cpus-per-job=1") as server, gw.Client(server.address) as client, chromium() as browser:
         _train(client)
         url = page_url(server)

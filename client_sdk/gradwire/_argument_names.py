@@ -31,7 +31,7 @@ _ARGUMENTS = {
 _LAYER = re.compile(r"job\.spec\.model\.layers\[(\d+)\](?:\.linear|\.relu)?(?:\.(\w+))?")
 _SPEC_PATH = re.compile(r"\bjob\.(?:spec|labels|continue_job|initial_model|start_epoch)\b(?:\.\w+|\[\w+\])*")
 _SET_PATH = re.compile(r"(?<![\w.])(train|test)\.(inputs|targets)\b")
-# The service's names of jobs and models, fields and values, and what users write instead.
+# The names that the service uses for jobs, models, fields and values, and what users write instead.
 _WIRE_NAMES = [
     (re.compile(r"'(?:jobs|models)/([^'/]+)'"), lambda found: f"'{found[1]}'"),
     (re.compile(r"\bDEVICE_(AUTO|CPU|GPU)\b"), lambda found: f'"{found[1].lower()}"'),
@@ -63,7 +63,7 @@ def argument_of(field: str, layer_names: Sequence[str] = ()) -> str:
 
 
 def in_terms_of_the_call(text: str, layer_names: Sequence[str] = ()) -> str:
-    """Replace the names of the wire in a message from the engine or the service with those that users write."""
+    """Replace the protocol's names in a message from the engine or the service with those that users write."""
     text = _SPEC_PATH.sub(lambda match: argument_of(match[0], layer_names), text)
     text = _SET_PATH.sub(r"\1 \2", text)
     for pattern, replacement in _WIRE_NAMES:

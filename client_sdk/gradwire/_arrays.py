@@ -39,10 +39,10 @@ def to_array(value: ArrayLike, field: str, dtype: "np.dtype[Any] | None" = None)
 
 
 def _converted(array: Array, field: str, dtype: "np.dtype[Any]") -> Array:
-    """Convert floats. An infinity or a NaN stays one, and validation reports it."""
+    """Convert floats. An infinity or a NaN is kept, and validation reports it."""
     with np.errstate(over="ignore"):
         converted = array.astype(dtype, copy=False)
-    # The extremes are finite only if all elements are, and need no temporary array.
+    # The extremes are finite only if all elements are, and computing them needs no temporary array.
     if converted.dtype.itemsize >= array.dtype.itemsize or np.isfinite([converted.min(), converted.max()]).all():
         return converted
     too_large = np.argwhere(np.isinf(np.atleast_1d(converted)) & np.isfinite(np.atleast_1d(array)))

@@ -1,4 +1,4 @@
-"""The functions that fit calls with each epoch."""
+"""The functions that `fit` calls with each epoch."""
 
 from __future__ import annotations
 

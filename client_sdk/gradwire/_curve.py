@@ -1,4 +1,4 @@
-"""A curve over the epochs of a job that has a bounded number of points, however many epochs there are."""
+"""A curve over the epochs of a job. Its number of points is bounded, regardless of the number of epochs."""
 
 import math
 from collections.abc import Iterable

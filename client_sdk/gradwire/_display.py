@@ -143,7 +143,7 @@ class _Picture(Protocol):
     """A place where the progress is shown.
 
     Attributes:
-        interval: The minimum time between two pictures, in seconds.
+        interval: The minimum time between two redraws, in seconds.
     """
 
     interval: float

@@ -85,12 +85,13 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
         early_stopping: Ends training when a metric no longer improves, for example
             gw.EarlyStopping(monitor="test.loss", patience=5). By default, the model then gets the weights of the best
             epoch.
-        max_seconds: Ends training after the epoch with which the training time reaches this, in seconds. This is the
-            time in which epochs were trained and evaluated, also by several workers in turn. The time in the queue and
-            in pauses, and the time to load the data, do not count.
+        max_seconds: Ends training after the epoch in which the training time reaches this limit, in seconds. The
+            training time is the time spent on training and evaluating epochs, including by several workers in turn. It
+            does not include the time in the queue or in pauses, or the time to load the data.
         keep: The epochs whose weights the server keeps until the job is deleted: "last", "best" (the last one and the
-            best one, as of early_stopping, or by the loss), or "every:N" (the last one and the multiples of N). The
-            epoch of the trained model is always kept. `job.model(epoch=...)` returns them.
+            best one, according to early_stopping or, without it, the loss), or "every:N" (the last one and the
+            multiples of N). The epoch of the trained model is always kept. `job.model(epoch=...)` returns the model
+            after a kept epoch.
         at: The "host:port" of a server, or "local" for this process. Default: GRADWIRE_ADDRESS, or "local".
         token: The server's token, as for `Client`.
         tls: Whether and how to use TLS, as for `Client`.
@@ -100,11 +101,11 @@ def fit(  # noqa: PLR0913  (the keywords are the documentation)
             `epochs` in total. The weights of `model` are ignored.
         initial_model: A trained model on the server, or its name. Training starts at epoch 1 from its weights. The
             weights of `model` are ignored.
-        start_epoch: Start from the weights after this epoch of resume_from or initial_model, which is one of the
+        start_epoch: Start from the weights after this epoch of resume_from or initial_model. It must be one of the
             `kept_epochs` of that job.
-        on_epoch: A function, or several of them, that is called with each `Epoch`. If it returns False, training stops,
-            and the model is kept. If it raises an exception, `fit` ends with it, but a job on a server continues.
-            `gradwire.callbacks` contains functions that write logs.
+        on_epoch: A function that `fit` calls with each `Epoch`, or a list of such functions. If a function returns
+            False, training stops, and the model is kept. If it raises an exception, `fit` raises it too, but a job on a
+            server continues. `gradwire.callbacks` contains functions that write logs.
         progress: Whether to show the epochs. Default: only in a terminal or a notebook.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Follows the logs of several jobs at once, and finds out why a job waits."""
+"""Follows the logs of several jobs at once, and finds out why a job is waiting."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gradwire_proto.v1.training_service_pb2 import Event
 
 _WAITING = (JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING)
-# The time between two questions why a job waits, in seconds.
+# How often to ask why a job is waiting, in seconds.
 _ASK_SECONDS = 2.0
-# The first question comes sooner, but not before a job on an idle server has started.
+# Ask for the first time sooner, but not before a job on an idle server has started.
 _FIRST_ASK_SECONDS = 0.5
-# Longer queues are not counted to the end.
+# The maximum number of jobs in a queue to count.
 _MAX_COUNTED = 1000
 
 
@@ -34,7 +34,7 @@ class Update:
     Attributes:
         job: The position of the job in the list of jobs.
         event: An event of its log, or None.
-        waiting: The reason why it waits, or None.
+        waiting: Why the job is waiting, or None.
     """
 
     job: int
@@ -47,13 +47,13 @@ def follow(jobs: Sequence[Job], *, ask: bool = True) -> Stream[Update]:
 
     Args:
         jobs: One or more jobs.
-        ask: Whether to ask the server, every few seconds, why a queued job waits.
+        ask: Whether to ask the server, every few seconds, why a queued job is waiting.
     """
     return Stream(_follow([job._async for job in jobs], ask), jobs[0]._portal)
 
 
 async def _follow(jobs: Sequence[AsyncJob], ask: bool) -> AsyncGenerator[list[Update], None]:
-    # It is bounded, so that a slow display does not make a long log fill the memory.
+    # The queue is bounded, so that a long log cannot fill the memory if the display is slow.
     queue: asyncio.Queue[list[Update] | GradwireError | None] = asyncio.Queue(maxsize=16)
     tasks = [asyncio.create_task(_read_log(index, job, queue, ask)) for index, job in enumerate(jobs)]
     try:
@@ -97,7 +97,7 @@ async def _read_log(
 async def _ask(
     index: int, transport: Transport, name: str, queue: asyncio.Queue[list[Update] | GradwireError | None]
 ) -> None:
-    """Put the reason why a job waits into the queue, again and again."""
+    """Repeatedly put the reason why a job is waiting into the queue."""
     delay = _FIRST_ASK_SECONDS
     while True:
         await asyncio.sleep(delay)

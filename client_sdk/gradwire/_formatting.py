@@ -9,7 +9,7 @@ _ASCII_BARS = "_.-=+*%#"
 
 
 def number_text(value: float | None) -> str:
-    """Return a metric as text, for example "0.1234", "1.23e-05" or "nan". None is an empty text."""
+    """Return a metric as text, for example "0.1234", "1.23e-05" or "nan". None becomes an empty text."""
     if value is None:
         return ""
     if math.isfinite(value) and value != 0 and not 1e-4 <= abs(value) < 1e4:
@@ -48,7 +48,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """Return values as a line of bars, from the smallest to the largest value. A value that is not finite is a space.
+    """Return values as a line of bars, from the smallest to the largest value. Values that are not finite are spaces.
 
     Args:
         values: The values. If there are more than `width`, each bar is the mean of several values.

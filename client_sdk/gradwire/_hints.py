@@ -6,7 +6,7 @@ from itertools import pairwise
 from gradwire._curve import Curve
 from gradwire_engine.training import Epoch
 
-# A hint that is wrong is worse than none, so these limits are far from what a healthy job does.
+# A wrong hint is worse than no hint, so these limits are far from what a healthy job does.
 _GROWTH = 1.5
 _STANDSTILL = 0.005
 _SOLVED_ACCURACY, _SOLVED_R2 = 0.8, 0.2
@@ -15,7 +15,7 @@ _OVERFIT_EPOCHS = 3
 
 
 def hints(running: Curve, train: Curve, test: Curve, last: Epoch | None) -> list[str]:
-    """Return what the curves suggest to try, or an empty list. The most important hint comes first.
+    """Return suggestions based on the curves, or an empty list. The most important hint comes first.
 
     Args:
         running: The running loss of each epoch.
@@ -56,14 +56,14 @@ def _stands_still(running: Curve) -> bool:
 def _is_solved(last: Epoch | None) -> bool:
     metrics = None if last is None else last.train
     if metrics is None:
-        return True  # Nothing says that the model is bad.
+        return True  # There is no sign that the model is bad.
     if metrics.accuracy is not None:
         return metrics.accuracy > _SOLVED_ACCURACY
     return metrics.r2 is None or metrics.r2 > _SOLVED_R2
 
 
 def _parting(train: Curve, test: Curve) -> int | None:
-    """Return the epoch with the lowest test loss, if the test loss has grown since while the train loss has fallen."""
+    """Return the epoch with the lowest test loss, if the test loss has risen since while the train loss has fallen."""
     if len(test) != len(train) or len(test) < 2 + _OVERFIT_EPOCHS:
         return None
     best = _lowest(test.values)

@@ -29,7 +29,7 @@ class History:
         seed: The seed for the row order and the weights of deferred layers.
         epochs: The epochs.
         stop_reason: Why training ended; see `JobInfo`.
-        model_epoch: The epoch whose weights the model has.
+        model_epoch: The epoch that the model's weights are from.
     """
 
     job: str | None = None
@@ -90,7 +90,7 @@ class History:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest loss on the test set, or without a test set, on the training set.
+        """The epoch with the lowest loss on the test set or, without a test set, on the training set.
 
         If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs.
         """
@@ -99,10 +99,10 @@ class History:
         return min(self.epochs, key=best_key, default=None)
 
     def hints(self) -> list[str]:
-        """Return what the curves suggest to try, or an empty list.
+        """Return suggestions based on the curves, or an empty list.
 
-        There is a hint if the loss grows from the start, if it hardly changes, and if it falls on the training set
-        while it grows on the test set.
+        There is a hint if the loss rises from the start, if it hardly changes, or if it falls on the training set while
+        it rises on the test set.
         """
         from gradwire._progress import JobProgress  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ class History:
         return _plot("history.plot", {self.job or "run": self}, path)
 
     def _repr_html_(self) -> str:
-        """Return the curves and the last epochs as HTML, which a notebook shows."""
+        """Return the curves and the last epochs as HTML for a notebook."""
         from gradwire._notebook import history_html  # noqa: PLC0415  (only for notebooks)
 
         return history_html(self.job, self.epochs, repr(self))
@@ -154,7 +154,7 @@ def plot(histories: Sequence[History] | Mapping[str, History], path: str | Path 
         histories = [histories]
     if not isinstance(histories, Mapping):
         named = [getattr(each, "job", None) or f"run {number}" for number, each in enumerate(histories, start=1)]
-        # The same name for several runs would hide all but one of them.
+        # If several runs had the same name, all but one of them would be hidden.
         labels = named if len(set(named)) == len(named) else [f"{each} ({n})" for n, each in enumerate(named, start=1)]
         histories = dict(zip(labels, histories, strict=True))
     for each in histories.values():

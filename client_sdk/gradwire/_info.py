@@ -70,7 +70,7 @@ class JobInfo:
         best_epoch: The best epoch so far, with early_stopping or keep="best".
         epochs_without_improvement: The number of epochs in a row without an improvement, with early_stopping.
         kept_epochs: The epochs whose weights the server keeps. Empty for a job in a list.
-        training_seconds: The time that the job has trained and evaluated, in seconds.
+        training_seconds: The time spent on training and evaluating, in seconds.
     """
 
     name: str
@@ -322,7 +322,7 @@ def state_of(state: training_service_pb2.JobState) -> JobState:
 
 
 def stop_reason_of(reason: training_service_pb2.StopReason) -> StopReason | None:
-    """Return the reason why a job ended, or None if it has not succeeded."""
+    """Return why a job ended, or None if it has not succeeded."""
     if not reason:
         return None
     known = training_service_pb2.StopReason

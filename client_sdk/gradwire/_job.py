@@ -114,7 +114,7 @@ class AsyncJob:
         return self.info
 
     async def stop(self) -> JobInfo:
-        """End the job after the epoch that it is training, and keep its model. `job.wait()` waits for the end.
+        """End the job after the epoch that it is training, and keep its model. `job.wait()` waits until it ends.
 
         The job succeeds with the stop_reason "REQUESTED". A job that was never trained ends after its first epoch. If
         the job has ended, this has no effect.
@@ -198,7 +198,8 @@ class AsyncJob:
         until the job is deleted.
 
         Args:
-            epoch: Return the model after this epoch, which is one of `info.kept_epochs`. The job can still be running.
+            epoch: Return the model after this epoch, which must be one of `info.kept_epochs`. The job can still be
+                running.
 
         Raises:
             FailedPreconditionError: The job has not ended, or it ended before its first checkpoint.

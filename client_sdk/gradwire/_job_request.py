@@ -223,7 +223,7 @@ def _pair(dataset: Dataset, name: str, converter: _Targets) -> tuple[Array, Arra
 
 
 def _check_columns(train: ArrayLike, test: ArrayLike) -> None:
-    """Refuse two data frames with the same columns in different orders, because inputs are matched by position."""
+    """Reject two data frames with the same columns in different orders, because inputs are matched by position."""
     columns, others = (list(getattr(each, "columns", [])) for each in (train, test))
     if columns != others and sorted(map(str, columns)) == sorted(map(str, others)):
         description = "has the columns of the train inputs in another order. Use, for example, test[train.columns]"

@@ -99,7 +99,8 @@ class AsyncJobs:
             evaluate_every: Evaluate after every n-th epoch and after the last epoch.
             classes: The names of the classes, in the order of the outputs; see `fit`.
             early_stopping: Ends the job when a metric no longer improves; see `EarlyStopping`.
-            max_seconds: Ends the job after the epoch with which it has trained for this long; see `fit`.
+            max_seconds: Ends the job after the epoch in which the training time reaches this limit, in seconds; see
+                `fit`.
             keep: The epochs whose weights the server keeps until the job is deleted: "last", "best" or "every:N"; see
                 `fit`.
             name: The job's name: 1 to 63 characters from a-z, 0-9 and "-". By default, the server chooses a name.
@@ -108,8 +109,8 @@ class AsyncJobs:
                 last checkpoint if it failed or was cancelled. The weights of `model` are ignored.
             initial_model: A trained model on the server, or its name. The job starts at epoch 1 from its weights. The
                 weights of `model` are ignored.
-            start_epoch: Start from the weights after this epoch of resume_from or initial_model, which is one of the
-                `kept_epochs` of that job. A job that is continued does not have to have ended.
+            start_epoch: Start from the weights after this epoch of resume_from or initial_model. It must be one of the
+                `kept_epochs` of that job. With start_epoch, the job in resume_from can still be running.
             on_upload_progress: A function that is called with (sent_bytes, total_bytes) after each uploaded chunk.
 
         Returns:

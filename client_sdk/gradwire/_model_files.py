@@ -46,7 +46,8 @@ SPEC_KEY = "gradwire.model_spec"
 def save(model: Module, path: str | Path) -> Path:
     """Write a model to a .safetensors or .npz file, which `load_model` can read.
 
-    Both contain the arrays "fc1.W" and "fc1.b" for a layer fc1. NumPy alone reads an .npz file: numpy.load(path).
+    Both contain the arrays "fc1.W" and "fc1.b" for a layer fc1. You can read an .npz file with NumPy alone:
+    numpy.load(path).
 
     Args:
         model: A model whose layers all have weights.
@@ -229,7 +230,7 @@ async def download_file(
             sent: Literal["safetensors", "onnx"] = "onnx" if format_ == "onnx" else "safetensors"
             await _receive(transport, name, sent, file.write, epoch, on_progress)
             file.write(extra)
-        if format_ == "npz":  # The server has no such format.
+        if format_ == "npz":  # The server does not offer this format.
             parts, spec = read_safetensors(part)
             write_parts(converted, parts, spec or "")
             converted.replace(target)

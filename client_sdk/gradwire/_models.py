@@ -63,7 +63,7 @@ class AsyncModels:
 
         Args:
             name: The model's name, the same as the name of the job that trained it.
-            epoch: One of the `kept_epochs` of that job, which may still be running. None: the epoch of the model.
+            epoch: One of the `kept_epochs` of that job, which may still be running. Default: the epoch of the model.
 
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
@@ -126,7 +126,7 @@ class AsyncModels:
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
             InvalidArgumentError: The inputs do not match the model or are not finite, both `classes` and
-                `probabilities` are set, or one of them is requested of a model that is not a classifier.
+                `probabilities` are set, or one of them is set for a model that is not a classifier.
         """
         if classes and probabilities:
             raise InvalidArgumentError("classes and probabilities cannot be used together. Pass only one of them.")
@@ -224,7 +224,7 @@ class AsyncModels:
 
         Raises:
             NotFoundError: No model has this name, or the weights of the epoch are not kept.
-            InvalidArgumentError: Probabilities are requested of a model that is not a classifier with logits, or for a
+            InvalidArgumentError: `probabilities` is set for a model that is not a classifier with logits, or for a
                 format other than "onnx".
             FileError: The suffix is unknown or does not match `format`, or the file cannot be written.
         """

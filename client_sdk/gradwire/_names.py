@@ -1,4 +1,4 @@
-"""Converts names and epochs from the form that users write to the form that the service expects."""
+"""Converts names and epochs that users write to the form that the service expects."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Draws jobs, histories and lists as HTML for notebooks, and shows it in the output of a cell."""
+"""Draws jobs, histories and lists as HTML for notebooks, and shows the HTML in the output of a cell."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _notes(job: JobProgress) -> str:
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], side: Literal["left", "right"] = "left") -> str:
-    """Return a table. Notebooks align cells at the right, which suits only numbers."""
+    """Return a table. Notebooks right-align cells, which suits only numbers."""
     head = "".join(f'<th style="text-align:{side}">{escape(heading)}</th>' for heading in headings)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:{side}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows

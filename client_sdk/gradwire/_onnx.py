@@ -1,7 +1,7 @@
 """Adds the probabilities of the classes to an ONNX file, without the onnx package.
 
-A Protocol Buffers parser merges parts of the same message that follow each other, so a second part of the graph with a
-Softmax node and an output can be appended to the file. The field numbers are those of
+A Protocol Buffers parser merges consecutive parts of the same message, so a second part of the graph, with a Softmax
+node and an output, can be appended to the file. The field numbers are those of
 https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
 

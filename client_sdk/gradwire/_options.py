@@ -41,7 +41,7 @@ class TrainingOptions:
             As with Keras's validation_split, these are the last rows, taken before shuffling.
         classes: The names of the classes, in the order of the outputs; see `fit`.
         early_stopping: Ends training when a metric no longer improves.
-        max_seconds: Ends training after the epoch with which the training time reaches this, in seconds; see `fit`.
+        max_seconds: Ends training after the epoch in which the training time reaches this limit, in seconds; see `fit`.
         keep: The epochs whose weights the server keeps: "last", "best" or "every:N"; see `fit`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Draws histories with matplotlib. A notebook shows a figure in the cell that made it, once."""
+"""Draws histories with matplotlib. A notebook shows a figure once, in the cell that created it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METRICS = {"loss": "loss", "accuracy": "accuracy", "r2": "R2"}
 
 
 class InlineFigure(Figure):
-    """A Figure that shows itself in a notebook, also if the cell does not end with it."""
+    """A Figure that shows itself in a notebook, even if it is not the last expression of the cell."""
 
     _shown_in: int | None = None
 
@@ -43,8 +43,8 @@ class InlineFigure(Figure):
 
 
 def _current_cell() -> int | None:
-    """Return the number of the cell that runs, or None outside a notebook."""
-    # Without IPython in the process, this is no notebook.
+    """Return the number of the running cell, or None outside a notebook."""
+    # If IPython is not loaded, this process is not a notebook.
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython is not None else None
     return shell.execution_count if shell is not None and hasattr(shell, "kernel") else None

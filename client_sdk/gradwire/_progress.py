@@ -40,7 +40,7 @@ class JobProgress:
         best: The best epoch, see `best_key`, or None before the first epoch.
         count: The number of epochs of this job.
         seconds: Their duration.
-        note: Why the job waits, its last warning, or why it failed. It can be empty.
+        note: Why the job is waiting, its last warning, or why it failed. It can be empty.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class JobProgress:
         return self.rows * len(self.recent) / seconds if self.rows and seconds > 0 else None
 
     def seconds_left(self) -> float | None:
-        """Return an estimate of the time until the last epoch, or None if the job does not run."""
+        """Return an estimate of the time until the last epoch, or None if the job is not running."""
         if self.state != "RUNNING" or not self.recent or self.last_epoch >= self.epochs:
             return None
         return (self.epochs - self.last_epoch) * sum(epoch.seconds for epoch in self.recent) / len(self.recent)
@@ -135,7 +135,7 @@ class JobProgress:
         return f"{self.last_epoch}/{self.epochs}" if self.epochs else str(self.last_epoch)
 
     def hints(self) -> list[str]:
-        """Return what the curves suggest to try; see `hints`."""
+        """Return suggestions based on the curves; see `hints`."""
         last = next((epoch for epoch in reversed(self.recent) if epoch.train), None)
         return hints(self._running, self._curves["train", "loss"], self._curves["test", "loss"], last)
 
@@ -148,7 +148,7 @@ class JobProgress:
 
 
 def metric_of(epoch: Epoch | None, which: str, name: str) -> float | None:
-    """Return a metric of an epoch on "train" or "test", or None if there is none."""
+    """Return a metric of an epoch on "train" or "test", or None if the epoch does not have it."""
     return getattr(getattr(epoch, which, None), name, None)
 
 

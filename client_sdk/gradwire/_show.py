@@ -7,8 +7,8 @@ from gradwire._job import Job
 def watch(*jobs: Job) -> None:
     """Show one or more jobs on a server until all of them have ended.
 
-    A terminal or a notebook shows a live picture: curves, the last epochs, the speed, the time left, and the reason why
-    a job waits. Elsewhere, each epoch is a line. If you interrupt the function, the jobs continue.
+    A terminal or a notebook shows a live picture: curves, the last epochs, the speed, the time left, and why a job is
+    waiting. Elsewhere, each epoch is printed on a line. If you interrupt the function, the jobs continue.
 
     Args:
         jobs: The jobs.

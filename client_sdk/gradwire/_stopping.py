@@ -1,4 +1,4 @@
-"""EarlyStopping and the argument keep, which control when a job ends and which weights it keeps."""
+"""EarlyStopping and the argument `keep`, which control when a job ends and which weights it keeps."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _EVERY = re.compile(r"every:([1-9]\d{0,8})")
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Ends training when a metric no longer improves. The server decides this, so the client does not have to run.
+    """Ends training when a metric no longer improves. The server decides this, so no client needs to be running.
 
     Attributes:
-        monitor: The metric to watch: "running_loss", or "train." or "test." and the name of a field of `Metrics`, for
-            example "test.accuracy". A loss or an error improves if it becomes smaller, all other metrics if they become
-            larger.
-        patience: The number of epochs in a row without an improvement after which training ends, at most the number of
+        monitor: The metric to watch: "running_loss", or "train." or "test." followed by the name of a field of
+            `Metrics`, for example "test.accuracy". A loss or an error improves if it becomes smaller. All other metrics
+            improve if they become larger.
+        patience: Training ends after this many epochs in a row without an improvement. The maximum is the number of
             epochs. Epochs that `evaluate_every` skips do not count. An epoch in which the metric is NaN counts as an
             epoch without an improvement.
-        min_delta: An improvement is a change of more than this.
-        restore_best: Whether the trained model has the weights of the best epoch, however the training ends, instead of
-            those of the last epoch.
+        min_delta: A change counts as an improvement only if it is larger than this.
+        restore_best: Whether the trained model has the weights of the best epoch, regardless of why training ends,
+            instead of those of the last epoch.
 
     Raises:
         InvalidArgumentError: A value is out of range or has the wrong type.

@@ -22,7 +22,7 @@ class Series:
 
     Attributes:
         label: The label in the legend.
-        curve: The points. A value that is not finite, or too large for the arithmetic of a chart, is a gap.
+        curve: The points. A value that is not finite, or is too large to draw, is a gap.
         color: The color.
         dashed: Whether the line is dashed.
     """
@@ -65,7 +65,7 @@ class _Scale:
     @classmethod
     def over(cls, epochs: Sequence[int], values: Sequence[float]) -> "_Scale":
         low, high = min(values, default=0.0), max(values, default=1.0)
-        if high - low <= max(_SMALLEST_SPAN, 1e-9 * max(abs(low), abs(high))):  # It is constant but for rounding.
+        if high - low <= max(_SMALLEST_SPAN, 1e-9 * max(abs(low), abs(high))):  # It is constant except for rounding.
             margin = max(_SMALLEST_SPAN, abs(low) / 2) if low else 0.5
             low, high = low - margin, low + margin
         step = nice_step(high - low)
@@ -113,7 +113,7 @@ def _tick(value: float, step: float) -> str:
 
 
 def _line(series: Series, scale: _Scale) -> list[str]:
-    """Return a polyline for each part without gaps, and a dot for each part of one point."""
+    """Return a polyline for each part without gaps, and a dot for each part that consists of one point."""
     parts, points = [], list[str]()
     for epoch, value in [*zip(series.curve.epochs, series.curve.values, strict=True), (0, math.nan)]:
         if abs(value) <= _LARGEST:

@@ -17,12 +17,12 @@ from gradwire._info import seconds_text
 from gradwire._progress import JobProgress, metric_columns, metric_of
 from gradwire_engine.training import Epoch
 
-# The order in which columns give way when the terminal is too narrow; a column without a number stays.
+# The order in which columns are left out when the terminal is too narrow, highest first. Other columns always stay.
 _PRIORITIES = {
     "test accuracy": 1, "test r2": 1, "train accuracy": 2, "train r2": 3, "time": 3, "test mean absolute error": 4,
     "train mean absolute error": 5, "test f1": 6, "train f1": 7,
 }  # fmt: skip
-# The spaces between two columns, and below which width of the terminal there is only one.
+# The number of spaces between two columns, and the terminal width below which there is only one space.
 _GAP, _NARROW = 2, 60
 _STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "PAUSED": "yellow", "QUEUED": "cyan"}
 _MIN_SPARK, _MAX_SPARK = 8, 30
@@ -35,10 +35,10 @@ class Column:
     """A column of a table.
 
     Attributes:
-        heading: The heading. Its words can be on lines of their own.
+        heading: The heading. Each of its words can be on a separate line.
         cells: The cells, which stay on one line.
-        priority: Columns with higher numbers give way first. Columns with priority 0 always stay.
-        left: Whether the cells are aligned at the left.
+        priority: Columns with higher numbers are left out first. Columns with priority 0 always stay.
+        left: Whether the cells are left-aligned.
         max_width: The maximum width. Longer cells are folded.
     """
 
@@ -50,7 +50,7 @@ class Column:
 
     @property
     def min_width(self) -> int:
-        """The width with each word of the heading on a line of its own."""
+        """The width with each word of the heading on a separate line."""
         return min(self.max_width, max(map(cell_len, [*self.heading.split(), *self.cells]), default=0))
 
     @property
@@ -83,7 +83,7 @@ def table_of(columns: Sequence[Column], width: int) -> Table:
     """Return a table of the columns that fit in a width."""
     kept = fitting(columns, width)
     full = _total([column.full_width for column in kept], width) <= width
-    # Between two columns are the padding and one space of the box.
+    # Two columns are separated by the padding and one space of the box.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, _gap(width) - 1))
     for column in kept:
         table.add_column(
@@ -138,7 +138,7 @@ def _curves(job: JobProgress, console: Console) -> Text:
     """Return the curves of the loss, the speed and the time left, on as few lines as they need."""
     curves = job.curves("loss")
     facts = _facts(job)
-    # All are on one line unless the curves would become too short. Then each is on a line of its own.
+    # All are on one line unless the curves would become too short. In that case, each is on a separate line.
     free = (console.width - len(facts)) // len(curves) - len("train loss   ")
     width = max(_MIN_SPARK, min(_MAX_SPARK, free if free >= _MIN_SPARK else console.width - len("train loss ")))
     parts = [

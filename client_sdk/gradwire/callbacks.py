@@ -1,9 +1,9 @@
-"""Functions for the argument on_epoch of `fit`, which write each epoch to a file or to an experiment tracker.
+"""Functions for the argument `on_epoch` of `fit`, which log each epoch to a file or to an experiment tracker.
 
 Example:
     gw.fit(model, (X, y), ..., on_epoch=[gw.callbacks.CSVLogger("log.csv"), gw.callbacks.TensorBoard("runs/1")])
 
-The trackers need packages that gradwire does not install by itself. An object logs one training run.
+The trackers need packages that gradwire does not install by itself. Each object logs one training run.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class CSVLogger:
 
 
 class TensorBoard:
-    """Writes each epoch for TensorBoard. Needs tensorboardX: pip install 'gradwire[tensorboard]'.
+    """Writes each epoch to log files for TensorBoard. Requires tensorboardX: pip install 'gradwire[tensorboard]'.
 
     Args:
-        folder: The folder of the run, for example "runs/1". To see it: tensorboard --logdir runs.
+        folder: The folder of the run, for example "runs/1". To view it, run tensorboard --logdir runs.
 
     Raises:
         ImportError: tensorboardX is not installed.
@@ -99,10 +99,10 @@ class TensorBoard:
 
 
 class MLflow:
-    """Logs each epoch to the active MLflow run, or to a new one. Needs mlflow: pip install 'gradwire[mlflow]'.
+    """Logs each epoch to the active MLflow run, or to a new one. Requires mlflow: pip install 'gradwire[mlflow]'.
 
     Args:
-        **run: Arguments for mlflow.start_run, for example run_name="digits". Not used if a run is active.
+        **run: Arguments for mlflow.start_run, for example run_name="digits". They are ignored if a run is active.
 
     Raises:
         ImportError: mlflow is not installed.
@@ -125,7 +125,7 @@ class MLflow:
 
 
 class WandB:
-    """Logs each epoch to Weights & Biases. Needs wandb: pip install 'gradwire[wandb]'.
+    """Logs each epoch to Weights & Biases. Requires wandb: pip install 'gradwire[wandb]'.
 
     Args:
         **run: Arguments for wandb.init, for example project="digits".
@@ -147,7 +147,7 @@ class WandB:
 
 
 class Trackio:
-    """Logs each epoch to Trackio. Needs trackio: pip install 'gradwire[trackio]'.
+    """Logs each epoch to Trackio. Requires trackio: pip install 'gradwire[trackio]'.
 
     Args:
         **run: Arguments for trackio.init, for example project="digits".

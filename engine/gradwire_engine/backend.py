@@ -24,7 +24,7 @@ def array_module(array: Array) -> Any:
 
 
 def as_array(x: Any) -> Array:
-    """Return lists, numbers and pandas objects as NumPy arrays, and arrays unchanged.
+    """Convert lists, numbers and pandas objects to NumPy arrays, and return arrays unchanged.
 
     Raises:
         TypeError: The value is something else, for example text.

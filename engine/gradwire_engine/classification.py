@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradwire_engine.backend import Array, array_module, to_numpy
 
-# A matrix of this many classes takes 800 MB.
+# A matrix for this many classes takes 800 MB.
 MAX_CLASSES = 10_000
 
 
@@ -78,7 +78,7 @@ class ClassReport:
     Attributes:
         name: The name of the class, or its index as text.
         precision: The fraction of the rows predicted as this class that belong to it; 0 if there are none.
-        recall: The fraction of the rows of this class that are predicted as it; 0 if there are none.
+        recall: The fraction of the rows of this class that are predicted as this class; 0 if there are none.
         f1: The harmonic mean of precision and recall.
         rows: The number of rows that belong to the class.
     """
@@ -95,14 +95,14 @@ class ClassReport:
 
 
 _HEADINGS = ("class", "precision", "recall", "f1", "rows")
-# A longer table is of no use on a screen. Its classes are those with the lowest F1.
+# A longer table is not useful on a screen. It contains the classes with the lowest F1.
 _SHOWN_CLASSES = 50
 
 
 class ClassificationReport(list[ClassReport]):
     """The classes of a model, in the order of its outputs. `print` shows them as a table.
 
-    Of more than 50 classes, the table contains those with the lowest F1.
+    If there are more than 50 classes, the table contains only those with the lowest F1.
     """
 
     def __str__(self) -> str:
@@ -139,14 +139,14 @@ def classification_report(logits: Array, targets: Any, class_names: Sequence[str
     Args:
         logits: The outputs of a model, logits or probabilities, of shape (N, classes).
         targets: Class indices of shape (N,), or one-hot rows of shape (N, classes).
-        class_names: The names of the classes, for example model.class_names. Default: their indices.
+        class_names: The names of the classes, for example model.class_names. Default: the indices of the classes.
 
     Returns:
         A list with a ClassReport for each class.
 
     Raises:
-        ValueError: The shapes do not match, a target is not the index of a class, or there is not one name for each
-            class.
+        ValueError: The shapes do not match, a target is not the index of a class, or the number of names is not the
+            number of classes.
     """
     predicted, actual = class_indices(logits, targets)
     classes = np.shape(logits)[1]

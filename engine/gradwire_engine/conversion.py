@@ -1,4 +1,4 @@
-"""Converts a model to a model of PyTorch or Keras with the same layers and weights."""
+"""Converts a model to a PyTorch or Keras model with the same layers and weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_torch(model: Module) -> torch.nn.Sequential:
-    """Return a torch.nn.Sequential on the CPU with the layers, names and copies of the weights of a model.
+    """Return a torch.nn.Sequential on the CPU with a model's layers and names, and copies of its weights.
 
     PyTorch does not allow periods in names, so "encoder.fc1" becomes "encoder_fc1".
 
@@ -41,7 +41,7 @@ def to_torch(model: Module) -> torch.nn.Sequential:
 
 
 def to_keras(model: Module) -> keras.Sequential:
-    """Return a keras.Sequential with the layers, names and copies of the weights of a model.
+    """Return a keras.Sequential with a model's layers and names, and copies of its weights.
 
     Raises:
         ImportError: Keras is not installed.

@@ -153,7 +153,7 @@ class Module:
             yield from child.named_modules(f"{prefix}{name}.")
 
     def summary(self) -> None:
-        """Print the layers with the shapes of their outputs, the numbers of their parameters, and their sizes in bytes.
+        """Print each layer with its output shape, its number of parameters, and its size in bytes.
 
         A layer that has no weights yet is shown as deferred.
         """
@@ -188,7 +188,7 @@ class Module:
         return to_keras(self)
 
     def _repr_html_(self) -> str:
-        """Return the summary as HTML, which a notebook shows."""
+        """Return the summary as HTML for a notebook."""
         from gradwire_engine.summary import summary_html  # noqa: PLC0415  (it imports the layers)
 
         return summary_html(self)

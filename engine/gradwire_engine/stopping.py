@@ -1,7 +1,7 @@
 """Decides when training stops early, which epoch is the best, and which weights are kept.
 
-All decisions except a stop on request depend only on the epochs so far, so training that continues from any epoch comes
-to the same decisions.
+All decisions except a stop on request depend only on the epochs so far, so training makes the same decisions no matter
+which epoch it continues from.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class StoppingRules:
 
     Attributes:
         epochs: The number of epochs in total.
-        monitor: The metric that determines the best epoch: "running_loss", or "train." or "test." and the name of a
-            metric.
-        min_delta: An improvement is a change of more than this.
-        patience: The number of epochs in a row without an improvement after which training stops, or None.
+        monitor: The metric that determines the best epoch: "running_loss", or "train." or "test." followed by the name
+            of a metric.
+        min_delta: A change counts as an improvement only if it is larger than this.
+        patience: Training stops after this many epochs in a row without an improvement. None: no limit.
         restore_best: Whether the result is the weights of the best epoch instead of those of the last epoch.
-        max_seconds: The training time at which training stops, in seconds, or None.
+        max_seconds: Training stops when the training time reaches this limit, in seconds. None: no limit.
         keep_best: Whether the weights of the best epoch are kept.
-        keep_every: The weights after epochs with a multiple of this number are kept. 0 keeps none of them.
+        keep_every: The weights after every n-th epoch are kept, where n is this number. 0 keeps none of them.
     """
 
     epochs: int
@@ -141,11 +141,12 @@ def monitored_value(epoch: Epoch, monitor: str) -> float | None:
 
 
 class TrainingControl:
-    """Follows training that may continue from a checkpoint, and holds the weights of the best epoch.
+    """Tracks training, which can continue from a checkpoint, and holds the weights of the best epoch.
 
     Attributes:
         rules: The rules.
-        progress: The progress so far. At first, it includes the epochs after the checkpoint that are repeated.
+        progress: The progress so far. At the start, it already includes the epochs after the checkpoint, which are
+            repeated.
     """
 
     def __init__(self, rules: StoppingRules, progress: Progress | None = None) -> None:
@@ -154,7 +155,7 @@ class TrainingControl:
         self._best: tuple[int, Array] | None = None
 
     def add(self, epoch: Epoch, weights: Callable[[], Array]) -> None:
-        """Follow an epoch.
+        """Record an epoch.
 
         Args:
             epoch: The epoch.
@@ -176,6 +177,6 @@ class TrainingControl:
         return self.progress.stop_reason(self.rules, requested=requested)
 
     def take_best(self) -> tuple[int, Array] | None:
-        """Return the best epoch and its weights, or None if they were already taken or their epoch was not followed."""
+        """Return the best epoch and its weights, or None if they were already taken or their epoch was not recorded."""
         best, self._best = self._best, None
         return best

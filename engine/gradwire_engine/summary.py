@@ -19,7 +19,7 @@ class LayerSummary:
         name: The layer's name, for example "fc1".
         kind: The layer's class, for example "Linear".
         width: The width of the output, or None if it is unknown.
-        parameters: The number of weights and biases, or None if it depends on inputs that are unknown yet.
+        parameters: The number of weights and biases, or None if it depends on inputs that are not known yet.
         size: The size of the parameters in bytes, or None if their number is unknown.
         deferred: Whether the layer has no weights yet.
     """
@@ -42,11 +42,11 @@ def summarize(model: Module) -> list[LayerSummary]:
     """Return the layers of a model in the order in which forward() calls them.
 
     If forward() does more than pass its input from layer to layer, the layers are in the order of the attributes, and
-    the widths of their outputs are only known for Linear layers.
+    output widths are known only for Linear layers.
     """
     try:
         named, in_order = list[tuple[str, Module]](layers_of(model)), True
-    except Exception:  # forward() is the user's code, which can do anything. The attributes are enough for a summary.
+    except Exception:  # forward() is user code, which can do anything. The attributes are enough for a summary.
         named, in_order = _with_parameters(model), False
     rows: list[LayerSummary] = []
     width: int | None = None
@@ -81,7 +81,7 @@ def _with_parameters(model: Module) -> list[tuple[str, Module]]:
 
 
 def summary_text(model: Module) -> str:
-    """Return the table as text, without a line break at its end."""
+    """Return the table as text, without a trailing line break."""
     rows = summarize(model)
     table = [_HEADINGS, *(row.cells() for row in rows), _total(rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEADINGS))]

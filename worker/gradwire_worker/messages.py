@@ -31,7 +31,7 @@ class Assignment:
     # The URL of the blob store.
     blobs: str
     resume: ResumePoint | None = None
-    # The progress as of the stored epochs. It can be ahead of the checkpoint to continue from.
+    # The progress after the stored epochs. It can be ahead of the checkpoint to continue from.
     progress: Progress = field(default_factory=Progress)
     # Whether the job was stopped on request.
     stop_requested: bool = False

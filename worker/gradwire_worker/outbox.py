@@ -8,7 +8,7 @@ from gradwire_worker.messages import Report
 
 # Training pauses at this number of unacknowledged reports, to limit memory use while the server is unavailable.
 _MAX_UNACKNOWLEDGED = 50_000
-# Training also pauses before it adds weights to unacknowledged weights of this size, in bytes.
+# Training also pauses before it adds weights if the unacknowledged weights have this size, in bytes.
 _MAX_UNACKNOWLEDGED_BYTES = 64 << 20
 # The limits for the reports that one poll returns. A poll always returns at least one report, regardless of its size.
 _MAX_REPORTS_PER_POLL = 5_000
@@ -86,7 +86,7 @@ class Outbox:
     def _has_room(self, weights: bytes | None) -> bool:
         if len(self._reports) >= _MAX_UNACKNOWLEDGED:
             return False
-        # Weights of any size can be added if there are no others.
+        # Weights of any size can be added if the outbox contains no others.
         return not (weights and self._weight_bytes) or self._weight_bytes + len(weights) <= _MAX_UNACKNOWLEDGED_BYTES
 
     def _is_enough(self) -> bool:

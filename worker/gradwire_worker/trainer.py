@@ -135,7 +135,7 @@ class Trainer:
             self._run.join()
 
     def finish(self, job: str, attempt: int) -> None:
-        """End the job of an attempt after the epoch that it trains. If the attempt is not running, do nothing."""
+        """End the job of an attempt after its current epoch. If the attempt is not running, do nothing."""
         self._called = time.monotonic()
         run = self._run
         if run is not None and self.running() == (job, attempt):
@@ -257,7 +257,7 @@ class _Run(threading.Thread):
         self.outbox.add(Event(state_change=succeeded))
 
     def _report_best(self, control: TrainingControl, before: int | None = None) -> None:
-        """Report the weights of the best epoch, if they were not reported yet.
+        """Report the weights of the best epoch, if they have not been reported yet.
 
         They are reported before the weights of a later epoch, because an attempt that continues from the later epoch
         does not compute them again.

@@ -193,8 +193,8 @@ def _read_table(path: Path, named: Sequence[str]) -> _Table:
 
     Args:
         path: The file.
-        named: The columns that the user names. If the first line contains one of them, it is a header, even if other
-            cells of it are numbers.
+        named: The columns that the user names. If the first line contains one of them, it is a header, even if its
+            other cells are numbers.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -219,7 +219,7 @@ def _watch_epochs(jobs: list[Job], as_json: bool) -> None:
 
 
 def _with_name(jobs: list[Job], name: str, value: JobEvent | Epoch) -> object:
-    """Return a value, or if there are several jobs, the name of its job and its fields."""
+    """Return a value or, if there are several jobs, the name of its job and its fields."""
     return value if len(jobs) == 1 else {"job": name, **asdict(value)}
 
 

@@ -139,13 +139,13 @@ def predict(
         bool, typer.Option("--classes", help="Print the class name (or index) of each row instead of the outputs.")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Print the probability of each class, not the outputs.")
+        bool, typer.Option("--probabilities", help="Print the probability of each class instead of the outputs.")
     ] = False,
     drop: Annotated[
         list[str] | None,
         typer.Option(
-            help="Ignore this column of a .csv file, for example the targets: its name or, without a header, its "
-            "number from 1. Can be repeated."
+            help="Ignore this column of a .csv file, for example the targets. Pass its name or, without a header, its "
+            "number (from 1). You can repeat this option."
         ),
     ] = None,
     epoch: KeptEpoch = None,

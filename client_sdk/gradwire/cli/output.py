@@ -45,7 +45,7 @@ Scale = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# What the messages of the SDK call the arguments of Python calls, and what the command line calls them.
+# The names of arguments in the SDK's messages, and the corresponding names on the command line.
 _PYTHON_WORDS = {
     'Client("localhost:50051")': "--at localhost:50051",
     'client.models.download(name, "model.onnx")': "gradwire models download NAME -o model.onnx",
@@ -71,7 +71,7 @@ def connect(at: str | None, token: str | None, tls: str | None) -> Client:
 
 
 def in_terms_of_the_command(text: str) -> str:
-    """Replace the Python arguments and values in a message of the SDK with the options of the command line."""
+    """Replace the Python arguments and values in a message from the SDK with command-line options."""
     for python, option in _PYTHON_WORDS.items():
         text = text.replace(python, option)
     text = re.sub(r"^(?=(?:tls|token|classes|format): )", "--", text)

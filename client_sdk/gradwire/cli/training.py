@@ -53,16 +53,16 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     scale: Scale = 1.0,
     device: Annotated[Device, typer.Option(help="The device to train on.")] = "auto",
     patience: Annotated[
-        int | None, typer.Option(help="End after this many epochs in a row in which --monitor does not improve.")
+        int | None, typer.Option(help="Stop after this many epochs in a row in which --monitor does not improve.")
     ] = None,
     monitor: Annotated[
         str | None, typer.Option(help="The metric for --patience, for example train.accuracy. Default: test.loss.")
     ] = None,
-    min_delta: Annotated[float | None, typer.Option(help="The smallest improvement, for --patience.")] = None,
+    min_delta: Annotated[float | None, typer.Option(help="With --patience, ignore smaller improvements.")] = None,
     restore_best: Annotated[
-        bool, typer.Option(help="With --patience, take the weights of the best epoch, not of the last one.")
+        bool, typer.Option(help="With --patience, use the weights of the best epoch instead of the last one.")
     ] = True,
-    max_seconds: Annotated[float | None, typer.Option(help="End when training has taken this many seconds.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop when training has taken this many seconds.")] = None,
     keep: Annotated[str, typer.Option(help="The epochs to keep on the server: last, best or every:N.")] = "last",
     name: Annotated[str | None, typer.Option(help="The name of the job. By default, the server chooses one.")] = None,
     label: Annotated[

@@ -14,7 +14,7 @@ _COMPILED_EVALUATION_ROWS = 96
 # The vectors outside the plan: the initial weights, and the copies of a checkpoint (an array, its bytes in the outbox,
 # and the bytes in transit to the server).
 _VECTORS = 4
-# The weights of the best epoch: the ones that are held, and their bytes in the outbox.
+# The weights of the best epoch: the copy that is held, and its bytes in the outbox.
 _BEST_VECTORS = 2
 _FLOAT64_BYTES = 8
 

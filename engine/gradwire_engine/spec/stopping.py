@@ -1,4 +1,4 @@
-"""Converts the parts of specs and jobs that concern early stopping between messages and engine dataclasses."""
+"""Converts the early stopping parts of specs and jobs between messages and engine dataclasses."""
 
 import math
 
@@ -70,7 +70,7 @@ def progress_of(job: Job, rules: StoppingRules) -> Progress:
 def progress_after(progress: Progress, epoch: Epoch, rules: StoppingRules) -> Progress:
     """Return the progress after the next epoch, as `Progress.after` does.
 
-    The server calls this for every epoch that it stores, so this does not convert the epoch.
+    The server calls this function for every epoch that it stores, so it does not convert the epoch.
     """
     value = None if rules.monitor is None else _value(epoch, rules.monitor)
     return progress.after_value(epoch.epoch, epoch.train_seconds + epoch.evaluate_seconds, value, rules)
@@ -84,7 +84,7 @@ def _value(epoch: Epoch, monitor: str) -> float | None:
     metrics = epoch.train if which == "train" else epoch.test
     if not epoch.HasField("train" if which == "train" else "test"):
         return None
-    if name == "loss":  # It has no presence.
+    if name == "loss":  # This field has no presence.
         return metrics.loss
     value: float = getattr(metrics, name) if metrics.HasField(name) else math.nan
     return value
