@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 # Ray reads these variables when it is imported, and gRPC when it starts. Set them before the server is imported. gRPC
-# would log each call that it refuses because its request is compressed.
+# would log each call that it rejects because its request is compressed.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -54,8 +54,8 @@ def serve(
         str,
         typer.Option(
             envvar="GRADWIRE_HTTP_HOSTS",
-            help="Names of this server in the addresses that browsers use, separated by commas. localhost and IP "
-            "addresses need not be named.",
+            help="Host names that browsers use for this server, separated by commas. localhost and IP addresses are "
+            "always allowed.",
         ),
     ] = "",
     data: Annotated[

@@ -269,7 +269,7 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
         interceptors=[CallInterceptor(Authenticator(settings.token))],
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            # A small compressed request can become a large message, which gRPC would decompress on receipt.
+            # A small compressed request can become a large message, and gRPC would decompress it on receipt.
             ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
             ("grpc.so_reuseport", 0),
             # Connections beyond this number are closed as soon as they are accepted. Each listener counts its own
@@ -302,7 +302,7 @@ def check_address(settings: Settings) -> None:
                 probe.bind(address)
         except OSError as error:
             failures.append(error)
-    if len(failures) < len(found):  # gRPC too needs only one of the host's addresses.
+    if len(failures) < len(found):  # Like gRPC, this check needs only one of the host's addresses.
         return
     if any(failure.errno == errno.EADDRINUSE for failure in failures):
         raise SettingsError(_in_use(f"{settings.host}:{settings.port}"))

@@ -13,7 +13,7 @@ MAX_CHUNK_BYTES = 4 * MIB
 MAX_PUBLIC_REQUEST_BYTES = 4 * KIB
 # The maximum size of the inputs of one Predict call, and of its outputs.
 MAX_PREDICT_BYTES = 8 * MIB
-# gRPC itself refuses larger messages, without details, after it has received and copied them. Predict returns a more
+# gRPC itself rejects larger messages, without details, after it has received and copied them. Predict returns a more
 # detailed error for inputs that are a little too large.
 MAX_MESSAGE_BYTES = 10 * MIB
 # The fields of a longer request are checked in a thread.
@@ -34,7 +34,7 @@ MAX_CONCURRENT_CALLS = 2000
 # The maximum total size of the long responses that clients have not received yet.
 MAX_UNRECEIVED_BYTES = 256 * MIB
 LONG_RESPONSE_BYTES = 64 * KIB
-# Each of these has its own limit, so that the others cannot prevent health checks.
+# Each of these methods has its own limit, so that other calls cannot block health checks.
 MAX_CONCURRENT_HEALTH_CHECKS = 200
 MAX_CONCURRENT_HEALTH_WATCHES = 200
 MAX_CONCURRENT_REFLECTIONS = 50
@@ -43,7 +43,7 @@ MAX_UPLOADS = 32
 MAX_DOWNLOADS = 32
 # The time that a call waits for its turn if its method has its own limit, in seconds.
 MAX_WAIT_SECONDS = 10.0
-# A client that was too slow has this long to receive the status. Then its call is closed. In seconds.
+# The time that a client that was too slow has to receive the status before its call is closed, in seconds.
 STATUS_SECONDS = 5.0
 # Slow requests: the maximum number received at a time, and the time after which a request counts as slow, in seconds.
 MAX_SLOW_REQUESTS = 8
@@ -61,10 +61,11 @@ MAX_HTTP_CONNECTIONS = 1000
 MAX_HTTP_CALLS = 500
 MAX_HTTP_STREAMS = 400
 MAX_HTTP_CALL_SECONDS = 60.0
-# All requests in memory together, and the space that JSON needs for the names of fields.
+# The maximum size of all requests in memory, and the space that JSON needs for the names of fields.
 MAX_HTTP_BUFFERED_BYTES = 256 * MIB
 HTTP_JSON_SLACK_BYTES = 512 * KIB
-# The line and the headers of a request, how long a connection may be idle, and how long a client may accept nothing.
+# The maximum size of the request line and headers, the maximum idle time of a connection, and the maximum time in which
+# a client receives nothing.
 MAX_HTTP_HEAD_BYTES = 32 * KIB
 MAX_HTTP_IDLE_SECONDS = 75
 MAX_HTTP_WRITE_SECONDS = 60.0
@@ -85,7 +86,7 @@ class MethodLimits:
         write_seconds: The time that the client has to receive each response message, in seconds.
         concurrent_calls: The maximum number of concurrent calls, from receiving the request until the client has
             received the response. Further calls wait for their turn.
-        long_response: Whether the response can be so long that it is encoded in a thread.
+        long_response: Whether the response can be so long that it must be encoded in a thread.
     """
 
     message_bytes: int = MAX_REQUEST_BYTES

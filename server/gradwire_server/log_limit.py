@@ -23,7 +23,7 @@ class _Count:
 class RepeatLimit(logging.Filter):
     """Drops records whose message template was logged too often recently, and later reports how many were dropped.
 
-    A record with the attribute `subject` is counted only with the records of the same subject.
+    A record with the attribute `subject` is counted only together with other records of the same subject.
     """
 
     def __init__(self) -> None:

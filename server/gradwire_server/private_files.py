@@ -41,7 +41,7 @@ def make_private(folder: Path) -> None:
 
 
 def can_hold_socket(path: Path) -> bool:
-    """Whether a Unix socket can be created at a path, which may be too long. A socket that is there is deleted."""
+    """Whether a Unix socket can be created at a path, which may be too long. An existing socket is deleted."""
     try:
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as probe:

@@ -25,7 +25,7 @@ class Settings:
     port: int = 50051
     # The port of the HTTP gateway. 0: none. None: the next port after the gRPC port or, if it is in use, any free port.
     http_port: int | None = 0
-    # Further host names under which browsers reach the HTTP port.
+    # Additional host names that browsers use for the HTTP port.
     http_hosts: tuple[str, ...] = ()
     data: Path = Path("gradwire-data")
     # The postgresql:// URL of the database. None selects a SQLite file in `data`.

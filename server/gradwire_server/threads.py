@@ -1,4 +1,4 @@
-"""Threads for the blocking work of client calls. The server's own work has other threads, so calls cannot delay it."""
+"""Threads for the blocking work of client calls. The server's own work uses other threads, so calls cannot delay it."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,8 +15,8 @@ _THREADS = 8
 async def in_thread(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """Run a function in one of the threads for calls, and return its result.
 
-    If the call is cancelled before the function starts, the function does not run. If the function is running, the
-    call ends when the function does, so that a call holds its turn as long as it uses a thread.
+    If the call is cancelled before the function starts, the function does not run. If the function is already running,
+    the call ends when the function ends, so a call counts against the limits as long as it uses a thread.
     """
     work = _pool().submit(function, *arguments, **options)
     result = asyncio.wrap_future(work)
@@ -29,7 +29,7 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **options: P.k
 
 
 def close_threads() -> None:
-    """Drop the work that has not started. Running functions end by themselves."""
+    """Drop the work that has not started. Functions that are running are not interrupted."""
     _pool().shutdown(wait=False, cancel_futures=True)
     _pool.cache_clear()
 

@@ -136,7 +136,7 @@ def digits_model(running, digits):
 
 
 def draw(page, points):
-    """Draw a line through points from 0 to 1."""
+    """Draw a line through points with coordinates from 0 to 1."""
     box = page.locator(".board").bounding_box()
     place = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     page.mouse.move(*place[0])
@@ -180,7 +180,7 @@ def test_the_keyboard_draws(open_page, digits_model):
 
 
 def test_real_digits_are_answered_as_the_model_does(open_page, digits_model, digits, client):
-    """What the page sends is what the SDK sends: the page decodes the outputs, and names the same class."""
+    """The page sends the same request as the SDK, decodes the outputs, and names the same class."""
     page = open_page(digits_model)
     rows = digits.test[0][:5]
     expected = client.models.predict("digits", rows.astype(np.float32)).argmax(axis=1)
@@ -218,7 +218,7 @@ def test_a_model_is_downloaded(open_page, digits_model):
 
 
 def test_a_hostile_name_is_shown_as_text(open_page, tmp_path, monkeypatch):
-    """The server accepts no such name. If one gets into the database, the page still shows it as text."""
+    """The server does not accept such names. If one gets into the database, the page still shows it as text."""
     job = Job(name=f"jobs/{HOSTILE}", state=JobState.JOB_STATE_FAILED, epochs=1, architecture=HOSTILE)
     job.create_time.GetCurrentTime()
     job.labels["team"] = HOSTILE

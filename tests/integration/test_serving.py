@@ -234,7 +234,7 @@ def test_a_killed_worker_is_replaced_and_the_results_are_bit_identical(client, s
 
 
 def test_a_worker_that_is_killed_after_the_best_epoch_changes_neither_the_decision_nor_the_model(client, server):
-    # No later epoch is better than the first by this much, and the job does not end before its worker is killed.
+    # No later epoch is this much better than the first, and the job does not end before its worker is killed.
     stopping = gw.EarlyStopping(monitor="train.loss", patience=2500, min_delta=100.0)
     arguments = {"epochs": 4000, "batch_size": 1, "early_stopping": stopping, "keep": "every:1000"}
     expected = small_job(client, **arguments)

@@ -1,7 +1,7 @@
-"""The end of calls. gRPC keeps a call with its response until the client has received it, which can take forever.
+"""Ends calls. gRPC keeps a call and its response until the client has received the response, which can take forever.
 
-gRPC for Python has no way to end a call whose client accepts nothing. But a call ends when the tasks that gRPC creates
-for it end. One of them runs the service's method, and its parent waits for the end of the call.
+gRPC for Python has no way to end a call whose client does not receive anything. However, a call ends when the tasks
+that gRPC creates for it end. One of them runs the service's method, and its parent waits for the end of the call.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ class _MethodTask(asyncio.Task[Any]):
 
 
 def remember_calls() -> None:
-    """Let the tasks that gRPC creates in the running event loop know their calls."""
+    """Make the tasks that gRPC creates in the running event loop remember their calls."""
     asyncio.get_running_loop().set_task_factory(_new_task)
 
 
 def close_later(seconds: float, on_end: Callable[[], object]) -> None:
-    """Close the current call unless it ends in time: unless its client receives the responses and the status.
+    """Close the current call unless its client receives the responses and the status in time.
 
     Args:
         seconds: The time limit, in seconds.

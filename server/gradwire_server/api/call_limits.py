@@ -12,7 +12,7 @@ from gradwire_server.limits import LONG_RESPONSE_BYTES, MAX_UNRECEIVED_BYTES, MA
 
 
 class CallCount:
-    """Counts the calls in progress and their long responses, and refuses calls that would exceed a maximum.
+    """Counts the calls in progress and their long responses, and rejects calls that would exceed a maximum.
 
     Args:
         maximum: The maximum number of calls.
@@ -168,7 +168,7 @@ async def write(context: ServicerContext[Any, Any], response: Any, seconds: floa
     Args:
         context: The call.
         response: The message.
-        seconds: The time that the client has to accept the message, in seconds.
+        seconds: The time that the client has to receive the message, in seconds.
 
     Raises:
         TooSlowError: The client took too long.

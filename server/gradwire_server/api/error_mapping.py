@@ -35,8 +35,8 @@ async def abort(context: ServicerContext[Any, Any], error: Exception) -> None:
     try:
         await context.abort(code, status.message, trailing_metadata=((_STATUS_TRAILER, status.SerializeToString()),))
     except grpc.aio.AbortError as raised:
-        raised.__traceback__ = None  # gRPC stores the error in the call, which the frames would then keep in memory.
+        raised.__traceback__ = None  # gRPC stores the error in the call, so its frames would keep the call alive.
         raise
     except grpc.aio.BaseError:
-        # A response that the client does not receive is in the way of the status.
+        # A response that the client does not receive blocks the status.
         raise asyncio.CancelledError from None

@@ -91,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Public:
-    """Methods of the standard services, which do not require a token, with their common limits."""
+    """Methods of the standard services, which do not require a token, with their shared limits."""
 
     def __init__(self, limits: MethodLimits, maximum: int) -> None:
         self._limits = limits
@@ -99,7 +99,7 @@ class _Public:
         self._reader = RequestReader(MAX_SLOW_PUBLIC_REQUESTS, SLOW_PUBLIC_REQUEST_SECONDS)
 
     def method(self, handler: Any) -> "_Method":
-        """Return a method of these with its handler."""
+        """Return one of these methods with its handler."""
         return _Method(handler, self._limits, None, self._calls, self._reader)
 
 

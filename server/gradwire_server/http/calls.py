@@ -1,4 +1,4 @@
-"""Calls the gRPC server for HTTP clients. The server authenticates, checks and limits each call as any other."""
+"""Calls the gRPC server for HTTP clients. The server authenticates, checks and limits each call like any other call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Method:
         response: The type of its responses.
         request_streaming: Whether it takes a stream.
         response_streaming: Whether it returns a stream.
-        limits: The limits of the server for it.
+        limits: The server's limits for this method.
     """
 
     path: str
@@ -96,7 +96,8 @@ class GrpcClient:
             method: The method.
             metadata: The metadata of the call.
             receive: A function that receives the encoded request.
-            is_large: Whether the request may be large. It is then received only while the server accepts the call.
+            is_large: Whether the request can be large. The gateway then receives it only while the server accepts the
+                call.
             seconds: How long the call may take, or None for the default.
 
         Returns:
@@ -119,10 +120,11 @@ class GrpcClient:
     async def _receive_large(
         self, method: Method, metadata: Metadata, receive: Callable[[], Awaitable[bytes]]
     ) -> bytes:
-        """Receive a request while a call of its method is open that sends none.
+        """Receive a request while a call of its method is open that has not sent its request.
 
-        The server ends that call if the token is wrong, if the request takes too long, or if too many others are on
-        their way. So nobody can make the gateway hold a large request that the server would not have received.
+        The server ends that call if the token is wrong, if the request takes too long, or if too many other requests
+        are arriving. This way, no client can make the gateway hold a large request that the server would not have
+        received.
         """
         call: Any = self._channel.stream_unary(method.path)(metadata=metadata)
         receiving = asyncio.ensure_future(receive())
@@ -162,14 +164,14 @@ async def _responses(call: Any) -> AsyncIterator[bytes]:
 
 
 class RequestBuffer:
-    """Counts the bytes of requests in memory, and refuses those that exceed the maximum of all requests together."""
+    """Counts the bytes of all requests in memory, and rejects requests that would exceed the maximum."""
 
     def __init__(self) -> None:
         self._bytes = 0
 
     @contextmanager
     def part(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that counts the bytes of one request as they arrive. They count while the context lasts."""
+        """Yield a function that counts the bytes of one request as they arrive, while the context lasts."""
         held = 0
 
         def add(size: int) -> None:
@@ -186,7 +188,7 @@ class RequestBuffer:
 
 
 class _Count:
-    """Counts what is in progress, and refuses more than a maximum."""
+    """Counts what is in progress, and rejects more than a maximum."""
 
     def __init__(self, maximum: int, what: str) -> None:
         self._maximum = maximum
@@ -195,7 +197,7 @@ class _Count:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count one more while the context lasts. Raises CallError."""
+        """Add one to the count while the context lasts. Raises CallError."""
         if self._number >= self._maximum:
             raise busy(f"the gateway has {self._maximum} {self._what} in progress, which is the maximum")
         self._number += 1

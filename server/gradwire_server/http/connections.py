@@ -1,4 +1,4 @@
-"""Accepts HTTP connections, runs them with uvicorn's HTTP/1.1 protocol, and limits what each can hold."""
+"""Accepts HTTP connections, runs them with uvicorn's HTTP/1.1 protocol, and limits the resources of each connection."""
 
 import asyncio
 import contextlib
@@ -32,16 +32,16 @@ class HttpServer:
 
     Args:
         app: The application.
-        listener: The socket, which is already bound.
+        listener: The socket, which must already be bound.
         tls: The certificate, or None without TLS.
-        max_connections: How many connections may be open at a time. Further ones are closed at once.
-        grpc_hint: What a gRPC client that connects to this port is told.
+        max_connections: The maximum number of open connections. Further connections are closed immediately.
+        grpc_hint: The error message for gRPC clients that connect to this port.
     """
 
     def __init__(
         self, app: Any, listener: socket.socket, tls: ssl.SSLContext | None, max_connections: int, grpc_hint: str
     ) -> None:
-        # Failed requests are answered, not logged. Only defects are logged.
+        # Failed requests are answered, not logged. Only bugs are logged.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._config = uvicorn.Config(
             app,
@@ -65,12 +65,12 @@ class HttpServer:
         self._accepting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start to accept connections."""
+        """Start accepting connections."""
         self._listener.setblocking(False)
         self._accepting = asyncio.create_task(self._accept())
 
     async def stop(self) -> None:
-        """Stop to accept connections, let responses finish for a short time, and close all connections."""
+        """Stop accepting connections, give responses a short time to finish, and close all connections."""
         if self._accepting is not None:
             self._accepting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -91,7 +91,7 @@ class HttpServer:
         while True:
             try:
                 connection, _ = await loop.sock_accept(self._listener)
-            except OSError:  # No file descriptor is free, or the client has gone.
+            except OSError:  # No file descriptor is free, or the client has disconnected.
                 await asyncio.sleep(_ACCEPT_RETRY_SECONDS)
                 continue
             if len(self._open) >= self._max_connections:
@@ -115,7 +115,7 @@ class HttpServer:
             await loop.connect_accepted_socket(
                 new_protocol, connection, ssl=self._tls, ssl_handshake_timeout=handshake_seconds
             )
-        except OSError:  # The TLS handshake failed, or the client has gone.
+        except OSError:  # The TLS handshake failed, or the client has disconnected.
             return
         await lost.wait()
 
@@ -123,14 +123,14 @@ class HttpServer:
 class Connection(H11Protocol):
     """A connection of a client.
 
-    It is closed if the head of a request takes too long to arrive, or if the client takes too long to accept what was
-    sent. gRPC clients are told that this is not their port.
+    The connection is closed if the headers of a request take too long to arrive, or if the client takes too long to
+    receive the response. gRPC clients get a message that names the right port.
 
     Args:
         config: The configuration of uvicorn.
         state: The connections and tasks of the server.
         on_lost: A function that is called when the connection is closed.
-        grpc_hint: What a gRPC client is told.
+        grpc_hint: The error message for gRPC clients.
     """
 
     def __init__(self, config: uvicorn.Config, state: ServerState, on_lost: Callable[[], None], grpc_hint: str) -> None:
@@ -143,7 +143,7 @@ class Connection(H11Protocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the first request."""
+        """Start waiting for the first request."""
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(MAX_HANDSHAKE_SECONDS, transport.abort)
 
@@ -171,13 +171,13 @@ class Connection(H11Protocol):
         self._wait_for_head()
 
     def on_response_complete(self) -> None:
-        """Wait for the rest of a request that was answered before it had arrived, or for the next request."""
+        """Wait for the rest of a request that was answered before it had fully arrived, or for the next request."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._wait_for_head()
 
     def _wait_for_head(self) -> None:
-        """Limit the time for which the head of a request, or the rest of an answered request, does not arrive."""
+        """Limit the time until the headers of a request, or the rest of an answered request, have arrived."""
         is_answered = self.cycle is not None and self.cycle.response_complete
         if self.conn.their_state is not h11.IDLE and not (self.conn.their_state is h11.SEND_BODY and is_answered):
             if self._head_timer is not None:
@@ -187,12 +187,12 @@ class Connection(H11Protocol):
             self._head_timer = self.loop.call_later(MAX_HANDSHAKE_SECONDS, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """Start to wait for the client to accept what was sent."""
+        """Start waiting for the client to receive what was sent."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(MAX_HTTP_WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Continue to send."""
+        """Continue sending."""
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()

@@ -1,4 +1,4 @@
-"""Errors as the Connect protocol shows them: https://connectrpc.com/docs/protocol/#error-codes."""
+"""Errors in the format of the Connect protocol: https://connectrpc.com/docs/protocol/#error-codes."""
 
 import binascii
 import json
@@ -45,7 +45,7 @@ class CallError(Exception):
         code: The code, for example "not_found".
         message: A description for people.
         details: Messages of google.rpc, as in the gRPC status.
-        status: The HTTP status, if it is not the one that belongs to the code.
+        status: The HTTP status, if it is not the default status of the code.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ def invalid_request(description: str, field: str = "(request)") -> CallError:
 
 
 def busy(message: str) -> CallError:
-    """Return the error for a call that the gateway has no room for."""
+    """Return the error for a call that exceeds the gateway's capacity."""
     return _unavailable(message, ErrorReason.ERROR_REASON_BUSY)
 
 
@@ -122,7 +122,7 @@ def _packed(details: Sequence[Message]) -> list[AnyMessage]:
 
 
 def _detail(detail: AnyMessage) -> dict[str, object]:
-    """Return a detail with its bytes and, for people and scripts, with its fields."""
+    """Return a detail with its bytes and, for people and scripts, its fields."""
     name = detail.type_url.rpartition("/")[2]
     content: dict[str, object] = {
         "type": name,

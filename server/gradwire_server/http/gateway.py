@@ -1,7 +1,7 @@
-"""The HTTP gateway, a gRPC client of the server in whose process it runs.
+"""The HTTP gateway, which is a gRPC client of the server and runs in the server's process.
 
-Calls have the URLs, JSON and errors of the Connect protocol: https://connectrpc.com/docs/protocol/. There is one
-handler for all methods, which translates. Everything else happens in the gRPC server.
+URLs, JSON and errors follow the Connect protocol: https://connectrpc.com/docs/protocol/. A single handler translates
+the calls of all methods. Everything else happens in the gRPC server.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class HttpGateway:
         settings: The settings of the server.
         grpc_address: The "host:port" of the gRPC server.
         services: The full names of the services that can be called.
-        max_connections: How many connections may be open at a time.
+        max_connections: The maximum number of open connections.
 
     Attributes:
         socket: The path of the Unix socket on which the gRPC server must listen.
@@ -69,13 +69,13 @@ class HttpGateway:
         self._server = HttpServer(app, self._listener, _tls(settings), max_connections, hint)
 
     def start(self) -> None:
-        """Start to accept connections. The gRPC server must have started."""
+        """Start accepting connections. The gRPC server must already be running."""
         self._private_socket.path.chmod(0o600)
         self._client = GrpcClient(self.socket)
         self._server.start()
 
     async def stop(self) -> None:
-        """Finish responses for a short time, and close everything."""
+        """Give responses a short time to finish, and close everything."""
         await self._server.stop()
         if self._client is not None:
             await self._client.close()
@@ -138,7 +138,7 @@ class HttpGateway:
         """Receive the request of a call, and return it as an encoded message."""
         limit = method.limits.message_bytes
         if media_type == _JSON:
-            limit = limit * 4 // 3 + HTTP_JSON_SLACK_BYTES  # Bytes are base64 in JSON, and fields have names.
+            limit = limit * 4 // 3 + HTTP_JSON_SLACK_BYTES  # In JSON, bytes are base64, and fields have names.
         with self._buffer.part() as add:
             body = bytearray()
             try:
@@ -169,12 +169,12 @@ async def _not_routed(_request: Request, error: Exception) -> Response:
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:
-    """End a request whose client has gone. Nobody receives this."""
+    """End a request whose client has disconnected. Nobody receives this response."""
     return CallError("canceled", "the client has gone").response()
 
 
 def _metadata(request: Request) -> Metadata:
-    """Return the caller's token as metadata. Other headers do not concern the server."""
+    """Return the caller's token as metadata. The server does not need any other headers."""
     values = request.headers.getlist("authorization")
     return [("authorization", value.encode("ascii", "replace").decode()) for value in values]
 
@@ -185,7 +185,7 @@ def _seconds(request: Request) -> float | None:
 
 
 def _listen(settings: Settings, grpc_port: int) -> socket.socket:
-    """Return a listening socket on the HTTP port. If no port was chosen and the default is in use, any is free."""
+    """Return a listening socket on the HTTP port. If the default port is in use, use any free port."""
     candidates = [settings.http_port or 0]
     if settings.http_port is None:
         candidates = [grpc_port + 1, 0] if settings.port and grpc_port < _MAX_PORT else [0]

@@ -1,7 +1,7 @@
 """Answers gRPC clients that connect to the HTTP port: each call fails with a message that names the right port.
 
-The gateway speaks HTTP/1.1 only. For this one answer, a few frames of HTTP/2 (RFC 9113) are enough: the headers of the
-client are not decoded, and the answer is the same for every call.
+The gateway speaks HTTP/1.1 only. A few HTTP/2 frames (RFC 9113) are enough for this response: the client's headers are
+not decoded, and the response is the same for every call.
 """
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -12,7 +12,7 @@ _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 # The static table of HPACK (RFC 7541) has ":status: 200" at index 8.
 _STATUS_200 = b"\x88"
-# FAILED_PRECONDITION: clients do not repeat the call.
+# FAILED_PRECONDITION, so that clients do not retry the call.
 _GRPC_STATUS = b"9"
 
 
@@ -20,7 +20,7 @@ class GrpcRefusal:
     """The server's side of one connection.
 
     Args:
-        message: What the client is told.
+        message: The error message for the client.
     """
 
     def __init__(self, message: str) -> None:
@@ -36,7 +36,7 @@ class GrpcRefusal:
         self._started = False
 
     def receive(self, data: bytes) -> bytes | None:
-        """Return the bytes to send after these bytes of the client, or None to close the connection."""
+        """Return the bytes to send in response to these bytes from the client, or None to close the connection."""
         self._received += data
         reply = b""
         if not self._started:
@@ -79,7 +79,7 @@ def _literal(name: bytes, value: bytes) -> bytes:
 
 
 def _length(text: bytes) -> bytes:
-    """Encode a length as an integer with a prefix of 7 bits."""
+    """Encode a length as an integer with a 7-bit prefix."""
     if len(text) < 127:
         return bytes([len(text)])
     rest, encoded = len(text) - 127, b"\x7f"

@@ -1,4 +1,4 @@
-"""Protects the browser of a user: it refuses requests that other web pages make, and sets headers for all responses."""
+"""Protects users' browsers: rejects requests that other websites make, and sets headers on all responses."""
 
 from collections.abc import Collection
 from ipaddress import ip_address
@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradwire_server.http.errors import CallError
 
-# https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/CSP. There is no inline script or style, and nothing comes
-# from elsewhere. `blob:` is for files that the page has made itself, such as a downloaded model.
+# https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/CSP. The page has no inline scripts or styles, and loads
+# nothing from other servers. `blob:` is for files that the page creates itself, such as a downloaded model.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -23,18 +23,19 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-# Links on other pages can lead to these paths, which show no data.
+# Other sites can link to these paths, which contain no data.
 PAGE_PATHS = ("/", "/static/")
 
 
 class Guard:
     """An ASGI application that guards another one.
 
-    Host names: a page of another site could make its own name resolve to the address of this server, and then make
-    requests as if it came from here. So only known names are allowed. IP addresses are, because they do not resolve.
+    Host names: another site could make its own name resolve to the address of this server, and its pages could then
+    make requests as if they came from this server. Therefore, only known names are allowed. IP addresses are allowed,
+    because they do not resolve.
 
-    Origins: the page sends its token in a header, so no request of another site has it. A server without a token, which
-    listens on the loopback interface, has only this check.
+    Origins: the page sends its token in a header, so requests from another site do not have the token. A server without a
+    token, which listens on the loopback interface, relies on the check of the origin.
 
     Args:
         app: The application.
@@ -73,7 +74,7 @@ def _is_page(path: str) -> bool:
 
 
 def _check_origin(headers: Headers) -> None:
-    """Refuse requests of other sites. Only browsers send these headers."""
+    """Reject requests from other sites. Only browsers send these headers."""
     origin = headers.get("origin")
     is_foreign = origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower()
     if is_foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):

@@ -33,7 +33,7 @@ def from_json(data: bytes, kind: type[Message]) -> bytes:
 
 
 def from_query(parameters: Iterable[tuple[str, str]], kind: type[Message]) -> bytes:
-    """Return the encoded message for query parameters, which set fields that are no messages.
+    """Return the encoded message for query parameters, which set fields that are not messages.
 
     Args:
         parameters: The names of the fields and their values. A repeated field occurs once for each value.
@@ -78,7 +78,7 @@ def _encoded(content: dict[str, Any], kind: type[Message]) -> bytes:
 
 
 def _check_count(content: object) -> None:
-    """Refuse JSON with more values than a message may have, before each of them is converted."""
+    """Reject JSON with more values than a message can have, before they are converted."""
     pending, count = [content], 0
     while pending:
         value = pending.pop()

@@ -1,4 +1,4 @@
-"""The files of the web page, which are kept in memory with their compressed form."""
+"""The files of the web page, which are kept in memory in plain and compressed form."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ class Page:
     """Serves index.html at "/", and the other files at "/static/".
 
     Args:
-        grpc_port: The gRPC port, which the page names to new users.
+        grpc_port: The gRPC port, which the page shows to new users.
     """
 
     def __init__(self, grpc_port: int) -> None:

@@ -1,4 +1,4 @@
-"""The Unix socket between the gateway and the gRPC server, which only the user of the server can reach."""
+"""The Unix socket between the gateway and the gRPC server. Only the server's user can access it."""
 
 import tempfile
 from pathlib import Path

@@ -17,7 +17,7 @@ from gradwire_server.http.errors import CallError, invalid_request
 from gradwire_server.http.json_messages import as_json, from_query
 from gradwire_server.threads import in_thread
 
-# How long a stream may take to fail, so that the failure is the status of the response.
+# If a stream fails within this time, the failure is the status of the response.
 _FIRST_RESPONSE_SECONDS = 0.5
 # An idle stream sends a comment this often, so that both sides notice a lost connection.
 _HEARTBEAT_SECONDS = 10.0
@@ -29,7 +29,8 @@ MAX_INLINE_BYTES = 32_768
 async def stream_response(client: GrpcClient, method: Method, metadata: Metadata, request: Request) -> Response:
     """Make a call that returns a stream, and return the stream as the response.
 
-    A method whose responses are a header and chunks gives a file. Every other gives server-sent events.
+    If the responses of a method are a header and chunks, the HTTP response is a file. Otherwise, it consists of
+    server-sent events.
 
     Raises:
         CallError: The parameters are invalid, or the call failed at once.
@@ -46,7 +47,7 @@ async def stream_response(client: GrpcClient, method: Method, metadata: Metadata
             return _file(method, stack, await first, responses)
         if first.done() and first.result() is None:
             await stack.aclose()
-            return Response(status_code=204)  # The stream has ended. EventSource does not ask again.
+            return Response(status_code=204)  # The stream has ended. This status tells EventSource not to reconnect.
         return _Stream(stack, _events(method, first, responses), media_type="text/event-stream")
     except BaseException:
         await stack.aclose()
@@ -54,7 +55,7 @@ async def stream_response(client: GrpcClient, method: Method, metadata: Metadata
 
 
 class _Stream(StreamingResponse):
-    """A response that ends the call when it ends, even if the client has gone before its first byte."""
+    """A response that ends the call when it ends, even if the client disconnects before the first byte."""
 
     def __init__(self, stack: AsyncExitStack, content: AsyncIterator[bytes], **options: Any) -> None:
         super().__init__(content, **options)

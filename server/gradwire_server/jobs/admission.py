@@ -90,7 +90,7 @@ class Admission:
         self.disk_space.require_for_new_work()
         check_labels(requested.labels)
         job = await self.warm_start.apply(principal, requested)
-        # The checks of the spec come before those of the tensors, which take longer.
+        # The spec is checked before the tensors, whose checks take longer.
         if len(job.spec.model.layers) > _MANY_LAYERS:
             spec = await in_thread(self._resolved, job)
         else:
@@ -106,7 +106,7 @@ class Admission:
         spec = resolve(job.spec)
         self.limits.check_log(spec, job.initial_epoch)
         kept_bytes = self.limits.check_kept(spec, job.initial_epoch)
-        if self.blobs.is_local and kept_bytes:  # An object store is on other disks.
+        if self.blobs.is_local and kept_bytes:  # An object store uses other disks.
             self.disk_space.require_for_new_work(kept_bytes)
         self.limits.check_memory(spec, self.worker_memory())
         return spec

@@ -118,7 +118,7 @@ class JobCommands:
         return (await self._log.write(work, start=True)).job
 
     async def stop(self, principal: Principal, job_name: str) -> Job:
-        """End a job after its current epoch. If it has ended, it is not changed."""
+        """End a job after its current epoch. A job that has ended does not change."""
         found = await self._queries.get(principal, job_name)
 
         def work(connection: Connection) -> JobRecord:
@@ -129,7 +129,7 @@ class JobCommands:
                 return record
             if not is_stopped:
                 record.job.stop_request_time.FromNanoseconds(self._log.now())
-            # A worker has to finish a paused job, because its last epoch may be after its last checkpoint.
+            # A worker has to finish a paused job, because its last epoch can be later than its last checkpoint.
             resumed = [state_change(JobState.JOB_STATE_QUEUED, "to be stopped on request")] if is_paused else []
             self._log.append(connection, record, resumed)
             return record

@@ -39,7 +39,7 @@ def warning(reason: JobWarningReason, text: str) -> Event:
 
 
 class JobUpdater:
-    """Updates the fields of a job for its new events. It reads the stopping rules and the progress of the job once."""
+    """Updates the fields of a job for its new events. It reads the job's stopping rules and progress only once."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -13,7 +13,7 @@ from gradwire_server.errors import JobTooLargeError, invalid_field
 _EPOCH_BYTES = 120
 _METRICS_BYTES = 50
 _GIB = 1 << 30
-# The most epochs whose weights a job can keep because of their numbers, and the most bytes that these can have.
+# The maximum number of epochs that a job can keep because of their numbers, and the maximum size of their weights.
 _MAX_KEPT_EPOCHS = 1000
 _MAX_KEPT_BYTES = 16 * _GIB
 

@@ -1,4 +1,4 @@
-"""Streams the current state of jobs as they change. However often they change, each response costs the same."""
+"""Streams the current state of jobs as they change. The cost of a response does not depend on how often they change."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -15,9 +15,9 @@ from gradwire_server.store import job_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.notifications import JobChange
 
-# The time between two responses. Changes in between are sent together.
+# The time between two responses. The changes in between are sent together.
 _INTERVAL_SECONDS = 0.05
-# How many jobs one stream watches. Of the jobs that are created meanwhile, those that changed last are kept.
+# The maximum number of jobs in one stream. If new jobs exceed it, the jobs that changed last are kept.
 _MAX_WATCHED = 200
 
 

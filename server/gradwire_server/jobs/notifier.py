@@ -112,7 +112,7 @@ class JobNotifier:
 
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
-        """Deliver all changes to an observer within the context."""
+        """Deliver all changes to an observer while the context lasts."""
         self._observers.append(observer)
         try:
             yield

@@ -18,7 +18,7 @@ from gradwire_server.store.paging import Page
 
 # The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
 _MAX_EVENTS_PER_READ = 250
-# How many state changes and warnings of a job a call returns.
+# The maximum number of state changes and warnings that a call returns.
 _MAX_CHANGES_AND_WARNINGS = 200
 
 
@@ -82,7 +82,7 @@ class JobQueries:
     async def sample_epochs(
         self, principal: Principal, job_name: str, first: int, last: int, most: int
     ) -> tuple[Sequence[Event], bool]:
-        """Return the events of at most `most` evenly spaced epochs, and whether they are all epochs of the range.
+        """Return the events of at most `most` evenly spaced epochs, and whether these are all epochs in the range.
 
         The range ends with the epochs `first` and `last`. 0 means the first and the last epoch of the job.
 

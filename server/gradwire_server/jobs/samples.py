@@ -1,18 +1,18 @@
-"""Chooses the epochs that stand for many."""
+"""Chooses epochs that represent many others."""
 
 # Two of them are the ends of the range.
 MIN_SAMPLE = 3
 
 
 def sample(first: int, last: int, most: int, evaluate_every: int) -> list[int]:
-    """Return evenly spaced epochs of a range, with its first and its last.
+    """Return evenly spaced epochs of a range, including the first and the last one.
 
     Args:
         first: The first epoch of the range.
         last: The last epoch of the range.
         most: The maximum number of epochs, at least MIN_SAMPLE.
-        evaluate_every: Every n-th epoch is evaluated. If not all epochs of the range fit, those between its ends are
-            evaluated ones.
+        evaluate_every: Every n-th epoch is evaluated. If not all epochs of the range fit, only evaluated epochs are
+            chosen between its ends.
     """
     number = last - first + 1
     if number <= most:

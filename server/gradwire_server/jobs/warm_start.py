@@ -80,7 +80,7 @@ class WarmStart:
             text = f"job {job_name!r} has not ended ({state_name(record.job)}). Wait until it ends, or cancel it first"
             raise CannotStartFromError(field, text, field=field, job=job_name)
         if record.job.model:
-            # The model can have the weights of an earlier epoch, which was the best one.
+            # The model can have the weights of an earlier epoch, the best one.
             last = record.job.last_epoch.epoch
             is_last = last == model_epoch(record.job).epoch
             model = await self.models.get(principal, record.job.model, epoch=0 if is_last else last)
@@ -110,7 +110,7 @@ def _starting_from(start: _Start, requested: JobSpec) -> JobSpec:
             "Set the total number of epochs, including those"
         )
         raise invalid_field("job.spec.epochs", description)
-    # The check of the spec refuses types that are not floats.
+    # The check of the spec rejects types that are not floats.
     if spec.dtype in _FLOATS and spec.dtype != start.weights.dtype:
         description = f"is {_FLOATS[spec.dtype]}, but {source} has {_FLOATS[start.weights.dtype]}. Use the same dtype"
         raise invalid_field("job.spec.dtype", description)

@@ -10,7 +10,7 @@ from gradwire_server.threads import in_thread
 
 # The number of files whose digests are remembered.
 _MAX_FILES = 1000
-# The number of blocks that are hashed at a time. A cancelled call hashes no further ones.
+# The number of blocks that are hashed at a time. After a call is cancelled, no further blocks are hashed.
 _BLOCKS = 8
 
 

@@ -47,7 +47,7 @@ class ModelFile:
 
     @property
     def identity(self) -> tuple[Path, bytes]:
-        """The weights, and the digest of the other bytes, which state the places of the weights in the file."""
+        """The weights, and the digest of the other bytes, which determine where the weights are in the file."""
         digest = hashlib.sha256()
         for part in self.parts:
             if isinstance(part, bytes):

@@ -85,7 +85,7 @@ class ModelRegistry:
         Args:
             principal: The caller.
             model_name: The model.
-            epoch: If it is not 0, the model has the weights that the job of this name has kept after this epoch.
+            epoch: If not 0, the model has the weights that the job of the same name has kept after this epoch.
 
         Raises:
             ModelNotFoundError: The model does not exist.
@@ -135,7 +135,7 @@ class ModelRegistry:
         latest, _ = await self._database.read(lambda connection: _kept_epoch(connection, model_id, epoch))
         if latest.job.last_sequence != job.last_sequence:
             return await self._kept(principal, model_id, epoch)
-        if is_deleted:  # The weights of this epoch were those of the model.
+        if is_deleted:  # The weights of this epoch were the weights of the model.
             raise ModelNotFoundError(job.model)
         raise WeightsDamagedError(f"models/{model_id}", f"the stored weights of epoch {epoch} are missing or damaged")
 

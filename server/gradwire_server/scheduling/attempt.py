@@ -94,7 +94,7 @@ class Attempts:
     async def take_over(self, record: JobRecord, worker: WorkerHandle) -> None:
         """Follow an attempt that another server started. Continue after the last stored report."""
         if record.job.HasField("stop_request_time"):
-            await _finish(worker, record)  # The other server may not have passed the request on.
+            await _finish(worker, record)  # The other server may not have forwarded the request.
         next_reports = worker.poll(record.job.name, record.job.attempt, record.last_report, _POLL_SECONDS)
         following = self._follow(worker, record, next_reports)
         await self._finish(worker, record, self._follow_to_end(worker, record, following))
@@ -255,12 +255,12 @@ class Attempts:
             # Until the model existed, nothing referenced its weights, so a client could delete them.
             await asyncio.to_thread(self._put_model, record, final, weights)
         if final is not None or weights:
-            # What the stored job no longer needs is deleted now, and not before the job is stored.
+            # Files that the job no longer needs are deleted only after the job is stored.
             await asyncio.to_thread(self._delete_unneeded, stored)
         return stored
 
     def _put_model(self, record: JobRecord, epoch: int, weights: dict[int, tuple[Checkpoint, bytes]]) -> None:
-        """Store the weights of a model as a blob. They are new, or those of a stored checkpoint."""
+        """Store the weights of a model as a blob. The weights are new, or come from a stored checkpoint."""
         if epoch in weights:
             checkpoint, data = weights[epoch]
             self._blobs.put(checkpoint.weights.sha256, data)
@@ -319,7 +319,7 @@ class Attempts:
 
 
 def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
-    """Return the epoch whose weights the model has, if these events end the job successfully, or None."""
+    """Return the epoch that the model's weights come from, if these events end the job successfully, or None."""
     if not any(event.state_change.state == JobState.JOB_STATE_SUCCEEDED for event in events):
         return None
     job = Job()
@@ -331,6 +331,6 @@ def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
 
 
 async def _finish(worker: WorkerHandle, record: JobRecord) -> None:
-    # If the worker is lost, its attempt ends, and the next one knows about the request.
+    # If the worker is lost, its attempt ends, and the next attempt knows about the request.
     with suppress(WorkerLostError):
         await worker.finish(record.job.name, record.job.attempt)

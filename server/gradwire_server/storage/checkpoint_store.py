@@ -26,7 +26,7 @@ class CheckpointStore:
         path = f"{self._folder(job_key)}/{checkpoint.epoch:010}-{checkpoint.weights.sha256}"
         self._blobs.write(path, weights)
         for other in self._files(job_key):
-            if _epoch_of(other) == checkpoint.epoch and other != path:  # It ran again, with a different result.
+            if _epoch_of(other) == checkpoint.epoch and other != path:  # The epoch ran again, with a different result.
                 self._blobs.fs.rm_file(other)
 
     def prune(self, job_key: int, kept: Collection[int], others: int = CHECKPOINTS_PER_JOB) -> None:

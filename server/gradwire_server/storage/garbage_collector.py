@@ -1,4 +1,4 @@
-"""Deletes what nothing refers to: unused blobs, interrupted uploads, and checkpoints and events of deleted jobs."""
+"""Deletes what is unreferenced: unused blobs, interrupted uploads, and checkpoints and events of deleted jobs."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ _INTERVAL_SECONDS = 3600.0
 # The time between checks for a nearly full disk, and the time between collections while it is nearly full.
 _CHECK_SECONDS = 5.0
 _TIGHT_INTERVAL_SECONDS = 60.0
-# The number of events to delete in one transaction. It is low, because other writes wait for the transaction.
+# The number of events to delete in one transaction. It is low because other writes wait for the transaction.
 _EVENTS_PER_TRANSACTION = 5_000
 
 

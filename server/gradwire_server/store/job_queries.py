@@ -12,7 +12,7 @@ from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
 from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs
 
-# The state of a job that was deleted, but whose events are still stored.
+# The state of a deleted job whose events are still stored.
 _DELETED = JobState.JOB_STATE_UNSPECIFIED
 _exists = jobs.c.state != _DELETED
 
@@ -90,7 +90,7 @@ def first_deleted_job(connection: Connection) -> int | None:
 
 
 def delete_some_events(connection: Connection, job_key: int, most: int) -> bool:
-    """Delete the first events of a deleted job. Returns whether none are left, so that nothing of the job remains."""
+    """Delete the first events of a deleted job. Returns whether no events are left."""
     first = connection.scalar(select(func.min(events.c.sequence)).where(events.c.job == job_key))
     if first is not None:
         chosen = (events.c.job == job_key, events.c.sequence < first + most)
@@ -176,7 +176,7 @@ def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
 
 
 def epochs_among(connection: Connection, job_key: int, numbers: Sequence[int]) -> list[Event]:
-    """Return the events of those of the epochs that are stored, in order."""
+    """Return the events of these epochs, as far as they are stored, in order."""
     query = (
         select(events.c.message)
         .where(events.c.job == job_key, _is_epoch, events.c.epoch.in_(numbers))
@@ -193,13 +193,13 @@ def newest_changes_and_warnings(connection: Connection, job_key: int, limit: int
 
 
 def current_jobs(connection: Connection, job_keys: Collection[int]) -> list[tuple[int, Job]]:
-    """Return those of the jobs that exist, with their keys, in order of arrival."""
+    """Return the jobs that still exist, with their keys, in order of arrival."""
     query = select(jobs.c.id, jobs.c.message).where(jobs.c.id.in_(list(job_keys)), _exists).order_by(jobs.c.id)
     return [(row.id, Job.FromString(row.message)) for row in connection.execute(query)]
 
 
 def keys_by_id(connection: Connection, job_ids: Collection[str]) -> dict[str, int]:
-    """Return the keys of those of the jobs that exist, by their IDs."""
+    """Return the keys of the jobs that exist, by their IDs."""
     query = select(jobs.c.id, jobs.c.job_id).where(jobs.c.job_id.in_(list(job_ids)))
     return {row.job_id: row.id for row in connection.execute(query)}
 
@@ -250,7 +250,7 @@ def _event_values(job_key: int, event: Event) -> dict[str, object]:
 
 def _changes_and_warnings(job_key: int) -> Select[bytes]:
     """Return the query for the state changes and warnings of a job, newest first."""
-    # SQLite uses the index only if a query needs nothing but the columns of the index.
+    # SQLite uses the index only if the query needs no columns outside the index.
     inner = events.alias()
     numbers = select(inner.c.sequence).where(inner.c.job == job_key, is_change_or_warning)
     query = select(events.c.message).where(events.c.job == job_key, events.c.sequence.in_(numbers))

@@ -52,8 +52,8 @@ Index(
     postgresql_where=_is_epoch,
 )
 
-# State changes and warnings, which are few, however many epochs a job has. The condition is part of the statements that
-# use the index.
+# State changes and warnings, of which there are few even if a job has many epochs. The statements that use the index
+# contain this condition.
 is_change_or_warning = text("kind IN ('state_change', 'warning')")
 Index(
     "state_changes_and_warnings",

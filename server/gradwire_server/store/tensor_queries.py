@@ -57,7 +57,7 @@ def referenced_tensors(connection: Connection) -> set[str]:
 
 
 def referenced_among(connection: Connection, digests: Collection[str]) -> set[str]:
-    """Return those of the digests that a job or a model references."""
+    """Return the digests that a job or a model references."""
     of_jobs, of_models = (
         select(table.c.sha256).where(table.c.sha256.in_(list(digests))) for table in (job_tensors, model_tensors)
     )

@@ -119,7 +119,7 @@ class RayCluster:
 
     async def watch(self) -> NoReturn:
         """Update the capacity regularly. Raises ClusterLostError when the head no longer answers."""
-        # No other work can delay the checks. A check that hangs keeps its thread.
+        # No other work can delay the checks. A check that hangs occupies its thread.
         threads = ThreadPoolExecutor(_MAX_FAILED_CHECKS, thread_name_prefix="ray-check")
         try:
             await self._watch(threads)

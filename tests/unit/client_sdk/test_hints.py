@@ -1,4 +1,4 @@
-"""What the closing summary suggests to try, and that it keeps quiet about healthy jobs."""
+"""The suggestions in the closing summary, which has none for healthy jobs."""
 
 import math
 
@@ -36,7 +36,7 @@ def test_a_test_loss_that_leaves_the_train_loss_is_overfitting():
         (([1.0, 0.5, 0.3, 0.2, 0.15],), {}),
         (([0.001] * 8,), {"accuracy": 0.99}),  # It has converged.
         (([1.0, 1.1, 0.9],), {}),  # Noise at the start.
-        (([1.0, 5.0],), {}),  # Two epochs say nothing.
+        (([1.0, 5.0],), {}),  # Two epochs are not enough for a hint.
         (([1.0],), {}),
         (([],), {}),
         (([math.nan] * 6,), {"accuracy": 0.1}),

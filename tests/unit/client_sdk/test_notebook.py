@@ -1,4 +1,4 @@
-"""What a notebook shows for histories, jobs and lists, and the curves in it."""
+"""What a notebook shows for histories, jobs and lists, including the curves."""
 
 import math
 import re
@@ -24,7 +24,7 @@ HOSTILE = '"><script>alert(1)</script>'
 
 
 def checked(html):
-    """Return HTML that is well-formed, and in which a hostile text is no element."""
+    """Check that HTML is well-formed and does not contain hostile text as an element, and return it."""
     root = ET.fromstring(html)
     assert "script" not in {element.tag.rpartition("}")[2] for element in root.iter()}
     assert "<script" not in html

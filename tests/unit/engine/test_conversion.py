@@ -11,7 +11,7 @@ X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
 
 class Nested(Module):
-    """A model whose layers have names with periods, in another order than its attributes."""
+    """A model whose layers have names with periods, in a different order than its attributes."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, library, method)
 
 
 class FakeLibrary:
-    """A library that a conversion must not reach."""
+    """A library that a conversion must not use."""
 
 
 @pytest.mark.parametrize(("library", "method"), [("torch", "to_torch"), ("keras", "to_keras")])

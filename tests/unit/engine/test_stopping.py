@@ -1,4 +1,4 @@
-"""The stopping rules against a plain Python oracle, also when training continues from any epoch."""
+"""The stopping rules, compared with a plain Python oracle, including when training continues from any epoch."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def epoch(number, value=None, *, evaluated=True, seconds=1.0, **metrics):
 
 
 def oracle(values, *, patience, min_delta, larger_is_better):
-    """Return the epoch after which training stops, and the best epoch, as one would write it down for a student.
+    """Return the epoch after which training stops, and the best epoch, in the simplest possible way.
 
     A value is None in an epoch that was not evaluated.
     """

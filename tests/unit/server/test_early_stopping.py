@@ -11,7 +11,7 @@ import gradwire as gw
 
 SECONDS = 60
 STOPPING = gw.EarlyStopping(monitor="test.loss", patience=8)
-# The best epoch is always the first, because no later epoch is better by this much.
+# The best epoch is always the first, because no later epoch is this much better.
 FIRST_IS_BEST = gw.EarlyStopping(monitor="test.loss", patience=1000, min_delta=100.0)
 
 
@@ -35,7 +35,7 @@ def _fast(monkeypatch):
 
 @pytest.fixture
 def checkpoints_every(monkeypatch):
-    """Make workers take a checkpoint after every n-th epoch that they train, whatever the time."""
+    """Make workers take a checkpoint after every n-th epoch that they train, regardless of the time."""
 
     def set_to(count):
         class Policy:
@@ -73,12 +73,12 @@ async def digest(client, name, epoch=None):
 
 
 def run(scenario):
-    """Run a scenario; one that hangs fails."""
+    """Run a scenario, and fail if it hangs."""
     asyncio.run(asyncio.wait_for(scenario, SECONDS))
 
 
 async def after_epoch(job, number):
-    """Return when the job has stored an epoch."""
+    """Wait until the job has stored an epoch."""
     async for epoch in job.epochs():
         if epoch.epoch >= number:
             return
@@ -226,7 +226,7 @@ def test_a_running_job_that_is_stopped_succeeds_with_the_model_of_a_stored_epoch
 
 
 def test_a_paused_job_that_is_stopped_ends_after_its_last_stored_epoch(tmp_path, checkpoints_every):
-    checkpoints_every(10**6)  # So the next attempt must repeat all epochs.
+    checkpoints_every(10**6)  # Therefore, the next attempt must repeat all epochs.
 
     async def scenario():
         async with serving(tmp_path) as running, gw.AsyncClient(running.address) as client:

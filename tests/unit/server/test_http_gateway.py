@@ -1,4 +1,4 @@
-"""The HTTP gateway on a real socket: calls, streams, errors, and what it refuses."""
+"""The HTTP gateway on a real socket: calls, streams, errors, and rejected requests."""
 
 import base64
 import json
@@ -362,7 +362,7 @@ def test_a_grpc_client_on_the_http_port_is_told_the_right_port(running):
 
 
 def raw(running, data, timeout=20):
-    """What the server answers to bytes until it closes the connection."""
+    """Return what the server answers to these bytes until it closes the connection."""
     host, port = running.server.http.url.removeprefix("http://").split(":")
     received = b""
     with closing(socket.create_connection((host, int(port)), timeout=timeout)) as connection:
@@ -383,7 +383,7 @@ def wait_until(condition):
 
 
 def received_after_reset(connection):
-    """How many streams arrive complete before the connection ends."""
+    """Return how many streams arrive completely before the connection ends."""
     received = b""
     try:
         while chunk := connection.recv(65536):

@@ -9,7 +9,7 @@ from gradwire_server import log_limit
 
 @pytest.fixture
 def limited(monkeypatch, caplog):
-    """The time of the limit of the log."""
+    """The clock that the log limit uses."""
     now = [0.0]
     monkeypatch.setattr(log_limit.time, "monotonic", lambda: now[0])
     caplog.handler.addFilter(limit := log_limit.RepeatLimit())

@@ -93,7 +93,7 @@ def run(scenario):
 
 @pytest.fixture(autouse=True)
 def _large_job(monkeypatch):
-    """Let every job have 1 MB, and an event of 1 MB."""
+    """Make every job 1 MB large, and give it an event of 1 MB."""
 
     async def get(_queries, _principal, name):
         return SimpleNamespace(job=Job(name=name, architecture="x" * 1_000_000))
@@ -119,7 +119,7 @@ def test_a_call_holds_its_turn_until_its_client_has_received_the_response_or_was
             request = (GetJobRequest if stalled == "GetJob" else WatchJobRequest)(name="jobs/a")
             unread = [client.call(f"{TRAINING}{stalled}", request) for _ in range(2)]
             await client.received(HEADERS, unread[0])
-            # This call has its turn when the server has closed the other ones.
+            # This call gets its turn when the server has closed the other ones.
             if stalled == "GetJob":
                 assert len((await training.GetJob(request)).architecture) == 1_000_000
             else:

@@ -1,4 +1,4 @@
-"""The threads of client calls: a cancelled call leaves no work behind, and the server's own work has other threads."""
+"""The threads of client calls: a cancelled call leaves no work behind, and the server's own work uses other threads."""
 
 import asyncio
 import threading

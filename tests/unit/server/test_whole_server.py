@@ -287,7 +287,7 @@ def test_a_worker_stops_in_the_middle_of_an_epoch_and_runs_the_next_job(tmp_path
                 await asyncio.sleep(0.001)
             assert worker.is_training
             await getattr(job, command)()
-            # An attempt that did not get the request would notice it only at the end of its poll, after 20 s.
+            # An attempt that missed the request would notice it only at the end of its poll, after 20 s.
             async with asyncio.timeout(SECONDS / 2):
                 await (await submit(client, "next", epochs=1)).result()
             assert running.pool.worker is worker, "it stopped by itself and was not killed"

@@ -154,7 +154,7 @@ def test_training_does_not_wait_for_a_closed_outbox(monkeypatch):
 def test_training_waits_while_too_many_weights_are_unacknowledged(monkeypatch):
     monkeypatch.setattr("gradwire_worker.outbox._MAX_UNACKNOWLEDGED_BYTES", 100)
     outbox = Outbox()
-    outbox.add(event(1), weights=b"x" * 1000)  # However large they are, the first ones are taken.
+    outbox.add(event(1), weights=b"x" * 1000)  # The first ones are taken, regardless of their size.
     outbox.add(event(2))
     with ThreadPoolExecutor() as pool:
         added = pool.submit(outbox.add, event(3), b"x" * 80)
