@@ -6,7 +6,7 @@ from gradwire import Epoch, Metrics
 
 
 def epoch(number: int, train: float | None, test: float | None = None, **changes: float | None) -> Epoch:
-    """Return an epoch. `changes` are further metrics of both sets, for example accuracy=0.5."""
+    """Return an epoch. `changes` are additional metrics of both sets, for example accuracy=0.5."""
     sets = [None if loss is None else Metrics(loss=loss, **changes) for loss in (train, test)]
     return Epoch(number, 1.0 if train is None else train, *sets, train_seconds=0.01, evaluate_seconds=0.002)
 

@@ -21,7 +21,7 @@ class Curve:
         self.epochs: list[int] = []
         self.values: list[float] = []
         self._group_size = 1
-        # Of the last group: the number of values, the number of finite values, and their sum.
+        # For the last group: the number of values, the number of finite values, and their sum.
         self._count = self._finite = 0
         self._sum = 0.0
         for epoch, value in points:

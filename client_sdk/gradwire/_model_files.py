@@ -164,7 +164,7 @@ def _npz_parts(path: Path) -> tuple[dict[str, Array], str | None]:
             parts = dict(file)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, BadZipFile):  # TypeError: an .npy file with this suffix.
+    except (ValueError, TypeError, BadZipFile):  # TypeError: it is an .npy file.
         raise FileError(f"cannot read {path}: it is not an .npz file, or it is damaged") from None
     spec = parts.pop(SPEC_KEY, None)
     return parts, None if spec is None else str(spec)

@@ -114,7 +114,7 @@ class AsyncModels:
             name: The model's name.
             X: Inputs of shape (rows, features).
             classes: Whether to return the class of each row instead of the outputs.
-            probabilities: Whether to return the probability of each class, the softmax of the outputs, instead of the
+            probabilities: Whether to return the probability of each class (the softmax of the outputs) instead of the
                 outputs.
             epoch: A kept epoch, as for `get`.
 
@@ -216,7 +216,8 @@ class AsyncModels:
             format: "safetensors", "npz" or "onnx". Default: derived from the file suffix, or "safetensors" for a
                 folder.
             epoch: A kept epoch, as for `get`.
-            probabilities: Whether an ONNX file has a second output, "probabilities", the softmax of its "outputs".
+            probabilities: Whether an ONNX file gets a second output, "probabilities", which is the softmax of its
+                "outputs".
             on_download_progress: A function that is called with (received_bytes, total_bytes) after each chunk.
 
         Returns:

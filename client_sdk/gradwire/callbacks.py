@@ -179,7 +179,7 @@ def _metrics(epoch: Epoch, separator: str) -> Iterator[tuple[str, float]]:
 
 
 def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
-    """Yield the names and values of an epoch's curves, in the form in which trackers group them: "train/loss"."""
+    """Yield the names and values of an epoch's curves, in the form by which trackers group them: "train/loss"."""
     yield "running_loss", epoch.running_loss
     yield from _metrics(epoch, "/")
     yield "seconds", epoch.seconds

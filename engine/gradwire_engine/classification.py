@@ -109,7 +109,7 @@ class ClassificationReport(list[ClassReport]):
         rows = [_HEADINGS, *(report.cells() for report in self._shown())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
         lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])  # The names are text.
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])  # Names are left-aligned.
             for row in rows
         ]
         return "\n".join([*lines, *self._rest()])

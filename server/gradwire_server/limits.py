@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 KIB, MIB = 1 << 10, 1 << 20
 
-# The maximum size of one request message. A larger message is refused before it is parsed.
+# The maximum size of one request message. A larger message is rejected before it is parsed.
 MAX_REQUEST_BYTES = 64 * KIB
 MAX_FIND_MISSING_BYTES = 256 * KIB
 MAX_CREATE_JOB_BYTES = 256 * KIB

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 # The same message is logged at most this many times in a period of this many seconds.
 MAX_REPEATS = 20
 PERIOD_SECONDS = 10.0
-# Counts of earlier periods are forgotten when there are more counts than this.
+# When there are more counts than this, the counts of earlier periods are forgotten.
 _MAX_COUNTS = 1000
 
 

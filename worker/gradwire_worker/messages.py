@@ -18,7 +18,7 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Assignment:
-    """One attempt of one job. While a worker runs an attempt, it refuses calls for other attempts."""
+    """One attempt of one job. While a worker runs an attempt, it rejects calls for other attempts."""
 
     job: str
     attempt: int

@@ -124,7 +124,7 @@ class Trainer:
     def stop(self, job: str, attempt: int) -> None:
         """Stop an attempt, which takes about a tenth of a second plus one training step. It sends no more reports.
 
-        If its `start` has not arrived yet, it is refused when it does.
+        If its `start` has not arrived yet, it is rejected when it does.
         """
         self._called = time.monotonic()
         with self._switching:

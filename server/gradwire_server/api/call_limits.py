@@ -83,9 +83,9 @@ class Turns:
 class RequestReader:
     """Receives request messages within a time limit.
 
-    gRPC buffers and decompresses a message, which can be far larger than the method allows, before it can be refused.
+    gRPC buffers and decompresses a message, which can be far larger than the method allows, before it can be rejected.
     Small requests arrive immediately. Only a limited number of slow requests are received at a time. If there are more,
-    the oldest one is refused.
+    the oldest one is rejected.
 
     Args:
         max_slow: The maximum number of slow requests that are received at a time.

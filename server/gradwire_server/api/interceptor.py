@@ -63,7 +63,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Return the wrapped handler of a method, or a handler that refuses the call without receiving its request."""
+        """Return the wrapped handler of a method, or a handler that rejects the call without receiving its request."""
         method = handler_call_details.method
         if not method.startswith((_HEALTH, _REFLECTION)):
             try:

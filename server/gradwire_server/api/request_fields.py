@@ -1,6 +1,6 @@
 """Checks the fields of a request before it is parsed: there are not too many, and this server knows all of them.
 
-A newer client that sets a field expects an effect, so a field that this server does not know is refused.
+A newer client that sets a field expects an effect, so the server rejects a field that it does not know.
 """
 
 from collections.abc import Mapping

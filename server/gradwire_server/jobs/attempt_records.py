@@ -36,7 +36,7 @@ def is_suspect(record: JobRecord) -> bool:
 
 
 class AttemptOverError(RuntimeError):
-    """The attempt is no longer current, or its job is not active. Reports from its worker are refused."""
+    """The attempt is no longer current, or its job is not active. Reports from its worker are rejected."""
 
 
 class AttemptRecords:

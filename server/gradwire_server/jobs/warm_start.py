@@ -133,7 +133,7 @@ def _inherit_class_names(model: ModelSpec, start: _Start) -> None:
 
 
 def _resolved_model(spec: JobSpec) -> ModelSpec:
-    """Return the model with all widths, or unchanged if the data is malformed. Admission then refuses the job."""
+    """Return the model with all widths, or unchanged if the data is malformed. Admission then rejects the job."""
     return resolve(spec).model if len(spec.train.inputs.shape) == 2 else spec.model
 
 

@@ -1,4 +1,4 @@
-"""Acquires, renews and releases the lease of the scheduling server, and refuses writes without the lease."""
+"""Acquires, renews and releases the lease of the scheduling server, and rejects writes without the lease."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ class LeaseLostError(RuntimeError):
 
 
 class Lease:
-    """A lease that one server at a time can hold. A fencing token lets `check` refuse writes by former holders."""
+    """A lease that one server at a time can hold. A fencing token lets `check` reject writes by former holders."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -104,6 +104,6 @@ class Lease:
             return await self._database.write(lambda connection: lease_queries.renew(connection, token))
         except DomainError as error:
             # Assume for now that this server still holds the lease. If another server acquires it, the next renewal
-            # fails and `check` refuses writes.
+            # fails and `check` rejects writes.
             _log.warning("cannot renew the lease: %s", error)
             return True

@@ -1,4 +1,4 @@
-"""Checks disk space. Before a disk is full, new work is refused, and running jobs wait.
+"""Checks disk space. Before a disk is full, new work is rejected, and running jobs wait.
 
 Because of this reserve, jobs can still end and be deleted when the disk is full.
 """
@@ -54,7 +54,7 @@ class DiskSpace:
         self._require(1, 0)
 
     def is_tight(self) -> bool:
-        """Whether there is little space for new work, or new work was refused since the last call."""
+        """Whether there is little space for new work, or new work was rejected since the last call."""
         refused, self._refused_work = self._refused_work, False
         if refused:
             return True

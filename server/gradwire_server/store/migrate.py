@@ -1,4 +1,4 @@
-"""Migrates a database to the current schema. A database from a later version is refused."""
+"""Migrates a database to the current schema. A database from a later version is rejected."""
 
 import logging
 import zlib

@@ -117,7 +117,7 @@ summaries = Table(
 lease = Table(
     "lease",
     metadata,
-    # The fencing token. It increases with each new holder, and writes with an older token are refused.
+    # The fencing token. It increases with each new holder, and writes with an older token are rejected.
     Column("token", BigInteger, nullable=False),
     Column("holder", String, nullable=False),
     # The expiry time in seconds since 1970, on the clock of the database. 0 means that no server holds the lease.

@@ -31,7 +31,7 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _IDLE_WORKER_BYTES = 256 << 20
 # A job can have this many bytes even on a node with little memory.
 _MIN_JOB_BYTES = 512 << 20
-# Ray sends its token only if it is configured to do so. If a cluster refuses the token, Ray does not state the reason.
+# Ray sends its token only if it is configured to do so. If a cluster rejects the token, Ray does not state the reason.
 _AUTH_HINT = ". If the cluster requires Ray's token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 

@@ -28,7 +28,7 @@ TRAIN, TEST = noisy(120, seed=3), noisy(80, seed=4)
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    """The reference plan needs no compiler. Syncs would take long."""
+    """The reference plan needs no compiler. Disk syncs would take too long."""
     monkeypatch.setenv("GRADWIRE_PLAN", "reference")
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 

@@ -66,7 +66,7 @@ class StalledClient:
         return client
 
     def call(self, path, request=None):
-        """Start a call, and return the number of its stream. Without a request, the request never arrives."""
+        """Start a call, and return the number of its stream. If `request` is missing, the request never arrives."""
         self._stream += 2
         self._writer.write(frame(HEADERS, END_HEADERS, self._stream, headers_of(path)))
         if request is not None:
