@@ -7,7 +7,7 @@ from gradwire._job import Job
 def watch(*jobs: Job) -> None:
     """Show one or more jobs on a server until all of them have ended.
 
-    A terminal or a notebook shows a live picture: curves, the last epochs, the speed, the time left, and why a job is
+    A terminal or a notebook shows a live view: curves, the last epochs, the speed, the time left, and why a job is
     waiting. Elsewhere, each epoch is printed on a line. If you interrupt the function, the jobs continue.
 
     Args:

@@ -46,7 +46,8 @@ def serve(
         int | None,
         typer.Option(
             envvar="GRADWIRE_HTTP_PORT",
-            help="Port of the web page and of HTTP. 0: none. Default: --port plus 1 or, if that is taken, a free one.",
+            help="Port for the web page and HTTP calls. 0 turns HTTP off. Default: --port plus 1 or, if that port is in "
+            "use, any free port.",
             show_default=False,
         ),
     ] = None,

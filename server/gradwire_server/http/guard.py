@@ -34,8 +34,8 @@ class Guard:
     make requests as if they came from this server. Therefore, only known names are allowed. IP addresses are allowed,
     because they do not resolve.
 
-    Origins: the page sends its token in a header, so requests from another site do not have the token. Without a token, the
-    server listens on the loopback interface and relies on the origin check.
+    Origins: the page sends its token in a header, so requests from another site do not have the token. Without a token,
+    the server listens on the loopback interface and relies on the origin check.
 
     Args:
         app: The application.
