@@ -46,8 +46,8 @@ def serve(
         int | None,
         typer.Option(
             envvar="GRADWIRE_HTTP_PORT",
-            help="Port for the web page and HTTP calls. 0 turns HTTP off. Default: --port plus 1 or, if that port is in "
-            "use, any free port.",
+            help="Port for the web page and HTTP calls. 0 turns HTTP off. Default: --port plus 1 or, if that port is "
+            "in use, any free port.",
             show_default=False,
         ),
     ] = None,

@@ -58,7 +58,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     monitor: Annotated[
         str | None, typer.Option(help="The metric for --patience, for example train.accuracy. Default: test.loss.")
     ] = None,
-    min_delta: Annotated[float | None, typer.Option(help="With --patience, ignore improvements up to this size.")] = None,
+    min_delta: Annotated[float | None, typer.Option(help="With --patience, ignore smaller improvements.")] = None,
     restore_best: Annotated[
         bool, typer.Option(help="With --patience, use the weights of the best epoch instead of the last one.")
     ] = True,
