@@ -16,8 +16,8 @@ demo: $(VENV)/.demo ## start a server, and train a small network on images of di
 
 # Three processes for two cores, because many tests wait. A file runs in one process, and the slowest folders come first.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
-test: $(VENV)/.dev $(if $(shell command -v npm),$(BUF)) ## run every test
-	@$(BIN)/python -m pytest $(PARALLEL)
+test: $(VENV)/.dev $(if $(shell command -v npm),$(BUF)) ## run every test except those in a browser
+	@$(BIN)/python -m pytest $(PARALLEL) --ignore tests/browser
 
 # Chromium is installed if this is Debian and the user is root. Without it, the tests are skipped with the reason.
 CHROMIUM := command -v chromium chromium-browser >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
