@@ -9,7 +9,7 @@ import typer
 from gradwire import __version__
 from gradwire._exceptions import GradwireError
 from gradwire._local_server import server_command
-from gradwire.cli import doctor, jobs, models, token, training
+from gradwire.cli import doctor, jobs, mcp, models, token, training
 from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Tls, Token, connect, in_terms_of_the_command
 
@@ -28,6 +28,7 @@ _commands.add_typer(token.commands, name="token", help="Show the token of a serv
 _commands.command("train")(training.train)
 _commands.command("doctor")(doctor.doctor)
 _commands.command("bench")(bench.bench)
+_commands.command("mcp")(mcp.mcp)
 
 
 @_commands.command(

@@ -16,7 +16,7 @@ from gradwire._fit import fit
 from gradwire._history import History
 from gradwire._model_files import checked_model_path, save
 from gradwire._stopping import EarlyStopping
-from gradwire._types import Device
+from gradwire._types import Dataset, Device
 from gradwire.cli.data_files import read_data, scaled
 from gradwire.cli.output import AsJson, Scale, Tls, Token, print_json
 from gradwire_engine import MSE, SGD, CrossEntropy, Linear, ReLU, Sequential
@@ -24,7 +24,7 @@ from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
 from gradwire_engine.randomness import seed as set_seed
 
-_LOSSES: dict[str, type[Loss]] = {"cross-entropy": CrossEntropy, "mse": MSE}
+LOSSES: dict[str, type[Loss]] = {"cross-entropy": CrossEntropy, "mse": MSE}
 
 
 def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
@@ -79,21 +79,16 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     as_json: AsJson = False,
 ) -> None:
     """Train a stack of Linear and ReLU layers on a data file."""
-    if loss not in _LOSSES:
-        raise InvalidArgumentError(f"--loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
-    if not 0 < lr < math.inf:
-        raise InvalidArgumentError(f"--lr must be finite and greater than 0, got {lr}")
-    stopping = _early_stopping(patience, monitor, min_delta, restore_best)
+    check_loss_and_rate(loss, lr)
+    stopping = early_stopping(patience, monitor, min_delta, restore_best)
     if output is not None:
         checked_model_path(output)
     labels = _labels(label or [])
     is_local = resolve_address(at) in (None, "local")
     if is_local and (name or labels):
         typer.echo("--name and --label have no effect without a server", err=True)
-    file = read_data(data, target)
-    train_set = scaled(file.train[0], scale), file.train[1]
-    test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
-    model = _stack(layers, seed)
+    train_set, test_set = read_sets(data, target, scale)
+    model = stack(layers, seed)
     if is_local and output is None:
         typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
     fit_and_save = _saved_if_interrupted(model, output if is_local else None)(fit)
@@ -103,7 +98,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         test=test_set,
         validation_split=validation_split,
         classes=classes.split(",") if classes is not None else None,
-        loss=_LOSSES[loss](),
+        loss=LOSSES[loss](),
         optimizer=SGD(model, lr=lr),
         epochs=epochs,
         batch_size=batch_size,
@@ -147,9 +142,39 @@ def _report(history: History, output: Path | None, scale: float, as_json: bool) 
         typer.echo(f"wrote {output}", err=as_json)
 
 
-def _early_stopping(
-    patience: int | None, monitor: str | None, min_delta: float | None, restore_best: bool
+def check_loss_and_rate(loss: str, lr: float) -> None:
+    """Check --loss and --lr.
+
+    Raises:
+        InvalidArgumentError: One of them is invalid.
+    """
+    if loss not in LOSSES:
+        raise InvalidArgumentError(f"--loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    if not 0 < lr < math.inf:
+        raise InvalidArgumentError(f"--lr must be finite and greater than 0, got {lr}")
+
+
+def read_sets(path: Path, target: str | None, scale: float) -> tuple[Dataset, Dataset | None]:
+    """Return the training set of a data file and its test set, if it has one, with the inputs multiplied by --scale.
+
+    Raises:
+        FileError: The file cannot be used.
+        InvalidArgumentError: The factor is infinite or NaN.
+    """
+    file = read_data(path, target)
+    train_set = scaled(file.train[0], scale), file.train[1]
+    test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
+    return train_set, test_set
+
+
+def early_stopping(
+    patience: int | None, monitor: str | None = None, min_delta: float | None = None, restore_best: bool = True
 ) -> EarlyStopping | None:
+    """Return the value of early_stopping= for these options.
+
+    Raises:
+        InvalidArgumentError: An option is invalid, or there is one without --patience.
+    """
     if patience is None:
         for option, value in (("--monitor", monitor), ("--min-delta", min_delta)):
             if value is not None:
@@ -169,8 +194,12 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     return labels
 
 
-def _stack(layers: str, seed: int) -> Module:
-    """Return Linear layers with these widths, and a ReLU between each pair."""
+def stack(layers: str, seed: int) -> Module:
+    """Return Linear layers with these widths, and a ReLU between each pair.
+
+    Raises:
+        InvalidArgumentError: --layers is not a list of widths.
+    """
     try:
         widths = [int(width) for width in layers.split(",")]
     except ValueError:
