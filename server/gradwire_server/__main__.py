@@ -150,13 +150,14 @@ def serve(
     ] = False,
 ) -> None:
     """Run a gradwire server until SIGTERM or Ctrl-C."""
-    from gradwire_server.log_limit import RepeatLimit  # noqa: PLC0415  (see above)
+    from gradwire_server.log_limit import RepeatLimit, is_about_the_server  # noqa: PLC0415  (see above)
     from gradwire_server.settings import Settings, SettingsError, read_token  # noqa: PLC0415
     from gradwire_server.workers.local_ray import prepare_environment  # noqa: PLC0415
 
     os.umask(_UMASK)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")
     for handler in logging.getLogger().handlers:
+        handler.addFilter(is_about_the_server)
         handler.addFilter(RepeatLimit())
     for library in ("ray", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Limits how often the log repeats a message, so that no client can fill a disk with it."""
+"""Limits what clients can cause to be logged, so that no client can fill a disk."""
 
 import logging
 import time
@@ -58,3 +58,9 @@ class RepeatLimit(logging.Filter):
             key: count for key, count in self._counts.items() if count.dropped or now - count.since <= PERIOD_SECONDS
         }
         self._forget_at = max(_MAX_COUNTS, 2 * len(self._counts))
+
+
+def is_about_the_server(record: logging.LogRecord) -> bool:
+    """Return False for gRPC's traceback of a call whose client disconnected before it received the status."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.name.startswith("grpc.") and type(error).__name__ == "ExecuteBatchError")

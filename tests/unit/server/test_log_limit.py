@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from grpc._cython.cygrpc import ExecuteBatchError
 
 from gradwire_server import log_limit
 
@@ -55,3 +56,15 @@ def test_the_limit_forgets_subjects_of_earlier_periods():
         for count in limit._counts.values():
             count.since = -1000.0
     assert len(limit._counts) <= 1_000
+
+
+def test_grpcs_traceback_of_a_call_whose_client_has_disconnected_is_not_logged(caplog):
+    caplog.handler.addFilter(log_limit.is_about_the_server)
+    try:
+        for name in ("grpc._cython.cygrpc", "gradwire_server.app"):
+            for error in (ExecuteBatchError("Failed"), ValueError("a defect")):
+                logging.getLogger(name).error("raised by %s", name, exc_info=error)
+    finally:
+        caplog.handler.removeFilter(log_limit.is_about_the_server)
+    logged = [(record.name.partition(".")[0], type(record.exc_info[1])) for record in caplog.records]
+    assert logged == [("grpc", ValueError), ("gradwire_server", ExecuteBatchError), ("gradwire_server", ValueError)]
