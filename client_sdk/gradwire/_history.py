@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._exceptions import InvalidArgumentError
+from gradwire._formatting import plural
 from gradwire._info import Plan, quality_text
 from gradwire._paths import in_existing_folder, to_path
 from gradwire._types import StopReason
 from gradwire_engine.metrics import Metrics
+from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ class History:
         return self.epochs[index]
 
     def __repr__(self) -> str:
-        plural = "1 epoch" if len(self) == 1 else f"{len(self)} epochs"
-        return f"History({plural}, {quality_text(self.epochs[-1])})" if self.epochs else "History(no epochs)"
+        if not self.epochs:
+            return "History(no epochs)"
+        return f"History({plural(len(self), 'epoch')}, {quality_text(self.epochs[-1])})"
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Return the history as columns of equal length.
@@ -82,11 +85,8 @@ class History:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas  # noqa: PLC0415  (optional)
-        except ImportError as error:
-            raise ImportError("history.to_pandas() needs pandas. Install it with: pip install pandas") from error
-        return pandas.DataFrame(self.to_dict())
+        frame: DataFrame = required("pandas", "history.to_pandas()", "pandas").DataFrame(self.to_dict())
+        return frame
 
     @property
     def best(self) -> Epoch | None:
@@ -166,10 +166,7 @@ def plot(histories: Sequence[History] | Mapping[str, History], path: str | Path 
 
 
 def _plot(function: str, histories: Mapping[str, History], path: str | Path | None) -> Figure:
-    try:
-        import matplotlib.figure  # noqa: F401, PLC0415  (optional)
-    except ImportError as error:
-        raise ImportError(f"{function}() needs matplotlib. Install it with: pip install 'gradwire[plot]'") from error
+    required("matplotlib.figure", f"{function}()", "'gradwire[plot]'")
     from gradwire._plots import plot_histories  # noqa: PLC0415
 
     return plot_histories(histories, None if path is None else in_existing_folder(to_path(path)))

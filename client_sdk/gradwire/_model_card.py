@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gradwire._exceptions import NotFoundError
 from gradwire._formatting import number_text, size_text, sparkline
 from gradwire._info import seconds_text
-from gradwire._progress import JobProgress, metrics_text
+from gradwire._progress import JobProgress, metric_of, metrics_text
 from gradwire._watch import watch
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_of
@@ -136,7 +136,7 @@ def _metrics(model: Model) -> str:
     epoch = epoch_of(model.epoch)
     rows = []
     for field in fields(Metrics):
-        values = [None if each is None else getattr(each, field.name) for each in (epoch.train, epoch.test)]
+        values = [metric_of(epoch, which, field.name) for which in ("train", "test")]
         if any(value is not None for value in values):
             rows.append((field.name.replace("_", " "), *map(number_text, values)))
     return _table(("Metric", "Train", "Test"), rows)

@@ -9,12 +9,12 @@ The trackers need packages that gradwire does not install by itself. Each object
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from gradwire._exceptions import FileError
+from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 
 __all__ = ["CSVLogger", "MLflow", "TensorBoard", "Trackio", "WandB"]
@@ -84,7 +84,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        module = _import("tensorboardX", "gradwire.callbacks.TensorBoard", "gradwire[tensorboard]")
+        module = required("tensorboardX", "gradwire.callbacks.TensorBoard", "'gradwire[tensorboard]'")
         self._writer = module.SummaryWriter(str(folder))
 
     def __call__(self, epoch: Epoch) -> None:
@@ -109,7 +109,7 @@ class MLflow:
     """
 
     def __init__(self, **run: Any) -> None:
-        self._mlflow = _import("mlflow", "gradwire.callbacks.MLflow", "gradwire[mlflow]")
+        self._mlflow = required("mlflow", "gradwire.callbacks.MLflow", "'gradwire[mlflow]'")
         self._owns_run = self._mlflow.active_run() is None
         if self._owns_run:
             self._mlflow.start_run(**run)
@@ -135,7 +135,7 @@ class WandB:
     """
 
     def __init__(self, **run: Any) -> None:
-        self._run = _import("wandb", "gradwire.callbacks.WandB", "gradwire[wandb]").init(**run)
+        self._run = required("wandb", "gradwire.callbacks.WandB", "'gradwire[wandb]'").init(**run)
 
     def __call__(self, epoch: Epoch) -> None:
         """Log an epoch."""
@@ -157,7 +157,7 @@ class Trackio:
     """
 
     def __init__(self, **run: Any) -> None:
-        self._trackio = _import("trackio", "gradwire.callbacks.Trackio", "gradwire[trackio]")
+        self._trackio = required("trackio", "gradwire.callbacks.Trackio", "'gradwire[trackio]'")
         self._trackio.init(**run)
 
     def __call__(self, epoch: Epoch) -> None:
@@ -183,10 +183,3 @@ def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
     yield "running_loss", epoch.running_loss
     yield from _metrics(epoch, "/")
     yield "seconds", epoch.seconds
-
-
-def _import(module: str, user: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{user} needs {module}. Install it with: pip install '{extra}'") from error

@@ -10,6 +10,7 @@ import numpy as np
 from gradwire_engine.backend import Array, to_numpy
 from gradwire_engine.layers import Linear, ReLU
 from gradwire_engine.module import Module
+from gradwire_engine.optional import required
 from gradwire_engine.stack import layers_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def to_torch(model: Module) -> torch.nn.Sequential:
         TraceError: The model is not a stack of Linear and ReLU layers.
         ValueError: A layer has no weights yet.
     """
-    nn = _required("torch", "to_torch").nn
+    nn = required("torch", "model.to_torch()", "'gradwire[torch]'").nn
     converted = nn.Sequential()
     for name, layer in _named(model):
         if isinstance(layer, ReLU):
@@ -48,7 +49,7 @@ def to_keras(model: Module) -> keras.Sequential:
         TraceError: The model is not a stack of Linear and ReLU layers.
         ValueError: A layer has no weights yet, or there is no Linear layer.
     """
-    keras = _required("keras", "to_keras")
+    keras = required("keras", "model.to_keras()", "'gradwire[keras]'")
     stack = _named(model)
     arrays = {name: _weights(name, layer) for name, layer in stack if isinstance(layer, Linear)}
     if not arrays:
@@ -82,11 +83,3 @@ def _weights(name: str, layer: Linear) -> tuple[Array, Array]:
 
 def _tensor(array: Array) -> Any:
     return importlib.import_module("torch").from_numpy(array)
-
-
-def _required(library: str, method: str) -> Any:
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        message = f"model.{method}() needs {library}. Install it with: pip install 'gradwire[{library}]'"
-        raise ImportError(message) from error

@@ -37,6 +37,7 @@ SERVER_DEPENDENCIES = {
     "http": set(),
 }
 SERVER_ROOT_MODULES = {
+    "budget",
     "data_folder",
     "errors",
     "file_descriptors",

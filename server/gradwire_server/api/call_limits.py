@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from grpc.aio import EOF, ServicerContext
 
+from gradwire_server.budget import Budget
 from gradwire_server.errors import ServerBusyError, TooSlowError
 from gradwire_server.limits import LONG_RESPONSE_BYTES, MAX_UNRECEIVED_BYTES, MAX_WAIT_SECONDS
+
+_UNRECEIVED = "the clients of the server have not received too many long responses yet"
 
 
 class CallCount:
@@ -20,33 +23,16 @@ class CallCount:
     """
 
     def __init__(self, maximum: int, max_bytes: int = MAX_UNRECEIVED_BYTES) -> None:
-        self._maximum = maximum
-        self._max_bytes = max_bytes
-        self._calls = 0
-        self._bytes = 0
+        self._calls = Budget(maximum, lambda: ServerBusyError(f"the server has {maximum} calls in progress"))
+        self._bytes = Budget(max_bytes, lambda: ServerBusyError(_UNRECEIVED))
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Count a call for the duration of the context. Raises ServerBusyError."""
-        if self._calls >= self._maximum:
-            raise ServerBusyError(f"the server has {self._maximum} calls in progress")
-        self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+    def call(self) -> AbstractContextManager[None]:
+        """Count a call for the duration of the returned context, which raises ServerBusyError."""
+        return self._calls.taken()
 
-    @contextmanager
-    def response(self, size: int) -> Iterator[None]:
-        """Count a response of `size` bytes for the duration of the context. Raises ServerBusyError."""
-        counted = size if size > LONG_RESPONSE_BYTES else 0
-        if counted and self._bytes + counted > self._max_bytes:
-            raise ServerBusyError("the clients of the server have not received too many long responses yet")
-        self._bytes += counted
-        try:
-            yield
-        finally:
-            self._bytes -= counted
+    def response(self, size: int) -> AbstractContextManager[None]:
+        """Count a response of `size` bytes for the duration of the returned context, which raises ServerBusyError."""
+        return self._bytes.taken(size) if size > LONG_RESPONSE_BYTES else nullcontext()
 
 
 class Turns:

@@ -10,7 +10,8 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from gradwire_server.http.errors import busy, from_rpc
+from gradwire_server.budget import Budget
+from gradwire_server.http.errors import CallError, busy, from_rpc
 from gradwire_server.limits import (
     DEFAULT_LIMITS,
     MAX_HTTP_BUFFERED_BYTES,
@@ -74,8 +75,8 @@ class GrpcClient:
             f"unix:{socket}",
             [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
         )
-        self._calls = _Count(MAX_HTTP_CALLS, "calls")
-        self._streams = _Count(MAX_HTTP_STREAMS, "streams")
+        self._calls = Budget(MAX_HTTP_CALLS, lambda: _too_many(MAX_HTTP_CALLS, "calls"))
+        self._streams = Budget(MAX_HTTP_STREAMS, lambda: _too_many(MAX_HTTP_STREAMS, "streams"))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -106,7 +107,7 @@ class GrpcClient:
         Raises:
             CallError: The call failed.
         """
-        with self._calls.counted():
+        with self._calls.taken():
             request = await (self._receive_large(method, metadata, receive) if is_large else receive())
             timeout = min(seconds or MAX_HTTP_CALL_SECONDS, MAX_HTTP_CALL_SECONDS)
             # Without serializers, gRPC takes and returns bytes.
@@ -146,7 +147,7 @@ class GrpcClient:
     @asynccontextmanager
     async def stream(self, method: Method, metadata: Metadata, request: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
         """Make a call that returns a stream. Yields the encoded responses, which raise CallError if the call fails."""
-        with self._streams.counted():
+        with self._streams.taken():
             start: Any = self._channel.unary_stream(method.path)
             call = start(request, metadata=metadata)
             try:
@@ -161,6 +162,10 @@ async def _responses(call: Any) -> AsyncIterator[bytes]:
             yield response
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
+
+
+def _too_many(maximum: int, what: str) -> CallError:
+    return busy(f"the gateway has {maximum} {what} in progress, which is the maximum")
 
 
 class RequestBuffer:
@@ -185,23 +190,3 @@ class RequestBuffer:
             yield add
         finally:
             self._bytes -= held
-
-
-class _Count:
-    """Counts what is in progress, and rejects more than a maximum."""
-
-    def __init__(self, maximum: int, what: str) -> None:
-        self._maximum = maximum
-        self._what = what
-        self._number = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Add one to the count while the context lasts. Raises CallError."""
-        if self._number >= self._maximum:
-            raise busy(f"the gateway has {self._maximum} {self._what} in progress, which is the maximum")
-        self._number += 1
-        try:
-            yield
-        finally:
-            self._number -= 1

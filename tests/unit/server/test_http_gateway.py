@@ -426,8 +426,8 @@ def test_a_stream_that_ends_frees_its_call(running, xor, monkeypatch):
             with client.stream("GET", f"{TRAINING}/WatchJobs?include_new=true") as response:
                 stream = events(response)
                 next(stream)
-                assert streaming._number >= 1
-    wait_until(lambda: streaming._number == 0)
+                assert streaming._used >= 1
+    wait_until(lambda: streaming._used == 0)
 
 
 def test_more_streams_than_allowed_are_refused(running, xor, monkeypatch):
