@@ -4,16 +4,19 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, bindparam, insert, select
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_server.store.tables import blob_store, job_tensors, jobs, model_tensors, models, summaries
 
+_SUMMARY = select(summaries.c.summary).where(summaries.c.tensor == bindparam("tensor"))
+_INSERT_REFERENCES = {table: insert(table) for table in (job_tensors, model_tensors)}
+
 
 def find_summary(connection: Connection, tensor: str) -> TensorSummary | None:
     """Return the stored summary of a tensor, or None."""
-    text = connection.scalars(select(summaries.c.summary).where(summaries.c.tensor == tensor)).first()
+    text = connection.scalars(_SUMMARY, {"tensor": tensor}).first()
     return None if text is None else TensorSummary(**json.loads(text))
 
 
@@ -48,7 +51,7 @@ def insert_references(connection: Connection, table: Table, owner: int, digests:
     """
     rows = [{"owner": owner, "sha256": sha256} for sha256 in sorted(set(digests))]
     if rows:
-        connection.execute(insert(table), rows)
+        connection.execute(_INSERT_REFERENCES[table], rows)
 
 
 def referenced_tensors(connection: Connection) -> set[str]:
@@ -80,4 +83,5 @@ def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
 
     In a SQLite file, writes are always executed one after another.
     """
-    connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
