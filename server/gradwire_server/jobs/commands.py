@@ -58,7 +58,7 @@ class JobCommands:
             job.create_time.FromNanoseconds(self._log.now())
             # No tensor of the job can be deleted between this check and the end of the transaction.
             tensor_queries.lock_tensors(connection, to_delete=False)
-            admitted.check_stored()
+            admitted.check_stored(connection)
             record = job_queries.insert_job(connection, job, chosen, request.request_id, admitted.classification)
             self._log.append(connection, record, [state_change(JobState.JOB_STATE_QUEUED)])
             return record
