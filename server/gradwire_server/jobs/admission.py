@@ -121,9 +121,11 @@ class Admission:
 
     def _check_all_stored(self, tensors: Mapping[str, TensorRef]) -> None:
         """Mark the tensors as used, or raise TensorMissingError."""
-        for sha256, field in {reference.sha256: field for field, reference in reversed(tensors.items())}.items():
-            if not self.blobs.touch(sha256):
-                raise TensorMissingError(_SPEC_PATH + field, sha256)
+        checked: set[str] = set()
+        for field, reference in tensors.items():
+            if reference.sha256 not in checked and not self.blobs.touch(reference.sha256):
+                raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
+            checked.add(reference.sha256)
 
     async def _check_tensors(self, spec: JobSpec) -> bool:
         """Check the data of a valid spec. Returns whether the epochs report classification metrics."""
