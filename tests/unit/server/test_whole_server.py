@@ -38,6 +38,8 @@ METHODS = [
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
+# The services that need no token.
+PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 # A field with the number 100 and the value 1, as a newer client might send it.
 FROM_THE_FUTURE = b"\xa0\x06\x01"
 SECONDS = 30
@@ -71,9 +73,21 @@ async def error_of(channel, method, request=b"", token=None):
     return None
 
 
-def test_every_call_without_the_right_token_is_refused(tmp_path):
+def test_every_call_without_the_right_token_is_refused(tmp_path, monkeypatch):
+    paths = []
+    server_class = grpc.aio._server.Server
+    register = server_class.add_generic_rpc_handlers
+
+    def noted(server, handlers):
+        paths.extend(path for handler in handlers for path in handler._method_handlers)
+        register(server, handlers)
+
+    monkeypatch.setattr(server_class, "add_generic_rpc_handlers", noted)
+
     async def scenario():
         async with serving(tmp_path, token="secret") as running, grpc.aio.insecure_channel(running.address) as channel:
+            own = {path for path in paths if not path.startswith(PUBLIC)}
+            assert own == {f"/{method.containing_service.full_name}/{method.name}" for method in METHODS}
             for method in METHODS:
                 for token in (None, "wrong", "secretsecret", "secre"):
                     refused = await error_of(channel, method, token=token)
