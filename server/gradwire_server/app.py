@@ -66,6 +66,7 @@ from gradwire_server.threads import close_threads
 from gradwire_server.workers.local_ray import local_ray
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
+from gradwire_worker.blob_urls import without_credentials
 
 if TYPE_CHECKING:
     from gradwire_server.http.gateway import HttpGateway
@@ -253,8 +254,8 @@ async def _check_blob_store(database: Database, blobs: BlobStore) -> None:
         blobs.set_mark(mark)
     if blobs.mark != mark:
         raise SettingsError(
-            f"the blob store {blobs.url} does not belong to this database. Use the --blobs (GRADWIRE_BLOBS) that its "
-            "jobs were stored with. All servers on a database share one blob store"
+            f"the blob store {without_credentials(blobs.url)} does not belong to this database. Use the --blobs "
+            "(GRADWIRE_BLOBS) that its jobs were stored with. All servers on a database share one blob store"
         )
 
 

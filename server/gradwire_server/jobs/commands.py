@@ -58,7 +58,7 @@ class JobCommands:
             job.create_time.FromNanoseconds(self._log.now())
             # No tensor of the job can be deleted between this check and the end of the transaction.
             tensor_queries.lock_tensors(connection, to_delete=False)
-            admitted.check_stored()
+            admitted.check_stored(connection)
             record = JobRecord(0, chosen, admitted.classification, workers_lost=0, crashes=0, last_report=0, job=job)
             self._log.create(connection, record, request.request_id)
             return record

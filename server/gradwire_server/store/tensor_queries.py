@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Table, bindparam, insert, select
+from sqlalchemy import Connection, Table, bindparam, func, insert, select
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.summary import TensorSummary
@@ -18,6 +18,17 @@ def find_summary(connection: Connection, tensor: str) -> TensorSummary | None:
     """Return the stored summary of a tensor, or None."""
     text = connection.scalars(_SUMMARY, {"tensor": tensor}).first()
     return None if text is None else TensorSummary(**json.loads(text))
+
+
+def has_summaries(connection: Connection, tensors: Collection[str]) -> bool:
+    """Return whether the summaries of all these tensors are stored."""
+    found = select(func.count()).select_from(summaries).where(summaries.c.tensor.in_(list(tensors)))
+    return connection.scalar(found) == len(tensors)
+
+
+def delete_summaries(connection: Connection, sha256: str) -> None:
+    """Delete the summaries of a tensor that is deleted."""
+    connection.execute(delete_from(summaries).where(summaries.c.tensor.like(f"{sha256}:%")))
 
 
 def save_summary(connection: Connection, tensor: str, summary: TensorSummary) -> None:

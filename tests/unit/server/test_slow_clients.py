@@ -133,6 +133,28 @@ def test_a_call_holds_its_turn_until_its_client_has_received_the_response_or_was
     assert not caplog.records
 
 
+@pytest.mark.parametrize("stalled", ["TrainingService/GetJob", "TensorService/UploadTensor"])
+def test_a_call_whose_request_does_not_arrive_ends_and_gives_its_turn_to_another(tmp_path, monkeypatch, stalled):
+    limits = MethodLimits(read_seconds=0.3, concurrent_calls=1)
+    monkeypatch.setitem(METHOD_LIMITS, stalled.partition("/")[2], limits)
+
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            client = await StalledClient.connect(running.address)
+            silent = [client.call(f"/gradwire.v1.{stalled}") for _ in range(2)]
+            # The request of this call arrives. It is empty, which an upload does not allow.
+            call = channel.stream_unary(f"/gradwire.v1.{stalled}")
+            if stalled.endswith("GetJob"):
+                assert await error_of(call(iter([b""]))) is None
+            else:
+                assert (await error_of(call(iter([b""])))).code() is grpc.StatusCode.INVALID_ARGUMENT
+            for stream in silent:
+                await client.received(HEADERS, stream)
+            client.close()
+
+    run(scenario())
+
+
 def test_long_responses_that_nobody_receives_use_a_limited_amount_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(interceptor, "CallCount", partial(CallCount, max_bytes=3_500_000))
 
@@ -151,6 +173,11 @@ def test_long_responses_that_nobody_receives_use_a_limited_amount_of_memory(tmp_
                 pass
 
     run(scenario())
+
+
+async def first_answer(call):
+    await call.read()
+    call.cancel()
 
 
 async def error_of(call):
@@ -184,6 +211,9 @@ def test_health_checks_are_answered_whatever_other_public_calls_there_are(tmp_pa
             assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
             for call in (*watches, *reflections):
                 call.cancel()
+            # The places of calls that have ended are free again.
+            while (await error_of(first_answer(health.Watch(request)))) is not None:
+                pass
 
     run(scenario())
 
