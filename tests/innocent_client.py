@@ -57,6 +57,12 @@ class InnocentClient:
         self._stopped.set()
         self._thread.join()
 
+    def wait_for_call(self) -> None:
+        """Wait until the call in progress has ended."""
+        count = len(self.seconds)
+        while len(self.seconds) == count and self._thread.is_alive():
+            time.sleep(_PAUSE_SECONDS / 2)
+
     def _call_repeatedly(self) -> None:
         with grpc.insecure_channel(self._address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             call = channel.unary_unary(GET_JOB, response_deserializer=Job.FromString)
