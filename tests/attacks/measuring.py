@@ -1,6 +1,7 @@
 """Measures what an attack costs others: a well-behaved client, a job that runs, and the server's memory."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from attacks.attacker import Attack, Target
+from attacks.attacker import RUNNING_JOB, Attack
+from guarded_server import TOKEN
 from innocent_client import InnocentClient
 from process_memory import peak_mb, reset_peak
 
@@ -93,21 +95,25 @@ HEADING = (
 )
 
 
-def measure(
-    attack: Attack, target: Target, server: gw.LocalServer, innocent: InnocentClient, seconds: float
-) -> Figures:
+def innocent_client(server: gw.LocalServer) -> InnocentClient:
+    """Return a well-behaved client, which asks for the job that runs."""
+    return InnocentClient(server.address, (("authorization", f"Bearer {TOKEN}"),), RUNNING_JOB)
+
+
+def measure(attack: Attack, server: gw.LocalServer, innocent: InnocentClient, seconds: float) -> Figures:
     """Run an attack and measure its effects.
 
     Args:
         attack: The attack.
-        target: The address of the server.
-        server: The server.
+        server: The server, which comes from guarded_server.
         innocent: The well-behaved client, whose calls return the job that runs.
         seconds: How long the attack lasts.
     """
     assert server.process is not None
     pid = server.process.pid
-    command = [sys.executable, str(_PROCESS), attack.name, str(seconds), target.address, target.http, target.token]
+    found = re.search(r"the web page is at http://([^\s/]+)", server.log.read_text())
+    assert found is not None
+    command = [sys.executable, str(_PROCESS), attack.name, str(seconds), server.address, found[1], TOKEN]
     attackers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(max(1, attack.processes))

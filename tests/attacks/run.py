@@ -22,7 +22,6 @@ log has a traceback. An asterisk marks an attack that exceeds an aim: a 99th per
 import argparse
 import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,12 +33,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import long_job
 import numpy as np
 import psutil
-from attacks.attacker import LARGE_MODEL, RUNNING_JOB, WIDE_MODEL, Attack, Target
+from attacks.attacker import LARGE_MODEL, RUNNING_JOB, WIDE_MODEL, Attack
 from attacks.grpc_attacks import BASELINES, GRPC_ATTACKS
 from attacks.http_attacks import HTTP_ATTACKS
-from attacks.measuring import AIM_P99_MS, AIM_PEAK_MB, HEADING, measure
+from attacks.measuring import AIM_P99_MS, AIM_PEAK_MB, HEADING, innocent_client, measure
 from guarded_server import TOKEN, guarded_server
-from innocent_client import InnocentClient
 
 import gradwire as gw
 from gradwire_engine.backend import processor_model
@@ -84,23 +82,16 @@ def main() -> int:
     return int(bool(problems))
 
 
-def target_of(server: gw.LocalServer) -> Target:
-    """Return the addresses of a server."""
-    found = re.search(r"the web page is at http://(\S+?)/?$", server.log.read_text(), re.MULTILINE)
-    assert found is not None
-    return Target(server.address, found[1], TOKEN)
-
-
 def _attack(server: gw.LocalServer, attacks: Sequence[Attack], seconds: float) -> list[str]:
     """Run the attacks, and return a description of each problem."""
     assert server.process is not None
     process = psutil.Process(server.process.pid)
     problems: list[str] = []
-    with gw.Client(server.address, token=TOKEN) as client, _trained(client), _innocent(server) as innocent:
+    with gw.Client(server.address, token=TOKEN) as client, _trained(client), innocent_client(server) as innocent:
         # The first calls make the server import modules and open connections.
         before = _calm(process, _usage(process).descriptors)
         for attack in attacks:
-            figures = measure(attack, target_of(server), server, innocent, seconds)
+            figures = measure(attack, server, innocent, seconds)
             print(figures.row(), flush=True)
             problems += figures.problems()
             if figures.server_ended:
@@ -134,10 +125,6 @@ def _trained(client: gw.Client) -> Iterator[None]:
     finally:
         with contextlib.suppress(gw.GradwireError):
             running.cancel()
-
-
-def _innocent(server: gw.LocalServer) -> InnocentClient:
-    return InnocentClient(server.address, (("authorization", f"Bearer {TOKEN}"),), RUNNING_JOB)
 
 
 def _short(name: str) -> str:

@@ -7,9 +7,13 @@ from collections import Counter
 from contextlib import ExitStack
 
 import grpc
+import long_job
 import numpy as np
 import psutil
 import pytest
+from attacks.grpc_attacks import GRPC_ATTACKS
+from attacks.http_attacks import HTTP_ATTACKS
+from attacks.measuring import innocent_client, measure
 from fuzz.fuzzer import fuzz
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -237,3 +241,15 @@ def test_random_calls_find_no_defect(guarded):
     assert report.problems() == []
     assert "Traceback" not in guarded.log.read_text()
     assert time.monotonic() - began < 120
+
+
+def test_attacks_delay_neither_calls_nor_jobs(guarded):
+    chosen = [each for each in [*GRPC_ATTACKS, *HTTP_ATTACKS] if each.name.startswith(("18", "HTTP: held"))]
+    with gw.Client(guarded.address, token=TOKEN) as client:
+        job = long_job.submit(client, "running", epochs=1_000_000)
+        next(job.epochs())
+        with innocent_client(guarded) as innocent:
+            found = [measure(attack, guarded, innocent, seconds=0.5) for attack in chosen]
+        job.cancel()
+    assert [figures.problems() for figures in found] == [[], []]
+    assert set(found[0].statuses) == {"UNAUTHENTICATED"}
