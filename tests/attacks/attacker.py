@@ -23,6 +23,7 @@ _OPTIONS = [
     # Each channel has its own connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+_LOST_STATUS = "Internal error from Core"
 _Metadata = Sequence[tuple[str, str]]
 
 
@@ -110,7 +111,9 @@ class Attacker:
             yield
             self.statuses["OK"] += 1
         except grpc.aio.AioRpcError as error:
-            self.statuses[error.code().name] += 1
+            # https://github.com/grpc/grpc/issues/36066: the server ended the stream before everything was sent.
+            lost = error.details() == _LOST_STATUS
+            self.statuses["ended by the server" if lost else error.code().name] += 1
 
     async def upload(self, channel: grpc.aio.Channel, requests: AsyncIterable[bytes]) -> None:
         """Send the encoded requests of an UploadTensor call."""

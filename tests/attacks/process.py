@@ -8,6 +8,7 @@ Real attackers bring their own processors. Therefore, these processes have a low
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import resource
 import sys
@@ -39,6 +40,8 @@ def main() -> None:
     """Attack the server."""
     name, seconds, *target = sys.argv[1:]
     os.nice(NICENESS)
+    # Streams whose calls have ended leave tasks behind in gRPC, which asyncio would log.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     attack = next(each for each in [*BASELINES, *GRPC_ATTACKS, *HTTP_ATTACKS] if each.name == name)

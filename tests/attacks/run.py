@@ -75,8 +75,8 @@ def main() -> int:
     print(f"tracebacks in the log: {tracebacks}, size of the log: {len(log) / 1000:.0f} kB")
     if tracebacks:
         problems.append(f"the log of the server has {tracebacks} tracebacks")
-    if problems:
-        print(log[-20_000:])
+    if tracebacks:
+        print(log)
     for problem in problems:
         print(f"FAILED: {problem}")
     return int(bool(problems))
