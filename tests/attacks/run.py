@@ -10,6 +10,8 @@ times a second. The attacks follow one after another. For each, a line of the ta
 - the peak memory of the server's process, without Ray and the workers;
 - the epochs that the job stored per second, and the longest time without one.
 
+The last lines show by how much the server's memory and file descriptors grew, and the tracebacks in its log.
+
 Real attackers bring their own processors. Here, they share those of the server, so they run with a lower priority
 (nice 10). The first lines are no attacks: they show the figures without other load, with processes that use all
 processors, and with valid calls as fast as possible. Compare the attacks with them.
@@ -45,10 +47,9 @@ from gradwire_engine.backend import processor_model
 # More than the job can train during the attacks.
 _EPOCHS = 20_000_000
 _QUOTA_GIB = 1
-_MAX_GROWTH_MB = 150
-_MAX_NEW_DESCRIPTORS = 32
-# After an attack, the server closes its connections within this time, in seconds.
+# After an attack, the server closes its connections within this time, in seconds, except a few.
 _CALM_SECONDS = 15.0
+_FEW_DESCRIPTORS = 16
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,7 @@ def _attack(server: gw.LocalServer, attacks: Sequence[Attack], seconds: float) -
             _clean_up(client)
             after = _calm(process, before.descriptors)
         growth, descriptors = after.memory_mb - before.memory_mb, after.descriptors - before.descriptors
-        print(f"memory {growth:+.0f} MB, descriptors {descriptors:+d}")
-        if growth > _MAX_GROWTH_MB:
-            problems.append(f"the server's memory grew by {growth:.0f} MB")
-        if descriptors > _MAX_NEW_DESCRIPTORS:
-            problems.append(f"the server has {descriptors} more file descriptors than before")
+        print(f"since the start: memory {growth:+.0f} MB, descriptors {descriptors:+d}")
         job = long_job.submit(client, "after", epochs=20)
         if job.wait(60).state != "SUCCEEDED":
             problems.append(f"a job after the attacks ended as {job.info.state}: {job.info.error}")
@@ -149,7 +146,7 @@ def _clean_up(client: gw.Client) -> None:
 def _calm(process: psutil.Process, descriptors: int) -> _Usage:
     """Wait until the server has at most about `descriptors` file descriptors, and return what it uses."""
     deadline = time.monotonic() + _CALM_SECONDS
-    while (used := _usage(process)).descriptors > descriptors + _MAX_NEW_DESCRIPTORS / 2:
+    while (used := _usage(process)).descriptors > descriptors + _FEW_DESCRIPTORS:
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
