@@ -244,7 +244,7 @@ def test_random_calls_find_no_defect(guarded):
 
 
 def test_attacks_delay_neither_calls_nor_jobs(guarded):
-    chosen = [each for each in [*GRPC_ATTACKS, *HTTP_ATTACKS] if each.name.startswith(("18", "HTTP: held"))]
+    chosen = [each for each in [*GRPC_ATTACKS, *HTTP_ATTACKS] if each.name.startswith(("18", "HTTP: slow"))]
     with gw.Client(guarded.address, token=TOKEN) as client:
         job = long_job.submit(client, "running", epochs=1_000_000)
         next(job.epochs())
