@@ -62,7 +62,7 @@ MAX_HTTP_CALLS = 500
 MAX_HTTP_STREAMS = 400
 MAX_HTTP_CALL_SECONDS = 60.0
 # The maximum size of all requests in memory, and the space that JSON needs for the names of fields.
-MAX_HTTP_BUFFERED_BYTES = 256 * MIB
+MAX_HTTP_BUFFERED_BYTES = 128 * MIB
 HTTP_JSON_SLACK_BYTES = 512 * KIB
 # The maximum size of the request line and headers, the maximum idle time of a connection, and the maximum time in which
 # a client receives nothing.
