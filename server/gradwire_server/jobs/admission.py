@@ -131,7 +131,11 @@ class Admission:
         """Check the data of a valid spec. Returns whether the epochs report classification metrics."""
         tensors = references(spec)
         await in_thread(self._check_sizes, tensors)
-        summaries = {_key(reference): await self._summary(field, reference) for field, reference in tensors.items()}
+        keys = {_key(reference) for reference in tensors.values()}
+        summaries = await self.database.read(lambda connection: tensor_queries.find_summaries(connection, keys))
+        for field, reference in tensors.items():
+            if _key(reference) not in summaries:
+                summaries[_key(reference)] = await self._summarize(field, reference)
 
         def summary_of(reference: TensorRef) -> TensorSummary:
             return summaries[_key(reference)]
@@ -153,11 +157,8 @@ class Admission:
                 )
                 _refuse([Violation(field, description)])
 
-    async def _summary(self, field: str, reference: TensorRef) -> TensorSummary:
-        key = _key(reference)
-        stored = await self.database.read(lambda connection: tensor_queries.find_summary(connection, key))
-        if stored is not None:
-            return stored
+    async def _summarize(self, field: str, reference: TensorRef) -> TensorSummary:
+        """Read a tensor, and store its summary."""
         try:
             async with self._reading:
                 summary = await in_thread(lambda: summarize(self.blobs.load(reference)))
@@ -171,7 +172,7 @@ class Admission:
             # A tensor that was deleted in the meantime must not have a summary; see _check_not_deleted.
             tensor_queries.lock_tensors(connection, to_delete=False)
             if self.blobs.has(reference.sha256):
-                tensor_queries.save_summary(connection, key, summary)
+                tensor_queries.save_summary(connection, _key(reference), summary)
 
         await self.database.write(save)
         return summary

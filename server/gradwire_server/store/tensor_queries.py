@@ -10,20 +10,21 @@ from sqlalchemy import delete as delete_from
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_server.store.tables import blob_store, job_tensors, jobs, model_tensors, models, summaries
 
-_SUMMARY = select(summaries.c.summary).where(summaries.c.tensor == bindparam("tensor"))
+_of_tensors = summaries.c.tensor.in_(bindparam("tensors", expanding=True))
+_SUMMARIES = select(summaries).where(_of_tensors)
+_COUNT_SUMMARIES = select(func.count()).select_from(summaries).where(_of_tensors)
 _INSERT_REFERENCES = {table: insert(table) for table in (job_tensors, model_tensors)}
 
 
-def find_summary(connection: Connection, tensor: str) -> TensorSummary | None:
-    """Return the stored summary of a tensor, or None."""
-    text = connection.scalars(_SUMMARY, {"tensor": tensor}).first()
-    return None if text is None else TensorSummary(**json.loads(text))
+def find_summaries(connection: Connection, tensors: Collection[str]) -> dict[str, TensorSummary]:
+    """Return the stored summaries of these tensors."""
+    rows = connection.execute(_SUMMARIES, {"tensors": list(tensors)})
+    return {row.tensor: TensorSummary(**json.loads(row.summary)) for row in rows}
 
 
 def has_summaries(connection: Connection, tensors: Collection[str]) -> bool:
     """Return whether the summaries of all these tensors are stored."""
-    found = select(func.count()).select_from(summaries).where(summaries.c.tensor.in_(list(tensors)))
-    return connection.scalar(found) == len(tensors)
+    return connection.scalar(_COUNT_SUMMARIES, {"tensors": list(tensors)}) == len(tensors)
 
 
 def delete_summaries(connection: Connection, sha256: str) -> None:
