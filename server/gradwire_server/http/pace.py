@@ -31,9 +31,9 @@ class Pace:
 
     async def wait(self, size: int) -> None:
         """Count bytes that have arrived, and wait until more may arrive."""
-        resumed = asyncio.get_running_loop().create_future()
-        self.received(size, lambda: resumed.done() or resumed.set_result(None))
-        await resumed
+        resumed = asyncio.Event()
+        self.received(size, resumed.set)
+        await resumed.wait()
 
     def _turn(self) -> None:
         self._left = min(_TURN_BYTES, self._left + _TURN_BYTES)
