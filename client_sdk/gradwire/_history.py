@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._formatting import plural
 from gradwire._info import Plan, quality_text
+from gradwire._metrics import metric_names, named_metrics
 from gradwire._paths import in_existing_folder, to_path
 from gradwire._types import StopReason
-from gradwire_engine.metrics import Metrics
 from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 
@@ -67,14 +67,11 @@ class History:
             "epoch": [epoch.epoch for epoch in self.epochs],
             "running_loss": [epoch.running_loss for epoch in self.epochs],
         }
-        for name, sets in (
-            ("train", [epoch.train for epoch in self.epochs]),
-            ("test", [epoch.test for epoch in self.epochs]),
-        ):
-            for metric in fields(Metrics):
-                values = [None if each is None else getattr(each, metric.name) for each in sets]
-                if any(value is not None for value in values):
-                    columns[f"{name}_{metric.name}"] = values
+        metrics = [named_metrics(epoch) for epoch in self.epochs]
+        known = set[str]().union(*metrics)
+        for name in metric_names():
+            if name in known:
+                columns[name] = [each.get(name) for each in metrics]
         columns["train_seconds"] = [epoch.train_seconds for epoch in self.epochs]
         columns["evaluate_seconds"] = [epoch.evaluate_seconds for epoch in self.epochs]
         return columns

@@ -21,7 +21,7 @@ from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
 from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
 from gradwire._names import epoch_number, model_resource
-from gradwire._options import checked_whole
+from gradwire._numbers import checked_whole
 from gradwire._transport import Transport, checked_seconds
 from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from gradwire._exceptions import NotFoundError
 from gradwire._formatting import number_text, size_text, sparkline
 from gradwire._info import seconds_text
-from gradwire._progress import JobProgress, metric_of, metrics_text
+from gradwire._metrics import metric_of
+from gradwire._progress import JobProgress, metrics_text
 from gradwire._watch import watch
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_of

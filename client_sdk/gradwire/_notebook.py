@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gradwire._formatting import count_text, number_text, size_text, time_text
 from gradwire._info import JobInfo, ModelInfo, quality_text, seconds_text
-from gradwire._progress import JobProgress, metric_columns, metric_of
+from gradwire._metrics import metric_of
+from gradwire._progress import JobProgress, metric_columns
 from gradwire._svg import COLORS, Series, chart
 
 if TYPE_CHECKING:

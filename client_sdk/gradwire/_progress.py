@@ -11,6 +11,7 @@ from gradwire._curve import Curve
 from gradwire._formatting import number_text, plural
 from gradwire._hints import hints
 from gradwire._info import ENDED, seconds_text, state_of
+from gradwire._metrics import SETS, metric_of
 from gradwire._types import JobState
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 # The number of recent epochs that a display shows, and from which the speed is computed.
 RECENT_EPOCHS = 15
-_SETS = ("train", "test")
-_CURVES = tuple((which, name) for which in _SETS for name in ("loss", "accuracy", "r2"))
-_COLUMNS = tuple((which, name) for which in _SETS for name in ("loss", "accuracy", "f1", "mean_absolute_error", "r2"))
+_CURVES = tuple((which, name) for which in SETS for name in ("loss", "accuracy", "r2"))
+_COLUMNS = tuple((which, name) for which in SETS for name in ("loss", "accuracy", "f1", "mean_absolute_error", "r2"))
 
 
 class JobProgress:
@@ -116,7 +116,7 @@ class JobProgress:
 
     def curves(self, metric: str) -> dict[str, Curve]:
         """Return the curves of "loss", "accuracy" or "r2" that have points, keyed by "train" and "test"."""
-        found = {which: self.loss(which) if metric == "loss" else self._curves[which, metric] for which in _SETS}
+        found = {which: self.loss(which) if metric == "loss" else self._curves[which, metric] for which in SETS}
         return {which: curve for which, curve in found.items() if curve}
 
     def rows_per_second(self) -> float | None:
@@ -145,11 +145,6 @@ class JobProgress:
             return []
         done = f"{plural(self.count, 'epoch')} in {seconds_text(self.seconds)}"
         return [f"{done}. Best epoch: {self.best.epoch} ({metrics_text(self.best)})", *self.hints()]
-
-
-def metric_of(epoch: Epoch | None, which: str, name: str) -> float | None:
-    """Return a metric of an epoch on "train" or "test", or None if the epoch does not have it."""
-    return getattr(getattr(epoch, which, None), name, None)
 
 
 def metric_columns(epochs: Sequence[Epoch]) -> dict[str, tuple[str, str]]:
