@@ -361,9 +361,16 @@ def test_a_grpc_client_on_the_http_port_is_told_the_right_port(running):
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def raw(running, data, timeout=20):
+def test_the_grpc_port_closes_the_connection_of_an_http_client(running):
+    address = running.address.replace("localhost", "127.0.0.1")
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"http://{address}/", timeout=20)
+    assert not raw(running, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", address=address).startswith(b"HTTP/")
+
+
+def raw(running, data, timeout=20, address=None):
     """Return what the server answers to these bytes until it closes the connection."""
-    host, port = running.server.http.url.removeprefix("http://").split(":")
+    host, port = (address or running.server.http.url.removeprefix("http://")).split(":")
     received = b""
     with closing(socket.create_connection((host, int(port)), timeout=timeout)) as connection:
         connection.sendall(data)
