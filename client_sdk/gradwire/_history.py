@@ -32,6 +32,7 @@ class History:
         epochs: The epochs.
         stop_reason: Why training ended; see `JobInfo`.
         model_epoch: The epoch that the model's weights are from.
+        complete: Whether `epochs` contains all epochs. If not, it is a sample; see `job.history()`.
     """
 
     job: str | None = None
@@ -40,6 +41,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     stop_reason: StopReason | None = None
     model_epoch: int | None = None
+    complete: bool = True
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -53,7 +55,9 @@ class History:
     def __repr__(self) -> str:
         if not self.epochs:
             return "History(no epochs)"
-        return f"History({plural(len(self), 'epoch')}, {quality_text(self.epochs[-1])})"
+        last = self.epochs[-1]
+        sample = "" if self.complete else f", a sample up to epoch {last.epoch}"
+        return f"History({plural(len(self), 'epoch')}{sample}, {quality_text(last)})"
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Return the history as columns of equal length.
@@ -89,7 +93,8 @@ class History:
     def best(self) -> Epoch | None:
         """The epoch with the lowest loss on the test set or, without a test set, on the training set.
 
-        If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs.
+        If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs. For a
+        sample, this is the best epoch of the sample.
         """
         from gradwire._progress import best_key  # noqa: PLC0415  (a program that only trains does not need it)
 

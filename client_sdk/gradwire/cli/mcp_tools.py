@@ -20,7 +20,6 @@ from gradwire._client import AsyncClient
 from gradwire._exceptions import DeadlineExceededError, GradwireError, InvalidArgumentError
 from gradwire._history import History
 from gradwire._info import ENDED, JobInfo
-from gradwire._job import AsyncJob
 from gradwire.cli.data_files import read_inputs, scaled
 from gradwire.cli.output import in_terms_of_the_command
 from gradwire.cli.training import LOSSES, check_loss_and_rate, early_stopping, read_sets, stack
@@ -93,16 +92,17 @@ class _Tools:
     async def get_job(self, name: Name) -> object:
         """Show a job: its state, its best and last epoch, some epochs from first to last, and hints."""
         job = await self._client.jobs.get(name)
-        epochs = await _epochs(job)
+        history = await job.history()
+        epochs = history.epochs
         shown = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _SUMMARY_EPOCHS)).round().astype(int))
         plan = job.info.plan
         more = {
             "plan": f"{plan.name} on {plan.host}" if plan else None,
             "training_seconds": _rounded(job.info.training_seconds),
             "epochs_from_first_to_last": [_epoch(epochs[index]) for index in shown],
-            "hints": History(epochs=epochs).hints() if epochs else None,
+            "hints": history.hints() if epochs else None,
         }
-        return _summary(job.info) | _ends(job.info, epochs) | _given(more)
+        return _summary(job.info) | _ends(job.info, history) | _given(more)
 
     async def train(
         self,
@@ -154,7 +154,11 @@ class _Tools:
             with suppress(DeadlineExceededError):
                 await job.wait(seconds)
             await job.refresh()
-        latest = await _epochs(job, max(after, job.info.epochs_done - _MAX_EPOCHS))
+        done = job.info.last_epoch.epoch if job.info.last_epoch else 0
+        latest: list[Epoch] = []
+        if done > after:
+            first = max(after, done - _MAX_EPOCHS) + 1
+            latest = (await job.history(first_epoch=first, last_epoch=done)).epochs
         return _summary(job.info) | {"latest_epochs": [_epoch(epoch) for epoch in latest]}
 
     async def stop(self, name: Name) -> object:
@@ -165,7 +169,8 @@ class _Tools:
     async def compare(self, names: Annotated[list[str], Field(min_length=1, max_length=20)]) -> object:
         """Compare jobs: the best and the last epoch of each."""
         jobs = [await self._client.jobs.get(name) for name in names]
-        return [_summary(job.info) | _ends(job.info, await _epochs(job)) for job in jobs]
+        histories = [await job.history() for job in jobs]
+        return [_summary(job.info) | _ends(job.info, each) for job, each in zip(jobs, histories, strict=True)]
 
     async def list_models(self, filter: Filter = None, limit: Limit = 20) -> object:  # noqa: A002
         """List trained models, newest first."""
@@ -204,17 +209,6 @@ class _Tools:
         return {"rows": len(inputs), "rows_returned": len(shown), what: values}
 
 
-async def _epochs(job: AsyncJob, after: int = 0) -> list[Epoch]:
-    """Return the epochs after a number, up to the last one that `job.info` knows."""
-    last, found = job.info.last_epoch, []
-    if last is not None and last.epoch > after:
-        async for epoch in job.epochs(after):
-            found.append(epoch)
-            if epoch.epoch >= last.epoch:
-                break
-    return found
-
-
 def _summary(info: JobInfo) -> dict[str, object]:
     fields = {
         "name": info.name,
@@ -229,10 +223,11 @@ def _summary(info: JobInfo) -> dict[str, object]:
     return _given(fields)
 
 
-def _ends(info: JobInfo, epochs: list[Epoch]) -> dict[str, object]:
+def _ends(info: JobInfo, history: History) -> dict[str, object]:
     """Return the best and the last epoch. What is best is what the server monitors, or else the test loss."""
-    best = info.best_epoch or History(epochs=epochs).best
-    return _given({"best": best and _epoch(best), "last": info.last_epoch and _epoch(info.last_epoch)})
+    best = info.best_epoch or history.best
+    name = "best" if history.complete or info.best_epoch else "best_of_sample"
+    return _given({name: best and _epoch(best), "last": info.last_epoch and _epoch(info.last_epoch)})
 
 
 def _epoch(epoch: Epoch) -> dict[str, object]:

@@ -19,7 +19,7 @@ from gradwire.cli.mcp_tools import mcp_server
 from gradwire_engine.spec.tensors import from_tensor, tensor_ref, to_tensor
 from gradwire_proto.v1.model_service_pb2 import ListModelsResponse, Model, PredictResponse
 from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse
-from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, WatchJobResponse
+from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, SampleEpochsResponse, WatchJobResponse
 
 QUEUED, RUNNING, PAUSED, SUCCEEDED = 1, 3, 4, 5
 
@@ -73,6 +73,19 @@ def test_a_job_has_its_best_and_last_epoch_and_some_in_between(scripted, call):
     assert job["last"]["epoch"] == 100
     assert [each["epoch"] for each in job["epochs_from_first_to_last"]] == [1, 12, 23, 34, 45, 56, 67, 78, 89, 100]
     assert "error" not in job
+
+
+def test_a_long_job_is_summarized_from_a_sample_of_its_epochs(scripted, call):
+    serve_job(scripted, SUCCEEDED, [1.0] * 1000)
+    sampled = SampleEpochsResponse(epochs=[epoch(1), epoch(500, 0.25), epoch(1000)])
+    scripted.answer("SampleEpochs", lambda request: sampled)
+    job = call("get_job", name="x")
+    assert [each["epoch"] for each in job["epochs_from_first_to_last"]] == [1, 500, 1000]
+    assert (job["best_of_sample"]["epoch"], job["last"]["epoch"]) == (500, 1000)
+    assert call("compare", names=["x"])[0]["best_of_sample"]["epoch"] == 500
+    call("watch", name="x")
+    assert (scripted.requests[-1].first_epoch, scripted.requests[-1].last_epoch) == (981, 1000)
+    assert "WatchJob" not in calls(scripted)
 
 
 def test_the_best_epoch_is_the_one_that_the_server_monitors(scripted, call):

@@ -182,6 +182,15 @@ def test_epochs_are_sampled_evenly(http, xor):
     assert http.post(f"{TRAINING}/SampleEpochs", json={"name": xor, "firstEpoch": -1}).status_code == 400
 
 
+def test_the_python_client_samples_epochs_as_the_page_does(running, xor):
+    with gw.Client(running.address) as client:
+        job = client.jobs.get(xor)
+        assert [each.epoch for each in job.history(6)] == [1, 5, 10, 15, 20]
+        whole = job.history()
+        assert (len(whole), whole.complete, whole.stop_reason) == (20, True, "ALL_EPOCHS")
+        assert whole.epochs == job.result().epochs
+
+
 def test_the_events_of_a_job_are_listed_without_its_epochs(http, xor):
     found = http.post(f"{TRAINING}/ListJobEvents", json={"name": xor}).json()["events"]
     states = [event["stateChange"]["state"].removeprefix("JOB_STATE_") for event in found]
