@@ -130,7 +130,7 @@ class History:
         """Return the curves and the last epochs as HTML for a notebook."""
         from gradwire._notebook import history_html  # noqa: PLC0415  (only for notebooks)
 
-        return history_html(self.job, self.epochs, repr(self))
+        return history_html(self)
 
 
 def plot(histories: Sequence[History] | Mapping[str, History], path: str | Path | None = None) -> Figure:
