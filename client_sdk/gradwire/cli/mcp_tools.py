@@ -20,10 +20,10 @@ from gradwire._client import AsyncClient
 from gradwire._exceptions import DeadlineExceededError, GradwireError, InvalidArgumentError
 from gradwire._history import History
 from gradwire._info import ENDED, JobInfo
+from gradwire._types import Device
 from gradwire.cli.data_files import read_inputs, scaled
 from gradwire.cli.output import in_terms_of_the_command
-from gradwire.cli.training import LOSSES, check_loss_and_rate, early_stopping, read_sets, stack
-from gradwire_engine import SGD
+from gradwire.cli.training import early_stopping, training_arguments
 from gradwire_engine.training import Epoch
 
 _INSTRUCTIONS = (
@@ -106,39 +106,51 @@ class _Tools:
 
     async def train(
         self,
-        data: Annotated[str, Field(description="A .npz or .safetensors file with x_train and y_train, or a .csv file")],
+        data: Annotated[
+            str,
+            Field(
+                description="A .npz or .safetensors file with x_train and y_train (and x_test, y_test), or a .csv file."
+            ),
+        ],
         layers: Annotated[str, Field(description="Layer widths, input first, for example 784,128,10.")],
         target: Annotated[str | None, Field(description="The target column of a .csv file.")] = None,
         loss: Annotated[str, Field(description="cross-entropy or mse.")] = "cross-entropy",
         lr: Annotated[float, Field(description="The learning rate.")] = 0.1,
         epochs: int = 10,
         batch_size: int = 64,
+        shuffle: Annotated[bool, Field(description="Shuffle the rows before every epoch.")] = True,
         validation_split: Annotated[float | None, Field(description="The fraction of rows for the test set.")] = None,
+        classes: Annotated[list[str] | None, Field(description="Class names. Default: those in the targets.")] = None,
         scale: Scale = 1.0,
+        device: Device = "auto",
         patience: Annotated[int | None, Field(description="Stop after this many epochs without improvement.")] = None,
         monitor: Annotated[str | None, Field(description="The metric for patience. Default: test.loss.")] = None,
-        max_seconds: float | None = None,
+        min_delta: Annotated[float | None, Field(description="With patience: ignore smaller improvements.")] = None,
+        restore_best: Annotated[bool, Field(description="With patience: keep the best epoch, not the last.")] = True,
+        max_seconds: Annotated[float | None, Field(description="Stop after this many seconds of training.")] = None,
+        keep: Annotated[str, Field(description="Epochs whose weights are kept: last, best or every:N.")] = "last",
         seed: Annotated[int, Field(ge=0)] = 0,
         name: Annotated[str | None, Field(description="A name for the job and its model: a-z, 0-9 and -.")] = None,
+        labels: Annotated[dict[str, str] | None, Field(description="Labels of the job.")] = None,
     ) -> object:
         """Start a job that trains on a data file, and return at once. To wait for epochs, use watch."""
-        check_loss_and_rate(loss, lr)
-        stopping = early_stopping(patience, monitor)
-        train_set, test_set = await asyncio.to_thread(read_sets, Path(data), target, scale)
-        model = stack(layers, seed)
+        stopping = early_stopping(patience, monitor, min_delta, restore_best)
+        arguments = await asyncio.to_thread(
+            training_arguments, Path(data), layers, loss, lr, seed, target=target, scale=scale
+        )
         job = await self._client.jobs.submit(
-            model,
-            train_set,
-            test=test_set,
+            **arguments,
             validation_split=validation_split,
-            loss=LOSSES[loss](),
-            optimizer=SGD(model, lr=lr),
             epochs=epochs,
             batch_size=batch_size,
-            seed=seed,
+            shuffle=shuffle,
+            classes=classes,
+            device=device,
             early_stopping=stopping,
             max_seconds=max_seconds,
+            keep=keep,
             name=name,
+            labels=labels,
         )
         return _summary(job.info)
 
