@@ -214,6 +214,8 @@ class AsyncJob:
         """
         most = checked_whole("max_epochs", max_epochs, MIN_SAMPLE, MAX_SAMPLE)
         first, last = epoch_number(first_epoch, "first_epoch"), epoch_number(last_epoch, "last_epoch")
+        if 0 < last < first:
+            raise InvalidArgumentError(f"first_epoch: must be at most last_epoch, which is {last}, got {first}")
         info = await self.refresh()
         epochs, complete = await sample_epochs(self._transport, self._message, most, first, last)
         return History(self.name, info.plan, self._message.spec.seed, epochs, info.stop_reason, complete=complete)

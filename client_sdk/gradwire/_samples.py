@@ -43,15 +43,18 @@ async def sample_epochs(
     except InternalError as error:
         if error.reason != UNIMPLEMENTED:
             raise
-        return await _all_epochs(transport, job, first, min(last or job.last_epoch.epoch, job.last_epoch.epoch)), True
+        stored = job.last_epoch.epoch
+        return await _all_epochs(transport, job, max(first, 1), min(last or stored, stored)), True
     return [epoch_of(epoch) for epoch in response.epochs], response.complete
 
 
 async def _all_epochs(transport: Transport, job: Job, first: int, last: int) -> list[Epoch]:
     epochs: list[Epoch] = []
-    async with aclosing(watch(transport, job.name, first_sequence_before(max(first - 1, 0), job))) as batches:
+    if first > last:  # The watch of a paused job would wait.
+        return epochs
+    async with aclosing(watch(transport, job.name, first_sequence_before(first - 1, job))) as batches:
         async for batch in batches:
-            epochs += [epoch_of(event.epoch) for event in batch if max(first, 1) <= event.epoch.epoch <= last]
+            epochs += [epoch_of(event.epoch) for event in batch if first <= event.epoch.epoch <= last]
             if any(event.epoch.epoch >= last for event in batch):
                 break
     return epochs

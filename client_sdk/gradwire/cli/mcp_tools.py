@@ -90,7 +90,10 @@ class _Tools:
         return [_summary(job.info) for job in await self._client.jobs.list(filter, limit)]
 
     async def get_job(self, name: Name) -> object:
-        """Show a job: its state, its best and last epoch, some epochs from first to last, and hints."""
+        """Show a job: its state, its best and last epoch, some epochs from first to last, and hints.
+
+        For a job of more than 500 epochs, best_of_sample is the best epoch of an evenly spaced sample.
+        """
         job = await self._client.jobs.get(name)
         history = await job.history()
         epochs = history.epochs
@@ -179,7 +182,7 @@ class _Tools:
         return _summary(await job.stop())
 
     async def compare(self, names: Annotated[list[str], Field(min_length=1, max_length=20)]) -> object:
-        """Compare jobs: the best and the last epoch of each."""
+        """Compare jobs: the best and the last epoch of each. For best_of_sample, see get_job."""
         jobs = [await self._client.jobs.get(name) for name in names]
         histories = [await job.history() for job in jobs]
         return [_summary(job.info) | _ends(job.info, each) for job, each in zip(jobs, histories, strict=True)]

@@ -47,6 +47,7 @@ def test_a_history_can_be_a_part_of_the_epochs(scripted, job):
         ({"max_epochs": 2001}, "max_epochs: must be at most 2000"),
         ({"max_epochs": 9.5}, "max_epochs: must be a whole number"),
         ({"first_epoch": 0}, "first_epoch: must be the number of an epoch"),
+        ({"first_epoch": 3, "last_epoch": 2}, "first_epoch: must be at most last_epoch, which is 2, got 3"),
     ],
 )
 def test_invalid_arguments_are_refused(job, arguments, message):
@@ -80,6 +81,14 @@ def test_a_server_without_samples_sends_all_epochs_that_are_stored(scripted, arg
         history = client.jobs.get("x").history(**arguments)
     assert ([each.epoch for each in history], history.complete) == (numbers, True)
     assert scripted.requests[-1].after_sequence == start
+
+
+def test_a_server_without_samples_has_no_epochs_after_the_last_one(scripted):
+    message = Job(name="jobs/x", state=4, epochs=9, last_sequence=4, last_epoch=epoch(4))
+    scripted.answer("GetJob", lambda request: message)
+    with gw.Client(scripted.address) as client:
+        assert client.jobs.get("x").history(first_epoch=5).epochs == []
+    assert not [request for request in scripted.requests if hasattr(request, "after_sequence")]
 
 
 def test_other_errors_are_raised(scripted, job):
