@@ -61,7 +61,7 @@ def main():
     OUTPUT.mkdir(exist_ok=True)
     curve = OUTPUT / "digits.png"
     history.plot(curve)
-    file = gw.save(model, OUTPUT / "digits.safetensors")
+    file = model.save(OUTPUT / "digits.safetensors")
     accuracy = history[-1].test.accuracy
     print(f"""
 Test accuracy {accuracy:.4f}, trained by a Ray worker ({history.plan.device}, plan {history.plan.name}).

@@ -97,13 +97,16 @@ class ScriptedServer:
 
 
 class _Late:
-    """Passes each call to the function that is set at that time."""
+    """Passes each call to the function that is set at that time. Without one, the method is not implemented."""
 
     def __init__(self, server: "ScriptedServer") -> None:
         self._server = server
 
     def __getattr__(self, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            return getattr(self._server, method)(request, context)
+            function = getattr(self._server, method, None)
+            if function is None:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{method} has no answer")
+            return function(request, context)
 
         return call

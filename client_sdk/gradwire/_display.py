@@ -16,6 +16,7 @@ from gradwire._info import epoch_text
 from gradwire._notebook import Output, progress_html, transfer_html
 from gradwire._progress import JobProgress
 from gradwire._terminal import picture, transfer_bar
+from gradwire._types import StopReason
 from gradwire_engine.training import Epoch
 
 if TYPE_CHECKING:
@@ -69,16 +70,22 @@ class Display:
         is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         self._picture.close([] if is_interrupted or not self._shown else self._jobs)
 
-    def begin(self, job: str | None, epochs: int, rows: int | None = None) -> None:
+    def begin(self, job: str | None, epochs: int, rows: int | None = None, monitor: str = "") -> None:
         """Announce a job, whose epochs the caller passes to `epoch`. It ends with the display.
 
         Args:
             job: The name, or None if the job runs in this process.
             epochs: The number of epochs.
             rows: The number of training rows, if it is known.
+            monitor: The metric of early stopping, if there is one.
         """
-        self._announced = JobProgress(job, epochs, rows=rows)
+        self._announced = JobProgress(job, epochs, rows=rows, monitor=monitor)
         self._jobs.append(self._announced)
+
+    def end(self, reason: StopReason | None) -> None:
+        """Set why the announced job ended, for its summary."""
+        if self._announced is not None:
+            self._announced.stop_reason = reason
 
     def uploaded(self, sent: int, total: int) -> None:
         """Show the progress of an upload, in bytes."""
@@ -136,7 +143,10 @@ def _progress_of(job: Job) -> JobProgress:
     info = job.info
     message = job._async._message
     rows = message.spec.train.inputs.shape[0] if message.spec.train.inputs.shape else None
-    return JobProgress(job.name, info.epochs, rows=rows, initial_epoch=info.initial_epoch, state="QUEUED")
+    monitor = message.spec.early_stopping.monitor
+    return JobProgress(
+        job.name, info.epochs, rows=rows, initial_epoch=info.initial_epoch, state="QUEUED", monitor=monitor
+    )
 
 
 class _Picture(Protocol):

@@ -175,13 +175,16 @@ def _fit_here(
 
     request = make_job_request(model, train, test, options)
     with _display(progress) as display:
-        display.begin(None, options.epochs, request.spec.train.inputs.shape[0])
+        monitor = request.spec.early_stopping.monitor
+        display.begin(None, options.epochs, request.spec.train.inputs.shape[0], monitor)
 
         def on_epoch(epoch: Epoch) -> bool:
             display.epoch(epoch)
             return callbacks(epoch)
 
-        return run_locally(request, on_epoch)
+        history = run_locally(request, on_epoch)
+        display.end(history.stop_reason)
+        return history
 
 
 def _follow(job: Job, address: str, display: Display, callbacks: Callbacks) -> History:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._exceptions import InvalidArgumentError
 from gradwire._formatting import plural
 from gradwire._info import Plan, quality_text
+from gradwire._metrics import metric_names, named_metrics
 from gradwire._paths import in_existing_folder, to_path
 from gradwire._types import StopReason
-from gradwire_engine.metrics import Metrics
 from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 
@@ -32,6 +32,7 @@ class History:
         epochs: The epochs.
         stop_reason: Why training ended; see `JobInfo`.
         model_epoch: The epoch that the model's weights are from.
+        complete: Whether `epochs` contains all epochs. If not, it is a sample; see `job.history()`.
     """
 
     job: str | None = None
@@ -40,6 +41,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     stop_reason: StopReason | None = None
     model_epoch: int | None = None
+    complete: bool = True
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -53,7 +55,9 @@ class History:
     def __repr__(self) -> str:
         if not self.epochs:
             return "History(no epochs)"
-        return f"History({plural(len(self), 'epoch')}, {quality_text(self.epochs[-1])})"
+        last = self.epochs[-1]
+        sample = "" if self.complete else f", a sample up to epoch {last.epoch}"
+        return f"History({plural(len(self), 'epoch')}{sample}, {quality_text(last)})"
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Return the history as columns of equal length.
@@ -67,14 +71,11 @@ class History:
             "epoch": [epoch.epoch for epoch in self.epochs],
             "running_loss": [epoch.running_loss for epoch in self.epochs],
         }
-        for name, sets in (
-            ("train", [epoch.train for epoch in self.epochs]),
-            ("test", [epoch.test for epoch in self.epochs]),
-        ):
-            for metric in fields(Metrics):
-                values = [None if each is None else getattr(each, metric.name) for each in sets]
-                if any(value is not None for value in values):
-                    columns[f"{name}_{metric.name}"] = values
+        metrics = [named_metrics(epoch) for epoch in self.epochs]
+        known = set[str]().union(*metrics)
+        for name in metric_names():
+            if name in known:
+                columns[name] = [each.get(name) for each in metrics]
         columns["train_seconds"] = [epoch.train_seconds for epoch in self.epochs]
         columns["evaluate_seconds"] = [epoch.evaluate_seconds for epoch in self.epochs]
         return columns
@@ -92,7 +93,8 @@ class History:
     def best(self) -> Epoch | None:
         """The epoch with the lowest loss on the test set or, without a test set, on the training set.
 
-        If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs.
+        If no epoch was evaluated, this is the epoch with the lowest running loss. None if there are no epochs. For a
+        sample, this is the best epoch of the sample.
         """
         from gradwire._progress import best_key  # noqa: PLC0415  (a program that only trains does not need it)
 
@@ -128,7 +130,7 @@ class History:
         """Return the curves and the last epochs as HTML for a notebook."""
         from gradwire._notebook import history_html  # noqa: PLC0415  (only for notebooks)
 
-        return history_html(self.job, self.epochs, repr(self))
+        return history_html(self)
 
 
 def plot(histories: Sequence[History] | Mapping[str, History], path: str | Path | None = None) -> Figure:

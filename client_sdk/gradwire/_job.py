@@ -21,7 +21,8 @@ from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
 from gradwire._model_files import download_file, fetch_model, fetch_weights
 from gradwire._names import epoch_number, model_resource
-from gradwire._options import checked_whole
+from gradwire._numbers import checked_whole
+from gradwire._samples import DEFAULT_SAMPLE, MAX_SAMPLE, MIN_SAMPLE, sample_epochs
 from gradwire._transport import Transport, checked_seconds
 from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch
@@ -190,6 +191,34 @@ class AsyncJob:
             DeadlineExceededError: The job has not ended after `timeout` seconds. The job continues to run.
         """
         return await self._within(timeout, self._result())
+
+    async def history(
+        self, max_epochs: int = DEFAULT_SAMPLE, *, first_epoch: int | None = None, last_epoch: int | None = None
+    ) -> History:
+        """Return the stored epochs as a history, for example to plot them, without waiting for the job to end.
+
+        If there are more than `max_epochs`, the history is a sample: evenly spaced epochs, including the first and the
+        last one. Therefore, this costs the same for a job of 100,000 epochs as for a job of 500. For all epochs, use
+        `epochs` or `result`.
+
+        Args:
+            max_epochs: The maximum number of epochs, 3 to 2000.
+            first_epoch: Skip the epochs before this one.
+            last_epoch: Skip the epochs after this one.
+
+        Returns:
+            The history, with `complete=False` if it is a sample. `info` is updated too.
+
+        Raises:
+            NotFoundError: The job was deleted.
+        """
+        most = checked_whole("max_epochs", max_epochs, MIN_SAMPLE, MAX_SAMPLE)
+        first, last = epoch_number(first_epoch, "first_epoch"), epoch_number(last_epoch, "last_epoch")
+        if 0 < last < first:
+            raise InvalidArgumentError(f"first_epoch: must be at most last_epoch, which is {last}, got {first}")
+        info = await self.refresh()
+        epochs, complete = await sample_epochs(self._transport, self._message, most, first, last)
+        return History(self.name, info.plan, self._message.spec.seed, epochs, info.stop_reason, complete=complete)
 
     async def model(self, epoch: int | None = None) -> Module:
         """Return the trained model as a Module rebuilt from its spec.
@@ -441,6 +470,7 @@ class Job:
     delete = blocking(AsyncJob.delete)
     wait = blocking(AsyncJob.wait)
     result = blocking(AsyncJob.result)
+    history = blocking(AsyncJob.history)
     model = blocking(AsyncJob.model)
     download = blocking(AsyncJob.download)
     card = blocking(AsyncJob.card)

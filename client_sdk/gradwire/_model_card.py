@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from gradwire._exceptions import NotFoundError
 from gradwire._formatting import number_text, size_text, sparkline
 from gradwire._info import seconds_text
-from gradwire._progress import JobProgress, metric_of, metrics_text
-from gradwire._watch import watch
+from gradwire._metrics import metric_of
+from gradwire._progress import JobProgress, metrics_text
+from gradwire._samples import sample_epochs
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import numpy_dtype
+from gradwire_engine.training import Epoch
 from gradwire_proto.v1.model_service_pb2 import GetModelRequest, Model
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import TensorRef
@@ -34,15 +36,13 @@ async def fetch_card(transport: Transport, name: str) -> str:
 
     model = await transport.call(transport.models.GetModel, GetModelRequest(name=name))
     job: Job | None = None
-    progress = JobProgress(None, 0)
+    epochs: list[Epoch] = []
     try:
         job = await transport.call(transport.training.GetJob, GetJobRequest(name=model.job))
-        async for events in watch(transport, model.job, 0):
-            for event in events:
-                progress.apply(event)
+        epochs, _ = await sample_epochs(transport, job)
     except NotFoundError:
         job = None
-    return card(model, job, progress, version("gradwire"))
+    return card(model, job, JobProgress.of(epochs), version("gradwire"))
 
 
 def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> str:
@@ -51,7 +51,7 @@ def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> 
     Args:
         model: The model.
         job: The job that trained it, or None if it was deleted.
-        progress: The epochs of the job.
+        progress: The epochs of the job, or a sample of them.
         version: The version of gradwire.
     """
     name = model.name.removeprefix("models/")
@@ -76,7 +76,7 @@ def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> 
         *_classes(list(model.spec.class_names)),
         "## Data",
         _table(("Set", "Rows", "Inputs", "Targets"), _data(model)),
-        *(_training(job, progress) if job else []),
+        *(_training(job) if job else []),
         "## Metrics",
         _metrics(model),
         *_curves(progress),
@@ -110,7 +110,7 @@ def _tensor(tensor: TensorRef) -> str:
     return f"{' × '.join(map(str, tensor.shape))} {numpy_dtype(tensor.dtype)}, sha256 {tensor.sha256}"
 
 
-def _training(job: Job, progress: JobProgress) -> list[str]:
+def _training(job: Job) -> list[str]:
     spec = job.spec
     rows = [
         ("Loss", _loss_text(spec)),
@@ -119,7 +119,7 @@ def _training(job: Job, progress: JobProgress) -> list[str]:
         ("Batch size", f"{spec.batch_size}{', shuffled' if spec.shuffle else ''}"),
         ("Seed", str(spec.seed)),
         ("Plan", f"{job.execution.plan} on {job.execution.host}" if job.HasField("execution") else ""),
-        ("Time", seconds_text(progress.seconds)),
+        ("Time", seconds_text(job.training_seconds)),
         ("Continues job", job.continue_job.removeprefix("jobs/")),
         ("Starts from model", job.initial_model.removeprefix("models/")),
     ]

@@ -1,14 +1,12 @@
-"""Saves, loads and downloads model files. A safetensors file also contains the model's spec."""
+"""Saves, loads and downloads model files."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
-from zipfile import BadZipFile
-
-import numpy as np
 
 from gradwire._exceptions import (
     DataLossError,
@@ -16,15 +14,17 @@ from gradwire._exceptions import (
     GradwireError,
     InvalidArgumentError,
     OutOfRangeError,
+    TraceError,
 )
 from gradwire._paths import in_existing_folder, to_path
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
-from gradwire_engine.module import Module
-from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import linear_layers, network
+from gradwire_engine.module import Module, Sequential
+from gradwire_engine.spec import files
 from gradwire_engine.spec.tensors import wire_bytes
+from gradwire_engine.spec.tracing import packed_weights
+from gradwire_engine.symbol import TraceError as EngineTraceError
 from gradwire_proto.v1 import model_service_pb2
 from gradwire_proto.v1.model_service_pb2 import (
     DownloadModelRequest,
@@ -40,14 +40,10 @@ _FORMATS = {
     "safetensors": model_service_pb2.ModelFormat.MODEL_FORMAT_SAFETENSORS,
     "onnx": model_service_pb2.ModelFormat.MODEL_FORMAT_ONNX,
 }
-SPEC_KEY = "gradwire.model_spec"
 
 
 def save(model: Module, path: str | Path) -> Path:
-    """Write a model to a .safetensors or .npz file, which `load_model` can read.
-
-    Both contain the arrays "fc1.W" and "fc1.b" for a layer fc1. You can read an .npz file with NumPy alone:
-    numpy.load(path).
+    """Write a model to a .safetensors or .npz file, as `model.save` does.
 
     Args:
         model: A model whose layers all have weights.
@@ -61,36 +57,8 @@ def save(model: Module, path: str | Path) -> Path:
         FileError: The path has a different suffix, or the file cannot be written.
         TraceError: The model is not a stack of Linear and ReLU layers.
     """
-    from google.protobuf.json_format import MessageToJson  # noqa: PLC0415  (slow to import)
-
-    from gradwire._job_request import trace_model  # noqa: PLC0415
-    from gradwire_engine.spec.tracing import unpacked_weights  # noqa: PLC0415
-
-    path = checked_model_path(path)
-    traced = trace_model(model)
-    for layer, message in zip(traced.layers, traced.spec.layers, strict=True):
-        if message.HasField("linear") and message.linear.in_features == 0:
-            raise InvalidArgumentError(f"layer {message.name!r}, {layer!r}, has no weights yet. Train the model first.")
-    weights = traced.given_weights()
-    assert weights is not None, "every layer has its weights"
-    spec = MessageToJson(traced.spec, indent=None, preserving_proto_field_name=True)
-    parts = unpacked_weights(weights, traced.spec, network(traced.spec))
-    try:
-        write_parts(path, parts, spec)
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from None
-    return path
-
-
-def write_parts(path: Path, parts: dict[str, Array], spec: str) -> None:
-    """Write the parameters of a model and its spec, as JSON, to a .safetensors or .npz file."""
-    from safetensors.numpy import save as to_bytes  # noqa: PLC0415  (slow to import)
-
-    if path.suffix == ".npz":
-        with path.open("wb") as file:
-            np.savez(file, **parts, **{SPEC_KEY: np.array(spec)})  # type: ignore[arg-type]  # not allow_pickle
-    else:
-        path.write_bytes(to_bytes(parts, metadata={SPEC_KEY: spec}))
+    with _errors_of_the_sdk():
+        return files.save_model(model, to_path(path))
 
 
 def checked_model_path(path: str | Path) -> Path:
@@ -100,74 +68,40 @@ def checked_model_path(path: str | Path) -> Path:
         FileError: The path does not end in .safetensors or .npz, or the folder does not exist.
     """
     path = to_path(path)
-    if path.suffix not in (".safetensors", ".npz"):
-        raise FileError(
-            f"cannot write {path}: a model is saved as .safetensors or .npz. To get an .onnx file of a model on a "
-            'server, use client.models.download(name, "model.onnx").'
-        )
-    return in_existing_folder(path)
+    with _errors_of_the_sdk():
+        files.check_path(path)
+    return path
 
 
-def load_model(path: str | Path) -> Module:
-    """Read a .safetensors or .npz file that `save` or a server wrote.
+def load_model(path: str | Path) -> Sequential:
+    """Read a .safetensors or .npz file that `save` or a server wrote, as `Module.load` does.
 
     Args:
         path: The path of the file.
 
     Returns:
-        A Module with the same layers and names, rebuilt from the spec in the file. The original model's class is
-        not needed.
+        A Sequential with the same layers and names, rebuilt from the file. The original model's class is not needed.
 
     Raises:
         FileError: The file cannot be read, or is not a gradwire model.
     """
-    from google.protobuf.json_format import Parse  # noqa: PLC0415  (slow to import)
-    from google.protobuf.json_format import ParseError as SpecError  # noqa: PLC0415
+    with _errors_of_the_sdk():
+        return files.load_model(to_path(path))
 
-    path = to_path(path)
-    parts, spec_text = _npz_parts(path) if path.suffix == ".npz" else read_safetensors(path)
-    if spec_text is None:
-        raise FileError(f"{path} is not a gradwire model: it has no {SPEC_KEY}")
+
+@contextmanager
+def _errors_of_the_sdk() -> Iterator[None]:
+    """Convert the engine's errors to those of the SDK."""
     try:
-        spec = Parse(spec_text, ModelSpec())
-        return build(spec, _flat(parts, spec))
-    except (SpecError, KeyError, ValueError) as error:
-        raise FileError(f"{path} is damaged: {error}") from None
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Array], str | None]:
-    """Return the arrays of a .safetensors file, and the spec of the model as JSON, or None if there is no spec.
-
-    Raises:
-        FileError: The file cannot be read.
-    """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  (slow to import)
-
-    if path.is_dir():
-        raise FileError(f"cannot read {path}: it is a folder")
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except SafetensorError:
-        raise FileError(f"cannot read {path}: it is not a .safetensors file, or it is damaged") from None
-    except FileNotFoundError:  # The error of safe_open has no strerror.
-        raise FileError(f"cannot read {path}: there is no such file") from None
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    return parts, metadata.get(SPEC_KEY)
-
-
-def _npz_parts(path: Path) -> tuple[dict[str, Array], str | None]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            parts = dict(file)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, BadZipFile):  # TypeError: it is an .npy file.
-        raise FileError(f"cannot read {path}: it is not an .npz file, or it is damaged") from None
-    spec = parts.pop(SPEC_KEY, None)
-    return parts, None if spec is None else str(spec)
+        yield
+    except GradwireError:
+        raise
+    except files.ModelFileError as error:
+        raise FileError(str(error)) from None
+    except EngineTraceError as error:
+        raise TraceError(str(error)) from None
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None
 
 
 async def fetch_model(transport: Transport, name: str, epoch: int = 0) -> tuple[Model, Array]:
@@ -201,7 +135,7 @@ async def fetch_weights(transport: Transport, name: str, spec: ModelSpec, epoch:
 
     data = bytearray()
     await _receive(transport, name, "safetensors", data.extend, epoch)
-    return _flat(load(bytes(data)), spec)
+    return packed_weights(load(bytes(data)), spec)
 
 
 async def download_file(
@@ -234,8 +168,9 @@ async def download_file(
             await _receive(transport, name, sent, file.write, epoch, on_progress)
             file.write(extra)
         if format_ == "npz":  # The server does not offer this format.
-            parts, spec = read_safetensors(part)
-            write_parts(converted, parts, spec or "")
+            with _errors_of_the_sdk():
+                parts, spec = files.read_safetensors(part)
+            files.write_parts(converted, parts, spec or "")
             converted.replace(target)
         else:
             part.replace(target)
@@ -316,8 +251,3 @@ def _parts(
     return transport.receive(
         transport.models.DownloadModel, DownloadModelRequest(name=name, format=format_, offset=offset, epoch=epoch)
     )
-
-
-def _flat(parts: dict[str, Array], spec: ModelSpec) -> Array:
-    names = [layer.name for layer in linear_layers(spec)]
-    return np.concatenate([parts[f"{name}.{which}"].ravel() for name in names for which in ("W", "b")])

@@ -1,8 +1,7 @@
 """Converts names and epochs that users write to the form that the service expects."""
 
-import numpy as np
-
 from gradwire._exceptions import InvalidArgumentError
+from gradwire._numbers import whole_number_problem
 
 
 def job_resource(name: str) -> str:
@@ -19,7 +18,7 @@ def epoch_number(epoch: int | None, argument: str = "epoch") -> int:
     """Return the number of an epoch for a request, or 0 for None."""
     if epoch is None:
         return 0
-    if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or not 1 <= epoch < 2**31:
+    if whole_number_problem(epoch, 1) is not None:
         raise InvalidArgumentError(f"{argument}: must be the number of an epoch, at least 1, got {epoch!r}")
     return int(epoch)
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gradwire._formatting import count_text, number_text, size_text, time_text
 from gradwire._info import JobInfo, ModelInfo, quality_text, seconds_text
-from gradwire._progress import JobProgress, metric_columns, metric_of
+from gradwire._metrics import metric_of
+from gradwire._progress import JobProgress, metric_columns
 from gradwire._svg import COLORS, Series, chart
 
 if TYPE_CHECKING:
-    from gradwire_engine.training import Epoch
+    from gradwire._history import History
 
 _SHOWN_EPOCHS = 8
 # More rows make a notebook slow, and nobody reads them.
@@ -48,10 +49,10 @@ def transfer_html(what: str, done: int, total: int) -> str:
     return _block(f'<progress value="{done}" max="{max(total, 1)}"></progress> {escape(text)}')
 
 
-def history_html(name: str | None, epochs: Iterable[Epoch], title: str) -> str:
-    """Return the curves, the last epochs and the best epoch of a history."""
-    job = JobProgress.of(epochs, name)
-    return _block(f"<div><b>{escape(title)}</b></div>{_charts(job)}{_epochs(job)}{_notes(job)}")
+def history_html(history: History) -> str:
+    """Return the curves, the last epochs and the best epoch of a history, and why training ended early."""
+    job = JobProgress.of(history.epochs, history.job, history.stop_reason, complete=history.complete)
+    return _block(f"<div><b>{escape(repr(history))}</b></div>{_charts(job)}{_epochs(job)}{_notes(job)}")
 
 
 def job_html(info: JobInfo) -> str:

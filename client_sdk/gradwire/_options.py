@@ -9,15 +9,15 @@ from typing import get_args
 
 import numpy as np
 
-from gradwire._argument_names import SPEC, invalid, invalid_argument
+from gradwire._argument_names import SPEC, invalid
 from gradwire._exceptions import FieldViolation
-from gradwire._stopping import EarlyStopping, is_number, keep_policy
+from gradwire._numbers import MAX_INT32, is_number, whole_number_problem
+from gradwire._stopping import EarlyStopping, keep_policy
 from gradwire._types import Device, DType
 from gradwire_engine.losses import MSE, CrossEntropy, Loss
 from gradwire_engine.optim import SGD
 from gradwire_engine.stopping import MAX_SECONDS
 
-_MAX_INT32 = 2**31 - 1
 _MAX_UINT64 = 2**64 - 1
 
 
@@ -67,12 +67,12 @@ class TrainingOptions:
         found = [
             *_unless(isinstance(self.loss, MSE | CrossEntropy), "loss", "be MSE() or CrossEntropy()", self.loss),
             *_unless(isinstance(self.optimizer, SGD), "optimizer", "be SGD(model, lr=...)", self.optimizer),
-            *_unless_whole("epochs", self.epochs, 1, _MAX_INT32),
-            *_unless_whole("batch_size", self.batch_size, 1, _MAX_INT32),
+            *_unless_whole("epochs", self.epochs, 1, MAX_INT32),
+            *_unless_whole("batch_size", self.batch_size, 1, MAX_INT32),
             *_unless_whole("seed", 0 if self.seed is None else self.seed, 0, _MAX_UINT64),
             *_unless(self.dtype is None or _is_float(self.dtype), "dtype", f"be {_names(DType)}", self.dtype),
             *_unless(self.device in get_args(Device), "device", f"be {_names(Device)}", self.device),
-            *_unless_whole("evaluate_every", self.evaluate_every, 1, _MAX_INT32),
+            *_unless_whole("evaluate_every", self.evaluate_every, 1, MAX_INT32),
         ]
         split = self.validation_split
         if split is not None and not (isinstance(split, Real) and 0 < split < 1):
@@ -106,18 +106,8 @@ def _unless(holds: bool, field: str, what: str, got: object) -> list[FieldViolat
 
 
 def _unless_whole(field: str, value: object, smallest: int, largest: int) -> list[FieldViolation]:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        return _unless(False, field, "be a whole number", value)
-    if value < smallest:
-        return _unless(False, field, f"be at least {smallest}", value)
-    return _unless(bool(value <= largest), field, f"be at most {largest}", value)
-
-
-def checked_whole(name: str, value: int, smallest: int, largest: int = _MAX_INT32) -> int:
-    """Return the value of an argument that must be a whole number. Raises InvalidArgumentError if it is not."""
-    for violation in _unless_whole(name, value, smallest, largest):
-        raise invalid_argument(name, violation.description, "")
-    return int(value)
+    problem = whole_number_problem(value, smallest, largest)
+    return [] if problem is None else _unless(False, field, problem, value)
 
 
 def _are_names(classes: object) -> bool:

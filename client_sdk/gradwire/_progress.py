@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from gradwire._curve import Curve
 from gradwire._formatting import number_text, plural
 from gradwire._hints import hints
-from gradwire._info import ENDED, seconds_text, state_of
-from gradwire._types import JobState
+from gradwire._info import ENDED, seconds_text, state_of, stop_reason_of
+from gradwire._metrics import SETS, metric_of
+from gradwire._types import JobState, StopReason
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 # The number of recent epochs that a display shows, and from which the speed is computed.
 RECENT_EPOCHS = 15
-_SETS = ("train", "test")
-_CURVES = tuple((which, name) for which in _SETS for name in ("loss", "accuracy", "r2"))
-_COLUMNS = tuple((which, name) for which in _SETS for name in ("loss", "accuracy", "f1", "mean_absolute_error", "r2"))
+_CURVES = tuple((which, name) for which in SETS for name in ("loss", "accuracy", "r2"))
+_COLUMNS = tuple((which, name) for which in SETS for name in ("loss", "accuracy", "f1", "mean_absolute_error", "r2"))
 
 
 class JobProgress:
@@ -34,6 +34,7 @@ class JobProgress:
         rows: The number of training rows, if it is known.
         initial_epoch: The number of epochs that were complete before the job started.
         state: The state.
+        monitor: The metric of early stopping, if it is known.
 
     Attributes:
         recent: The last epochs.
@@ -41,6 +42,7 @@ class JobProgress:
         count: The number of epochs of this job.
         seconds: Their duration.
         note: Why the job is waiting, its last warning, or why it failed. It can be empty.
+        stop_reason: Why the job ended, if it succeeded.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class JobProgress:
         rows: int | None = None,
         initial_epoch: int = 0,
         state: JobState = "RUNNING",
+        monitor: str = "",
     ) -> None:
         self.name, self.epochs, self.rows, self.state = name, epochs, rows, state
         self.recent: deque[Epoch] = deque(maxlen=RECENT_EPOCHS)
@@ -58,14 +61,25 @@ class JobProgress:
         self.count = 0
         self.seconds = 0.0
         self.note = ""
+        self.stop_reason: StopReason | None = None
+        self._monitor = monitor
+        self._is_complete = True
         self._initial_epoch = initial_epoch
         self._running = Curve()
         self._curves = {key: Curve() for key in _CURVES}
 
     @classmethod
-    def of(cls, epochs: Iterable[Epoch], name: str | None = None) -> JobProgress:
-        """Return the progress of a job that has ended after these epochs."""
+    def of(
+        cls,
+        epochs: Iterable[Epoch],
+        name: str | None = None,
+        stop_reason: StopReason | None = None,
+        *,
+        complete: bool = True,
+    ) -> JobProgress:
+        """Return the progress of a job that has ended after these epochs or, unless `complete`, a sample of them."""
         progress = cls(name, 0, state="SUCCEEDED")
+        progress.stop_reason, progress._is_complete = stop_reason, complete
         for epoch in epochs:
             progress.add(epoch)
         progress.epochs = progress.last_epoch
@@ -104,6 +118,7 @@ class JobProgress:
         if kind == "state_change":
             change = event.state_change
             self.state = state_of(change.state)
+            self.stop_reason = stop_reason_of(change.stop_reason)
             self.note = change.error.message or ("" if self.state == "RUNNING" else change.message)
         elif kind == "warning":
             self.note = event.warning.message
@@ -116,7 +131,7 @@ class JobProgress:
 
     def curves(self, metric: str) -> dict[str, Curve]:
         """Return the curves of "loss", "accuracy" or "r2" that have points, keyed by "train" and "test"."""
-        found = {which: self.loss(which) if metric == "loss" else self._curves[which, metric] for which in _SETS}
+        found = {which: self.loss(which) if metric == "loss" else self._curves[which, metric] for which in SETS}
         return {which: curve for which, curve in found.items() if curve}
 
     def rows_per_second(self) -> float | None:
@@ -140,16 +155,22 @@ class JobProgress:
         return hints(self._running, self._curves["train", "loss"], self._curves["test", "loss"], last)
 
     def summary(self) -> list[str]:
-        """Return the lines that are shown at the end: the best epoch, and a hint if there is one."""
+        """Return the lines that are shown at the end: why it is the end, the best epoch, and a hint if there is one."""
         if self.best is None:
             return []
-        done = f"{plural(self.count, 'epoch')} in {seconds_text(self.seconds)}"
-        return [f"{done}. Best epoch: {self.best.epoch} ({metrics_text(self.best)})", *self.hints()]
+        done, best = f"{plural(self.count, 'epoch')} in {seconds_text(self.seconds)}.", "Best epoch"
+        if not self._is_complete:
+            done, best = f"A sample of {plural(self.count, 'epoch')}.", "Best of them"
+        best += f": {self.best.epoch} ({metrics_text(self.best)})"
+        return [" ".join([done, *self._ending(), best]), *self.hints()]
 
-
-def metric_of(epoch: Epoch | None, which: str, name: str) -> float | None:
-    """Return a metric of an epoch on "train" or "test", or None if the epoch does not have it."""
-    return getattr(getattr(epoch, which, None), name, None)
+    def _ending(self) -> list[str]:
+        """Return why the job ended before its last epoch, if that is known."""
+        if self.stop_reason == "EARLY_STOPPING":
+            return [f"Stopped early: {self._monitor or 'the monitored metric'} no longer improved."]
+        if self.stop_reason == "TIME_LIMIT":
+            return ["Stopped at the time limit."]
+        return ["Stopped on request."] if self.stop_reason == "REQUESTED" else []
 
 
 def metric_columns(epochs: Sequence[Epoch]) -> dict[str, tuple[str, str]]:

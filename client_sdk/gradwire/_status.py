@@ -20,6 +20,8 @@ from gradwire._exceptions import (
 )
 
 _DOMAIN = "gradwire.dev"
+# The reason of the error if the server does not have the method. It is not one of the server's own reasons.
+UNIMPLEMENTED = "UNIMPLEMENTED"
 
 _BY_CODE: dict[grpc.StatusCode, type[GradwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
@@ -53,6 +55,8 @@ def error_from_rpc(error: grpc.aio.AioRpcError, address: str) -> GradwireError:
         )
     if violations and code is grpc.StatusCode.INVALID_ARGUMENT:
         return invalid(violations, metadata=metadata)
+    if reason is None and code is grpc.StatusCode.UNIMPLEMENTED:
+        reason = UNIMPLEMENTED
     kind = _BY_CODE.get(code, InternalError)
     message = in_terms_of_the_call(said) or f"the server at {address} answered {code.name}"
     return kind(message, reason=reason, metadata=metadata, retry_after=retry_after)

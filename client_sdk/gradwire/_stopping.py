@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 
 from gradwire._argument_names import SPEC, invalid
 from gradwire._exceptions import FieldViolation
+from gradwire._numbers import is_number, whole_number_problem
 from gradwire_proto.v1.spec_pb2 import EarlyStopping as EarlyStoppingMessage
 from gradwire_proto.v1.spec_pb2 import KeepPolicy
 
-_MAX_INT32 = 2**31 - 1
 _PATH = f"{SPEC}early_stopping."
 _EVERY = re.compile(r"every:([1-9]\d{0,8})")
 
@@ -47,9 +46,9 @@ class EarlyStopping:
         found = []
         if not (isinstance(self.monitor, str) and self.monitor):
             found.append(("monitor", f'must be the name of a metric, for example "test.loss", got {self.monitor!r}'))
-        whole = isinstance(self.patience, int | np.integer) and not isinstance(self.patience, bool)
-        if not (whole and 1 <= self.patience <= _MAX_INT32):
-            found.append(("patience", f"must be a whole number of at least 1, got {self.patience!r}"))
+        problem = whole_number_problem(self.patience, 1)
+        if problem is not None:
+            found.append(("patience", f"must {problem}, got {self.patience!r}"))
         if not (is_number(self.min_delta) and 0 <= self.min_delta < math.inf):
             found.append(("min_delta", f"must be a finite number of at least 0, got {self.min_delta!r}"))
         if not isinstance(self.restore_best, bool | np.bool_):
@@ -65,11 +64,6 @@ class EarlyStopping:
             min_delta=float(self.min_delta),
             restore_best=bool(self.restore_best),
         )
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value is a real number, and not a bool."""
-    return isinstance(value, Real | np.floating | np.integer) and not isinstance(value, bool)
 
 
 def keep_policy(keep: object) -> KeepPolicy | None:

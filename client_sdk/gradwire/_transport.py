@@ -13,7 +13,7 @@ import grpc
 
 from gradwire._access import Access, checked_address
 from gradwire._exceptions import GradwireError, InvalidArgumentError, UnavailableError
-from gradwire._options import checked_whole
+from gradwire._numbers import checked_whole
 from gradwire._retry import retry_delay
 from gradwire._status import error_from_rpc
 from gradwire_proto.v1.model_service_pb2_grpc import ModelServiceStub

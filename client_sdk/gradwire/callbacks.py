@@ -9,11 +9,11 @@ The trackers need packages that gradwire does not install by itself. Each object
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from gradwire._exceptions import FileError
+from gradwire._metrics import named_metrics
 from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 
@@ -63,11 +63,11 @@ class CSVLogger:
             raise FileError(f"cannot write {self.path}: the logger is closed. Use a new one for each run.")
         writer = csv.writer(self._file)
         if self._waiting and not self._columns:
-            metrics = [name for name, _ in _metrics(self._waiting[-1], "_")]
+            metrics = named_metrics(self._waiting[-1])
             self._columns = ["epoch", "running_loss", *metrics, "train_seconds", "evaluate_seconds"]
             writer.writerow(self._columns)
         for epoch in self._waiting:
-            values = {**vars(epoch), **dict(_metrics(epoch, "_"))}
+            values = {**vars(epoch), **named_metrics(epoch)}
             writer.writerow([values.get(column, "") for column in self._columns])
         self._waiting.clear()
         self._file.flush()
@@ -89,7 +89,7 @@ class TensorBoard:
 
     def __call__(self, epoch: Epoch) -> None:
         """Write an epoch."""
-        for name, value in _values(epoch):
+        for name, value in _values(epoch).items():
             self._writer.add_scalar(name, value, epoch.epoch)
         self._writer.flush()
 
@@ -116,7 +116,7 @@ class MLflow:
 
     def __call__(self, epoch: Epoch) -> None:
         """Log an epoch."""
-        self._mlflow.log_metrics(dict(_values(epoch)), step=epoch.epoch)
+        self._mlflow.log_metrics(_values(epoch), step=epoch.epoch)
 
     def close(self) -> None:
         """End the run if this object started it."""
@@ -139,7 +139,7 @@ class WandB:
 
     def __call__(self, epoch: Epoch) -> None:
         """Log an epoch."""
-        self._run.log(dict(_values(epoch)), step=epoch.epoch)
+        self._run.log(_values(epoch), step=epoch.epoch)
 
     def close(self) -> None:
         """End the run."""
@@ -162,24 +162,13 @@ class Trackio:
 
     def __call__(self, epoch: Epoch) -> None:
         """Log an epoch."""
-        self._trackio.log(dict(_values(epoch)), step=epoch.epoch)
+        self._trackio.log(_values(epoch), step=epoch.epoch)
 
     def close(self) -> None:
         """End the run."""
         self._trackio.finish()
 
 
-def _metrics(epoch: Epoch, separator: str) -> Iterator[tuple[str, float]]:
-    """Yield the names and values of the metrics that an epoch has, for example "train_loss"."""
-    for which, metrics in (("train", epoch.train), ("test", epoch.test)):
-        if metrics is not None:
-            for name, value in vars(metrics).items():
-                if value is not None:
-                    yield f"{which}{separator}{name}", value
-
-
-def _values(epoch: Epoch) -> Iterator[tuple[str, float]]:
-    """Yield the names and values of an epoch's curves, in the form by which trackers group them: "train/loss"."""
-    yield "running_loss", epoch.running_loss
-    yield from _metrics(epoch, "/")
-    yield "seconds", epoch.seconds
+def _values(epoch: Epoch) -> dict[str, float]:
+    """Return the values of an epoch's curves, keyed by names that trackers group: "train/loss"."""
+    return {"running_loss": epoch.running_loss, **named_metrics(epoch, "/"), "seconds": epoch.seconds}

@@ -1,6 +1,7 @@
 """The building blocks of a model: Parameter, Module and Sequential. The layers are in layers.py."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,6 +161,44 @@ class Module:
         from gradwire_engine.summary import summary_text  # noqa: PLC0415  (it imports the layers)
 
         print(summary_text(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to a .safetensors or .npz file, which `Module.load` can read.
+
+        Both contain the arrays "fc1.W" and "fc1.b" for a layer fc1, and the model's layers and class names. You can
+        read an .npz file with NumPy alone: numpy.load(path).
+
+        Args:
+            path: The path of the file, which must end in .safetensors or .npz.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: The path has a different suffix, the file cannot be written, or a layer has no weights yet.
+            TraceError: The model is not a stack of Linear and ReLU layers.
+        """
+        from gradwire_engine.spec.files import save_model  # noqa: PLC0415  (it imports the layers)
+
+        return save_model(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> "Sequential":
+        """Read a model from a .safetensors or .npz file that `save` or a server wrote.
+
+        Args:
+            path: The path of the file.
+
+        Returns:
+            A Sequential with the same layers and names, rebuilt from the file. The original model's class is not
+            needed.
+
+        Raises:
+            ValueError: The file cannot be read, or is not a gradwire model.
+        """
+        from gradwire_engine.spec.files import load_model  # noqa: PLC0415  (it imports the layers)
+
+        return load_model(Path(path))
 
     def to_torch(self) -> "torch.nn.Sequential":
         """Return a torch.nn.Sequential with the same layers, names and outputs, and copies of the weights.

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import psutil
+from fuzz.http_requests import HttpRequest, HttpRequests
 from fuzz.random_calls import Call, Requests
 from google.protobuf.message import Message
 from innocent_client import GET_JOB, InnocentClient
@@ -32,6 +35,14 @@ _DEADLINE_SECONDS = 5.0
 # The client leaves a stream after this many responses, or if it sends none for a while.
 _MAX_RESPONSES = 20
 _CANCEL_EVERY = 200
+# How long the client reads a response over HTTP that is a stream.
+_STREAM_SECONDS = 0.02
+# The share of the calls that are HTTP requests to the gateway.
+_HTTP_SHARE = 0.1
+# A complete HTTP request without a response after this time hangs. The client leaves after an incomplete one sooner.
+_HANG_SECONDS, _INCOMPLETE_SECONDS = 20.0, 0.3
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+_PAGE = re.compile(r"the web page is at http://(\S+)")
 # The limits that a report must not exceed.
 _MAX_INNOCENT_SECONDS = 1.0
 _MAX_GROWTH_MB = 150
@@ -48,8 +59,9 @@ class Report:
     """The behavior of a server during the calls.
 
     Attributes:
-        statuses: The number of calls that ended with each status.
-        defects: The calls that ended with INTERNAL or UNKNOWN, with the server's error messages.
+        statuses: The number of calls that ended with each gRPC status, and of HTTP requests with each HTTP status.
+        defects: The calls that ended with INTERNAL or UNKNOWN, with the server's error messages, and the HTTP requests
+            that ended with 500 or without a response.
         innocent_seconds: The duration of each call of the well-behaved client.
         peak_mb: The server's peak memory.
         growth_mb: The growth of the server's memory after the first tenth of the calls.
@@ -80,18 +92,28 @@ class Report:
         return float(np.percentile(self.innocent_seconds, 100 * share)) * 1000
 
 
-def fuzz(address: str, token: str | None, pid: int, *, calls: int, seed: int) -> Report:
+def http_address(log: Path) -> str:
+    """Return the "host:port" of the HTTP gateway, which a server writes to its log."""
+    found = _PAGE.search(log.read_text())
+    assert found is not None, f"{log} does not name the address of the web page"
+    return found[1]
+
+
+def fuzz(address: str, http: str, token: str | None, pid: int, *, calls: int, seed: int) -> Report:
     """Send random calls to a server.
 
     Args:
         address: Its "host:port".
+        http: The "host:port" of its HTTP gateway.
         token: The server's token, if it has one.
         pid: The id of the server's process.
         calls: The number of calls.
         seed: The seed of the calls. The results also depend on the timing of the calls.
     """
     requests = Requests(random.Random(seed), *_innocent_job(address, token))
-    return asyncio.run(_Fuzzer(address, token, psutil.Process(pid), requests, random.Random(seed + 1)).run(calls))
+    over_http = HttpRequests(random.Random(seed + 2), requests, http, token)
+    fuzzer = _Fuzzer(address, token, psutil.Process(pid), requests, over_http, random.Random(seed + 1))
+    return asyncio.run(fuzzer.run(calls))
 
 
 def _innocent_job(address: str, token: str | None) -> tuple[dict[str, list[Message]], list[str]]:
@@ -136,11 +158,18 @@ def _innocent_job(address: str, token: str | None) -> tuple[dict[str, list[Messa
 
 class _Fuzzer:
     def __init__(
-        self, address: str, token: str | None, process: psutil.Process, requests: Requests, rng: random.Random
+        self,
+        address: str,
+        token: str | None,
+        process: psutil.Process,
+        requests: Requests,
+        over_http: HttpRequests,
+        rng: random.Random,
     ) -> None:
         self._address = address
         self._process = process
         self._requests = requests
+        self._over_http = over_http
         self._rng = rng
         self._token = (("authorization", f"Bearer {token}"),) if token else ()
         self._report = Report()
@@ -172,7 +201,10 @@ class _Fuzzer:
                 self._left -= 1
                 if self._left % _CANCEL_EVERY == 0:
                     await self._cancel_jobs()
-                await self._send(channel, self._requests.call())
+                if self._rng.random() < _HTTP_SHARE:
+                    await self._send_http(self._over_http.request())
+                else:
+                    await self._send(channel, self._requests.call())
 
     async def _send(self, channel: grpc.aio.Channel, call: Call) -> None:
         wrong = (("authorization", "Bearer wrong"),)
@@ -196,6 +228,21 @@ class _Fuzzer:
             if status in _DEFECTS:
                 sent = [request[:200] for request in call.requests[:3]]
                 self._report.defects.append(f"{call.path} ({call.kind}): {status}: {error.details()}: {sent!r}")
+        self._report.statuses[status] += 1
+
+    async def _send_http(self, request: HttpRequest) -> None:
+        status = "HTTP without a response"
+        seconds = _HANG_SECONDS if request.complete else _INCOMPLETE_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                found = _STATUS_LINE.match(await _start_of_response(self._over_http.host, request.data))
+            status = f"HTTP {int(found[1])}" if found else status
+        except TimeoutError:
+            status = "HTTP hang" if request.complete else "HTTP left by the client"
+        except ConnectionError:
+            status = "HTTP closed by the server"
+        if status in ("HTTP 500", "HTTP hang"):
+            self._report.defects.append(f"{status}: {request.data[:500]!r}")
         self._report.statuses[status] += 1
 
     async def _cancel_jobs(self) -> None:
@@ -235,3 +282,19 @@ async def _read_some(responses: Any) -> None:
         count += 1
         if count == _MAX_RESPONSES:
             responses.cancel()
+
+
+async def _start_of_response(host: str, data: bytes) -> bytes:
+    """Send a request, and return the first bytes of the response. Then leave, even if the response is a stream."""
+    name, port = host.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(name, int(port))
+    try:
+        writer.write(data)
+        await writer.drain()
+        first = await reader.read(4096)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STREAM_SECONDS):
+                await reader.read(1 << 16)
+        return first
+    finally:
+        writer.close()

@@ -70,6 +70,13 @@ class Requests:
             requests[:0] = [self._sample(method.input_type).SerializeToString()]
         return Call(method, requests, make.__name__)
 
+    def message(self, kind: Descriptor) -> Message:
+        """Return a message with random fields, or a valid message with some of its fields changed."""
+        message = self._sample(kind) if self._rng.random() < 0.7 else self._message(kind, depth=0)
+        for _ in range(self._rng.randrange(3)):
+            self._change(message)
+        return message
+
     def random(self, kind: Descriptor) -> bytes:
         """Return a message with random fields."""
         return self._message(kind, depth=0).SerializeToString()
@@ -82,7 +89,7 @@ class Requests:
         data = bytearray(message.SerializeToString())
         if self._rng.random() < 0.5:
             for _ in range(self._rng.randrange(1, 6)):
-                self._damage(data)
+                self.damage(data)
         return bytes(data)
 
     def raw(self, _kind: Descriptor) -> bytes:
@@ -164,7 +171,8 @@ class Requests:
                 message.ClearField(field.name)
             self._set(message, field, depth=6)
 
-    def _damage(self, data: bytearray) -> None:
+    def damage(self, data: bytearray) -> None:
+        """Change, cut, extend or repeat a random part of the data."""
         rng = self._rng
         position = rng.randrange(len(data) + 1)
         match rng.randrange(4):

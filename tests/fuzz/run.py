@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import postgres
-from fuzz.fuzzer import Report, fuzz
+from fuzz.fuzzer import Report, fuzz, http_address
 
 import gradwire as gw
 
@@ -38,7 +38,8 @@ def main() -> int:
                 continue
             with gw.LocalServer(env={"GRADWIRE_TOKEN": _TOKEN, **environment}) as server:
                 assert server.process is not None
-                report = fuzz(server.address, _TOKEN, server.process.pid, calls=arguments.calls, seed=arguments.seed)
+                pid, http = server.process.pid, http_address(server.log)
+                report = fuzz(server.address, http, _TOKEN, pid, calls=arguments.calls, seed=arguments.seed)
                 alive = server.process.poll() is None
                 log = server.log.read_text()
                 tracebacks = log.count("Traceback")

@@ -14,7 +14,7 @@ import pytest
 from attacks.grpc_attacks import GRPC_ATTACKS
 from attacks.http_attacks import HTTP_ATTACKS
 from attacks.measuring import innocent_client, measure
-from fuzz.fuzzer import fuzz
+from fuzz.fuzzer import fuzz, http_address
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -237,8 +237,9 @@ def test_downloads_of_which_only_the_header_is_read_use_little_memory(guarded):
 
 def test_random_calls_find_no_defect(guarded):
     began = time.monotonic()
-    report = fuzz(guarded.address, TOKEN, guarded.process.pid, calls=300, seed=0)
+    report = fuzz(guarded.address, http_address(guarded.log), TOKEN, guarded.process.pid, calls=300, seed=0)
     assert report.problems() == []
+    assert report.statuses["HTTP 400"] > 0
     assert "Traceback" not in guarded.log.read_text()
     assert time.monotonic() - began < 120
 

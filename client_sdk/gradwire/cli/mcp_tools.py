@@ -20,11 +20,10 @@ from gradwire._client import AsyncClient
 from gradwire._exceptions import DeadlineExceededError, GradwireError, InvalidArgumentError
 from gradwire._history import History
 from gradwire._info import ENDED, JobInfo
-from gradwire._job import AsyncJob
+from gradwire._types import Device
 from gradwire.cli.data_files import read_inputs, scaled
 from gradwire.cli.output import in_terms_of_the_command
-from gradwire.cli.training import LOSSES, check_loss_and_rate, early_stopping, read_sets, stack
-from gradwire_engine import SGD
+from gradwire.cli.training import early_stopping, training_arguments
 from gradwire_engine.training import Epoch
 
 _INSTRUCTIONS = (
@@ -91,54 +90,70 @@ class _Tools:
         return [_summary(job.info) for job in await self._client.jobs.list(filter, limit)]
 
     async def get_job(self, name: Name) -> object:
-        """Show a job: its state, its best and last epoch, some epochs from first to last, and hints."""
+        """Show a job: its state, its best and last epoch, some epochs from first to last, and hints.
+
+        For a job of more than 500 epochs, best_of_sample is the best epoch of an evenly spaced sample.
+        """
         job = await self._client.jobs.get(name)
-        epochs = await _epochs(job)
+        history = await job.history()
+        epochs = history.epochs
         shown = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), _SUMMARY_EPOCHS)).round().astype(int))
         plan = job.info.plan
         more = {
             "plan": f"{plan.name} on {plan.host}" if plan else None,
             "training_seconds": _rounded(job.info.training_seconds),
             "epochs_from_first_to_last": [_epoch(epochs[index]) for index in shown],
-            "hints": History(epochs=epochs).hints() if epochs else None,
+            "hints": history.hints() if epochs else None,
         }
-        return _summary(job.info) | _ends(job.info, epochs) | _given(more)
+        return _summary(job.info) | _ends(job.info, history) | _given(more)
 
     async def train(
         self,
-        data: Annotated[str, Field(description="A .npz or .safetensors file with x_train and y_train, or a .csv file")],
+        data: Annotated[
+            str,
+            Field(
+                description="A .npz or .safetensors file with x_train and y_train (and x_test, y_test), or a .csv file."
+            ),
+        ],
         layers: Annotated[str, Field(description="Layer widths, input first, for example 784,128,10.")],
         target: Annotated[str | None, Field(description="The target column of a .csv file.")] = None,
         loss: Annotated[str, Field(description="cross-entropy or mse.")] = "cross-entropy",
         lr: Annotated[float, Field(description="The learning rate.")] = 0.1,
         epochs: int = 10,
         batch_size: int = 64,
+        shuffle: Annotated[bool, Field(description="Shuffle the rows before every epoch.")] = True,
         validation_split: Annotated[float | None, Field(description="The fraction of rows for the test set.")] = None,
+        classes: Annotated[list[str] | None, Field(description="Class names. Default: those in the targets.")] = None,
         scale: Scale = 1.0,
+        device: Device = "auto",
         patience: Annotated[int | None, Field(description="Stop after this many epochs without improvement.")] = None,
         monitor: Annotated[str | None, Field(description="The metric for patience. Default: test.loss.")] = None,
-        max_seconds: float | None = None,
+        min_delta: Annotated[float | None, Field(description="With patience: ignore smaller improvements.")] = None,
+        restore_best: Annotated[bool, Field(description="With patience: keep the best epoch, not the last.")] = True,
+        max_seconds: Annotated[float | None, Field(description="Stop after this many seconds of training.")] = None,
+        keep: Annotated[str, Field(description="Epochs whose weights are kept: last, best or every:N.")] = "last",
         seed: Annotated[int, Field(ge=0)] = 0,
         name: Annotated[str | None, Field(description="A name for the job and its model: a-z, 0-9 and -.")] = None,
+        labels: Annotated[dict[str, str] | None, Field(description="Labels of the job.")] = None,
     ) -> object:
         """Start a job that trains on a data file, and return at once. To wait for epochs, use watch."""
-        check_loss_and_rate(loss, lr)
-        stopping = early_stopping(patience, monitor)
-        train_set, test_set = await asyncio.to_thread(read_sets, Path(data), target, scale)
-        model = stack(layers, seed)
+        stopping = early_stopping(patience, monitor, min_delta, restore_best)
+        arguments = await asyncio.to_thread(
+            training_arguments, Path(data), layers, loss, lr, seed, target=target, scale=scale
+        )
         job = await self._client.jobs.submit(
-            model,
-            train_set,
-            test=test_set,
+            **arguments,
             validation_split=validation_split,
-            loss=LOSSES[loss](),
-            optimizer=SGD(model, lr=lr),
             epochs=epochs,
             batch_size=batch_size,
-            seed=seed,
+            shuffle=shuffle,
+            classes=classes,
+            device=device,
             early_stopping=stopping,
             max_seconds=max_seconds,
+            keep=keep,
             name=name,
+            labels=labels,
         )
         return _summary(job.info)
 
@@ -154,7 +169,11 @@ class _Tools:
             with suppress(DeadlineExceededError):
                 await job.wait(seconds)
             await job.refresh()
-        latest = await _epochs(job, max(after, job.info.epochs_done - _MAX_EPOCHS))
+        done = job.info.last_epoch.epoch if job.info.last_epoch else 0
+        latest: list[Epoch] = []
+        if done > after:
+            first = max(after, done - _MAX_EPOCHS) + 1
+            latest = (await job.history(first_epoch=first, last_epoch=done)).epochs
         return _summary(job.info) | {"latest_epochs": [_epoch(epoch) for epoch in latest]}
 
     async def stop(self, name: Name) -> object:
@@ -163,9 +182,10 @@ class _Tools:
         return _summary(await job.stop())
 
     async def compare(self, names: Annotated[list[str], Field(min_length=1, max_length=20)]) -> object:
-        """Compare jobs: the best and the last epoch of each."""
+        """Compare jobs: the best and the last epoch of each. For best_of_sample, see get_job."""
         jobs = [await self._client.jobs.get(name) for name in names]
-        return [_summary(job.info) | _ends(job.info, await _epochs(job)) for job in jobs]
+        histories = [await job.history() for job in jobs]
+        return [_summary(job.info) | _ends(job.info, each) for job, each in zip(jobs, histories, strict=True)]
 
     async def list_models(self, filter: Filter = None, limit: Limit = 20) -> object:  # noqa: A002
         """List trained models, newest first."""
@@ -204,17 +224,6 @@ class _Tools:
         return {"rows": len(inputs), "rows_returned": len(shown), what: values}
 
 
-async def _epochs(job: AsyncJob, after: int = 0) -> list[Epoch]:
-    """Return the epochs after a number, up to the last one that `job.info` knows."""
-    last, found = job.info.last_epoch, []
-    if last is not None and last.epoch > after:
-        async for epoch in job.epochs(after):
-            found.append(epoch)
-            if epoch.epoch >= last.epoch:
-                break
-    return found
-
-
 def _summary(info: JobInfo) -> dict[str, object]:
     fields = {
         "name": info.name,
@@ -229,10 +238,11 @@ def _summary(info: JobInfo) -> dict[str, object]:
     return _given(fields)
 
 
-def _ends(info: JobInfo, epochs: list[Epoch]) -> dict[str, object]:
+def _ends(info: JobInfo, history: History) -> dict[str, object]:
     """Return the best and the last epoch. What is best is what the server monitors, or else the test loss."""
-    best = info.best_epoch or History(epochs=epochs).best
-    return _given({"best": best and _epoch(best), "last": info.last_epoch and _epoch(info.last_epoch)})
+    best = info.best_epoch or history.best
+    name = "best" if history.complete or info.best_epoch else "best_of_sample"
+    return _given({name: best and _epoch(best), "last": info.last_epoch and _epoch(info.last_epoch)})
 
 
 def _epoch(epoch: Epoch) -> dict[str, object]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -79,7 +79,6 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     as_json: AsJson = False,
 ) -> None:
     """Train a stack of Linear and ReLU layers on a data file."""
-    check_loss_and_rate(loss, lr)
     stopping = early_stopping(patience, monitor, min_delta, restore_best)
     if output is not None:
         checked_model_path(output)
@@ -87,23 +86,17 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     is_local = resolve_address(at) in (None, "local")
     if is_local and (name or labels):
         typer.echo("--name and --label have no effect without a server", err=True)
-    train_set, test_set = read_sets(data, target, scale)
-    model = stack(layers, seed)
+    arguments = training_arguments(data, layers, loss, lr, seed, target=target, scale=scale)
     if is_local and output is None:
         typer.echo("without a server, the model is not kept. To keep it, use -o FILE", err=True)
-    fit_and_save = _saved_if_interrupted(model, output if is_local else None)(fit)
+    fit_and_save = _saved_if_interrupted(arguments["model"], output if is_local else None)(fit)
     history = fit_and_save(
-        model,
-        train_set,
-        test=test_set,
+        **arguments,
         validation_split=validation_split,
         classes=classes.split(",") if classes is not None else None,
-        loss=LOSSES[loss](),
-        optimizer=SGD(model, lr=lr),
         epochs=epochs,
         batch_size=batch_size,
         shuffle=shuffle,
-        seed=seed,
         device=device,
         early_stopping=stopping,
         max_seconds=max_seconds,
@@ -115,7 +108,7 @@ def train(  # noqa: PLR0913, PLR0917  (each is an option of the command)
         labels=None if is_local else labels,
         progress=not as_json,
     )
-    _report(history, save(model, output) if output is not None else None, scale, as_json)
+    _report(history, save(arguments["model"], output) if output is not None else None, scale, as_json)
 
 
 @contextmanager
@@ -142,25 +135,42 @@ def _report(history: History, output: Path | None, scale: float, as_json: bool) 
         typer.echo(f"wrote {output}", err=as_json)
 
 
-def check_loss_and_rate(loss: str, lr: float) -> None:
-    """Check --loss and --lr.
+def training_arguments(
+    data: Path, layers: str, loss: str, lr: float, seed: int, *, target: str | None, scale: float
+) -> dict[str, Any]:
+    """Return arguments for `fit` or `jobs.submit`: the model, the data sets, the loss, the optimizer and the seed.
+
+    Args:
+        data: --data.
+        layers: --layers.
+        loss: --loss.
+        lr: --lr.
+        seed: --seed.
+        target: --target.
+        scale: --scale.
 
     Raises:
-        InvalidArgumentError: One of them is invalid.
+        InvalidArgumentError: An option is invalid.
+        FileError: The file cannot be used.
     """
     if loss not in LOSSES:
         raise InvalidArgumentError(f"--loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     if not 0 < lr < math.inf:
         raise InvalidArgumentError(f"--lr must be finite and greater than 0, got {lr}")
+    train_set, test_set = _read_sets(data, target, scale)
+    model = _stack(layers, seed)
+    return {
+        "model": model,
+        "train": train_set,
+        "test": test_set,
+        "loss": LOSSES[loss](),
+        "optimizer": SGD(model, lr=lr),
+        "seed": seed,
+    }
 
 
-def read_sets(path: Path, target: str | None, scale: float) -> tuple[Dataset, Dataset | None]:
-    """Return the training set of a data file and its test set, if it has one, with the inputs multiplied by --scale.
-
-    Raises:
-        FileError: The file cannot be used.
-        InvalidArgumentError: The factor is infinite or NaN.
-    """
+def _read_sets(path: Path, target: str | None, scale: float) -> tuple[Dataset, Dataset | None]:
+    """Return the training set of a data file and its test set, if it has one, with the inputs multiplied by --scale."""
     file = read_data(path, target)
     train_set = scaled(file.train[0], scale), file.train[1]
     test_set = None if file.test is None else (scaled(file.test[0], scale), file.test[1])
@@ -194,12 +204,8 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     return labels
 
 
-def stack(layers: str, seed: int) -> Module:
-    """Return Linear layers with these widths, and a ReLU between each pair.
-
-    Raises:
-        InvalidArgumentError: --layers is not a list of widths.
-    """
+def _stack(layers: str, seed: int) -> Module:
+    """Return Linear layers with these widths, and a ReLU between each pair."""
     try:
         widths = [int(width) for width in layers.split(",")]
     except ValueError:

@@ -7,7 +7,7 @@ from gradwire_engine.spec.resolve import network
 from gradwire_proto.v1.spec_pb2 import ModelSpec
 
 
-def build(spec: ModelSpec, weights: Array) -> Module:
+def build(spec: ModelSpec, weights: Array) -> Sequential:
     """Return a Sequential with the layers, layer names and class names of a model, and copies of its weights.
 
     Args:

@@ -1,6 +1,6 @@
 """Turns a Module into a ModelSpec by tracing: calling forward() with a symbol records the layers in order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,3 +109,13 @@ def unpacked_weights(weights: Array, spec: ModelSpec, network: Network) -> dict[
         W, b = place.weights(weights)
         parts[f"{name}.W"], parts[f"{name}.b"] = np.ascontiguousarray(W), np.ascontiguousarray(b)
     return parts
+
+
+def packed_weights(parts: Mapping[str, Array], spec: ModelSpec) -> Array:
+    """Return the flat vector of the arrays that `unpacked_weights` returns.
+
+    Raises:
+        KeyError: A parameter of the spec is missing.
+    """
+    names = [layer.name for layer in linear_layers(spec)]
+    return np.concatenate([parts[f"{name}.{which}"].ravel() for name in names for which in ("W", "b")])

@@ -164,12 +164,13 @@ func (c *Client) Watch(ctx context.Context, job string, after int64) iter.Seq2[*
 }
 
 // Download fetches the rest of a model file, appends it to the buffer, and checks the digest of the whole file. If the
-// connection breaks, this function reconnects and continues at the next byte.
-func (c *Client) Download(ctx context.Context, model string, file *bytes.Buffer) error {
+// connection breaks, this function reconnects and continues at the next byte. If the epoch is not 0, the file has the
+// weights after this epoch, which must be a kept epoch of the model's job.
+func (c *Client) Download(ctx context.Context, model string, epoch int32, file *bytes.Buffer) error {
 	expected := ""
 	var retry backoff
 	for {
-		request := &gw.DownloadModelRequest{Name: model, Offset: int64(file.Len())}
+		request := &gw.DownloadModelRequest{Name: model, Epoch: epoch, Offset: int64(file.Len())}
 		stream, err := c.Models.DownloadModel(ctx, request)
 		for err == nil {
 			var response *gw.DownloadModelResponse

@@ -92,6 +92,7 @@ func run(ctx context.Context, folder, jobID string) error {
 		{"download", d.download},
 		{"download-from-offset", d.downloadFromOffset},
 		{"predict", d.predict},
+		{"early-stopping", d.earlyStopping},
 		{"delete", d.delete},
 	}
 	for _, check := range checks {
@@ -297,7 +298,7 @@ func (d *digits) download(ctx context.Context) error {
 	}
 	d.model = job.Model
 	file := &bytes.Buffer{}
-	err = d.Download(ctx, d.model, file)
+	err = d.Download(ctx, d.model, 0, file)
 	d.file = file.Bytes()
 	return err
 }
@@ -305,7 +306,7 @@ func (d *digits) download(ctx context.Context) error {
 // downloadFromOffset continues a download after the first half of the file has arrived.
 func (d *digits) downloadFromOffset(ctx context.Context) error {
 	file := bytes.NewBuffer(slices.Clone(d.file[:len(d.file)/2]))
-	if err := d.Download(ctx, d.model, file); err != nil {
+	if err := d.Download(ctx, d.model, 0, file); err != nil {
 		return err
 	}
 	stream, err := d.Models.DownloadModel(ctx, &gw.DownloadModelRequest{Name: d.model, Offset: int64(len(d.file)) + 1})
@@ -347,18 +348,62 @@ func (d *digits) predict(ctx context.Context) error {
 	return err
 }
 
+// earlyStopping trains a job that the server stops early, and downloads the model after one of its kept epochs. Only the
+// first epoch is an improvement, because no later one is better by min_delta.
+func (d *digits) earlyStopping(ctx context.Context) error {
+	spec := d.spec()
+	spec.EarlyStopping = &gw.EarlyStopping{Monitor: "train.loss", Patience: 3, MinDelta: 1000, RestoreBest: true}
+	spec.Keep = &gw.KeepPolicy{Every: 2}
+	id := d.jobID + "-stopped"
+	job, err := d.Training.CreateJob(
+		ctx, &gw.CreateJobRequest{Job: &gw.Job{Spec: spec}, JobId: id, RequestId: "request-" + id},
+	)
+	if err != nil {
+		return err
+	}
+	for _, err := range d.Watch(ctx, job.Name, 0) {
+		if err != nil {
+			return err
+		}
+	}
+	if job, err = d.Training.GetJob(ctx, &gw.GetJobRequest{Name: job.Name}); err != nil {
+		return err
+	}
+	if job.StopReason != gw.StopReason_STOP_REASON_EARLY_STOPPING || !slices.Equal(job.KeptEpochs, []int32{1, 2, 4}) {
+		return fmt.Errorf("the job ended with %v and kept the epochs %v", job.StopReason, job.KeptEpochs)
+	}
+	for epoch, expected := range map[int32]int32{0: 1, 2: 2} {
+		model, err := d.Models.GetModel(ctx, &gw.GetModelRequest{Name: job.Model, Epoch: epoch})
+		if err != nil {
+			return err
+		}
+		if model.Epoch.Epoch != expected {
+			return fmt.Errorf("the model has the weights after epoch %d", model.Epoch.Epoch)
+		}
+		if err := d.Download(ctx, job.Model, epoch, &bytes.Buffer{}); err != nil {
+			return err
+		}
+	}
+	return d.deleteAll(ctx, job.Name, job.Model)
+}
+
 // delete deletes the job and its model twice, as a client would if it did not receive the response.
 func (d *digits) delete(ctx context.Context) error {
 	for range 2 {
-		if _, err := d.Training.DeleteJob(ctx, &gw.DeleteJobRequest{Name: d.job, AllowMissing: true}); err != nil {
-			return err
-		}
-		if _, err := d.Models.DeleteModel(ctx, &gw.DeleteModelRequest{Name: d.model, AllowMissing: true}); err != nil {
+		if err := d.deleteAll(ctx, d.job, d.model); err != nil {
 			return err
 		}
 	}
 	_, err := d.Training.DeleteJob(ctx, &gw.DeleteJobRequest{Name: d.job})
 	_, err = expect(err, codes.NotFound, "JOB_NOT_FOUND")
+	return err
+}
+
+func (d *digits) deleteAll(ctx context.Context, job, model string) error {
+	_, err := d.Training.DeleteJob(ctx, &gw.DeleteJobRequest{Name: job, AllowMissing: true})
+	if err == nil {
+		_, err = d.Models.DeleteModel(ctx, &gw.DeleteModelRequest{Name: model, AllowMissing: true})
+	}
 	return err
 }
 

@@ -102,13 +102,14 @@ watch() {
     done
 }
 
-# download MODEL FILE: downloads the rest of a model file, appends it to FILE, and checks the digest of the whole file.
-# If the connection breaks, this function reconnects and continues at the next byte.
+# download MODEL FILE [EPOCH]: downloads the rest of a model file, appends it to FILE, and checks the digest of the whole
+# file. If the connection breaks, this function reconnects and continues at the next byte. With EPOCH, the file has the
+# weights after this epoch, which must be a kept epoch of the model's job.
 download() {
     local complete=
     until [ "$complete" ]; do
-        if call_once gradwire.v1.ModelService/DownloadModel -d "{\"name\": \"$1\", \"offset\": $(stat -c %s "$2")}" \
-            > "$scratch/parts"; then
+        if call_once gradwire.v1.ModelService/DownloadModel \
+            -d "{\"name\": \"$1\", \"epoch\": ${3:-0}, \"offset\": $(stat -c %s "$2")}" > "$scratch/parts"; then
             complete=yes
             failures=0
         else

@@ -1,14 +1,14 @@
 """The output that a user sees during training."""
 
 import io
-import sys
-from types import SimpleNamespace
+import re
 
 import pytest
 from epochs import epoch, epochs
 from rich.console import Console
 from small import X, Y, fit
 
+import gradwire as gw
 from gradwire._display import Display
 
 
@@ -86,6 +86,24 @@ def test_the_summary_names_the_best_epoch_and_gives_a_hint():
     assert hint.startswith("After epoch 2, the loss falls on the training set")
 
 
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        (
+            {"early_stopping": gw.EarlyStopping("train.loss", 1, 100.0)},
+            "Stopped early: train.loss no longer improved. ",
+        ),
+        ({"max_seconds": 1e-9}, "Stopped at the time limit. "),
+        ({"on_epoch": lambda epoch: False}, "Stopped on request. "),
+        ({}, ""),
+    ],
+)
+def test_the_summary_names_why_training_ended_before_its_last_epoch(capsys, options, ending):
+    history = fit(epochs=4, progress=True, **options)
+    summary = capsys.readouterr().out.splitlines()[len(history)]
+    assert re.match(rf"\d epochs? in [\d.]+ ms\. {ending}Best epoch: ", summary)
+
+
 @pytest.mark.parametrize(("error", "shown"), [(ValueError, True), (KeyboardInterrupt, False)])
 def test_the_summary_is_shown_after_a_failure_but_not_after_an_interruption(error, shown):
     console = Console(file=io.StringIO(), force_terminal=False)
@@ -126,23 +144,6 @@ def test_a_notebook_is_updated_four_times_a_second_during_a_transfer(notebook):
             clock.now += 0.01
     assert len(notebook) == 5
     assert "100 B of 100 B" in notebook[-1][1]
-
-
-@pytest.fixture
-def notebook(monkeypatch):
-    """A list of the outputs in a cell: each is "new" or "update", and its HTML."""
-    outputs = []
-
-    class Handle:
-        def update(self, html):
-            outputs.append(("update", html))
-
-    def display(html, display_id):
-        outputs.append(("new", html))
-        return Handle()
-
-    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str, display=display))
-    return outputs
 
 
 def test_a_notebook_gets_one_output_block_that_is_updated(notebook):

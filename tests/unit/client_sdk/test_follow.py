@@ -126,6 +126,31 @@ def test_a_display_shows_several_jobs_and_yields_their_epochs(client, terminal):
         assert "a: epoch 2  train loss 0.5000" in output
 
 
+@pytest.mark.parametrize(
+    ("reason", "ending"),
+    [
+        (2, "Stopped early: test.loss no longer improved. "),
+        (3, "Stopped at the time limit. "),
+        (4, "Stopped on request. "),
+        (1, ""),
+        (99, ""),
+    ],
+)
+@pytest.mark.parametrize("form", ["lines", "terminal", "notebook"])
+def test_the_summary_names_why_a_job_ended_before_its_last_epoch(scripted, client, notebook, reason, ending, form):
+    spec = {"early_stopping": {"monitor": "test.loss", "patience": 2}}
+    scripted.answer("GetJob", lambda request: Job(name=request.name, epochs=9, state=QUEUED, spec=spec))
+    ended = Event(sequence=6, state_change={"state": SUCCEEDED, "stop_reason": reason})
+    scripted.answer("WatchJob", lambda request: iter([WatchJobResponse(events=[*LOG[:-1], ended])]))
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=form == "terminal", force_jupyter=form == "notebook", width=150)
+    with Display(shown=True, console=console) as display:
+        for _ in display.follow(client.jobs.get("x")):
+            pass
+    shown = notebook[-1][1] if form == "notebook" else file.getvalue()
+    assert f"2 epochs in 24 ms. {ending}Best epoch: 2 (train loss 0.5000)" in shown
+
+
 def test_a_display_that_is_not_shown_reads_only_the_epochs(client):
     with Display(shown=False) as display:
         assert [each.epoch for _, each in display.follow(client.jobs.get("a"))] == [1, 2]

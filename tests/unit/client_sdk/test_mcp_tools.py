@@ -1,6 +1,7 @@
 """The tools of `gradwire mcp`, against a server with scripted responses: calls, results, bounds and errors."""
 
 import asyncio
+import inspect
 import json
 import math
 import sys
@@ -15,11 +16,13 @@ from small import X, Y
 
 import gradwire as gw
 from gradwire.cli import main, mcp
-from gradwire.cli.mcp_tools import mcp_server
+from gradwire.cli.mcp_tools import _Tools, mcp_server
+from gradwire.cli.training import train
 from gradwire_engine.spec.tensors import from_tensor, tensor_ref, to_tensor
 from gradwire_proto.v1.model_service_pb2 import ListModelsResponse, Model, PredictResponse
+from gradwire_proto.v1.spec_pb2 import Device
 from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse
-from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, WatchJobResponse
+from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, SampleEpochsResponse, WatchJobResponse
 
 QUEUED, RUNNING, PAUSED, SUCCEEDED = 1, 3, 4, 5
 
@@ -73,6 +76,19 @@ def test_a_job_has_its_best_and_last_epoch_and_some_in_between(scripted, call):
     assert job["last"]["epoch"] == 100
     assert [each["epoch"] for each in job["epochs_from_first_to_last"]] == [1, 12, 23, 34, 45, 56, 67, 78, 89, 100]
     assert "error" not in job
+
+
+def test_a_long_job_is_summarized_from_a_sample_of_its_epochs(scripted, call):
+    serve_job(scripted, SUCCEEDED, [1.0] * 1000)
+    sampled = SampleEpochsResponse(epochs=[epoch(1), epoch(500, 0.25), epoch(1000)])
+    scripted.answer("SampleEpochs", lambda request: sampled)
+    job = call("get_job", name="x")
+    assert [each["epoch"] for each in job["epochs_from_first_to_last"]] == [1, 500, 1000]
+    assert (job["best_of_sample"]["epoch"], job["last"]["epoch"]) == (500, 1000)
+    assert call("compare", names=["x"])[0]["best_of_sample"]["epoch"] == 500
+    call("watch", name="x")
+    assert (scripted.requests[-1].first_epoch, scripted.requests[-1].last_epoch) == (981, 1000)
+    assert "WatchJob" not in calls(scripted)
 
 
 def test_the_best_epoch_is_the_one_that_the_server_monitors(scripted, call):
@@ -148,6 +164,28 @@ def test_train_submits_the_job_that_the_command_would_submit(scripted, call, tmp
     assert (spec.early_stopping.restore_best, spec.max_seconds) == (True, 9)
     assert (list(spec.train.inputs.shape), list(spec.test.inputs.shape)) == ([30, 4], [6, 4])
     assert spec.train.inputs.sha256 == tensor_ref(X * np.float32(0.5)).sha256
+
+
+def test_train_has_the_options_of_the_command(scripted, call, tmp_path):
+    scripted.answer("FindMissingTensors", lambda request: FindMissingTensorsResponse())
+    scripted.answer("CreateJob", lambda request: Job(name="jobs/x", state=QUEUED, labels=request.job.labels))
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y)
+    stopping = {"patience": 3, "monitor": "train.loss", "min_delta": 0.5, "restore_best": False}
+    started = call(
+        "train", data=str(tmp_path / "d.npz"), layers="4,3", **stopping, keep="every:4", labels={"team": "vision"},
+        classes=["a", "b", "c"], shuffle=False, device="cpu",
+    )  # fmt: skip
+    assert started["labels"] == {"team": "vision"}
+    spec = scripted.requests[-1].job.spec
+    assert {name: getattr(spec.early_stopping, name) for name in stopping} == stopping
+    assert (spec.keep.every, list(spec.model.class_names), spec.shuffle) == (4, ["a", "b", "c"], False)
+    assert spec.device == Device.DEVICE_CPU
+
+
+def test_each_option_of_the_train_command_is_an_argument_of_the_tool():
+    with_labels = {"labels" if name == "label" else name for name in inspect.signature(train).parameters}
+    of_the_command = {"output", "at", "token", "tls", "as_json"}
+    assert with_labels - of_the_command == set(inspect.signature(_Tools.train).parameters) - {"self"}
 
 
 def test_a_prediction_of_a_file_returns_its_first_rows_as_short_numbers(scripted, call, tmp_path):

@@ -8,7 +8,7 @@ from scripted_server import status
 import gradwire as gw
 from gradwire_engine.spec.messages import epoch_message
 from gradwire_proto.v1.model_service_pb2 import Model
-from gradwire_proto.v1.training_service_pb2 import Event, Job, WatchJobResponse
+from gradwire_proto.v1.training_service_pb2 import Event, Job, SampleEpochsResponse, WatchJobResponse
 
 DIGEST = "ab" * 32
 SPEC = {
@@ -29,7 +29,7 @@ MODEL = Model(
     labels={"team": "vision"}, architecture="4-8-2",
 )  # fmt: skip
 JOB = Job(
-    name="jobs/x", epochs=3, state=5, model="models/x", spec={
+    name="jobs/x", epochs=3, state=5, model="models/x", last_epoch=MODEL.epoch, training_seconds=1.25, spec={
         "loss": {"cross_entropy": {}}, "optimizer": {"sgd": {"learning_rate": 0.1}}, "batch_size": 8, "shuffle": True,
         "seed": 7,
     },
@@ -62,12 +62,20 @@ def test_a_card_describes_the_model_its_training_its_data_and_its_quality(client
         "| Loss | cross-entropy of logits |",
         "| Optimizer | SGD, learning rate 0.1 |",
         "| Batch size | 8, shuffled |",
+        "| Time | 1.25 s |",
         "| accuracy | 0.7500 | 0.7500 |",
         "train loss     █▃▁ 1.0000 to 0.3333",
         f"Written by gradwire {gw.__version__}.",
     ):
         assert line in card.splitlines()
     assert client.jobs.get("x").card() == card
+
+
+def test_a_card_reads_only_as_many_epochs_as_it_shows(scripted, client):
+    sampled = SampleEpochsResponse(epochs=[event.epoch for event in EVENTS[:2]])
+    scripted.answer("SampleEpochs", lambda request: sampled)
+    assert "train loss     █▁ 1.0000 to 0.5000" in client.models.card("x").splitlines()
+    assert [type(request).__name__ for request in scripted.requests][-1] == "SampleEpochsRequest"
 
 
 def test_names_in_a_card_are_text_and_no_markup(client):

@@ -1,4 +1,4 @@
-"""gw.save and gw.load_model."""
+"""model.save and Module.load, and the functions gw.save and gw.load_model."""
 
 import os
 
@@ -15,6 +15,48 @@ def test_a_model_can_be_saved_and_loaded(tmp_path):
     loaded = gw.load_model(gw.save(model, tmp_path / "m.safetensors"))
     assert [name for name, _ in loaded.named_modules()] == ["fc1", "relu", "fc2"]
     assert np.array_equal(loaded(X), model(X))
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.npz"])
+def test_a_model_saves_itself_to_the_file_that_the_function_writes(tmp_path, name):
+    model = Sequential(fc1=Linear(4, 5), relu=ReLU(), fc2=Linear(5, 3))
+    model.class_names = ("a", "b", "c")
+    path = model.save(str(tmp_path / name))
+    assert path == tmp_path / name
+    for load in (gw.Module.load, Sequential.load, gw.load_model):
+        loaded = load(str(path))
+        assert type(loaded) is Sequential
+        assert loaded.class_names == ("a", "b", "c")
+        assert np.array_equal(loaded(X), model(X))
+    assert path.read_bytes() == gw.save(model, tmp_path / f"other-{name}").read_bytes()
+
+
+def test_the_methods_raise_errors_of_python_with_the_messages_of_the_functions(tmp_path):
+    with pytest.raises(ValueError, match=r"a model is saved as \.safetensors or \.npz"):
+        stack(4, 3).save(tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        stack(4, 3).save(tmp_path / "nowhere" / "m.npz")
+    with pytest.raises(ValueError, match="has no weights yet"):
+        Sequential(Linear(3)).save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="there is no such file"):
+        gw.Module.load(tmp_path / "m.safetensors")
+
+
+class Doubled(gw.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = Linear(4, 3)
+
+    def forward(self, x):
+        return 2 * self.fc1(x)
+
+
+def test_a_model_that_is_no_stack_is_refused(tmp_path):
+    with pytest.raises(gw.TraceError, match="forward"):
+        gw.save(Doubled(), tmp_path / "m.npz")
+    with pytest.raises(TypeError, match="forward"):
+        Doubled().save(tmp_path / "m.npz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_survives_its_npz_file_which_numpy_alone_can_read(tmp_path):

@@ -42,6 +42,14 @@ def test_a_history_shows_its_curves_its_epochs_and_the_best():
     assert "History(2 epochs, test accuracy 0.9)" in html
     assert "<td>0.6000</td>" in html
     assert "Best epoch: 2" in html
+    assert "Stopped" not in html
+
+
+def test_a_history_says_why_training_ended_and_whether_it_is_a_sample():
+    values = epochs([1.0, 0.5])
+    html = checked(gw.History(epochs=values, stop_reason="TIME_LIMIT")._repr_html_())
+    assert "2 epochs in 24 ms. Stopped at the time limit. Best epoch: 2 (" in html
+    assert "A sample of 2 epochs. Best of them: 2 (" in checked(gw.History(epochs=values, complete=False)._repr_html_())
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def test_keep_has_no_effect_in_this_process():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patience": 0}, r"early_stopping.patience: must be a whole number of at least 1, got 0"),
-        ({"patience": 2.5}, "patience"),
+        ({"patience": 0}, "early_stopping.patience: must be at least 1, got 0"),
+        ({"patience": 2.5}, "patience: must be a whole number, got 2.5"),
+        ({"patience": 2**31}, "patience: must be at most 2147483647"),
         ({"patience": True}, "patience"),
         ({"min_delta": -1.0}, "min_delta: must be a finite number of at least 0"),
         ({"min_delta": math.nan}, "min_delta"),

@@ -182,6 +182,15 @@ def test_epochs_are_sampled_evenly(http, xor):
     assert http.post(f"{TRAINING}/SampleEpochs", json={"name": xor, "firstEpoch": -1}).status_code == 400
 
 
+def test_the_python_client_samples_epochs_as_the_page_does(running, xor):
+    with gw.Client(running.address) as client:
+        job = client.jobs.get(xor)
+        assert [each.epoch for each in job.history(6)] == [1, 5, 10, 15, 20]
+        whole = job.history()
+        assert (len(whole), whole.complete, whole.stop_reason) == (20, True, "ALL_EPOCHS")
+        assert whole.epochs == job.result().epochs
+
+
 def test_the_events_of_a_job_are_listed_without_its_epochs(http, xor):
     found = http.post(f"{TRAINING}/ListJobEvents", json={"name": xor}).json()["events"]
     states = [event["stateChange"]["state"].removeprefix("JOB_STATE_") for event in found]
@@ -361,9 +370,16 @@ def test_a_grpc_client_on_the_http_port_is_told_the_right_port(running):
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def raw(running, data, timeout=20):
+def test_the_grpc_port_closes_the_connection_of_an_http_client(running):
+    address = running.address.replace("localhost", "127.0.0.1")
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"http://{address}/", timeout=20)
+    assert not raw(running, b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", address=address).startswith(b"HTTP/")
+
+
+def raw(running, data, timeout=20, address=None):
     """Return what the server answers to these bytes until it closes the connection."""
-    host, port = running.server.http.url.removeprefix("http://").split(":")
+    host, port = (address or running.server.http.url.removeprefix("http://")).split(":")
     received = b""
     with closing(socket.create_connection((host, int(port)), timeout=timeout)) as connection:
         connection.sendall(data)
