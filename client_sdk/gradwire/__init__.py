@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from gradwire import callbacks
 from gradwire._client import AsyncClient, Client
+from gradwire._confusion_matrix import ConfusionMatrix
 from gradwire._exceptions import (
     AlreadyExistsError,
     DataLossError,
@@ -70,6 +71,7 @@ __all__ = [
     "ClassReport",
     "ClassificationReport",
     "Client",
+    "ConfusionMatrix",
     "CrossEntropy",
     "DType",
     "DataLossError",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from gradwire._exceptions import NotFoundError
+from gradwire._confusion_matrix import fetch_classification_report
+from gradwire._exceptions import FailedPreconditionError, NotFoundError
 from gradwire._formatting import number_text, size_text, sparkline
 from gradwire._info import seconds_text
 from gradwire._progress import JobProgress, metric_of, metrics_text
 from gradwire._watch import watch
+from gradwire_engine.classification import ClassificationReport, evaluation_text
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.resolve import network
@@ -42,10 +45,15 @@ async def fetch_card(transport: Transport, name: str) -> str:
                 progress.apply(event)
     except NotFoundError:
         job = None
-    return card(model, job, progress, version("gradwire"))
+    report = None
+    with suppress(FailedPreconditionError):  # The model is not a classifier, or has too many classes.
+        report = await fetch_classification_report(transport, name, 0)
+    return card(model, job, progress, version("gradwire"), report)
 
 
-def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> str:
+def card(
+    model: Model, job: Job | None, progress: JobProgress, version: str, report: ClassificationReport | None = None
+) -> str:
     """Return the card of a model.
 
     Args:
@@ -53,6 +61,7 @@ def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> 
         job: The job that trained it, or None if it was deleted.
         progress: The epochs of the job.
         version: The version of gradwire.
+        report: The metrics of each class, or None if there are none.
     """
     name = model.name.removeprefix("models/")
     epoch = epoch_of(model.epoch)
@@ -79,6 +88,7 @@ def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> 
         *(_training(job, progress) if job else []),
         "## Metrics",
         _metrics(model),
+        *(_class_metrics(report) if report else []),
         *_curves(progress),
         f"Written by gradwire {version}.",
     ]
@@ -140,6 +150,15 @@ def _metrics(model: Model) -> str:
         if any(value is not None for value in values):
             rows.append((field.name.replace("_", " "), *map(number_text, values)))
     return _table(("Metric", "Train", "Test"), rows)
+
+
+def _class_metrics(report: ClassificationReport) -> list[str]:
+    assert report.evaluated_on is not None
+    rows = [each.cells() for each in report[:_SHOWN_CLASSES]]
+    more = [f"{len(report) - len(rows):,} other classes are not shown."] if len(report) > len(rows) else []
+    headings = ("Class", "Precision", "Recall", "F1", "Rows")
+    text = evaluation_text(report.evaluated_on, report.epoch)
+    return ["## Metrics of each class", _table(headings, rows), *more, text]
 
 
 def _curves(progress: JobProgress) -> list[str]:

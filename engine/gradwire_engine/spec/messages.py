@@ -1,4 +1,4 @@
-"""Converts epochs, metrics and executions between engine dataclasses and messages."""
+"""Converts epochs, metrics, class counts and executions between engine dataclasses and messages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from gradwire_engine.backend import processor_model, thread_count
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
+from gradwire_proto.v1.metrics_pb2 import ClassCounts as ClassCountsMessage
 from gradwire_proto.v1.metrics_pb2 import Epoch as EpochMessage
+from gradwire_proto.v1.metrics_pb2 import EvaluationSet
 from gradwire_proto.v1.metrics_pb2 import Metrics as MetricsMessage
 from gradwire_proto.v1.training_service_pb2 import Execution
 
 if TYPE_CHECKING:  # Clients read epochs without loading the plans.
+    from gradwire_engine.class_counts import ClassCounts
     from gradwire_engine.plans import ChosenPlan
 
 
@@ -37,6 +40,18 @@ def epoch_of(message: EpochMessage) -> Epoch:
         test=_metrics_of(message.test) if message.HasField("test") else None,
         train_seconds=message.train_seconds,
         evaluate_seconds=message.evaluate_seconds,
+    )
+
+
+def class_counts_message(counts: ClassCounts, evaluated_on: EvaluationSet, epoch: int) -> ClassCountsMessage:
+    """Convert class counts to a message without names of classes."""
+    return ClassCountsMessage(
+        evaluated_on=evaluated_on,
+        epoch=epoch,
+        actual=counts.actual.tolist(),
+        predicted=counts.predicted.tolist(),
+        correct=counts.correct.tolist(),
+        confusion=[] if counts.confusion is None else counts.confusion.ravel().tolist(),
     )
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
     DownloadModelRequest,
     DownloadModelResponse,
+    GetClassCountsRequest,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -35,6 +37,11 @@ class ModelService(ModelServiceServicer):
 
     async def GetModel(self, request: GetModelRequest, context: ServicerContext[object, object]) -> Model:
         return await self.models.get(current_principal(), request.name, request.epoch)
+
+    async def GetClassCounts(
+        self, request: GetClassCountsRequest, context: ServicerContext[object, object]
+    ) -> ClassCounts:
+        return await self.models.class_counts(current_principal(), request.name, request.epoch)
 
     async def ListModels(
         self, request: ListModelsRequest, context: ServicerContext[object, object]

@@ -10,7 +10,7 @@ from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs
+from gradwire_server.store.tables import events, is_change_or_warning, job_class_counts, job_labels, job_tensors, jobs
 
 # The state of a deleted job whose events are still stored.
 _DELETED = JobState.JOB_STATE_UNSPECIFIED
@@ -77,7 +77,7 @@ def save_job(connection: Connection, record: JobRecord) -> None:
 
 def delete_job(connection: Connection, job_key: int) -> None:
     """Delete a job. Its events remain until `delete_some_events` has deleted them."""
-    for table in (job_labels, job_tensors):
+    for table in (job_labels, job_tensors, job_class_counts):
         connection.execute(delete_from(table).where(table.c.owner == job_key))
     # No job has this ID, because IDs contain no space.
     values = {"job_id": f"deleted {job_key}", "request_id": None, "state": _DELETED, "message": b""}

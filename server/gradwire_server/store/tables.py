@@ -104,6 +104,22 @@ def _tensors(name: str, owners: Table) -> Table:
 job_tensors = _tensors("job_tensors", jobs)
 model_tensors = _tensors("model_tensors", models)
 
+
+def _class_counts(name: str, owners: Table) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("owner", Integer, ForeignKey(owners.c.id), primary_key=True),
+        Column("epoch", Integer, primary_key=True),
+        # A gradwire.v1.ClassCounts without class names.
+        Column("message", LargeBinary, nullable=False),
+    )
+
+
+# The class counts of the kept epochs of each job, and of each model.
+job_class_counts = _class_counts("job_class_counts", jobs)
+model_class_counts = _class_counts("model_class_counts", models)
+
 # Summaries of tensors that validation has computed; see gradwire_engine.spec.summary.
 summaries = Table(
     "summaries",

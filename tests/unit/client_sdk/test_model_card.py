@@ -7,6 +7,7 @@ from scripted_server import status
 
 import gradwire as gw
 from gradwire_engine.spec.messages import epoch_message
+from gradwire_proto.v1.metrics_pb2 import ClassCounts, EvaluationSet
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.training_service_pb2 import Event, Job, WatchJobResponse
 
@@ -34,6 +35,10 @@ JOB = Job(
         "seed": 7,
     },
 )  # fmt: skip
+COUNTS = ClassCounts(
+    evaluated_on=EvaluationSet.EVALUATION_SET_TEST, epoch=3, class_names=SPEC["class_names"],
+    actual=[20, 10], predicted=[18, 12], correct=[15, 7], confusion=[15, 5, 3, 7],
+)  # fmt: skip
 EVENTS = [Event(sequence=n, epoch=epoch_message(epoch(n, 1 / n, 2 / n, accuracy=0.5))) for n in (1, 2, 3)]
 EVENTS.append(Event(sequence=4, state_change={"state": 5}))
 
@@ -42,6 +47,7 @@ EVENTS.append(Event(sequence=4, state_change={"state": 5}))
 def client(scripted):
     scripted.answer("GetModel", lambda request: MODEL)
     scripted.answer("GetJob", lambda request: JOB)
+    scripted.answer("GetClassCounts", lambda request: COUNTS)
     scripted.answer("WatchJob", lambda request: iter([WatchJobResponse(events=EVENTS)]))
     with gw.Client(scripted.address) as connected:
         yield connected
@@ -56,6 +62,9 @@ def test_a_card_describes_the_model_its_training_its_data_and_its_quality(client
         "| Quality | test loss 0.5000, test accuracy 0.7500 after epoch 3 |",
         "| Created | 2023-11-14 22:13:20 UTC |",
         f"| Weights | sha256 {DIGEST} |",
+        "## Metrics of each class",
+        "| cat | 0.8333 | 0.7500 | 0.7895 | 20 |",
+        "Evaluated on the test set after epoch 3.",
         "| 1 | fc1 | Linear(4, 8) | 40 |",
         "| 2 | relu | ReLU | 0 |",
         f"| train | 30 | 30 × 4 float32, sha256 {DIGEST} | 30 int64, sha256 {DIGEST} |",
