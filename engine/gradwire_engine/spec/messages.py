@@ -51,6 +51,11 @@ def execution_message(chosen: ChosenPlan) -> Execution:
     )
 
 
+def host_name(execution: Execution) -> str:
+    """Return the host name in the description of a machine that `execution_message` writes."""
+    return execution.host.partition(",")[0]
+
+
 def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:
     # The fields have the same names. This uses vars() because asdict() would make deep copies.
     return None if metrics is None else MetricsMessage(**vars(metrics))

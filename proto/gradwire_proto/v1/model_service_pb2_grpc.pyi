@@ -62,6 +62,13 @@ class ModelServiceStub:
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
     """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics and curves. The settings and the
+    curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    """
     DownloadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
     same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
@@ -124,6 +131,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics and curves. The settings and the
+    curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     """
     DownloadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]  # type: ignore[assignment]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
@@ -196,6 +210,19 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _model_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelCardResponse, _abc.Awaitable[_model_service_pb2.GetModelCardResponse]]:
+        """Describes a model as Markdown: a model card, with its layers, settings, data, metrics and curves. The settings and the
+        curves are those of its job, and are missing if the job was deleted.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         """
 
     @_abc_1.abstractmethod
