@@ -254,7 +254,7 @@ function oneJob(first, context, signal) {
       const { events = [] } = await call("ListJobEvents", { name: first.name }, { signal });
       fill(log, events.map(eventItem));
       const last = events.findLast((event) => event.stateChange)?.stateChange;
-      const reason = stateOf(job) === "QUEUED" ? await whyItWaits(last, signal) : "";
+      const reason = stateOf(job) === "QUEUED" ? await whyItWaits(first.name, last, signal) : "";
       wait.hidden = !reason;
       setText(wait, reason);
     } catch (failed) {
@@ -297,13 +297,11 @@ function timing(job) {
   return ["Time", duration(seconds), `about ${duration(left)} left`];
 }
 
-async function whyItWaits(last, signal) {
+async function whyItWaits(name, last, signal) {
   if (last?.message) return `Waiting: ${last.message}.`;
-  const [{ jobs: running = [] }, { jobs: starting = [] }] = await Promise.all(
-    ["RUNNING", "STARTING"].map((state) => call("ListJobs", { filter: `state = ${state}`, pageSize: 100 }, { signal })),
-  );
-  const busy = running.length + starting.length;
-  return busy ? `Waiting for a free worker: ${busy}${busy >= 100 ? " or more" : ""} ${busy === 1 ? "job is" : "jobs are"} running.` : "Waiting for a worker.";
+  const { queuedJobs = [], queueLength } = await call("ListWorkers", {}, { signal });
+  const reason = queuedJobs.find((each) => each.name === name)?.reason;
+  return reason ? `Waiting: ${reason}.` : `Waiting in a queue of ${count(queueLength ?? 1)} jobs.`;
 }
 
 function eventItem(event) {
