@@ -46,6 +46,7 @@ from gradwire._options import TrainingOptions
 from gradwire._show import watch
 from gradwire._stopping import EarlyStopping
 from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat, StopReason
+from gradwire._workers import QueuedJob, WorkerInfo, WorkersInfo
 from gradwire_engine import (
     MSE,
     SGD,
@@ -104,6 +105,7 @@ __all__ = [
     "OutOfRangeError",
     "Parameter",
     "Plan",
+    "QueuedJob",
     "ReLU",
     "ResourceExhaustedError",
     "Sequential",
@@ -114,6 +116,8 @@ __all__ = [
     "TrainingOptions",
     "UnauthenticatedError",
     "UnavailableError",
+    "WorkerInfo",
+    "WorkersInfo",
     "__version__",
     "accuracy",
     "callbacks",

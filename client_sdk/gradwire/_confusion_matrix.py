@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from gradwire._exceptions import FailedPreconditionError
 from gradwire_engine.backend import Array
-from gradwire_engine.classification import ClassificationReport, class_reports, evaluation_text
-from gradwire_proto.v1.metrics_pb2 import ClassCounts, EvaluationSet
+from gradwire_engine.classification import ClassificationReport, evaluation_text
+from gradwire_engine.spec.messages import class_names_of, classification_report_of, evaluated_on_of
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.model_service_pb2 import GetClassCountsRequest
 
 if TYPE_CHECKING:
@@ -116,23 +117,9 @@ async def fetch_confusion_matrix(transport: Transport, name: str, epoch: int) ->
             "than 100. classification_report() returns the metrics of each class."
         )
     matrix = np.array(counts.confusion, np.int64).reshape(classes, classes)
-    return ConfusionMatrix(matrix, _names(counts), _evaluated_on(counts), counts.epoch)
+    return ConfusionMatrix(matrix, tuple(class_names_of(counts)), evaluated_on_of(counts), counts.epoch)
 
 
 async def fetch_classification_report(transport: Transport, name: str, epoch: int) -> ClassificationReport:
     """Return the metrics of each class of a model or a kept epoch."""
-    return report_of(await fetch_class_counts(transport, name, epoch))
-
-
-def report_of(counts: ClassCounts) -> ClassificationReport:
-    """Return the metrics of each class."""
-    reports = class_reports(_names(counts), counts.correct, counts.predicted, counts.actual)
-    return ClassificationReport(reports, _evaluated_on(counts), counts.epoch)
-
-
-def _names(counts: ClassCounts) -> tuple[str, ...]:
-    return tuple(counts.class_names) or tuple(map(str, range(len(counts.actual))))
-
-
-def _evaluated_on(counts: ClassCounts) -> Literal["test", "train"]:
-    return "test" if counts.evaluated_on == EvaluationSet.EVALUATION_SET_TEST else "train"
+    return classification_report_of(await fetch_class_counts(transport, name, epoch))

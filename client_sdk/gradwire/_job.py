@@ -31,6 +31,7 @@ from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.training import Epoch
+from gradwire_proto.v1.model_service_pb2 import GetModelCardRequest
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     DeleteJobRequest,
@@ -286,12 +287,11 @@ class AsyncJob:
         Raises:
             FailedPreconditionError: The job has not succeeded.
         """
-        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
-
         info = self.info if self.info.model else await self.refresh()
         if info.model is None:
             raise FailedPreconditionError(f"job {self.name!r} has no model, because it is {info.state}")
-        return await fetch_card(self._transport, self._message.model)
+        request = GetModelCardRequest(name=self._message.model)
+        return (await self._transport.call(self._transport.models.GetModelCard, request)).markdown
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.

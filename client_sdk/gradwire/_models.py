@@ -29,6 +29,7 @@ from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
+    GetModelCardRequest,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -224,9 +225,8 @@ class AsyncModels:
         Raises:
             NotFoundError: No model has this name.
         """
-        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
-
-        return await fetch_card(self._transport, model_resource(name))
+        request = GetModelCardRequest(name=model_resource(name))
+        return (await self._transport.call(self._transport.models.GetModelCard, request)).markdown
 
     async def download(
         self,

@@ -61,7 +61,8 @@ def count_classes(
         on_block()
         outputs = forward(network, vector, xp.asarray(examples.inputs[start : start + step]))
         targets = xp.asarray(examples.targets[start : start + step])
-        actual = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        # The type of the targets may be too small for the number of a pair.
+        actual = (targets if targets.ndim == 1 else targets.argmax(axis=1)).astype(np.int64)
         if len(pairs):
             pairs += to_numpy(xp.bincount(actual * classes + outputs.argmax(axis=1), minlength=len(pairs)))
         else:

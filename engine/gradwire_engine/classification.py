@@ -166,7 +166,7 @@ class ClassificationReport(list[ClassReport]):
         return lines
 
 
-def evaluation_text(evaluated_on: str, epoch: int | None) -> str:
+def evaluation_text(evaluated_on: str | None, epoch: int | None) -> str:
     """Return the data set and the epoch of an evaluation as a line of text."""
     which = "test set" if evaluated_on == "test" else "training set"
     return f"Evaluated on the {which} after epoch {epoch}."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gradwire_engine.backend import processor_model, thread_count
+from gradwire_engine.classification import ClassificationReport, class_reports
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.metrics_pb2 import ClassCounts as ClassCountsMessage
@@ -55,6 +56,22 @@ def class_counts_message(counts: ClassCounts, evaluated_on: EvaluationSet, epoch
     )
 
 
+def class_names_of(message: ClassCountsMessage) -> list[str]:
+    """Return the names of the classes, or their indices as text."""
+    return list(message.class_names) or list(map(str, range(len(message.actual))))
+
+
+def evaluated_on_of(message: ClassCountsMessage) -> Literal["test", "train"]:
+    """Return the name of the data set that was counted."""
+    return "test" if message.evaluated_on == EvaluationSet.EVALUATION_SET_TEST else "train"
+
+
+def classification_report_of(message: ClassCountsMessage) -> ClassificationReport:
+    """Convert class counts to the metrics of each class."""
+    reports = class_reports(class_names_of(message), message.correct, message.predicted, message.actual)
+    return ClassificationReport(reports, evaluated_on_of(message), message.epoch)
+
+
 def execution_message(chosen: ChosenPlan) -> Execution:
     """Return a message that describes the plan, device, host and threads of a job in this process."""
     return Execution(
@@ -64,6 +81,11 @@ def execution_message(chosen: ChosenPlan) -> Execution:
         host=f"{platform.node()}, {chosen.device_name or processor_model()}",
         threads=thread_count(),
     )
+
+
+def host_name(execution: Execution) -> str:
+    """Return the host name in the description of a machine that `execution_message` writes."""
+    return execution.host.partition(",")[0]
 
 
 def _metrics_message(metrics: Metrics | None) -> MetricsMessage | None:

@@ -66,6 +66,11 @@ class ModelServiceStub:
                 request_serializer=gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_metrics__pb2.ClassCounts.FromString,
                 _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/gradwire.v1.ModelService/GetModelCard',
+                request_serializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.FromString,
+                _registered_method=True)
         self.DownloadModel = channel.unary_stream(
                 '/gradwire.v1.ModelService/DownloadModel',
                 request_serializer=gradwire_dot_v1_dot_model__service__pb2.DownloadModelRequest.SerializeToString,
@@ -136,6 +141,17 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModelCard(self, request, context):
+        """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+        curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadModel(self, request, context):
         """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
         same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
@@ -194,6 +210,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetClassCounts,
                     request_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_metrics__pb2.ClassCounts.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.SerializeToString,
             ),
             'DownloadModel': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModel,
@@ -307,6 +328,33 @@ class ModelService:
             '/gradwire.v1.ModelService/GetClassCounts',
             gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.SerializeToString,
             gradwire_dot_v1_dot_metrics__pb2.ClassCounts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.ModelService/GetModelCard',
+            gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.SerializeToString,
+            gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

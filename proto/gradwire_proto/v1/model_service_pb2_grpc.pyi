@@ -73,6 +73,13 @@ class ModelServiceStub:
     - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
       a version of gradwire that did not count.
     """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+    curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
+    """
     DownloadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
     same model in the same format always gives the same bytes, so an interrupted download can continue at an offset.
@@ -145,6 +152,13 @@ class ModelServiceAsyncStub(ModelServiceStub):
       weights of the epoch are not kept (EPOCH_NOT_KEPT).
     - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
       a version of gradwire that did not count.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+    curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     """
     DownloadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]  # type: ignore[assignment]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
@@ -233,6 +247,19 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
           weights of the epoch are not kept (EPOCH_NOT_KEPT).
         - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
           a version of gradwire that did not count.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _model_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelCardResponse, _abc.Awaitable[_model_service_pb2.GetModelCardResponse]]:
+        """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+        curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         """
 
     @_abc_1.abstractmethod

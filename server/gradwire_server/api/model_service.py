@@ -12,6 +12,8 @@ from gradwire_proto.v1.model_service_pb2 import (
     DownloadModelRequest,
     DownloadModelResponse,
     GetClassCountsRequest,
+    GetModelCardRequest,
+    GetModelCardResponse,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -25,6 +27,7 @@ from gradwire_server.api.authentication import current_principal
 from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ModelNotFoundError, invalid_field
+from gradwire_server.jobs.model_cards import ModelCards
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.threads import in_thread
 
@@ -34,6 +37,7 @@ class ModelService(ModelServiceServicer):
     """Finds, downloads, runs and deletes trained models."""
 
     models: ModelRegistry
+    cards: ModelCards
 
     async def GetModel(self, request: GetModelRequest, context: ServicerContext[object, object]) -> Model:
         return await self.models.get(current_principal(), request.name, request.epoch)
@@ -53,6 +57,11 @@ class ModelService(ModelServiceServicer):
             for model in models:
                 model.ClearField("spec")
         return ListModelsResponse(models=models, next_page_token=token)
+
+    async def GetModelCard(
+        self, request: GetModelCardRequest, context: ServicerContext[object, object]
+    ) -> GetModelCardResponse:
+        return GetModelCardResponse(markdown=await self.cards.get(current_principal(), request.name))
 
     async def DownloadModel(
         self, request: DownloadModelRequest, context: ServicerContext[object, object]

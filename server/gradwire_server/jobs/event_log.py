@@ -115,8 +115,7 @@ class EventLog:
             updater.apply(event)
             if event.HasField("state_change"):
                 record.state_changes.append(event)
-        if checkpoints:
-            _store_class_counts(connection, record, kept_before, class_counts)
+        _store_class_counts(connection, record, kept_before, class_counts)
         job_queries.insert_events(connection, record.job_key, new)
         job_queries.save_job(connection, record)
 
@@ -129,7 +128,8 @@ def _store_class_counts(
     if kept_before - kept:
         class_count_queries.delete(connection, record.job_key, kept_before - kept)
     for counts in class_counts:
-        if counts.epoch in kept:
+        # The success of a job, which makes its last epoch a kept one, can arrive after the checkpoint of that epoch.
+        if counts.epoch in kept or counts.epoch == record.job.last_epoch.epoch:
             class_count_queries.put(connection, record.job_key, counts)
     if record.job.model:
         class_count_queries.copy_to_model(

@@ -1,22 +1,29 @@
 """Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Row, Select, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, literal, select, update
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store import tensor_queries
-from gradwire_server.store.paging import Page, PagedTable, rows_of_page
+from gradwire_server.store.job_metrics import METRIC_COLUMNS, metric_values
+from gradwire_server.store.paging import FieldClause, Page, PagedTable, rows_of_page
 from gradwire_server.store.tables import events, is_change_or_warning, job_class_counts, job_labels, job_tensors, jobs
 
 # The state of a deleted job whose events are still stored.
 _DELETED = JobState.JOB_STATE_UNSPECIFIED
 _exists = jobs.c.state != _DELETED
 
-_PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels, _exists)
+_FIELDS = {"state": jobs.c.state, "name": jobs.c.job_id}
+_FIELDS |= {field: jobs.c[column] for field, column in METRIC_COLUMNS.items()}
+_PAGED = PagedTable(jobs, _FIELDS, job_labels, _exists)
+
+# The columns to set are those of the parameters. Building this statement anew would take longer than executing it.
+_SAVE = update(jobs).where(jobs.c.id == bindparam("key"))
 
 # The index of epochs is used only if the kind is part of the statement, and not a parameter.
 _is_epoch = events.c.kind == literal("epoch", literal_execute=True)
@@ -65,14 +72,16 @@ def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, c
 
 def save_job(connection: Connection, record: JobRecord) -> None:
     """Store the changes to a job."""
-    values = {
+    values: dict[str, object] = {
         "state": record.job.state,
         "workers_lost": record.workers_lost,
         "crashes": record.crashes,
         "reported": record.last_report,
         "message": record.job.SerializeToString(),
     }
-    connection.execute(update(jobs).where(jobs.c.id == record.job_key).values(**values))
+    if record.job.HasField("last_epoch"):
+        values |= metric_values(record.job.last_epoch)
+    connection.execute(_SAVE, {"key": record.job_key, **values})
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
@@ -135,6 +144,18 @@ def jobs_in_states(connection: Connection, states: Sequence[JobState], limit: in
     """Return the jobs that are in any of the states, in order of arrival."""
     query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id).limit(limit)
     return [_job_record(row) for row in connection.execute(query)]
+
+
+def first_jobs(connection: Connection, state: JobState, limit: int) -> list[JobRecord]:
+    """Return the first jobs in a state, in order of arrival: fewer than `limit` if they would take more than 3 MB."""
+    page = Page(limit, 0, newest_first=False, clauses=(FieldClause("state", "=", state),), fingerprint="")
+    return [_job_record(row) for row in rows_of_page(connection, _PAGED, page)[0]]
+
+
+def count_jobs(connection: Connection, states: Sequence[JobState]) -> Counter[int]:
+    """Return the number of jobs in each of the states."""
+    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.state.in_(states)).group_by(jobs.c.state)
+    return Counter({row.state: row.number for row in connection.execute(query)})
 
 
 def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:

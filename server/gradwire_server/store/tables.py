@@ -5,6 +5,8 @@ Each change to the tables needs a revision in `migrations`. A test compares the 
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, text
 
+from gradwire_server.store.job_metrics import METRIC_COLUMNS
+
 metadata = MetaData()
 
 jobs = Table(
@@ -26,6 +28,8 @@ jobs = Table(
     Column("reported", BigInteger, nullable=False, default=0),
     # A gradwire.v1.Job.
     Column("message", LargeBinary, nullable=False),
+    # The metrics of the last epoch. NULL stands for NaN, too.
+    *(Column(name, Float(53)) for name in METRIC_COLUMNS.values()),
     sqlite_autoincrement=True,
 )
 

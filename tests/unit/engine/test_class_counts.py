@@ -64,6 +64,16 @@ def test_the_blocks_and_the_types_of_the_data_change_nothing(monkeypatch):
     assert np.array_equal(count_classes(network, vector, one_hot).confusion, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+@pytest.mark.parametrize("classes", [100, 101])
+def test_targets_can_have_any_type_of_integers(dtype, classes):
+    network, vector, inputs, targets = problem(500, classes)
+    expected = count_classes(network, vector, Examples.of(inputs, targets, True))
+    counts = count_classes(network, vector, Examples.of(inputs, targets.astype(dtype), True))
+    for name, values in vars(expected).items():
+        assert np.array_equal(getattr(counts, name), values), name
+
+
 def test_an_exception_between_two_blocks_stops_the_count(monkeypatch):
     monkeypatch.setattr(class_counts, "BLOCK_BYTES", 1)
     network, vector, inputs, targets = problem(3, 2)

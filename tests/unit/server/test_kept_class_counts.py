@@ -64,7 +64,10 @@ def run(scenario):
     asyncio.run(asyncio.wait_for(scenario, SECONDS))
 
 
-def test_the_final_the_best_and_every_kept_epoch_have_a_confusion_matrix(tmp_path):
+@pytest.mark.parametrize("reports_per_poll", [1, 5000])
+def test_the_final_the_best_and_every_kept_epoch_have_a_confusion_matrix(tmp_path, monkeypatch, reports_per_poll):
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_REPORTS_PER_POLL", reports_per_poll)
+
     async def scenario():
         async with serving(tmp_path) as running, gw.AsyncClient(running.address) as client:
             options = {"early_stopping": gw.EarlyStopping(patience=8), "keep": "every:10", "classes": NAMES}
