@@ -62,16 +62,17 @@ function matrix(names, confusion) {
   const rows = names.map((name, row) => {
     const counts = confusion.slice(row * size, (row + 1) * size);
     const total = counts.reduce((sum, each) => sum + each, 0);
-    return h("tr", {}, h("th", { scope: "row" }, name), counts.map((each, column) => cell(each, total, row === column, names[column])));
+    return h("tr", {}, h("th", { scope: "row", title: name }, name), counts.map((each, column) => cell(each, total, row === column, names[column])));
   });
-  const head = h("tr", {}, h("th", {}, "Actual \\ predicted"), names.map((name) => h("th", { scope: "col" }, name)));
+  const head = h("tr", {}, h("th", {}, "Actual \\ predicted"), names.map((name) => h("th", { scope: "col", title: name }, name)));
   return scroll("Confusion matrix", h("table.matrix", {}, h("caption", {}, "Rows: actual classes. Columns: predicted classes."), h("thead", {}, head), h("tbody", {}, rows)));
 }
 
 function cell(number, total, isCorrect, predicted) {
   const kind = !number ? "td.none" : isCorrect ? "td.correct" : "td.mistake";
   const element = h(kind, { title: `${count(number)} of ${count(total)}, predicted as ${predicted}` }, count(number));
-  if (number) element.style.setProperty("--share", `${((MAX_OPACITY * number) / total).toFixed(1)}%`);
+  // The square root makes rare mistakes visible.
+  if (number) element.style.setProperty("--share", `${(MAX_OPACITY * Math.sqrt(number / total)).toFixed(1)}%`);
   return element;
 }
 
@@ -80,7 +81,7 @@ function metrics(names, actual, predicted, correct) {
   const rows = names.map((name, number) => {
     const [rows, claims, hits] = [actual, predicted, correct].map((each) => Number(each[number]));
     const values = [ratio(hits, claims), ratio(hits, rows), ratio(2 * hits, rows + claims), count(rows)];
-    return h("tr", {}, h("th", { scope: "row" }, name), values.map((value) => h("td", {}, value)));
+    return h("tr", {}, h("th", { scope: "row", title: name }, name), values.map((value) => h("td", {}, value)));
   });
   const head = h("tr", {}, ["Class", "Precision", "Recall", "F1", "Rows"].map((name) => h("th", { scope: "col" }, name)));
   return scroll("Metrics of each class", h("table.matrix", {}, h("thead", {}, head), h("tbody", {}, rows)));
