@@ -64,7 +64,7 @@ function matrix(names, confusion) {
     const total = counts.reduce((sum, each) => sum + each, 0);
     return h("tr", {}, h("th", { scope: "row", title: name }, name), counts.map((each, column) => cell(each, total, row === column, names[column])));
   });
-  const head = h("tr", {}, h("th", {}, "Actual \\ predicted"), names.map((name) => h("th", { scope: "col", title: name }, name)));
+  const head = h("tr", {}, h("th", {}, "Actual"), names.map((name) => h("th", { scope: "col", title: name }, name)));
   return scroll("Confusion matrix", h("table.matrix", {}, h("caption", {}, "Rows: actual classes. Columns: predicted classes."), h("thead", {}, head), h("tbody", {}, rows)));
 }
 
