@@ -96,7 +96,11 @@ def test_the_final_the_best_and_every_kept_epoch_have_a_confusion_matrix(tmp_pat
     run(scenario())
 
 
-def test_the_counts_are_deleted_with_their_epoch_job_or_model(tmp_path):
+def test_the_counts_are_deleted_with_their_epoch_job_or_model(tmp_path, monkeypatch):
+    # Each epoch that is the best so far is stored, and each report on its own.
+    monkeypatch.setattr("gradwire_worker.checkpoint_policy.CheckpointPolicy.is_due", lambda _policy: True)
+    monkeypatch.setattr("gradwire_worker.outbox._MAX_REPORTS_PER_POLL", 1)
+
     async def scenario():
         async with serving(tmp_path) as running, gw.AsyncClient(running.address) as client:
             job = await submit(client, "a", epochs=12, keep="best")
