@@ -1,6 +1,7 @@
 """A whole server in this process, on a real socket. Its workers are trainers in this process instead of Ray actors."""
 
 import asyncio
+import platform
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from gradwire_server.settings import Settings
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.store.database import Database
 from gradwire_server.workers.handle import WorkerLostError
+from gradwire_server.workers.pool import IdleWorker
 from gradwire_server.workers.ray_cluster import RayCluster
 from gradwire_worker.messages import Assignment, Report, unpack
 from gradwire_worker.trainer import Trainer
@@ -122,6 +124,18 @@ class LocalPool:
     def free(self, device: str) -> int:
         """Return the number of additional workers that can be lent."""
         return int(device == "cpu" and self._is_free.is_set())
+
+    def capacity(self, device: str) -> int:
+        """Return the number of workers."""
+        return int(device == "cpu")
+
+    def startable(self) -> int:
+        """Return 0, because the worker always exists."""
+        return 0
+
+    def idle(self) -> list[IdleWorker]:
+        """Return the worker, unless it is lent."""
+        return [IdleWorker("cpu", platform.node())] * self.free("cpu")
 
     async def warm_up(self) -> None:
         """Do nothing, because the worker is always warm."""

@@ -16,6 +16,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from gradwire import callbacks
 from gradwire._client import AsyncClient, Client
+from gradwire._confusion_matrix import ConfusionMatrix
 from gradwire._exceptions import (
     AlreadyExistsError,
     DataLossError,
@@ -45,6 +46,7 @@ from gradwire._options import TrainingOptions
 from gradwire._show import watch
 from gradwire._stopping import EarlyStopping
 from gradwire._types import Dataset, Device, DType, EventKind, JobState, ModelFormat, StopReason
+from gradwire._workers import QueuedJob, WorkerInfo, WorkersInfo
 from gradwire_engine import (
     MSE,
     SGD,
@@ -70,6 +72,7 @@ __all__ = [
     "ClassReport",
     "ClassificationReport",
     "Client",
+    "ConfusionMatrix",
     "CrossEntropy",
     "DType",
     "DataLossError",
@@ -102,6 +105,7 @@ __all__ = [
     "OutOfRangeError",
     "Parameter",
     "Plan",
+    "QueuedJob",
     "ReLU",
     "ResourceExhaustedError",
     "Sequential",
@@ -112,6 +116,8 @@ __all__ = [
     "TrainingOptions",
     "UnauthenticatedError",
     "UnavailableError",
+    "WorkerInfo",
+    "WorkersInfo",
     "__version__",
     "accuracy",
     "callbacks",

@@ -11,6 +11,8 @@ from gradwire._jobs import AsyncJobs, Jobs
 from gradwire._models import AsyncModels, Models
 from gradwire._tensors import AsyncTensors, Tensors
 from gradwire._transport import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT, Transport
+from gradwire._workers import WorkersInfo, workers_info
+from gradwire_proto.v1.training_service_pb2 import ListWorkersRequest
 
 
 class AsyncClient:
@@ -85,6 +87,10 @@ class AsyncClient:
     async def health(self) -> str:
         """Return the server's health: "SERVING" if it accepts jobs."""
         return await self._transport.health()
+
+    async def workers(self) -> WorkersInfo:
+        """Return the workers, the jobs that they run, and the queue with the reasons why its jobs wait."""
+        return workers_info(await self._transport.call(self._transport.training.ListWorkers, ListWorkersRequest()))
 
     async def close(self) -> None:
         """Close the connection. Jobs continue."""
@@ -163,6 +169,7 @@ class Client:
         return self._tensors
 
     health = blocking(AsyncClient.health)
+    workers = blocking(AsyncClient.workers)
 
     def close(self) -> None:
         """Close the connection. Jobs continue."""

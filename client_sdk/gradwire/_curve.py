@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from gradwire._formatting import finite_mean
+from gradwire_engine.formatting import finite_mean
 
 # A screen shows no more. When a curve has this many points, each pair becomes one.
 _MAX_POINTS = 512

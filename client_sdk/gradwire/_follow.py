@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from gradwire._blocking import Stream
 from gradwire._exceptions import GradwireError
-from gradwire._formatting import plural
 from gradwire._watch import watch
+from gradwire_engine.formatting import plural
 from gradwire_proto.v1.training_service_pb2 import GetJobRequest, JobState, ListJobsRequest
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwire._exceptions import InvalidArgumentError
-from gradwire._formatting import plural
 from gradwire._info import Plan, quality_text
 from gradwire._metrics import metric_names, named_metrics
 from gradwire._paths import in_existing_folder, to_path
 from gradwire._types import StopReason
+from gradwire_engine.formatting import plural
 from gradwire_engine.optional import required
 from gradwire_engine.training import Epoch
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from gradwire._formatting import number_text
 from gradwire._types import EventKind, JobState, StopReason
+from gradwire_engine.formatting import number_text, seconds_text
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1 import errors_pb2, training_service_pb2
@@ -307,11 +307,6 @@ def quality_text(epoch: Epoch) -> str:
             return f"{name} R2 {metrics.r2:.4g}"
         return f"{name} loss {metrics.loss:.4g}"
     return f"running loss {epoch.running_loss:.4g}"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration as text, in seconds, or in milliseconds if it is short."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def state_of(state: training_service_pb2.JobState) -> JobState:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from gradwire._blocking import Portal, Stream, blocking
+from gradwire._confusion_matrix import ConfusionMatrix, KeptEpoch, fetch_classification_report, fetch_confusion_matrix
 from gradwire._exceptions import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -26,10 +27,12 @@ from gradwire._samples import DEFAULT_SAMPLE, MAX_SAMPLE, MIN_SAMPLE, sample_epo
 from gradwire._transport import Transport, checked_seconds
 from gradwire._types import JobState, ModelFormat, TransferProgress
 from gradwire._watch import first_sequence_before, watch
+from gradwire_engine.classification import ClassificationReport
 from gradwire_engine.module import Module
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.training import Epoch
+from gradwire_proto.v1.model_service_pb2 import GetModelCardRequest
 from gradwire_proto.v1.training_service_pb2 import (
     CancelJobRequest,
     DeleteJobRequest,
@@ -277,18 +280,47 @@ class AsyncJob:
             name = self._message.name if info.model is None else self._message.model
         return await download_file(self._transport, name, path, format, number, on_progress=on_download_progress)
 
+    async def confusion_matrix(self, epoch: KeptEpoch = None) -> ConfusionMatrix:
+        """Return how many rows of each class the trained model predicts as each class.
+
+        The worker counted the rows of the test set, or of the training set if the job has no test set.
+
+        Args:
+            epoch: Use the model after this epoch, which must be one of `info.kept_epochs`, "best" or "last". The job
+                can still be running.
+
+        Raises:
+            FailedPreconditionError: The job has not succeeded, is not a classifier, or has more than 100 classes.
+            NotFoundError: The weights of the epoch are not kept.
+            InvalidArgumentError: `epoch` is "best", but the job has no best epoch.
+        """
+        return await fetch_confusion_matrix(self._transport, model_resource(self.name), await self._kept_epoch(epoch))
+
+    async def classification_report(self, epoch: KeptEpoch = None) -> ClassificationReport:
+        """Return the precision, recall and F1 of each class, as predicted by the trained model.
+
+        Args:
+            epoch: Use the model after this epoch, as for `confusion_matrix`.
+
+        Raises:
+            FailedPreconditionError: The job has not succeeded, is not a classifier, or has more than 1000 classes.
+            NotFoundError: The weights of the epoch are not kept.
+            InvalidArgumentError: `epoch` is "best", but the job has no best epoch.
+        """
+        name, number = model_resource(self.name), await self._kept_epoch(epoch)
+        return await fetch_classification_report(self._transport, name, number)
+
     async def card(self) -> str:
         """Return a description of the trained model as Markdown: layers, settings, data, metrics and curve.
 
         Raises:
             FailedPreconditionError: The job has not succeeded.
         """
-        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
-
         info = self.info if self.info.model else await self.refresh()
         if info.model is None:
             raise FailedPreconditionError(f"job {self.name!r} has no model, because it is {info.state}")
-        return await fetch_card(self._transport, self._message.model)
+        request = GetModelCardRequest(name=self._message.model)
+        return (await self._transport.call(self._transport.models.GetModelCard, request)).markdown
 
     async def epochs(self, after: int = 0) -> AsyncIterator[Epoch]:
         """Yield the finished epochs, and then new epochs as they are completed, until the job ends.
@@ -333,6 +365,27 @@ class AsyncJob:
                 f"job {self.name!r} has no model yet, because it is {info.state}. Wait until it ends: job.wait()."
             )
         return info
+
+    async def _kept_epoch(self, epoch: KeptEpoch) -> int:
+        """Return the number of an epoch for a request, or 0 for that of the model, which must exist."""
+        if isinstance(epoch, int):
+            return epoch_number(epoch)
+        info = self.info if self.info.state in ENDED else await self.refresh()
+        if epoch == "best":
+            if info.best_epoch is None:
+                raise InvalidArgumentError(
+                    f'epoch: job {self.name!r} has no best epoch. Submit it with keep="best" or early_stopping=.'
+                )
+            return info.best_epoch.epoch
+        if epoch == "last":
+            return info.epochs_done
+        number = epoch_number(epoch)
+        if not number and info.model is None:
+            kept = ", ".join(map(str, info.kept_epochs)) or "none"
+            raise FailedPreconditionError(
+                f"job {self.name!r} has no model, because it is {info.state}. Pass epoch= with a kept epoch ({kept})."
+            )
+        return number
 
     async def _wait(self) -> JobInfo:
         if self.status not in ENDED:
@@ -473,6 +526,8 @@ class Job:
     history = blocking(AsyncJob.history)
     model = blocking(AsyncJob.model)
     download = blocking(AsyncJob.download)
+    confusion_matrix = blocking(AsyncJob.confusion_matrix)
+    classification_report = blocking(AsyncJob.classification_report)
     card = blocking(AsyncJob.card)
     _finish = blocking(AsyncJob._finish)
 

@@ -223,7 +223,8 @@ class AsyncJobs:
 
         Args:
             filter: Conditions joined by AND, for example 'state = RUNNING', 'name : "digits"' (contains),
-                'labels.team = "vision"' or 'labels : team' (has the label). None returns all jobs.
+                'labels.team = "vision"', 'labels : team' (has the label) or 'test.loss < 0.1' (a metric of the last
+                epoch, with <, <=, > or >=). None returns all jobs.
             limit: The maximum number of jobs, or None for no limit.
 
         Raises:

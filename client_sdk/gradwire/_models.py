@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from gradwire._arrays import to_array
 from gradwire._blocking import Portal, blocking
+from gradwire._confusion_matrix import ConfusionMatrix, fetch_classification_report, fetch_confusion_matrix
 from gradwire._exceptions import InvalidArgumentError, NotFoundError
 from gradwire._info import ModelInfo, model_info
 from gradwire._model_files import download_file, fetch_model, resolve_target
@@ -21,12 +22,14 @@ from gradwire._paths import to_path
 from gradwire._transport import Transport
 from gradwire._types import ModelFormat, TransferProgress
 from gradwire_engine.backend import Array
+from gradwire_engine.classification import ClassificationReport
 from gradwire_engine.module import Module
 from gradwire_engine.spec.rebuild import build
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import from_tensor, to_tensor
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
+    GetModelCardRequest,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -183,6 +186,34 @@ class AsyncModels:
             )
         return model, loss is None or not loss.cross_entropy.from_probabilities
 
+    async def confusion_matrix(self, name: str, epoch: int | None = None) -> ConfusionMatrix:
+        """Return how many rows of each class a model predicts as each class.
+
+        The worker counted the rows of the test set, or of the training set if the job had no test set.
+
+        Args:
+            name: The model's name.
+            epoch: A kept epoch, as for `get`.
+
+        Raises:
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
+            FailedPreconditionError: The model is not a classifier, or has more than 100 classes.
+        """
+        return await fetch_confusion_matrix(self._transport, model_resource(name), epoch_number(epoch))
+
+    async def classification_report(self, name: str, epoch: int | None = None) -> ClassificationReport:
+        """Return the precision, recall and F1 of each class, as predicted by a model.
+
+        Args:
+            name: The model's name.
+            epoch: A kept epoch, as for `get`.
+
+        Raises:
+            NotFoundError: No model has this name, or the weights of the epoch are not kept.
+            FailedPreconditionError: The model is not a classifier, or has more than 1000 classes.
+        """
+        return await fetch_classification_report(self._transport, model_resource(name), epoch_number(epoch))
+
     async def card(self, name: str) -> str:
         """Return a description of a model as Markdown: layers, settings, data, metrics and curve.
 
@@ -194,9 +225,8 @@ class AsyncModels:
         Raises:
             NotFoundError: No model has this name.
         """
-        from gradwire._model_card import fetch_card  # noqa: PLC0415  (seldom needed)
-
-        return await fetch_card(self._transport, model_resource(name))
+        request = GetModelCardRequest(name=model_resource(name))
+        return (await self._transport.call(self._transport.models.GetModelCard, request)).markdown
 
     async def download(
         self,
@@ -277,6 +307,8 @@ class Models:
     list = blocking(AsyncModels.list)
     load = blocking(AsyncModels.load)
     predict = blocking(AsyncModels.predict)
+    confusion_matrix = blocking(AsyncModels.confusion_matrix)
+    classification_report = blocking(AsyncModels.classification_report)
     card = blocking(AsyncModels.card)
     download = blocking(AsyncModels.download)
     delete = blocking(AsyncModels.delete)

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
-from gradwire._formatting import count_text, number_text, size_text, time_text
-from gradwire._info import JobInfo, ModelInfo, quality_text, seconds_text
+from gradwire._info import JobInfo, ModelInfo, quality_text
 from gradwire._metrics import metric_of
 from gradwire._progress import JobProgress, metric_columns
 from gradwire._svg import COLORS, Series, chart
+from gradwire_engine.formatting import count_text, number_text, seconds_text, size_text, time_text
 
 if TYPE_CHECKING:
     from gradwire._history import History
+    from gradwire._workers import WorkersInfo
 
 _SHOWN_EPOCHS = 8
 # More rows make a notebook slow, and nobody reads them.
@@ -104,6 +105,20 @@ def models_html(infos: Sequence[ModelInfo]) -> str:
     ]
     headings = ("model", "architecture", "parameters", "epoch", "created (UTC)", "labels")
     return _block(_table(headings, rows) + _rest(len(infos), "models"))
+
+
+def workers_html(info: WorkersInfo) -> str:
+    """Return the workers and the queue as two tables."""
+    workers = [
+        (each.job or "idle", str(each.attempt or ""), each.device, each.host) for each in info.workers[:_SHOWN_ROWS]
+    ]
+    queue = [(each.name, f"{each.created:%Y-%m-%d %H:%M:%S}", each.reason) for each in info.queue[:_SHOWN_ROWS]]
+    parts = [f"<div><b>{escape(info.summary)}</b></div>"]
+    if workers:
+        parts += [_table(("job", "attempt", "device", "host"), workers), _rest(info.busy + info.idle, "workers")]
+    if queue:
+        parts += [_table(("queued job", "created (UTC)", "reason"), queue), _rest(info.queued, "queued jobs")]
+    return _block("".join(parts))
 
 
 def _job_progress(job: JobProgress, *, of_several: bool) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gradwire._curve import Curve
-from gradwire._formatting import number_text, plural
 from gradwire._hints import hints
-from gradwire._info import ENDED, seconds_text, state_of, stop_reason_of
+from gradwire._info import ENDED, state_of, stop_reason_of
 from gradwire._metrics import SETS, metric_of
 from gradwire._types import JobState, StopReason
+from gradwire_engine.formatting import metrics_text, plural, seconds_text
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.training import Epoch
 
@@ -191,16 +191,6 @@ def best_key(epoch: Epoch) -> tuple[int, float]:
         if metrics is not None:
             return rank, _rankable(metrics.loss)
     return 2, _rankable(epoch.running_loss)
-
-
-def metrics_text(epoch: Epoch) -> str:
-    """Return the loss and the accuracy or R2 of an epoch, for example "test loss 0.2512, test accuracy 0.9250"."""
-    for which, metrics in (("test", epoch.test), ("train", epoch.train)):
-        if metrics is not None:
-            values = {"loss": metrics.loss, "accuracy": metrics.accuracy, "R2": metrics.r2}
-            known = {name: value for name, value in values.items() if value is not None}
-            return ", ".join(f"{which} {name} {number_text(value)}" for name, value in known.items())
-    return f"running loss {number_text(epoch.running_loss)}"
 
 
 def _rankable(loss: float) -> float:

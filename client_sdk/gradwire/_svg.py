@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from gradwire._curve import Curve
-from gradwire._formatting import count_text
+from gradwire_engine.formatting import count_text
 
 # Colors with enough contrast on white and on dark grey.
 COLORS = ("#3b82f6", "#e8710a", "#2e9e5b", "#a855d4", "#e0484e", "#1199a8")

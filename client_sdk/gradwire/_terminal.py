@@ -12,10 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from gradwire._formatting import count_text, number_text, sparkline, time_text
-from gradwire._info import seconds_text
 from gradwire._metrics import metric_of
 from gradwire._progress import JobProgress, metric_columns
+from gradwire_engine.formatting import count_text, number_text, seconds_text, sparkline, time_text
 from gradwire_engine.training import Epoch
 
 # The order in which columns are left out when the terminal is too narrow, highest first. Other columns always stay.

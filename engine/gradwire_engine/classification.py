@@ -1,8 +1,8 @@
 """The confusion matrix of a classifier, and the precision, recall and F1 of each class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,37 @@ class ClassificationReport(list[ClassReport]):
     """The classes of a model, in the order of its outputs. `print` shows them as a table.
 
     If there are more than 50 classes, the table contains only those with the lowest F1.
+
+    Attributes:
+        evaluated_on: The data set that a server used: "test" or "train". None if `gradwire.classification_report`
+            computed the report.
+        epoch: The epoch whose weights a server used, or None.
     """
+
+    def __init__(
+        self,
+        reports: Iterable[ClassReport] = (),
+        evaluated_on: Literal["test", "train"] | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        super().__init__(reports)
+        self.evaluated_on = evaluated_on
+        self.epoch = epoch
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """The precision of each class, of shape (classes,)."""
+        return np.array([each.precision for each in self])
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """The recall of each class, of shape (classes,)."""
+        return np.array([each.recall for each in self])
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """The F1 of each class, of shape (classes,)."""
+        return np.array([each.f1 for each in self])
 
     def __str__(self) -> str:
         rows = [_HEADINGS, *(report.cells() for report in self._shown())]
@@ -130,7 +160,16 @@ class ClassificationReport(list[ClassReport]):
 
     def _rest(self) -> list[str]:
         hidden = len(self) - len(self._shown())
-        return [f"{hidden:,} other classes are not shown."] if hidden else []
+        lines = [f"{hidden:,} other classes are not shown."] if hidden else []
+        if self.evaluated_on is not None:
+            lines.append(evaluation_text(self.evaluated_on, self.epoch))
+        return lines
+
+
+def evaluation_text(evaluated_on: str | None, epoch: int | None) -> str:
+    """Return the data set and the epoch of an evaluation as a line of text."""
+    which = "test set" if evaluated_on == "test" else "training set"
+    return f"Evaluated on the {which} after epoch {epoch}."
 
 
 def classification_report(logits: Array, targets: Any, class_names: Sequence[str] = ()) -> ClassificationReport:
@@ -152,11 +191,26 @@ def classification_report(logits: Array, targets: Any, class_names: Sequence[str
     classes = np.shape(logits)[1]
     if len(class_names) not in (0, classes):
         raise ValueError(f"there are {len(class_names)} class_names for {classes} classes")
-    names = list(map(str, class_names)) or list(map(str, range(classes)))
-    rows = np.bincount(actual, minlength=classes).tolist()
-    claimed = np.bincount(predicted, minlength=classes).tolist()
-    hits = np.bincount(actual[predicted == actual], minlength=classes).tolist()
     return ClassificationReport(
-        ClassReport(name, hit / max(claim, 1), hit / max(count, 1), 2 * hit / max(claim + count, 1), count)
-        for name, hit, claim, count in zip(names, hits, claimed, rows, strict=True)
+        class_reports(
+            names=list(map(str, class_names)) or list(map(str, range(classes))),
+            correct=np.bincount(actual[predicted == actual], minlength=classes).tolist(),
+            predicted=np.bincount(predicted, minlength=classes).tolist(),
+            actual=np.bincount(actual, minlength=classes).tolist(),
+        )
     )
+
+
+def class_reports(
+    names: Sequence[str], correct: Sequence[int], predicted: Sequence[int], actual: Sequence[int]
+) -> Iterator[ClassReport]:
+    """Yield the metrics of each class.
+
+    Args:
+        names: The name of each class.
+        correct: The number of rows of each class that are predicted correctly.
+        predicted: The number of rows that are predicted as each class.
+        actual: The number of rows of each class.
+    """
+    for name, hits, claims, rows in zip(names, correct, predicted, actual, strict=True):
+        yield ClassReport(name, hits / max(claims, 1), hits / max(rows, 1), 2 * hits / max(claims + rows, 1), rows)

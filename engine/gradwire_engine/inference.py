@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gradwire_engine.backend import Array
+from gradwire_engine.backend import Array, array_module
 from gradwire_engine.network import Network
 from gradwire_engine.plans.reference import EVALUATION_ROWS
 
@@ -31,10 +31,11 @@ def forward(network: Network, vector: Array, inputs: Array) -> Array:
 
     Args:
         network: The network.
-        vector: The flat weight vector of the network, which can be a memory-mapped file.
-        inputs: A numeric array of any dtype, of shape (rows, features).
+        vector: The flat weight vector of the network, which can be a memory-mapped file. If it is a CuPy array, the
+            GPU runs the forward pass.
+        inputs: A numeric array of any dtype, of shape (rows, features), from the same array library.
     """
-    vector = np.asarray(vector)
+    vector = array_module(vector).asarray(vector)
     values = inputs * (inputs > 0) if network.relu_input else inputs
     with np.errstate(over="ignore", invalid="ignore"):
         for layer in network.layers:

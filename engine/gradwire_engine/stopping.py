@@ -162,8 +162,12 @@ class TrainingControl:
             weights: A function that returns a copy of the weights after the epoch.
         """
         self.progress = self.progress.after(epoch, self.rules)
-        if self.rules.needs_best and epoch.epoch == self.progress.best_epoch:
+        if self.is_best(epoch.epoch):
             self._best = epoch.epoch, weights()
+
+    def is_best(self, epoch: int) -> bool:
+        """Return whether an epoch is the best so far, and its weights are therefore kept."""
+        return self.rules.needs_best and epoch == self.progress.best_epoch
 
     def stop_reason(self, epoch: int, *, requested: bool = False) -> StopReason | None:
         """Return why training stops after an epoch, or None if it continues. While epochs are repeated, it continues.

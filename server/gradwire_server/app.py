@@ -36,6 +36,7 @@ from gradwire_server.jobs.commands import JobCommands
 from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.jobs.live import LiveJobs
+from gradwire_server.jobs.model_cards import ModelCards
 from gradwire_server.jobs.notifier import JobNotifier
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.unfinished_models import UnfinishedModels
@@ -53,6 +54,7 @@ from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
 from gradwire_server.scheduling.leader import Leader
 from gradwire_server.scheduling.lease import Lease
+from gradwire_server.scheduling.overview import ClusterOverview
 from gradwire_server.settings import GIB, Settings, SettingsError
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
@@ -194,13 +196,19 @@ def build_server(settings: Settings, database: Database, blobs: BlobStore, clust
     grpc_server = _new_grpc_server(settings, max_connections() - _http_connections(settings))
     unfinished = UnfinishedModels(queries, models, checkpoints)
     training = TrainingService(
-        JobCommands(log, queries), queries, LiveJobs(database, notifier), admission, checkpoints, unfinished
+        JobCommands(log, queries),
+        queries,
+        LiveJobs(database, notifier),
+        admission,
+        checkpoints,
+        unfinished,
+        workers=ClusterOverview(database, leader, pool).get,
     )
     add_TrainingServiceServicer_to_server(training, grpc_server)
     quota = TensorQuota(blobs, int(settings.max_tensors * GIB))
     uploads = Uploads(blobs, blobs.staging / "uploads", disk_space)
     add_TensorServiceServicer_to_server(TensorService(blobs, uploads, Tensors(database, blobs), quota), grpc_server)
-    add_ModelServiceServicer_to_server(ModelService(models), grpc_server)
+    add_ModelServiceServicer_to_server(ModelService(models, ModelCards(queries, models)), grpc_server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, grpc_server)
     add_reflection_to_server([*_SERVICES, health.SERVICE_NAME], grpc_server)

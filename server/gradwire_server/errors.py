@@ -7,7 +7,7 @@ DomainError
 ├── PreconditionError              the service is not in the state that the call requires
 │   ├── TensorMissingError, TensorDamagedError, TensorInUseError
 │   ├── NoGpuError, JobTooLargeError, CannotStartFromError
-│   └── JobEndedError, JobNotEndedError, JobNotPausedError, NoCheckpointError
+│   └── JobEndedError, JobNotEndedError, JobNotPausedError, NoCheckpointError, NoClassCountsError
 ├── OutOfRangeError                SequenceOutOfRangeError, OffsetOutOfRangeError
 ├── DataLossError                  DigestMismatchError, WeightsDamagedError
 ├── DiskFullError
@@ -263,6 +263,16 @@ class NoCheckpointError(PreconditionError):
 
     def __init__(self, job_name: str, state: str, text: str) -> None:
         super().__init__("name", f"job {job_name!r} {text}", job=job_name, state=state)
+
+
+class NoClassCountsError(PreconditionError):
+    """The rows of each class were not counted for these weights."""
+
+    reason = ErrorReason.ERROR_REASON_NO_CLASS_COUNTS
+
+    def __init__(self, model_name: str, cause: str) -> None:
+        text = f"model {model_name!r} has no confusion matrix and no metrics for each class, because {cause}"
+        super().__init__("name", text, model=model_name)
 
 
 class OutOfRangeError(DomainError):

@@ -270,7 +270,7 @@ def test_everything_is_reached_with_the_keyboard(open_page, client):
     assert page.evaluate("document.activeElement.textContent") == "Clone"
 
 
-@pytest.mark.parametrize("path", ["jobs", "jobs/long", "jobs/long,run-00001", "models", "models/digits"])
+@pytest.mark.parametrize("path", ["jobs", "jobs/long", "jobs/long,run-00001", "models", "models/digits", "workers"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone(open_page, digits_model, path, scheme):
     page = open_page(path, viewport=PHONE, color_scheme=scheme, bypass_csp=False)
@@ -342,6 +342,8 @@ def test_a_server_with_a_token_asks_for_it(open_page, tmp_path):
         page.keyboard.press("Enter")
         page.get_by_text("No jobs yet").wait_for()
         assert page.context.cookies() == []
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.reload()
         page.get_by_text("No jobs yet").wait_for()
         page.get_by_role("button", name="Sign out").click()

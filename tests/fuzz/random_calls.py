@@ -20,7 +20,8 @@ _INTEGERS = [0, 1, -1, 2, 3, 7, 64, 1000, 2**31 - 1, -(2**31), 2**32, 2**53 + 1,
 _NUMBERS = [0.0, -0.0, 1.0, 0.1, -1.0, 1e-300, 1e300, float("inf"), float("-inf"), float("nan")]
 _WORDS = [
     "", "a", "jobs/innocent", "jobs/nobody", "models/innocent", "jobs/", "models/../x", "\0", "é" * 40, "a" * 5000,
-    "a\0b", "state = RUNNING", 'name : "a" AND labels.team = "x"', "labels : team", " " * 4000, "create_time desc",
+    "a\0b", "state = RUNNING", 'name : "a" AND labels.team = "x"', "labels : team", "test.loss < 0.1",
+    "running_loss >= 1e400", " " * 4000, "create_time desc",
     "AND " * 900, '"' * 99, "MTpmZmZmZmZmZg==", "0" * 64, "f" * 64, "%s%n", "\N{GRINNING FACE}", "../../etc/passwd",
 ]  # fmt: skip
 

@@ -45,24 +45,31 @@ class Report(NamedTuple):
     event: bytes
     # The flat weight vector, if the event is a checkpoint.
     weights: bytes | None = None
+    # A serialized ClassCounts, if the weights are kept and the job is a classifier.
+    class_counts: bytes | None = None
 
     def to_event(self) -> Event:
         """Return the event."""
         return Event.FromString(self.event)
 
 
-# The format in which reports are sent: the sequence number of the first report, the events, and a dict of weights keyed
-# by position. There can be ten thousand reports in a second, and plain bytes are the fastest to send.
-PackedReports = tuple[int, list[bytes], dict[int, bytes]]
+# The format in which reports are sent: the sequence number of the first report, the events, and a dict of weights and
+# class counts, keyed by position. There can be ten thousand reports in a second, and plain bytes are the fastest to
+# send.
+PackedReports = tuple[int, list[bytes], dict[int, tuple[bytes, bytes | None]]]
 
 
 def pack(reports: Sequence[Report]) -> PackedReports:
     """Pack reports with consecutive sequence numbers for sending."""
-    weights = {place: report.weights for place, report in enumerate(reports) if report.weights is not None}
+    weights = {
+        place: (report.weights, report.class_counts)
+        for place, report in enumerate(reports)
+        if report.weights is not None
+    }
     return (reports[0].sequence if reports else 0), [report.event for report in reports], weights
 
 
 def unpack(packed: PackedReports) -> list[Report]:
     """Return the reports that `pack` packed."""
     first, events, weights = packed
-    return [Report(first + place, event, weights.get(place)) for place, event in enumerate(events)]
+    return [Report(first + place, event, *weights.get(place, ())) for place, event in enumerate(events)]

@@ -41,13 +41,13 @@ class Outbox:
         self._taken_at = 0.0
         self._closed = False
 
-    def add(self, event: Event, weights: bytes | None = None) -> None:
+    def add(self, event: Event, weights: bytes | None = None, class_counts: bytes | None = None) -> None:
         """Append a report. If too many reports are unacknowledged, wait until there is room or the outbox is closed."""
         with self._lock:
             self._has_capacity.wait_for(lambda: self._has_room(weights) or self._closed)
             self._last += 1
             self._weight_bytes += len(weights or b"")
-            self._reports.append(Report(self._last, event.SerializeToString(), weights))
+            self._reports.append(Report(self._last, event.SerializeToString(), weights, class_counts))
             if not event.HasField("epoch"):
                 self._last_urgent = self._last
             self._has_reports.notify()

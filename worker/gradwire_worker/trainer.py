@@ -21,6 +21,7 @@ from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobError, JobState, JobWarning, StateChange
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
+from gradwire_worker.class_counter import ClassCounter
 from gradwire_worker.log_tail import own_log
 from gradwire_worker.memory_limit import limit_memory
 from gradwire_worker.messages import Assignment, PackedReports, pack
@@ -228,6 +229,7 @@ class _Run(threading.Thread):
         """Train until the last epoch or until a stopping rule applies, and report the weights."""
         plan, policy, resume = job.chosen.plan, CheckpointPolicy(), self.assignment.resume
         control = TrainingControl(rules_of(self._spec), self.assignment.progress)
+        counter = ClassCounter(self._spec, job, self._stopping.is_set)
         number = resume.epoch if resume else self.assignment.initial_epoch
         epochs = train(
             plan,
@@ -247,18 +249,19 @@ class _Run(threading.Thread):
                 reason = control.stop_reason(number, requested=self._finishing.is_set())
                 if reason is None and (policy.is_due() or control.rules.keeps_number(number)):
                     started = time.perf_counter()
-                    self._report_best(control, before=number)
-                    self._report_weights(number, plan.weights())
+                    self._report_best(control, counter, before=number)
+                    is_kept = control.rules.keeps_number(number) or control.is_best(number)
+                    self._report_weights(number, plan.weights(), counter if is_kept else None)
                     policy.record(time.perf_counter() - started)
         except LossNotFiniteError:
-            self._report_best(control)
+            self._report_best(control, counter)
             raise
-        self._report_best(control, before=number)
-        self._report_weights(number, plan.weights())
+        self._report_best(control, counter, before=number)
+        self._report_weights(number, plan.weights(), counter)
         succeeded = StateChange(state=JobState.JOB_STATE_SUCCEEDED, stop_reason=stop_reason_value(reason))
         self.outbox.add(Event(state_change=succeeded))
 
-    def _report_best(self, control: TrainingControl, before: int | None = None) -> None:
+    def _report_best(self, control: TrainingControl, counter: ClassCounter, before: int | None = None) -> None:
         """Report the weights of the best epoch, if they have not been reported yet.
 
         They are reported before the weights of a later epoch, because an attempt that continues from the later epoch
@@ -266,11 +269,12 @@ class _Run(threading.Thread):
 
         Args:
             control: The control that holds the weights.
+            counter: Counts the classes that the weights predict.
             before: An epoch whose weights are reported next. If it is the best epoch, its weights are reported once.
         """
         best = control.take_best()
         if best is not None and best[0] != before:
-            self._report_weights(*best)
+            self._report_weights(*best, counter)
 
     def _prepare(self) -> PreparedJob:
         spec, resume = self._spec, self.assignment.resume
@@ -291,9 +295,11 @@ class _Run(threading.Thread):
             return array.view(numpy_dtype(reference.dtype)).reshape(tuple(reference.shape))
         return self._reader.load(reference)
 
-    def _report_weights(self, epoch: int, weights: Array) -> None:
+    def _report_weights(self, epoch: int, weights: Array, counter: ClassCounter | None) -> None:
+        """Report the weights after an epoch and, if they are kept, the classes that they predict."""
         checkpoint = Checkpoint(epoch=epoch, weights=tensor_ref(weights))
-        self.outbox.add(Event(checkpoint=checkpoint), bytes(wire_bytes(weights)))
+        class_counts = None if counter is None else counter.count(epoch, weights)
+        self.outbox.add(Event(checkpoint=checkpoint), bytes(wire_bytes(weights)), class_counts)
 
     def _fail(self, reason: JobErrorReason, text: str) -> None:
         error = JobError(reason=reason, message=text)

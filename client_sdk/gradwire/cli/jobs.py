@@ -9,7 +9,6 @@ import typer
 from gradwire._display import Display
 from gradwire._exceptions import GradwireError, JobCancelledError, JobFailedError, NotFoundError
 from gradwire._follow import follow
-from gradwire._formatting import size_text
 from gradwire._info import ENDED, JobEvent, JobInfo, epoch_text, job_event
 from gradwire._job import Job
 from gradwire.cli.output import (
@@ -28,6 +27,7 @@ from gradwire.cli.output import (
     print_table,
     when,
 )
+from gradwire_engine.formatting import size_text
 from gradwire_engine.training import Epoch
 
 commands = typer.Typer(no_args_is_help=True)
@@ -41,7 +41,8 @@ def list_jobs(
         str | None,
         typer.Option(
             help="Conditions joined by AND, for example 'state = RUNNING', 'name : \"digits\"' (contains), "
-            "'labels.team = \"vision\"' or 'labels : team' (has the label)."
+            "'labels.team = \"vision\"', 'labels : team' (has the label) or 'test.loss < 0.1' (a metric of the last "
+            "epoch, with <, <=, > or >=)."
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="The maximum number of jobs.")] = 50,

@@ -9,7 +9,7 @@ import typer
 from gradwire import __version__
 from gradwire._exceptions import GradwireError
 from gradwire._local_server import server_command
-from gradwire.cli import doctor, jobs, mcp, models, token, training
+from gradwire.cli import doctor, jobs, mcp, models, token, training, workers
 from gradwire.cli.bench import command as bench
 from gradwire.cli.output import At, Tls, Token, connect, in_terms_of_the_command
 
@@ -26,6 +26,7 @@ _commands.add_typer(jobs.commands, name="jobs", help="Manage jobs on a server.")
 _commands.add_typer(models.commands, name="models", help="Manage trained models on a server.")
 _commands.add_typer(token.commands, name="token", help="Show the token of a server on this machine.")
 _commands.command("train")(training.train)
+_commands.command("workers")(workers.workers)
 _commands.command("doctor")(doctor.doctor)
 _commands.command("bench")(bench.bench)
 _commands.command("mcp")(mcp.mcp)

@@ -1,5 +1,6 @@
 """Estimates how much memory a job needs on a CPU worker, from its spec alone."""
 
+from gradwire_engine.class_counts import BLOCK_BYTES
 from gradwire_engine.network import Network
 from gradwire_engine.plans.reference import EVALUATION_ROWS
 from gradwire_engine.spec.resolve import network
@@ -38,9 +39,11 @@ def job_memory(spec: JobSpec, threads: int = 1) -> int:
     # Weights are drawn as float64, scaled and then rounded, one layer at a time.
     largest_layer = max(layer.size for layer in net.layers)
     start = vector + largest_layer * (2 * _FLOAT64_BYTES + itemsize)
+    set_rows = max(train_rows, test_rows)
+    # The reference plan needs more for the rows that it evaluates together than counting classes does afterwards.
     plan = max(
-        _compiled_plan(net, itemsize, batch, threads),
-        _reference_plan(net, itemsize, batch, max(train_rows, test_rows)),
+        _compiled_plan(net, itemsize, batch, threads) + _counting(net, itemsize, set_rows),
+        _reference_plan(net, itemsize, batch, set_rows),
     )
     vectors = _VECTORS + (_BEST_VECTORS if rules_of(spec).needs_best else 0)
     return max(start + vector, plan + vectors * vector + _data_copies(spec, train_rows, test_rows))
@@ -66,6 +69,12 @@ def _reference_plan(net: Network, itemsize: int, batch: int, set_rows: int) -> i
     # gradient.
     row = (2 * net.in_features + sum(4 * layer.out_features for layer in net.layers)) * itemsize
     return 2 * vector + largest_layer + max(batch, min(EVALUATION_ROWS, set_rows)) * row
+
+
+def _counting(net: Network, itemsize: int, set_rows: int) -> int:
+    """Return the size of the inputs, the outputs and the temporary values of one layer for a block of rows."""
+    row = net.widest * itemsize
+    return 4 * max(row, min(BLOCK_BYTES, set_rows * row))
 
 
 def _data_copies(spec: JobSpec, train_rows: int, test_rows: int) -> int:

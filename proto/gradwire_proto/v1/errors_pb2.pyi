@@ -37,6 +37,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_TOO_SLOW: _ClassVar[ErrorReason]
     ERROR_REASON_NO_CHECKPOINT: _ClassVar[ErrorReason]
     ERROR_REASON_EPOCH_NOT_KEPT: _ClassVar[ErrorReason]
+    ERROR_REASON_NO_CLASS_COUNTS: _ClassVar[ErrorReason]
 
 class JobErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -88,6 +89,7 @@ ERROR_REASON_TENSOR_QUOTA: ErrorReason
 ERROR_REASON_TOO_SLOW: ErrorReason
 ERROR_REASON_NO_CHECKPOINT: ErrorReason
 ERROR_REASON_EPOCH_NOT_KEPT: ErrorReason
+ERROR_REASON_NO_CLASS_COUNTS: ErrorReason
 JOB_ERROR_REASON_UNSPECIFIED: JobErrorReason
 JOB_ERROR_REASON_LOSS_NOT_FINITE: JobErrorReason
 JOB_ERROR_REASON_WORKER_LOST: JobErrorReason

@@ -29,7 +29,7 @@ from gradwire_proto.v1 import spec_pb2 as gradwire_dot_v1_dot_spec__pb2
 from gradwire_proto.v1 import tensor_pb2 as gradwire_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgradwire/v1/model_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19gradwire/v1/metrics.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\x83\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12\'\n\x07weights\x18\x04 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12#\n\x05train\x18\x05 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\"\n\x04test\x18\x06 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12!\n\x05\x65poch\x18\x07 \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.gradwire.v1.Model.LabelsEntry\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\".\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\x82\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12$\n\x04view\x18\x05 \x01(\x0e\x32\x16.gradwire.v1.ModelView\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x14\x44ownloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.gradwire.v1.ModelFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\"[\n\x15\x44ownloadModelResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.FileHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\nFileHeader\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"R\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06inputs\x18\x02 \x01(\x0b\x32\x13.gradwire.v1.Tensor\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"7\n\x0fPredictResponse\x12$\n\x07outputs\x18\x01 \x01(\x0b\x32\x13.gradwire.v1.Tensor\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*R\n\tModelView\x12\x1a\n\x16MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_VIEW_BASIC\x10\x01\x12\x13\n\x0fMODEL_VIEW_FULL\x10\x02*`\n\x0bModelFormat\x12\x1c\n\x18MODEL_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_FORMAT_SAFETENSORS\x10\x01\x12\x15\n\x11MODEL_FORMAT_ONNX\x10\x02\x32\x92\x03\n\x0cModelService\x12\x41\n\x08GetModel\x12\x1c.gradwire.v1.GetModelRequest\x1a\x12.gradwire.v1.Model\"\x03\x90\x02\x01\x12R\n\nListModels\x12\x1e.gradwire.v1.ListModelsRequest\x1a\x1f.gradwire.v1.ListModelsResponse\"\x03\x90\x02\x01\x12X\n\rDownloadModel\x12!.gradwire.v1.DownloadModelRequest\x1a\".gradwire.v1.DownloadModelResponse0\x01\x12I\n\x07Predict\x12\x1b.gradwire.v1.PredictRequest\x1a\x1c.gradwire.v1.PredictResponse\"\x03\x90\x02\x01\x12\x46\n\x0b\x44\x65leteModel\x12\x1f.gradwire.v1.DeleteModelRequest\x1a\x16.google.protobuf.EmptyB_\n\x0f\x64\x65v.gradwire.v1B\x11ModelServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgradwire/v1/model_service.proto\x12\x0bgradwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19gradwire/v1/metrics.proto\x1a\x16gradwire/v1/spec.proto\x1a\x18gradwire/v1/tensor.proto\"\x83\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.gradwire.v1.ModelSpec\x12\'\n\x07weights\x18\x04 \x01(\x0b\x32\x16.gradwire.v1.TensorRef\x12#\n\x05train\x18\x05 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12\"\n\x04test\x18\x06 \x01(\x0b\x32\x14.gradwire.v1.Dataset\x12!\n\x05\x65poch\x18\x07 \x01(\x0b\x32\x12.gradwire.v1.Epoch\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.gradwire.v1.Model.LabelsEntry\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\".\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"4\n\x15GetClassCountsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"#\n\x13GetModelCardRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x14GetModelCardResponse\x12\x10\n\x08markdown\x18\x01 \x01(\t\"\x82\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12$\n\x04view\x18\x05 \x01(\x0e\x32\x16.gradwire.v1.ModelView\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.gradwire.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x14\x44ownloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.gradwire.v1.ModelFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\"[\n\x15\x44ownloadModelResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.gradwire.v1.FileHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\nFileHeader\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"R\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06inputs\x18\x02 \x01(\x0b\x32\x13.gradwire.v1.Tensor\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"7\n\x0fPredictResponse\x12$\n\x07outputs\x18\x01 \x01(\x0b\x32\x13.gradwire.v1.Tensor\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08*R\n\tModelView\x12\x1a\n\x16MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x14\n\x10MODEL_VIEW_BASIC\x10\x01\x12\x13\n\x0fMODEL_VIEW_FULL\x10\x02*`\n\x0bModelFormat\x12\x1c\n\x18MODEL_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18MODEL_FORMAT_SAFETENSORS\x10\x01\x12\x15\n\x11MODEL_FORMAT_ONNX\x10\x02\x32\xc1\x04\n\x0cModelService\x12\x41\n\x08GetModel\x12\x1c.gradwire.v1.GetModelRequest\x1a\x12.gradwire.v1.Model\"\x03\x90\x02\x01\x12R\n\nListModels\x12\x1e.gradwire.v1.ListModelsRequest\x1a\x1f.gradwire.v1.ListModelsResponse\"\x03\x90\x02\x01\x12S\n\x0eGetClassCounts\x12\".gradwire.v1.GetClassCountsRequest\x1a\x18.gradwire.v1.ClassCounts\"\x03\x90\x02\x01\x12X\n\x0cGetModelCard\x12 .gradwire.v1.GetModelCardRequest\x1a!.gradwire.v1.GetModelCardResponse\"\x03\x90\x02\x01\x12X\n\rDownloadModel\x12!.gradwire.v1.DownloadModelRequest\x1a\".gradwire.v1.DownloadModelResponse0\x01\x12I\n\x07Predict\x12\x1b.gradwire.v1.PredictRequest\x1a\x1c.gradwire.v1.PredictResponse\"\x03\x90\x02\x01\x12\x46\n\x0b\x44\x65leteModel\x12\x1f.gradwire.v1.DeleteModelRequest\x1a\x16.google.protobuf.EmptyB_\n\x0f\x64\x65v.gradwire.v1B\x11ModelServiceProtoP\x01Z)gradwire.dev/proto/gradwire/v1;gradwirev1\xaa\x02\x0bGradwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,34 +43,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\220\002\001'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001'
+  _globals['_MODELSERVICE'].methods_by_name['GetClassCounts']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetClassCounts']._serialized_options = b'\220\002\001'
+  _globals['_MODELSERVICE'].methods_by_name['GetModelCard']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModelCard']._serialized_options = b'\220\002\001'
   _globals['_MODELSERVICE'].methods_by_name['Predict']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['Predict']._serialized_options = b'\220\002\001'
-  _globals['_MODELVIEW']._serialized_start=1314
-  _globals['_MODELVIEW']._serialized_end=1396
-  _globals['_MODELFORMAT']._serialized_start=1398
-  _globals['_MODELFORMAT']._serialized_end=1494
+  _globals['_MODELVIEW']._serialized_start=1447
+  _globals['_MODELVIEW']._serialized_end=1529
+  _globals['_MODELFORMAT']._serialized_start=1531
+  _globals['_MODELFORMAT']._serialized_end=1627
   _globals['_MODEL']._serialized_start=188
   _globals['_MODEL']._serialized_end=575
   _globals['_MODEL_LABELSENTRY']._serialized_start=530
   _globals['_MODEL_LABELSENTRY']._serialized_end=575
   _globals['_GETMODELREQUEST']._serialized_start=577
   _globals['_GETMODELREQUEST']._serialized_end=623
-  _globals['_LISTMODELSREQUEST']._serialized_start=626
-  _globals['_LISTMODELSREQUEST']._serialized_end=756
-  _globals['_LISTMODELSRESPONSE']._serialized_start=758
-  _globals['_LISTMODELSRESPONSE']._serialized_end=839
-  _globals['_DOWNLOADMODELREQUEST']._serialized_start=841
-  _globals['_DOWNLOADMODELREQUEST']._serialized_end=950
-  _globals['_DOWNLOADMODELRESPONSE']._serialized_start=952
-  _globals['_DOWNLOADMODELRESPONSE']._serialized_end=1043
-  _globals['_FILEHEADER']._serialized_start=1045
-  _globals['_FILEHEADER']._serialized_end=1112
-  _globals['_PREDICTREQUEST']._serialized_start=1114
-  _globals['_PREDICTREQUEST']._serialized_end=1196
-  _globals['_PREDICTRESPONSE']._serialized_start=1198
-  _globals['_PREDICTRESPONSE']._serialized_end=1253
-  _globals['_DELETEMODELREQUEST']._serialized_start=1255
-  _globals['_DELETEMODELREQUEST']._serialized_end=1312
-  _globals['_MODELSERVICE']._serialized_start=1497
-  _globals['_MODELSERVICE']._serialized_end=1899
+  _globals['_GETCLASSCOUNTSREQUEST']._serialized_start=625
+  _globals['_GETCLASSCOUNTSREQUEST']._serialized_end=677
+  _globals['_GETMODELCARDREQUEST']._serialized_start=679
+  _globals['_GETMODELCARDREQUEST']._serialized_end=714
+  _globals['_GETMODELCARDRESPONSE']._serialized_start=716
+  _globals['_GETMODELCARDRESPONSE']._serialized_end=756
+  _globals['_LISTMODELSREQUEST']._serialized_start=759
+  _globals['_LISTMODELSREQUEST']._serialized_end=889
+  _globals['_LISTMODELSRESPONSE']._serialized_start=891
+  _globals['_LISTMODELSRESPONSE']._serialized_end=972
+  _globals['_DOWNLOADMODELREQUEST']._serialized_start=974
+  _globals['_DOWNLOADMODELREQUEST']._serialized_end=1083
+  _globals['_DOWNLOADMODELRESPONSE']._serialized_start=1085
+  _globals['_DOWNLOADMODELRESPONSE']._serialized_end=1176
+  _globals['_FILEHEADER']._serialized_start=1178
+  _globals['_FILEHEADER']._serialized_end=1245
+  _globals['_PREDICTREQUEST']._serialized_start=1247
+  _globals['_PREDICTREQUEST']._serialized_end=1329
+  _globals['_PREDICTRESPONSE']._serialized_start=1331
+  _globals['_PREDICTRESPONSE']._serialized_end=1386
+  _globals['_DELETEMODELREQUEST']._serialized_start=1388
+  _globals['_DELETEMODELREQUEST']._serialized_end=1445
+  _globals['_MODELSERVICE']._serialized_start=1630
+  _globals['_MODELSERVICE']._serialized_end=2207
 # @@protoc_insertion_point(module_scope)

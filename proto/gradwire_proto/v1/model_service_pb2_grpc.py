@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from gradwire_proto.v1 import metrics_pb2 as gradwire_dot_v1_dot_metrics__pb2
 from gradwire_proto.v1 import model_service_pb2 as gradwire_dot_v1_dot_model__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -29,8 +30,8 @@ if _version_not_supported:
 class ModelServiceStub:
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -60,6 +61,16 @@ class ModelServiceStub:
                 request_serializer=gradwire_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetClassCounts = channel.unary_unary(
+                '/gradwire.v1.ModelService/GetClassCounts',
+                request_serializer=gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_metrics__pb2.ClassCounts.FromString,
+                _registered_method=True)
+        self.GetModelCard = channel.unary_unary(
+                '/gradwire.v1.ModelService/GetModelCard',
+                request_serializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.FromString,
+                _registered_method=True)
         self.DownloadModel = channel.unary_stream(
                 '/gradwire.v1.ModelService/DownloadModel',
                 request_serializer=gradwire_dot_v1_dot_model__service__pb2.DownloadModelRequest.SerializeToString,
@@ -80,8 +91,8 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -111,6 +122,31 @@ class ModelServiceServicer:
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetClassCounts(self, request, context):
+        """Returns how a classifier predicts each class of its test set, or of its training set if it has no test set. The
+        worker counts whenever it stores the weights of a model or of a kept epoch.
+
+        Errors:
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+        weights of the epoch are not kept (EPOCH_NOT_KEPT).
+        - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
+        a version of gradwire that did not count.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelCard(self, request, context):
+        """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+        curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +206,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=gradwire_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
+            'GetClassCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetClassCounts,
+                    request_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_metrics__pb2.ClassCounts.SerializeToString,
+            ),
+            'GetModelCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelCard,
+                    request_deserializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.SerializeToString,
+            ),
             'DownloadModel': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModel,
                     request_deserializer=gradwire_dot_v1_dot_model__service__pb2.DownloadModelRequest.FromString,
@@ -196,8 +242,8 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -255,6 +301,60 @@ class ModelService:
             '/gradwire.v1.ModelService/ListModels',
             gradwire_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             gradwire_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetClassCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.ModelService/GetClassCounts',
+            gradwire_dot_v1_dot_model__service__pb2.GetClassCountsRequest.SerializeToString,
+            gradwire_dot_v1_dot_metrics__pb2.ClassCounts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.ModelService/GetModelCard',
+            gradwire_dot_v1_dot_model__service__pb2.GetModelCardRequest.SerializeToString,
+            gradwire_dot_v1_dot_model__service__pb2.GetModelCardResponse.FromString,
             options,
             channel_credentials,
             insecure,

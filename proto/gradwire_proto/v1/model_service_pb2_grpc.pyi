@@ -5,6 +5,7 @@ Trained models."""
 
 from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
+from gradwire_proto.v1 import metrics_pb2 as _metrics_pb2
 from gradwire_proto.v1 import model_service_pb2 as _model_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -30,8 +31,8 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -61,6 +62,23 @@ class ModelServiceStub:
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+    """
+    GetClassCounts: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetClassCountsRequest, _metrics_pb2.ClassCounts]
+    """Returns how a classifier predicts each class of its test set, or of its training set if it has no test set. The
+    worker counts whenever it stores the weights of a model or of a kept epoch.
+
+    Errors:
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
+    - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
+      a version of gradwire that did not count.
+    """
+    GetModelCard: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+    curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     """
     DownloadModel: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
@@ -96,8 +114,8 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -124,6 +142,23 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Errors:
     - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+    """
+    GetClassCounts: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetClassCountsRequest, _metrics_pb2.ClassCounts]  # type: ignore[assignment]
+    """Returns how a classifier predicts each class of its test set, or of its training set if it has no test set. The
+    worker counts whenever it stores the weights of a model or of a kept epoch.
+
+    Errors:
+    - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+      weights of the epoch are not kept (EPOCH_NOT_KEPT).
+    - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
+      a version of gradwire that did not count.
+    """
+    GetModelCard: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelCardRequest, _model_service_pb2.GetModelCardResponse]  # type: ignore[assignment]
+    """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+    curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+    Errors:
+    - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
     """
     DownloadModel: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadModelRequest, _model_service_pb2.DownloadModelResponse]  # type: ignore[assignment]
     """Downloads a model as a file, in chunks. The first message contains the size and the digest of the whole file. The
@@ -158,8 +193,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds, downloads, runs and deletes trained models.
 
-    GetModel, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job "jobs/{model_id}"
-    after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
+    GetModel, GetClassCounts, DownloadModel and Predict have a field epoch. If it is set, they use the weights of the job
+    "jobs/{model_id}" after that epoch instead of those of the model. Job.kept_epochs lists the possible epochs. The job does not have to
     have a model: it can still be running, or have failed.
 
     Every call can fail with:
@@ -196,6 +231,35 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         - INVALID_ARGUMENT (INVALID_FIELDS): page_size is negative, or page_token, filter, order_by or view is invalid.
+        """
+
+    @_abc_1.abstractmethod
+    def GetClassCounts(
+        self,
+        request: _model_service_pb2.GetClassCountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_metrics_pb2.ClassCounts, _abc.Awaitable[_metrics_pb2.ClassCounts]]:
+        """Returns how a classifier predicts each class of its test set, or of its training set if it has no test set. The
+        worker counts whenever it stores the weights of a model or of a kept epoch.
+
+        Errors:
+        - NOT_FOUND: no model has this name (MODEL_NOT_FOUND), or epoch is set, and no job has this ID (JOB_NOT_FOUND) or the
+          weights of the epoch are not kept (EPOCH_NOT_KEPT).
+        - FAILED_PRECONDITION (NO_CLASS_COUNTS): the model is not a classifier, has more than 1000 classes, or was trained by
+          a version of gradwire that did not count.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelCard(
+        self,
+        request: _model_service_pb2.GetModelCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelCardResponse, _abc.Awaitable[_model_service_pb2.GetModelCardResponse]]:
+        """Describes a model as Markdown: a model card, with its layers, settings, data, metrics, the metrics of each class, and
+        curves. The settings and the curves are those of its job, and are missing if the job was deleted.
+
+        Errors:
+        - NOT_FOUND (MODEL_NOT_FOUND): no model has this name.
         """
 
     @_abc_1.abstractmethod

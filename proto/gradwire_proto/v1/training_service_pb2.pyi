@@ -304,6 +304,50 @@ class ListJobEventsResponse(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[Event]
     def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
 
+class ListWorkersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListWorkersResponse(_message.Message):
+    __slots__ = ("workers", "busy_workers", "idle_workers", "startable_workers", "queued_jobs", "queue_length", "complete")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    STARTABLE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_JOBS_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    busy_workers: int
+    idle_workers: int
+    startable_workers: int
+    queued_jobs: _containers.RepeatedCompositeFieldContainer[QueuedJob]
+    queue_length: int
+    complete: bool
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., busy_workers: _Optional[int] = ..., idle_workers: _Optional[int] = ..., startable_workers: _Optional[int] = ..., queued_jobs: _Optional[_Iterable[_Union[QueuedJob, _Mapping]]] = ..., queue_length: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("job", "attempt", "device", "host")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    attempt: int
+    device: str
+    host: str
+    def __init__(self, job: _Optional[str] = ..., attempt: _Optional[int] = ..., device: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
+
+class QueuedJob(_message.Message):
+    __slots__ = ("name", "create_time", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    create_time: _timestamp_pb2.Timestamp
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class PauseJobRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -89,6 +89,11 @@ class TrainingServiceStub:
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.SerializeToString,
                 response_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.FromString,
                 _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/gradwire.v1.TrainingService/ListWorkers',
+                request_serializer=gradwire_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
         self.PauseJob = channel.unary_unary(
                 '/gradwire.v1.TrainingService/PauseJob',
                 request_serializer=gradwire_dot_v1_dot_training__service__pb2.PauseJobRequest.SerializeToString,
@@ -234,6 +239,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWorkers(self, request, context):
+        """Returns the workers, with the jobs that they run, and the first jobs in the queue, with the reasons why they wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseJob(self, request, context):
         """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
         that is already paused returns it unchanged.
@@ -344,6 +356,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.ListJobEvents,
                     request_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.FromString,
                     response_serializer=gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=gradwire_dot_v1_dot_training__service__pb2.ListWorkersRequest.FromString,
+                    response_serializer=gradwire_dot_v1_dot_training__service__pb2.ListWorkersResponse.SerializeToString,
             ),
             'PauseJob': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseJob,
@@ -584,6 +601,33 @@ class TrainingService:
             '/gradwire.v1.TrainingService/ListJobEvents',
             gradwire_dot_v1_dot_training__service__pb2.ListJobEventsRequest.SerializeToString,
             gradwire_dot_v1_dot_training__service__pb2.ListJobEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gradwire.v1.TrainingService/ListWorkers',
+            gradwire_dot_v1_dot_training__service__pb2.ListWorkersRequest.SerializeToString,
+            gradwire_dot_v1_dot_training__service__pb2.ListWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -116,6 +116,8 @@ class TrainingServiceStub:
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     """
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListWorkersRequest, _training_service_pb2.ListWorkersResponse]
+    """Returns the workers, with the jobs that they run, and the first jobs in the queue, with the reasons why they wait."""
     PauseJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]
     """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
     that is already paused returns it unchanged.
@@ -253,6 +255,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     Errors:
     - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
     """
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListWorkersRequest, _training_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """Returns the workers, with the jobs that they run, and the first jobs in the queue, with the reasons why they wait."""
     PauseJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseJobRequest, _training_service_pb2.Job]  # type: ignore[assignment]
     """Pauses a job. The job stops running, usually within a second, and all reported epochs are kept. Pausing a job
     that is already paused returns it unchanged.
@@ -429,6 +433,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         - NOT_FOUND (JOB_NOT_FOUND): no job has this name.
         """
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _training_service_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListWorkersResponse, _abc.Awaitable[_training_service_pb2.ListWorkersResponse]]:
+        """Returns the workers, with the jobs that they run, and the first jobs in the queue, with the reasons why they wait."""
 
     @_abc_1.abstractmethod
     def PauseJob(

@@ -1,8 +1,9 @@
 """Parses List requests: pages (AIP-158), filters (a small part of AIP-160) and orders (AIP-132)."""
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from gradwire_server.errors import invalid_field
@@ -13,9 +14,13 @@ MAX_PAGE_SIZE = 1000
 MAX_FILTER_LENGTH = 4096
 MAX_FILTER_CONDITIONS = 20
 
-_OPERATORS: dict[str, Operator] = {"=": "=", "!=": "!=", ":": ":"}
+_ORDERS: dict[str, Operator] = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_OPERATORS: dict[str, Operator] = {"=": "=", "!=": "!=", ":": ":", **_ORDERS}
 # One clause, or the AND between two clauses. No part can match the same text in two ways, so parsing takes linear time.
-_CLAUSE = re.compile(r'\s*(?P<field>[\w.-]+)\s*(?P<operator>!=|=|:)\s*(?:"(?P<quoted>[^"]*)"|(?P<word>[^\s"]+))')
+_CLAUSE = re.compile(
+    r'\s*(?P<field>[\w.-]+)\s*(?P<operator>!=|[<>]=?+|=|:)\s*(?:"(?P<quoted>[^"]*)"|(?P<word>[^\s"]+))'
+)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _AND = re.compile(r"\s+AND(?=\s)")
 
 
@@ -35,12 +40,13 @@ def page_size(requested: int) -> int:
     return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
-def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
+def parse_page(request: ListRequest, states: Mapping[str, int], metrics: Collection[str] = ()) -> Page:
     """Return the page that a List request specifies.
 
     Args:
         request: A List request.
         states: The values of the field `state` in filters. It is empty if the resource does not have this field.
+        metrics: The fields in filters that are numbers, for example "test.loss".
 
     Raises:
         InvalidFieldsError: A field of the request is invalid.
@@ -57,7 +63,7 @@ def parse_page(request: ListRequest, states: Mapping[str, int]) -> Page:
         size=size,
         after_key=_parse_token(request.page_token, fingerprint),
         newest_first=request.order_by != "create_time",
-        clauses=tuple(_parse_filter(request.filter, states)),
+        clauses=tuple(_parse_filter(request.filter, states, metrics)),
         fingerprint=fingerprint,
     )
 
@@ -72,7 +78,7 @@ def _parse_token(token: str, fingerprint: str) -> int:
         raise invalid_field("page_token", text) from error
 
 
-def _parse_filter(text: str, states: Mapping[str, int]) -> list[Clause]:
+def _parse_filter(text: str, states: Mapping[str, int], metrics: Collection[str]) -> list[Clause]:
     clauses: list[Clause] = []
     text = text.rstrip()
     position = 0
@@ -88,7 +94,7 @@ def _parse_filter(text: str, states: Mapping[str, int]) -> list[Clause]:
         if match is None:
             raise _unparsable(text[position:])
         value = match["word"] if match["quoted"] is None else match["quoted"]
-        clauses.append(_clause(match["field"], _OPERATORS[match["operator"]], value, states))
+        clauses.append(_clause(match["field"], _OPERATORS[match["operator"]], value, states, metrics))
         position = match.end()
     return clauses
 
@@ -99,7 +105,11 @@ def _unparsable(text: str) -> Exception:
     )
 
 
-def _clause(field: str, operator: Operator, value: str, states: Mapping[str, int]) -> Clause:
+def _clause(field: str, operator: Operator, value: str, states: Mapping[str, int], metrics: Collection[str]) -> Clause:
+    if field in metrics:
+        return _metric_clause(field, operator, value)
+    if operator in _ORDERS:
+        raise invalid_field("filter", f"compares {field[:40]!r} with {operator}. {_known_metrics(metrics)}")
     if field == "name":
         return FieldClause(field, operator, re.sub("^(jobs|models)/", "", value))
     if field == "labels" and operator == ":":
@@ -112,5 +122,24 @@ def _clause(field: str, operator: Operator, value: str, states: Mapping[str, int
                 "filter", f"compares state with {value[:80]!r}. Use = or != and one of {', '.join(states)}"
             )
         return FieldClause(field, operator, states[value])
-    known = "name, state, labels and labels.KEY" if states else "name, labels and labels.KEY"
-    raise invalid_field("filter", f"has a condition on {field[:80]!r} with {operator}. Fields are {known}")
+    known = ["name", *(["state"] if states else []), *(["metrics such as test.loss"] if metrics else []), "labels"]
+    text = f"has a condition on {field[:80]!r} with {operator}. Fields are {', '.join(known)} and labels.KEY"
+    raise invalid_field("filter", text)
+
+
+def _metric_clause(field: str, operator: Operator, value: str) -> Clause:
+    if operator not in _ORDERS:
+        raise invalid_field("filter", f"compares {field} with {operator}. Use one of {', '.join(_ORDERS)}")
+    number = float(value) if _NUMBER.fullmatch(value) else math.nan
+    if not math.isfinite(number):
+        raise invalid_field(
+            "filter", f"compares {field} with {value[:80]!r}, which is not a finite number such as 0.25"
+        )
+    return FieldClause(field, operator, number)
+
+
+def _known_metrics(metrics: Collection[str]) -> str:
+    if not metrics:
+        return "This list has no numbers to compare"
+    names = [name.removeprefix("test.") for name in metrics if name.startswith("test.")]
+    return f"Metrics are running_loss, and train. or test. followed by {', '.join(names)}"

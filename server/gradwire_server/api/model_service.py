@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from google.protobuf.empty_pb2 import Empty
 from grpc.aio import ServicerContext
 
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.model_service_pb2 import (
     DeleteModelRequest,
     DownloadModelRequest,
     DownloadModelResponse,
+    GetClassCountsRequest,
+    GetModelCardRequest,
+    GetModelCardResponse,
     GetModelRequest,
     ListModelsRequest,
     ListModelsResponse,
@@ -23,6 +27,7 @@ from gradwire_server.api.authentication import current_principal
 from gradwire_server.api.downloads import check_offset, chunks_of, header_of
 from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import ModelNotFoundError, invalid_field
+from gradwire_server.jobs.model_cards import ModelCards
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.threads import in_thread
 
@@ -32,9 +37,15 @@ class ModelService(ModelServiceServicer):
     """Finds, downloads, runs and deletes trained models."""
 
     models: ModelRegistry
+    cards: ModelCards
 
     async def GetModel(self, request: GetModelRequest, context: ServicerContext[object, object]) -> Model:
         return await self.models.get(current_principal(), request.name, request.epoch)
+
+    async def GetClassCounts(
+        self, request: GetClassCountsRequest, context: ServicerContext[object, object]
+    ) -> ClassCounts:
+        return await self.models.class_counts(current_principal(), request.name, request.epoch)
 
     async def ListModels(
         self, request: ListModelsRequest, context: ServicerContext[object, object]
@@ -46,6 +57,11 @@ class ModelService(ModelServiceServicer):
             for model in models:
                 model.ClearField("spec")
         return ListModelsResponse(models=models, next_page_token=token)
+
+    async def GetModelCard(
+        self, request: GetModelCardRequest, context: ServicerContext[object, object]
+    ) -> GetModelCardResponse:
+        return GetModelCardResponse(markdown=await self.cards.get(current_principal(), request.name))
 
     async def DownloadModel(
         self, request: DownloadModelRequest, context: ServicerContext[object, object]

@@ -1,6 +1,6 @@
 """TrainingService. Each method converts a request, makes one call, and converts the result."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ from gradwire_proto.v1.training_service_pb2 import (
     ListJobEventsResponse,
     ListJobsRequest,
     ListJobsResponse,
+    ListWorkersRequest,
+    ListWorkersResponse,
     PauseJobRequest,
     ResumeJobRequest,
     SampleEpochsRequest,
@@ -45,8 +47,10 @@ from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.jobs.samples import MIN_SAMPLE
 from gradwire_server.jobs.unfinished_models import UnfinishedModels
 from gradwire_server.limits import MAX_WATCHED_JOBS
+from gradwire_server.principal import Principal
 from gradwire_server.resource_names import ID_RULE, id_in, is_valid_id
 from gradwire_server.storage.checkpoint_store import CheckpointStore
+from gradwire_server.store.job_metrics import METRIC_COLUMNS
 from gradwire_server.threads import in_thread
 
 _MAX_REQUEST_ID_LENGTH = 128
@@ -64,6 +68,7 @@ class TrainingService(TrainingServiceServicer):
     admission: Admission
     checkpoints: CheckpointStore
     unfinished_models: UnfinishedModels
+    workers: Callable[[Principal], Awaitable[ListWorkersResponse]]
 
     async def CreateJob(self, request: CreateJobRequest, context: ServicerContext[object, object]) -> Job:
         principal = current_principal()
@@ -89,7 +94,7 @@ class TrainingService(TrainingServiceServicer):
     async def ListJobs(self, request: ListJobsRequest, context: ServicerContext[object, object]) -> ListJobsResponse:
         if request.view not in JobView.values():
             raise invalid_field("view", f"must be JOB_VIEW_BASIC or JOB_VIEW_FULL, got {request.view}")
-        jobs, token = await self.queries.list(current_principal(), parse_page(request, _STATES))
+        jobs, token = await self.queries.list(current_principal(), parse_page(request, _STATES, METRIC_COLUMNS))
         if request.view != JobView.JOB_VIEW_FULL:
             for job in jobs:
                 job.ClearField("spec")
@@ -138,6 +143,11 @@ class TrainingService(TrainingServiceServicer):
         self, request: ListJobEventsRequest, context: ServicerContext[object, object]
     ) -> ListJobEventsResponse:
         return ListJobEventsResponse(events=await self.queries.changes_and_warnings(current_principal(), request.name))
+
+    async def ListWorkers(
+        self, request: ListWorkersRequest, context: ServicerContext[object, object]
+    ) -> ListWorkersResponse:
+        return await self.workers(current_principal())
 
     async def PauseJob(self, request: PauseJobRequest, context: ServicerContext[object, object]) -> Job:
         return await self.commands.pause(current_principal(), request.name)

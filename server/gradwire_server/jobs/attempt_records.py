@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.training_service_pb2 import Event, JobState
 from gradwire_server.jobs.event_log import EventLog
 from gradwire_server.jobs.events import difference, failure, state_change, warning
@@ -70,7 +71,14 @@ class AttemptRecords:
 
         return await self._write(work)
 
-    async def record_reports(self, job_key: int, attempt: int, new: Sequence[Event], last_report: int) -> JobRecord:
+    async def record_reports(
+        self,
+        job_key: int,
+        attempt: int,
+        new: Sequence[Event],
+        last_report: int,
+        class_counts: Sequence[ClassCounts] = (),
+    ) -> JobRecord:
         """Store the events that the worker of an attempt reported.
 
         Args:
@@ -79,6 +87,7 @@ class AttemptRecords:
             new: The events, in order.
             last_report: The sequence number of the last of these reports. Reports up to this number are never stored
                 again, and a server that takes over continues after this number.
+            class_counts: The class counts that the worker reported with the checkpoints.
 
         Raises:
             AttemptOverError: The attempt has ended. Nothing was stored.
@@ -92,7 +101,7 @@ class AttemptRecords:
             unseen = [event for each in new for event in _without_repeated_epochs(connection, record, each)]
             if any(event.HasField("epoch") for event in unseen):
                 record.workers_lost = record.crashes = 0
-            self._log.append(connection, record, unseen)
+            self._log.append(connection, record, unseen, class_counts)
             return record
 
         return await self._write(work)

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState
 from gradwire_server.jobs import events
 from gradwire_server.jobs.notifier import JobNotifier
-from gradwire_server.store import job_queries, model_queries
+from gradwire_server.store import class_count_queries, job_queries, model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.notifications import JobChange
@@ -97,9 +98,20 @@ class EventLog:
         job_queries.insert_job(connection, record, request_id)
         job_queries.insert_events(connection, record.job_key, queued)
 
-    def append(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
-        """Number the events, apply them to the job, and store both. If the job succeeds, store its model."""
+    def append(
+        self, connection: Connection, record: JobRecord, new: Sequence[Event], class_counts: Sequence[ClassCounts] = ()
+    ) -> None:
+        """Number the events, apply them to the job, and store both. If the job succeeds, store its model.
+
+        Args:
+            connection: A transaction.
+            record: The job.
+            new: The events, in order.
+            class_counts: The class counts of the epochs whose checkpoints are among the events.
+        """
+        kept_before = set(record.job.kept_epochs)
         self._apply(connection, record, new)
+        _store_class_counts(connection, record, kept_before, class_counts)
         job_queries.insert_events(connection, record.job_key, new)
         job_queries.save_job(connection, record)
 
@@ -122,3 +134,20 @@ class EventLog:
             updater.apply(event)
             if event.HasField("state_change"):
                 record.state_changes.append(event)
+
+
+def _store_class_counts(
+    connection: Connection, record: JobRecord, kept_before: set[int], class_counts: Sequence[ClassCounts]
+) -> None:
+    """Store the class counts of kept epochs, and delete those of epochs that are no longer kept."""
+    kept = set(record.job.kept_epochs)
+    if kept_before - kept:
+        class_count_queries.delete(connection, record.job_key, kept_before - kept)
+    for counts in class_counts:
+        # The success of a job, which makes its last epoch a kept one, can arrive after the checkpoint of that epoch.
+        if counts.epoch in kept or counts.epoch == record.job.last_epoch.epoch:
+            class_count_queries.put(connection, record.job_key, counts)
+    if record.job.model:
+        class_count_queries.copy_to_model(
+            connection, record.job_key, record.job_id, events.model_epoch(record.job).epoch
+        )

@@ -9,10 +9,12 @@ import numpy as np
 from sqlalchemy import Connection
 
 from gradwire_engine.backend import Array
+from gradwire_engine.class_counts import MAX_COUNTED_CLASSES
 from gradwire_engine.inference import blocks_of, forward
 from gradwire_engine.network import Network
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import TensorError, from_tensor, numpy_dtype, to_tensor
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.model_service_pb2 import Model, ModelFormat
 from gradwire_proto.v1.tensor_pb2 import Tensor, TensorRef
 from gradwire_proto.v1.training_service_pb2 import Event
@@ -20,6 +22,7 @@ from gradwire_server.errors import (
     EpochNotKeptError,
     JobNotFoundError,
     ModelNotFoundError,
+    NoClassCountsError,
     ServerBusyError,
     WeightsDamagedError,
     invalid_field,
@@ -31,7 +34,7 @@ from gradwire_server.principal import Principal
 from gradwire_server.resource_names import id_in
 from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.storage.checkpoint_store import CheckpointStore
-from gradwire_server.store import job_queries, model_queries
+from gradwire_server.store import class_count_queries, job_queries, model_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.job_queries import JobRecord
 from gradwire_server.store.paging import Page
@@ -139,6 +142,31 @@ class ModelRegistry:
             raise ModelNotFoundError(job.model)
         raise WeightsDamagedError(f"models/{model_id}", f"the stored weights of epoch {epoch} are missing or damaged")
 
+    async def class_counts(self, principal: Principal, model_name: str, epoch: int = 0) -> ClassCounts:
+        """Return how a model predicts each class.
+
+        Args:
+            principal: The caller.
+            model_name: The model.
+            epoch: A kept epoch of its job, or 0; see `get`.
+
+        Raises:
+            NoClassCountsError: The model is not a classifier, has too many classes, or is from an older version.
+        """
+        model = await self.get(principal, model_name, epoch)
+        model_id = model_name.removeprefix("models/")
+
+        def find(connection: Connection) -> ClassCounts | None:
+            if epoch:
+                return class_count_queries.find_of_job(connection, model_id, epoch)
+            return class_count_queries.find_of_model(connection, model_id)
+
+        counts = await self._database.read(find)
+        if counts is None:
+            raise NoClassCountsError(model.name, _why_not_counted(model))
+        counts.class_names[:] = model.spec.class_names
+        return counts
+
     async def list(self, _principal: Principal, page: Page) -> tuple[Sequence[Model], str]:
         """Return a page of models and the token of the next page."""
         return await self._database.read(lambda connection: model_queries.list_models(connection, page))
@@ -214,6 +242,19 @@ def _kept_epoch(connection: Connection, job_id: str, epoch: int) -> tuple[JobRec
     if epoch not in record.job.kept_epochs:
         raise EpochNotKeptError(record.job.name, epoch, record.job.kept_epochs)
     return record, job_queries.epoch_event(connection, record.job_key, epoch)
+
+
+def _why_not_counted(model: Model) -> str:
+    metrics = model.epoch.train if model.epoch.HasField("train") else model.epoch.test
+    numbers = "it predicts numbers, not classes"
+    if metrics.HasField("mean_absolute_error"):
+        return numbers
+    classes = network(model.spec).out_features
+    if classes > MAX_COUNTED_CLASSES:
+        return f"it has {classes:,} classes, more than {MAX_COUNTED_CLASSES:,}"
+    if metrics.HasField("accuracy"):
+        return "it was trained by an older version of gradwire"
+    return numbers  # The epoch was not evaluated.
 
 
 def _weights(model: Model, read: Callable[[TensorRef], T]) -> T:

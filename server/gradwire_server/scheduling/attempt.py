@@ -11,6 +11,7 @@ from typing import Any
 from gradwire_engine.spec.resolve import references
 from gradwire_engine.spec.stopping import progress_of, rules_of
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
+from gradwire_proto.v1.metrics_pb2 import ClassCounts
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.errors import UnavailableError
 from gradwire_server.jobs.attempt_records import MAX_WORKERS_LOST, AttemptOverError, AttemptRecords
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 20.0
 # If a job loses a second worker in a row, it waits this long before it continues.
 _BACKOFF_SECONDS = 1.0
+# The maximum size of stored class counts. Those of 100 classes, with the largest numbers, have about this size.
+_MAX_CLASS_COUNTS_BYTES = 96 << 10
 
 
 class WorkerDisposition(Enum):
@@ -246,7 +249,7 @@ class Attempts:
             events.insert(0, warning(JobWarningReason.JOB_WARNING_REASON_DISK_FULL, text))
         try:
             stored = await self._records.record_reports(
-                record.job_key, record.job.attempt, events, last_report=reports[-1].sequence
+                record.job_key, record.job.attempt, events, reports[-1].sequence, _class_counts_of(reports)
             )
         except AttemptOverError:
             await self._delete_unstored(record.job_key)
@@ -330,6 +333,12 @@ def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
     for event in events:
         updater.apply(event)
     return model_epoch(job).epoch
+
+
+def _class_counts_of(reports: Sequence[Report]) -> list[ClassCounts]:
+    """Return the class counts in the reports. Larger ones than a worker sends are ignored."""
+    serialized = [report.class_counts for report in reports if report.class_counts]
+    return [ClassCounts.FromString(each) for each in serialized if len(each) <= _MAX_CLASS_COUNTS_BYTES]
 
 
 async def _finish(worker: WorkerHandle, record: JobRecord) -> None:

@@ -22,13 +22,14 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Leader:
     """Waits for the lease, schedules while this server holds it, and waits again.
 
     Attributes:
         leave_workers: Whether workers continue for the next server when this server is no longer scheduling.
         new_attempts: A function that creates the object that runs attempts. It is called each time this server leads.
+        scheduler: The scheduler while this server leads, otherwise None.
         ready: Set as soon as submitted jobs can run, because another server schedules or this server has a warm worker.
     """
 
@@ -39,6 +40,7 @@ class Leader:
     garbage_collector: GarbageCollector
     leave_workers: bool
     new_attempts: Callable[[], Attempts]
+    scheduler: Scheduler | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -72,11 +74,13 @@ class Leader:
                 await self._take_over(scheduler)
                 await self.pool.warm_up()
                 with self.notifier.subscribed(scheduler):
+                    self.scheduler = scheduler
                     self.ready.set()
                     tasks.create_task(self.pool.keep_alive())
                     tasks.create_task(self.garbage_collector.run())
                     await scheduler.run()
         finally:
+            self.scheduler = None
             attempts.end(leave_workers=self.leave_workers)
             await scheduler.close()
             self.pool.forget()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from functools import partial
 
 from gradwire_server.errors import DomainError
@@ -33,6 +33,11 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._check_active = False
         self._running: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def followed(self) -> Collection[int]:
+        """The keys of the jobs that run on a worker of this server, or for which it has requested a worker."""
+        return self._running.keys()
 
     def on_change(self, change: JobChange) -> None:
         """Stop or finish the attempt of a job if the change requests it, and run a round."""

@@ -3,6 +3,7 @@
 Statements that run often are built only once, because building one takes several times as long as running it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -12,14 +13,25 @@ from sqlalchemy import delete as delete_from
 from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store import tensor_queries
-from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs, models
+from gradwire_server.store.job_metrics import METRIC_COLUMNS, metric_values
+from gradwire_server.store.paging import FieldClause, Page, PagedTable, rows_of_page
+from gradwire_server.store.tables import (
+    events,
+    is_change_or_warning,
+    job_class_counts,
+    job_labels,
+    job_tensors,
+    jobs,
+    models,
+)
 
 # The state of a deleted job whose events are still stored.
 _DELETED = JobState.JOB_STATE_UNSPECIFIED
 _exists = jobs.c.state != _DELETED
 
-_PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_labels, _exists)
+_FIELDS = {"state": jobs.c.state, "name": jobs.c.job_id}
+_FIELDS |= {field: jobs.c[column] for field, column in METRIC_COLUMNS.items()}
+_PAGED = PagedTable(jobs, _FIELDS, job_labels, _exists)
 
 # The index of epochs is used only if the kind is part of the statement, and not a parameter.
 _is_epoch = events.c.kind == literal("epoch", literal_execute=True)
@@ -44,26 +56,9 @@ _OWNER_OF_ID = (
     .where(jobs.c.job_id == bindparam("id"))
     .union_all(select(literal("models")).where(models.c.model_id == bindparam("id")))
 )
-_INSERT_JOB = insert(jobs).values(
-    {
-        name: bindparam(name)
-        for name in (
-            "job_id",
-            "request_id",
-            "classification",
-            "state",
-            "workers_lost",
-            "crashes",
-            "reported",
-            "message",
-        )
-    }
-)
-_SAVE_JOB = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("state", "workers_lost", "crashes", "reported", "message")})
-)
+# The columns to set are those of the parameters.
+_INSERT_JOB = insert(jobs)
+_SAVE_JOB = update(jobs).where(jobs.c.id == bindparam("key"))
 _INSERT_EVENTS = insert(events)
 _EVENTS_AFTER = (
     select(events.c.message)
@@ -119,12 +114,15 @@ def insert_job(connection: Connection, record: JobRecord, request_id: str) -> No
 
 def save_job(connection: Connection, record: JobRecord) -> None:
     """Store the changes to a job."""
-    connection.execute(_SAVE_JOB, {"key": record.job_key} | _changing_values(record))
+    values = _changing_values(record)
+    if record.job.HasField("last_epoch"):
+        values |= metric_values(record.job.last_epoch)
+    connection.execute(_SAVE_JOB, {"key": record.job_key} | values)
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
     """Delete a job. Its events remain until `delete_some_events` has deleted them."""
-    for table in (job_labels, job_tensors):
+    for table in (job_labels, job_tensors, job_class_counts):
         connection.execute(delete_from(table).where(table.c.owner == job_key))
     # No job has this ID, because IDs contain no space.
     values = {"job_id": f"deleted {job_key}", "request_id": None, "state": _DELETED, "message": b""}
@@ -190,6 +188,18 @@ def jobs_in_states(
     values: dict[str, object] = {"states": list(states), "except_keys": list(except_keys)}
     query = _JOBS_IN_STATES if limit is None else _FIRST_JOBS_IN_STATES
     return [_job_record(row) for row in connection.execute(query, values | {"limit": limit})]
+
+
+def first_jobs(connection: Connection, state: JobState, limit: int) -> list[JobRecord]:
+    """Return the first jobs in a state, in order of arrival: fewer than `limit` if they would take more than 3 MB."""
+    page = Page(limit, 0, newest_first=False, clauses=(FieldClause("state", "=", state),), fingerprint="")
+    return [_job_record(row) for row in rows_of_page(connection, _PAGED, page)[0]]
+
+
+def count_jobs(connection: Connection, states: Sequence[JobState]) -> Counter[int]:
+    """Return the number of jobs in each of the states."""
+    query = select(jobs.c.state, func.count().label("number")).where(jobs.c.state.in_(states)).group_by(jobs.c.state)
+    return Counter({row.state: row.number for row in connection.execute(query)})
 
 
 def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:

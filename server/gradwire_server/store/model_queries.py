@@ -6,7 +6,7 @@ from sqlalchemy import delete as delete_from
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import model_labels, model_tensors, models
+from gradwire_server.store.tables import model_class_counts, model_labels, model_tensors, models
 
 _INSERT_MODEL = insert(models).values(model_id=bindparam("model_id"), message=bindparam("message"))
 _MODEL = select(models.c.message).where(models.c.model_id == bindparam("model_id"))
@@ -43,7 +43,7 @@ def delete_model(connection: Connection, model_id: str) -> bool:
     model_key = connection.scalar(select(models.c.id).where(models.c.model_id == model_id))
     if model_key is None:
         return False
-    for table in (model_labels, model_tensors):
+    for table in (model_labels, model_tensors, model_class_counts):
         connection.execute(delete_from(table).where(table.c.owner == model_key))
     connection.execute(delete_from(models).where(models.c.id == model_key))
     return True

@@ -1,15 +1,24 @@
 """List pages: the description of a page, and the query for its rows."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, func, select
 
-Operator = Literal["=", "!=", ":"]
+Operator = Literal["=", "!=", ":", "<", "<=", ">", ">="]
 
+_COMPARISONS: dict[Operator, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 _MAX_KEY = 2**31 - 1
 _MAX_TOKEN_LENGTH = 100
 # The maximum size of the messages on a page, if it has more than one.
@@ -22,7 +31,7 @@ class FieldClause:
 
     field: str
     operator: Operator
-    value: str | int
+    value: str | float
 
 
 @dataclass(frozen=True)
@@ -120,4 +129,5 @@ def _condition(paged: PagedTable, clause: Clause) -> ColumnElement[bool]:
     column = paged.fields[clause.field]
     if clause.operator == ":":
         return column.contains(clause.value, autoescape=True)
-    return column == clause.value if clause.operator == "=" else column != clause.value
+    comparison: ColumnElement[bool] = _COMPARISONS[clause.operator](column, clause.value)
+    return comparison

@@ -5,6 +5,8 @@ Each change to the tables needs a revision in `migrations`. A test compares the 
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, text
 
+from gradwire_server.store.job_metrics import METRIC_COLUMNS
+
 metadata = MetaData()
 
 jobs = Table(
@@ -26,6 +28,8 @@ jobs = Table(
     Column("reported", BigInteger, nullable=False, default=0),
     # A gradwire.v1.Job.
     Column("message", LargeBinary, nullable=False),
+    # The metrics of the last epoch. NULL stands for NaN, too.
+    *(Column(name, Float(53)) for name in METRIC_COLUMNS.values()),
     sqlite_autoincrement=True,
 )
 
@@ -103,6 +107,22 @@ def _tensors(name: str, owners: Table) -> Table:
 # The tensors that each job and each model references.
 job_tensors = _tensors("job_tensors", jobs)
 model_tensors = _tensors("model_tensors", models)
+
+
+def _class_counts(name: str, owners: Table) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("owner", Integer, ForeignKey(owners.c.id), primary_key=True),
+        Column("epoch", Integer, primary_key=True),
+        # A gradwire.v1.ClassCounts without class names.
+        Column("message", LargeBinary, nullable=False),
+    )
+
+
+# The class counts of the kept epochs of each job, and of each model.
+job_class_counts = _class_counts("job_class_counts", jobs)
+model_class_counts = _class_counts("model_class_counts", models)
 
 # Summaries of tensors that validation has computed; see gradwire_engine.spec.summary.
 summaries = Table(

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -34,6 +35,14 @@ _MAX_CONCURRENT_CALLS = 8
 _ABANDONED_SECONDS = 900.0
 
 
+@dataclass(frozen=True)
+class IdleWorker:
+    """A worker that waits for an attempt, and the host name of its node, which is empty if it is not known yet."""
+
+    device: DeviceKind
+    host: str
+
+
 class WorkerPool:
     """Warm workers, which are idle or lent to an attempt. Only the scheduling server uses its pool."""
 
@@ -46,6 +55,8 @@ class WorkerPool:
             "cpu": asyncio.Queue(),
             "gpu": asyncio.Queue(),
         }
+        # The same workers without the errors, by name.
+        self._resting: dict[str, WorkerHandle] = {}
         # The number of workers that exist or are being created, and the number of workers that are lent or requested.
         self._existing: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._lent: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
@@ -72,6 +83,20 @@ class WorkerPool:
         """Return the number of workers of a kind that can be lent now."""
         return max(0, self._cluster.capacity(device) - self._lent[device])
 
+    def capacity(self, device: DeviceKind) -> int:
+        """Return the number of workers of a kind that the cluster has room for."""
+        return self._cluster.capacity(device)
+
+    def startable(self) -> int:
+        """Return the number of workers that can be created in addition to those that exist."""
+        return sum(max(0, self.capacity(device) - existing) for device, existing in self._existing.items())
+
+    def idle(self) -> list[IdleWorker]:
+        """Return the workers that wait for an attempt."""
+        return [
+            IdleWorker(worker.device, self._cluster.host_of(node=worker.log[0])) for worker in self._resting.values()
+        ]
+
     async def warm_up(self) -> None:
         """Create one worker of each kind that the cluster has capacity for."""
         devices: tuple[DeviceKind, DeviceKind] = ("cpu", "gpu")
@@ -92,11 +117,12 @@ class WorkerPool:
                 worker = await self._idle[device].get()
                 if isinstance(worker, WorkerLostError):
                     raise worker
+                self._resting.pop(worker.name, None)
                 try:
                     if await worker.is_alive():
                         return worker
                 except asyncio.CancelledError:
-                    self._idle[device].put_nowait(worker)
+                    self._rest(worker)
                     raise
                 self._names.discard(worker.name)
                 self._existing[device] -= 1
@@ -108,7 +134,7 @@ class WorkerPool:
     def release(self, worker: WorkerHandle) -> None:
         """Take back a healthy worker."""
         self._lent[worker.device] -= 1
-        self._idle[worker.device].put_nowait(worker)
+        self._rest(worker)
 
     def discard(self, worker: WorkerHandle) -> None:
         """Kill a lent worker that is not healthy."""
@@ -155,6 +181,7 @@ class WorkerPool:
             for name in self._names:
                 self._run(asyncio.to_thread(kill_actor, name))
         self._names.clear()
+        self._resting.clear()
         for device in self._idle:
             self._idle[device] = asyncio.Queue()
             self._existing[device] = self._lent[device] = 0
@@ -222,7 +249,12 @@ class WorkerPool:
             return
         how = "" if worker.reads_blobs else ", data through Ray's object store"
         _log.info("worker %s is ready (%s%s)", name, device, how)
-        self._idle[device].put_nowait(worker)
+        self._rest(worker)
+
+    def _rest(self, worker: WorkerHandle) -> None:
+        """Let a healthy worker wait for an attempt."""
+        self._resting[worker.name] = worker
+        self._idle[worker.device].put_nowait(worker)
 
     def _environment(self, device: DeviceKind) -> dict[str, str]:
         threads = str(max(1, int(self._settings.cpus_per_job)))

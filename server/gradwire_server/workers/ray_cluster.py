@@ -53,6 +53,7 @@ class RayCluster:
         self._folder = folder
         self._capacity: dict[DeviceKind, int] = {"cpu": 0, "gpu": 0}
         self._worker_memory = 0
+        self._hosts: dict[str, str] = {}
         self._head = ""
 
     def connect(self) -> None:
@@ -107,9 +108,15 @@ class RayCluster:
         """The additional memory that a job can use in a worker, in bytes, or 0 if it is unknown."""
         return max(_MIN_JOB_BYTES, self._worker_memory - _IDLE_WORKER_BYTES) if self._worker_memory else 0
 
+    def host_of(self, node: str) -> str:
+        """Return the host name of a node, given its ID, or an empty string if the node is not known yet."""
+        return self._hosts.get(node, "")
+
     def measure(self) -> None:
-        """Update the capacity and the memory of a worker. This method blocks."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        """Update the hosts, the capacity and the memory of a worker. This method blocks."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        self._hosts = {node["NodeID"]: node["NodeManagerHostname"] for node in alive}
+        nodes = [node["Resources"] for node in alive]
         cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         by_cpu = int(cpus / self._settings.cpus_per_job)
         by_memory, self._worker_memory = share_memory(nodes, self._settings)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwire._curve import Curve
-from gradwire._formatting import count_text, number_text, plural, sparkline, time_text
+from gradwire_engine.formatting import count_text, number_text, plural, sparkline, time_text
 
 
 @pytest.mark.parametrize(

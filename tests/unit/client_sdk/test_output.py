@@ -2,8 +2,8 @@
 
 import pytest
 
-from gradwire._formatting import size_text
 from gradwire.cli.output import print_table
+from gradwire_engine.formatting import size_text
 
 NAME = "a-name-of-forty-characters-that-is-whole"
 

@@ -18,6 +18,7 @@ from fake_cupy import FakeCupy
 
 from gradwire_engine import MSE, CrossEntropy
 from gradwire_engine.backend import gpu_module
+from gradwire_engine.class_counts import count_classes
 from gradwire_engine.examples import Examples
 from gradwire_engine.network import Network
 from gradwire_engine.plans import NoGpuError, Problem, ReferencePlan, agreement, choose_plan
@@ -311,6 +312,17 @@ def test_a_set_larger_than_gpu_memory_gives_bit_identical_weights(cupy, folder, 
     assert np.array_equal(plan.weights(), expected)
     expected_losses = [epoch.train.loss for epoch in expected_epochs]
     assert [epoch.train.loss for epoch in epochs] == pytest.approx(expected_losses, abs=1e-12)
+
+
+@pytest.mark.parametrize("classes", [7, 101])
+def test_the_gpu_counts_the_same_classes(any_cupy, classes):
+    network = Network.from_stack([(5, 8), None, (8, classes)])
+    vector = np.random.default_rng(0).normal(size=network.size)
+    set_ = examples(np.random.default_rng(1), 300, 5, classes, True, "float64")
+    expected = count_classes(network, vector, set_)
+    found = count_classes(network, any_cupy.asarray(vector), set_)
+    for name, counts in vars(expected).items():
+        assert np.array_equal(getattr(found, name), counts), name
 
 
 @needs_compiler

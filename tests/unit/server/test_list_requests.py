@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import math
+import operator
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from server_parts import open_jobs
 
+from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
+from gradwire_proto.v1.model_service_pb2 import ListModelsRequest
 from gradwire_proto.v1.spec_pb2 import JobSpec, ModelSpec
 from gradwire_proto.v1.training_service_pb2 import JobState, ListJobsRequest
 from gradwire_server.api.list_requests import MAX_FILTER_CONDITIONS, MAX_FILTER_LENGTH, parse_page
@@ -17,8 +22,10 @@ from gradwire_server.principal import OPERATOR
 from gradwire_server.scheduling.lease import Lease
 from gradwire_server.store import job_queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.job_metrics import METRIC_COLUMNS
 from gradwire_server.store.paging import FieldClause, LabelClause
 
+ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 STATES = {"RUNNING": 3, "FAILED": 6, "CANCELLED": 7, "QUEUED": 1}
 
 
@@ -41,12 +48,73 @@ STATES = {"RUNNING": 3, "FAILED": 6, "CANCELLED": 7, "QUEUED": 1}
         ({"filter": "x" * (MAX_FILTER_LENGTH + 1)}, "filter"),
         ({"filter": " AND ".join(["labels:a"] * (MAX_FILTER_CONDITIONS + 1))}, "filter"),
         ({"filter": "name = a\0"}, "filter"),
+        ({"filter": "name < a"}, "filter"),
+        ({"filter": "state >= RUNNING"}, "filter"),
+        ({"filter": "labels.color < 3"}, "filter"),
+        ({"filter": "test.loss = 0.1"}, "filter"),
+        ({"filter": "test.loss < nan"}, "filter"),
+        ({"filter": "test.loss < -Infinity"}, "filter"),
+        ({"filter": "test.loss < 1e400"}, "filter"),
+        ({"filter": "test.loss < 1_0"}, "filter"),
+        ({"filter": "test.loss < ٣"}, "filter"),
+        ({"filter": "test.loss < 0x1"}, "filter"),
+        ({"filter": 'test.loss < ""'}, "filter"),
+        ({"filter": "test.loss =< 1"}, "filter"),
+        ({"filter": "test.loss < < 1"}, "filter"),
+        ({"filter": f"test.loss < {'9' * 4000}"}, "filter"),
+        ({"filter": "loss < 1"}, "filter"),
+        ({"filter": "test.running_loss < 1"}, "filter"),
+        ({"filter": "test_loss < 1"}, "filter"),
     ],
 )
 def test_an_invalid_list_request_names_the_field(changes, field):
     with pytest.raises(InvalidFieldsError) as caught:
-        parse_page(ListJobsRequest(**changes), STATES)
+        parse_page(ListJobsRequest(**changes), STATES, METRIC_COLUMNS)
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "words"),
+    [
+        ("test.los < 1", ["compares 'test.los' with <", "running_loss, and train. or test. followed by loss", "r2"]),
+        ("color = red", ["a condition on 'color' with =", "labels.KEY", "metrics such as test.loss"]),
+        ("test.loss : 1", ["compares test.loss with :", "<, <=, >, >="]),
+        ("test.loss < small", ["compares test.loss with 'small', which is not a finite number"]),
+    ],
+)
+def test_an_error_in_a_filter_names_what_is_possible(filter_, words):
+    with pytest.raises(InvalidFieldsError) as caught:
+        parse_page(ListJobsRequest(filter=filter_), STATES, METRIC_COLUMNS)
+    assert all(word in caught.value.violations[0].description for word in words)
+
+
+@pytest.mark.parametrize("word", ["0.25", "+0.25", ".25", "25e-2", "2.5E-1", '"0.25"', "0.250000"])
+@pytest.mark.parametrize("comparison", [*ORDERS])
+@pytest.mark.parametrize("space", ["", "  "])
+def test_a_metric_is_compared_with_a_number(word, comparison, space):
+    page = parse_page(ListJobsRequest(filter=f"test.loss{space}{comparison}{space}{word}"), STATES, METRIC_COLUMNS)
+    assert page.clauses == (FieldClause("test.loss", comparison, 0.25),)
+
+
+def test_models_have_no_metrics_to_compare():
+    with pytest.raises(InvalidFieldsError, match="This list has no numbers"):
+        parse_page(ListModelsRequest(filter="test.loss < 1"), {})
+
+
+def test_the_metrics_of_filters_are_those_of_the_protocol():
+    fields = [field.name for field in Metrics.DESCRIPTOR.fields]
+    assert [*METRIC_COLUMNS] == ["running_loss", *(f"{which}.{name}" for which in ("train", "test") for name in fields)]
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 40_000, " " * 4_000 + "<", "a" * 2_000 + " " * 2_000, "test.loss <" + " " * 4_000 + "%%"]
+)
+def test_a_filter_is_refused_in_linear_time(text):
+    started = time.perf_counter()
+    for _ in range(20):
+        with contextlib.suppress(InvalidFieldsError):
+            parse_page(ListJobsRequest(filter=text), STATES, METRIC_COLUMNS)
+    assert time.perf_counter() - started < 1  # A few milliseconds, where quadratic time takes many seconds.
 
 
 @pytest.mark.parametrize(("requested", "size"), [(0, 50), (7, 7), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
@@ -87,10 +155,10 @@ def test_a_page_token_with_a_key_that_no_row_can_have_is_refused():
 
 
 @settings(deadline=None)
-@given(st.text(alphabet='ab ="!:.AND\t', max_size=60))
+@given(st.text(alphabet='ab ="!:.AND\t<>1e', max_size=60))
 def test_any_filter_is_parsed_or_refused(text):
     with contextlib.suppress(InvalidFieldsError):
-        parse_page(ListJobsRequest(filter=text), STATES)
+        parse_page(ListJobsRequest(filter=text), STATES, METRIC_COLUMNS)
 
 
 # Names with characters that are special in LIKE or in base64, and labels that share values.
@@ -201,6 +269,8 @@ def dict_of_states():
 
 NAMES = ["a", "ab", "b", "b_a", "bxa", "a%b", "axxb", "a\\b", "aab", "ba", "c", "ca"]
 TEAMS = ["red", "re_", "r%", ""]
+# The losses of the jobs. None: the job has no epoch.
+LOSSES = [0.1, 0.25, math.nan, math.inf, None, 0.0, 1e-300, -0.5, 1e300, 0.1 + 2**-56, 0.5, -math.inf]
 
 
 @dataclass(frozen=True)
@@ -210,15 +280,41 @@ class Listed:
     name: str
     state: str
     labels: dict[str, str]
+    epoch: Epoch | None
 
     def matches(self, field, operator, value):
         """Apply the filter rules, which are implemented a second time in plain Python."""
         if field == "labels":
             return value in self.labels
+        if operator in ORDERS:
+            actual = self.metric(field)
+            return actual is not None and not math.isnan(actual) and ORDERS[operator](actual, float(value))
         actual = self.labels.get(field.removeprefix("labels.")) if "." in field else getattr(self, field)
         if operator == ":":
             return value in actual
         return (actual == value) == (operator == "=")
+
+    def metric(self, field):
+        """The value of a metric such as "test.loss" in the last epoch, or None."""
+        which, _, name = field.rpartition(".")
+        if self.epoch is None or (which and not self.epoch.HasField(which)):
+            return None
+        metrics = getattr(self.epoch, which) if which else self.epoch
+        has_presence = metrics.DESCRIPTOR.fields_by_name[name].has_presence
+        return None if has_presence and not metrics.HasField(name) else getattr(metrics, name)
+
+
+def last_epoch(number):
+    """An epoch with some of the losses, so that each set has metrics that others do not have."""
+    loss = LOSSES[number]
+    if loss is None:
+        return None
+    epoch = Epoch(epoch=3, running_loss=LOSSES[number - 1] or 0.0)
+    if number % 3:
+        epoch.train.CopyFrom(Metrics(loss=loss, accuracy=abs(loss) % 1 if number % 2 else None))
+    if number % 4:
+        epoch.test.CopyFrom(Metrics(loss=LOSSES[number - 5] or 0.0, r2=loss))
+    return epoch
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -232,6 +328,7 @@ def listed(request, tmp_path_factory):
             name,
             ("QUEUED", "CANCELLED", "PAUSED")[number % 3],
             {key: TEAMS[(number + shift) % 4] for shift, key in enumerate(("team", "run")) if (number >> shift) % 3},
+            last_epoch(number),
         )
         for number, name in enumerate(NAMES)
     ]
@@ -241,7 +338,7 @@ def listed(request, tmp_path_factory):
         for each in population:
             await jobs.create(each.name, labels=each.labels)
             # No command accepts a name such as "a%b", but the store can contain one.
-            await database.write(lambda connection, each=each: set_state(connection, each))
+            await database.write(lambda connection, each=each: set_state_and_epoch(connection, each))
 
     asyncio.run(fill())
     with asyncio.Runner() as runner:
@@ -249,9 +346,15 @@ def listed(request, tmp_path_factory):
     database.close()
 
 
-def set_state(connection, each):
+def set_state_and_epoch(connection, each):
     record = job_queries.find_job(connection, each.name)
     record.job.state = dict_of_states()[each.state]
+    # An earlier epoch has every metric. The last one replaces all of them.
+    full = Metrics(loss=0.3, accuracy=0.3, precision=0.3, recall=0.3, f1=0.3, mean_absolute_error=0.3, r2=0.3)
+    if each.epoch is not None:
+        record.job.last_epoch.CopyFrom(Epoch(epoch=2, running_loss=0.3, train=full, test=full))
+        job_queries.save_job(connection, record)
+        record.job.last_epoch.CopyFrom(each.epoch)
     job_queries.save_job(connection, record)
 
 
@@ -261,16 +364,24 @@ conditions = st.one_of(
     st.tuples(st.just("state"), st.sampled_from(["=", "!="]), st.sampled_from(["QUEUED", "CANCELLED", "PAUSED"])),
     st.tuples(st.sampled_from(["labels.team", "labels.run"]), st.sampled_from(["=", "!="]), values),
     st.tuples(st.just("labels"), st.just(":"), st.sampled_from(["team", "run", "nothing"])),
+    st.tuples(
+        st.sampled_from([*METRIC_COLUMNS]),
+        st.sampled_from([*ORDERS]),
+        st.sampled_from(["0.1", "0", "-0.5", "0.25", "1e-300", "1e308", "-1e308", "0.30", "5e-324"]),
+    ),
 )
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
 @given(
     clauses=st.lists(conditions, max_size=3),
     order=st.sampled_from(["", "create_time", "create_time desc"]),
     size=st.integers(1, len(NAMES) + 1),
 )
 @example(clauses=[("name", ":", "A")], order="", size=3)
+@example(clauses=[("train.loss", ">", "-1e308")], order="", size=3)
+@example(clauses=[("train.loss", "<=", "0.1"), ("test.r2", ">=", "0.1")], order="", size=3)
+@example(clauses=[("test.accuracy", "<", "1")], order="", size=3)
 def test_any_filter_selects_the_same_pages_as_plain_python(listed, clauses, order, size):
     population, list_page = listed
     expected = [each.name for each in population if all(each.matches(*clause) for clause in clauses)]
@@ -280,7 +391,7 @@ def test_any_filter_selects_the_same_pages_as_plain_python(listed, clauses, orde
     found, token = [], ""
     while True:
         request = ListJobsRequest(filter=text, order_by=order, page_size=size, page_token=token)
-        page, token = list_page(parse_page(request, dict_of_states()))
+        page, token = list_page(parse_page(request, dict_of_states(), METRIC_COLUMNS))
         found.append([job.name.removeprefix("jobs/") for job in page])
         if not token:
             break

@@ -1,14 +1,16 @@
 """The revisions that migrate a database to the current schema."""
 
 import asyncio
+import math
 import sqlite3
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
+from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
@@ -16,8 +18,9 @@ from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.database import Database
 from gradwire_server.store.dialects import StoreError, open_engine
+from gradwire_server.store.job_metrics import METRIC_COLUMNS, metric_values
 from gradwire_server.store.migrate import alembic_config, migrate
-from gradwire_server.store.tables import metadata
+from gradwire_server.store.tables import jobs, metadata
 
 
 def differences(connection):
@@ -61,6 +64,29 @@ def test_the_tensors_of_jobs_and_models_from_before_their_tables_stay_referenced
         assert tensor_queries.referenced_tensors(connection) == {"in", "out", "weights"}
         assert tensor_queries.owner_of(connection, "out") == "jobs/old"
         assert tensor_queries.owner_of(connection, "weights") == "models/old"
+
+
+def test_the_last_epochs_of_jobs_from_before_the_columns_are_filled_in(tmp_path):
+    """There are more jobs than a batch has, and some have no epoch or were deleted."""
+    epoch = Epoch(epoch=3, running_loss=math.nan, train=Metrics(loss=0.0, accuracy=0.5), test=Metrics(loss=math.inf))
+    stored = {key: Job(last_epoch=epoch if key % 3 else None) for key in range(1, 121) if key != 50}
+    with open_engine(tmp_path / "db").connect() as connection:
+        with connection.begin():
+            command.upgrade(alembic_config(connection), "6")
+            values = "(id, job_id, state, classification, workers_lost, reported, message)"
+            connection.execute(
+                text(f"INSERT INTO jobs {values} VALUES (:key, :key, 5, 1, 0, 0, :job)"),
+                [{"key": key, "job": b"" if key == 7 else job.SerializeToString()} for key, job in stored.items()],
+            )
+        migrate(connection, "db")
+        assert differences(connection) == []
+        rows = connection.execute(select(jobs)).mappings().all()
+    filled = [row for row in rows if row["train_loss"] is not None]
+    assert [row["id"] for row in filled] == [key for key in stored if key % 3 and key != 7]
+    for row in filled:
+        assert {column: row[column] for column in METRIC_COLUMNS.values()} == metric_values(epoch)
+        assert (row["train_loss"], row["train_accuracy"], row["test_loss"]) == (0.0, 0.5, math.inf)
+        assert row["running_loss"] is row["test_accuracy"] is None
 
 
 def test_a_revision_that_fails_changes_nothing(tmp_path):

@@ -14,7 +14,7 @@ from gradwire_server.storage.blob_store import BlobStore
 from gradwire_server.workers import handle, ray_cluster
 from gradwire_server.workers import pool as pool_module
 from gradwire_server.workers.handle import WorkerHandle
-from gradwire_server.workers.pool import WorkerPool
+from gradwire_server.workers.pool import IdleWorker, WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster, share_memory
 
 
@@ -138,6 +138,28 @@ def test_a_server_with_its_own_ray_kills_its_workers_when_it_stops_scheduling(po
             await asyncio.sleep(0.001)
         assert created[1:] == ([] if outlives else [f"kill {worker.name}"])
         assert pool.free("cpu") == 2
+
+    run(scenario())
+
+
+def test_the_pool_knows_its_idle_workers_and_how_many_it_can_start(pool, created, cluster):
+    async def scenario():
+        cluster._hosts = {"n1": "host1"}
+        assert (pool.idle(), pool.startable(), pool.capacity("cpu")) == ([], 2, 2)
+        worker = await pool.acquire("cpu")
+        worker.log = ("n1", "")
+        assert (pool.idle(), pool.startable()) == ([], 1)
+        pool.release(worker)
+        assert pool.idle() == [IdleWorker("cpu", "host1")]
+        cluster._hosts = {}  # The node has joined the cluster since it was measured.
+        assert pool.idle() == [IdleWorker("cpu", "")]
+        assert await pool.acquire("cpu") is worker
+        assert pool.idle() == []
+        pool.discard(worker)
+        assert (pool.idle(), pool.startable()) == ([], 2)
+        pool.release(await pool.acquire("cpu"))
+        pool.forget()
+        assert (pool.idle(), pool.startable()) == ([], 2)
 
     run(scenario())
 

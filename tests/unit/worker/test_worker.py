@@ -29,12 +29,13 @@ from gradwire_engine.spec.tracing import trace
 from gradwire_engine.stopping import Progress
 from gradwire_engine.training import LossNotFiniteError, train
 from gradwire_proto.v1.errors_pb2 import JobErrorReason
-from gradwire_proto.v1.metrics_pb2 import Epoch
-from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec
+from gradwire_proto.v1.metrics_pb2 import ClassCounts, Epoch
+from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec, KeepPolicy
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange, StopReason
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.blob_urls import has_credentials, without_credentials
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
+from gradwire_worker.class_counter import ClassCounter
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
 from gradwire_worker.outbox import Outbox
 from gradwire_worker.trainer import StaleAttemptError, Trainer
@@ -405,6 +406,44 @@ def test_a_trainer_that_continues_from_a_checkpoint_gives_bit_identical_results(
     assert [epoch.epoch for epoch in epochs_of(resumed)] == [3]
     assert epochs_of(resumed)[0].running_loss == epochs_of(expected)[2].running_loss
     assert resumed[-2].weights == expected[-2].weights
+
+
+@pytest.mark.parametrize(("keep", "counted"), [({}, {4}), ({"every": 2}, {2, 4}), ({"best": True}, {1, 4})])
+def test_a_trainer_counts_classes_only_for_weights_that_are_kept(store, monkeypatch, keep, counted):
+    monkeypatch.setattr(CheckpointPolicy, "is_due", lambda _policy: True)
+    spec = make_spec(store, epochs=4)
+    spec.keep.CopyFrom(KeepPolicy(**keep))
+    # No epoch improves by this much, so the first is the best.
+    spec.early_stopping.CopyFrom(EarlyStopping(monitor="train.loss", min_delta=100, patience=100))
+    trainer = Trainer()
+    trainer.start(assignment(store, spec))
+    reports = [report for report in run_to_end(trainer) if report.weights is not None]
+    assert [report.to_event().checkpoint.epoch for report in reports] == [1, 2, 3, 4]
+    counts = [ClassCounts.FromString(report.class_counts) for report in reports if report.class_counts]
+    assert {each.epoch for each in counts} == counted
+    assert all(list(each.actual) == [10, 10, 10] and sum(each.confusion) == 30 for each in counts)
+
+
+def test_a_stop_ends_a_count(store, monkeypatch):
+    """The forward pass for the count can take as long as an epoch."""
+    trainer = Trainer()
+    counting, resume = threading.Event(), threading.Event()
+
+    def slow(counter):
+        counting.set()
+        assert resume.wait(30)
+        check(counter)
+
+    check = ClassCounter._check_stop
+    monkeypatch.setattr(ClassCounter, "_check_stop", slow)
+    trainer.start(assignment(store, make_spec(store)))
+    assert counting.wait(30)
+    run = trainer._run
+    run.stop()
+    resume.set()
+    run.join(30)
+    assert not run.is_alive()
+    assert all(report.weights is None for report in run.outbox._reports)
 
 
 def test_a_trainer_uses_tensors_that_it_receives_with_the_assignment(store, tmp_path):

@@ -5,6 +5,7 @@ import { fill, h, setText } from "./dom.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
 import { modelsView, modelView } from "./models.js";
+import { workersView } from "./workers.js";
 
 const THEME = "gradwire-theme";
 const main = document.getElementById("main");
@@ -46,7 +47,7 @@ function show() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [kind = "jobs", id = ""] = path.split("/").map(decodeURIComponent);
   const ids = id.split(",").filter(Boolean);
-  const section = kind === "models" ? "models" : "jobs";
+  const section = ["models", "workers"].includes(kind) ? kind : "jobs";
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${section}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -55,6 +56,7 @@ function show() {
   signOut.hidden = !token.get();
   const parameters = new URLSearchParams(query);
   if (section === "models") id ? modelView(main, id, context, signal) : modelsView(main, parameters, context, signal);
+  else if (section === "workers") workersView(main, context, signal);
   else if (ids.length) jobView(main, ids, context, signal);
   else jobsView(main, parameters, context, signal);
 }

@@ -3,6 +3,7 @@
 import { call } from "./api.js";
 import { Chart, curveColor } from "./chart.js";
 import { cloneJob } from "./clone.js";
+import { confusionCard } from "./confusion.js";
 import { fill, h, icon, setText } from "./dom.js";
 import { bytes, clock, count, duration, hasEnded, idOf, metric, percent, stateOf, title } from "./format.js";
 import { History } from "./history.js";
@@ -176,6 +177,7 @@ function oneJob(first, context, signal) {
   const error = h("div.notice.bad", { hidden: true });
   const log = h("ol.events", { "aria-label": "Events" });
   const facts = h("dl.facts");
+  const confusion = confusionCard(signal);
   let shownActions = "";
 
   const change = (method, done) => () => attempt(async () => update({ ...(await call(method, { name: first.name })), spec: job.spec }), done);
@@ -233,6 +235,7 @@ function oneJob(first, context, signal) {
     if (job.error) fill(error, h("strong", {}, title((job.error.reason ?? "").replace("JOB_ERROR_REASON_", "")) || "Failed"), h("pre", {}, job.error.message ?? ""));
     showActions();
     showFacts();
+    confusion.update(job);
   }
 
   function showFacts() {
@@ -254,7 +257,7 @@ function oneJob(first, context, signal) {
       const { events = [] } = await call("ListJobEvents", { name: first.name }, { signal });
       fill(log, events.map(eventItem));
       const last = events.findLast((event) => event.stateChange)?.stateChange;
-      const reason = stateOf(job) === "QUEUED" ? await whyItWaits(last, signal) : "";
+      const reason = stateOf(job) === "QUEUED" ? await whyItWaits(first.name, last, signal) : "";
       wait.hidden = !reason;
       setText(wait, reason);
     } catch (failed) {
@@ -273,13 +276,16 @@ function oneJob(first, context, signal) {
       error,
       figures,
     ],
-    body: h(
-      "div.columns",
-      {},
-      h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Events")), log),
-      h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Model")), stack(first.spec.model, first.spec.loss)),
-      h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Settings")), settingsTable([first]), facts),
-    ),
+    body: [
+      confusion.element,
+      h(
+        "div.columns",
+        {},
+        h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Events")), log),
+        h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Model")), stack(first.spec.model, first.spec.loss)),
+        h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Settings")), settingsTable([first]), facts),
+      ),
+    ],
     update,
     onevents,
     tick: () => hasEnded(job) || update(job),
@@ -297,13 +303,11 @@ function timing(job) {
   return ["Time", duration(seconds), `about ${duration(left)} left`];
 }
 
-async function whyItWaits(last, signal) {
+async function whyItWaits(name, last, signal) {
   if (last?.message) return `Waiting: ${last.message}.`;
-  const [{ jobs: running = [] }, { jobs: starting = [] }] = await Promise.all(
-    ["RUNNING", "STARTING"].map((state) => call("ListJobs", { filter: `state = ${state}`, pageSize: 100 }, { signal })),
-  );
-  const busy = running.length + starting.length;
-  return busy ? `Waiting for a free worker: ${busy}${busy >= 100 ? " or more" : ""} ${busy === 1 ? "job is" : "jobs are"} running.` : "Waiting for a worker.";
+  const { queuedJobs = [], queueLength } = await call("ListWorkers", {}, { signal });
+  const reason = queuedJobs.find((each) => each.name === name)?.reason;
+  return reason ? `Waiting: ${reason}.` : `Waiting in a queue of ${count(queueLength ?? 1)} jobs.`;
 }
 
 function eventItem(event) {

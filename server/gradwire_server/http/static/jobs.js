@@ -5,28 +5,12 @@ import { h, fill, icon, setText } from "./dom.js";
 import { ago, count, hasEnded, idOf, metric, percent, stateOf, STATES, title } from "./format.js";
 import { watchJobs } from "./live.js";
 import { button, empty, failure, labels, pill } from "./parts.js";
+import { parseSearch, searchProblem } from "./search.js";
 
 const PAGE_SIZE = 50;
 const MAX_WATCHED = 100;
 const MAX_COMPARED = 6;
 const SEARCH_MS = 200;
-
-/** Turns the words of a search into a filter: "name", "key=value". Returns the filter and a test for one job. */
-export function parseSearch(text, state) {
-  const words = text.replaceAll('"', "").split(/\s+/).filter(Boolean);
-  const conditions = words.map((word) => {
-    const [key, value] = word.split("=");
-    return value ? `labels.${key} = "${value}"` : `name : "${key}"`;
-  });
-  if (state) conditions.unshift(`state = ${state}`);
-  const matches = (job) =>
-    (!state || stateOf(job) === state) &&
-    words.every((word) => {
-      const [key, value] = word.split("=");
-      return value ? job.labels?.[key] === value : idOf(job.name).includes(key);
-    });
-  return { filter: conditions.join(" AND "), matches };
-}
 
 /** Shows the list until the signal is aborted. `parameters` are those of the address. */
 export function jobsView(main, parameters, context, signal) {
@@ -40,7 +24,8 @@ export function jobsView(main, parameters, context, signal) {
 
   const input = h("input", {
     type: "search",
-    placeholder: "Search by name, or label=value",
+    placeholder: "Name, label=value, or loss < 0.1",
+    "aria-describedby": "search-note",
     value: search.text,
     "aria-label": "Search jobs",
     oninput: () => (clearTimeout(timer), (timer = setTimeout(changeSearch, SEARCH_MS))),
@@ -62,17 +47,27 @@ export function jobsView(main, parameters, context, signal) {
   );
   const more = button("Load more", null, () => load(nextPage));
   const note = h("div.list-note", { "aria-live": "polite" });
+  const searchNote = h("p.search-note", { id: "search-note", role: "status", hidden: true });
   fill(
     main,
     h("div.page-head", {}, h("h1", {}, "Jobs"), compare),
     h("div.toolbar", {}, h("label.search", {}, icon("search"), input), states),
+    searchNote,
     h("div.card.list", {}, head, body, note),
   );
   changeCompare();
+  noteSearch(parsed.note);
+
+  function noteSearch(text, isProblem = false) {
+    searchNote.hidden = !text;
+    searchNote.classList.toggle("error", isProblem);
+    setText(searchNote, text);
+  }
 
   function changeSearch(state = search.state) {
     search = { text: input.value.trim(), state };
     parsed = parseSearch(search.text, search.state);
+    noteSearch(parsed.note);
     for (const each of states.children) each.setAttribute("aria-pressed", String(each.dataset.state === state));
     const query = new URLSearchParams(Object.entries({ q: search.text, state }).filter(([, value]) => value));
     history.replaceState(null, "", `#/jobs${query.size ? `?${query}` : ""}`);
@@ -95,8 +90,20 @@ export function jobsView(main, parameters, context, signal) {
     } catch (error) {
       if (signal.aborted || number !== loads) return;
       if (context.onerror(error)) return;
-      fill(note, failure(error, () => load(pageToken)));
+      const problem = searchProblem(error);
+      noteSearch(problem || parsed.note, Boolean(problem));
+      if (problem) clear();
+      else fill(note, failure(error, () => load(pageToken)));
     }
+  }
+
+  /** Shows no jobs, because the search is not valid. */
+  function clear() {
+    watching.abort();
+    rows.clear();
+    body.replaceChildren();
+    head.hidden = true;
+    fill(note, empty("No job matches", "Correct the search."));
   }
 
   function showNote() {

@@ -6,7 +6,8 @@ import { ago, count, idOf, metric, percent } from "./format.js";
 import { button, empty, failure, figure, labels, remove, save, stack, attempt } from "./parts.js";
 import { drawingPanel, sideOf } from "./drawing.js";
 import { rowsPanel } from "./rows.js";
-import { parseSearch } from "./jobs.js";
+import { cardPanel } from "./card.js";
+import { parseSearch, searchProblem } from "./search.js";
 
 const PAGE_SIZE = 50;
 const SEARCH_MS = 200;
@@ -52,7 +53,8 @@ export function modelsView(main, parameters, context, signal) {
       else fill(note, filter ? empty("No model matches", "Change the search.") : empty("No models yet", "A job that succeeds leaves its model here."));
     } catch (error) {
       if (signal.aborted || current !== loads || context.onerror(error)) return;
-      fill(note, failure(error, () => load(pageToken)));
+      const problem = searchProblem(error);
+      fill(note, problem ? h("p.error", { role: "alert" }, problem) : failure(error, () => load(pageToken)));
     }
   }
   load("");
@@ -123,5 +125,6 @@ export async function modelView(main, id, context, signal) {
       sideOf(model) ? drawingPanel(model, job, signal) : rowsPanel(model, job),
       h("section.card", {}, h("div.card-head", {}, h("h2", {}, "Model")), stack(model.spec, job?.spec?.loss)),
     ),
+    cardPanel(name, signal),
   );
 }

@@ -102,7 +102,12 @@ export function confirm(question, text, yes) {
 /** Saves a model as a file of the browser. */
 export async function save(name, format) {
   const file = await download("DownloadModel", { name, format: `MODEL_FORMAT_${format}` });
-  const link = h("a", { href: URL.createObjectURL(file.blob), download: file.name });
+  saveFile(file.name, file.blob);
+}
+
+/** Saves a file of the browser. */
+export function saveFile(name, blob) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

@@ -1,8 +1,14 @@
-"""Formats numbers, rates, times and curves as short text, for terminals, notebooks and model cards."""
+"""Formats numbers, rates, times, metrics and curves as short text, for terminals, notebooks and model cards."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradwire_engine.training import Epoch
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=+*%#"
@@ -40,6 +46,21 @@ def time_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as text, in seconds, or in milliseconds if it is short."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def metrics_text(epoch: Epoch) -> str:
+    """Return the loss and the accuracy or R2 of an epoch, for example "test loss 0.2512, test accuracy 0.9250"."""
+    for which, metrics in (("test", epoch.test), ("train", epoch.train)):
+        if metrics is not None:
+            values = {"loss": metrics.loss, "accuracy": metrics.accuracy, "R2": metrics.r2}
+            known = {name: value for name, value in values.items() if value is not None}
+            return ", ".join(f"{which} {name} {number_text(value)}" for name, value in known.items())
+    return f"running loss {number_text(epoch.running_loss)}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,58 +1,37 @@
 """Describes a trained model as Markdown: a model card."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
-from gradwire._exceptions import NotFoundError
-from gradwire._formatting import number_text, size_text, sparkline
-from gradwire._info import seconds_text
-from gradwire._metrics import metric_of
-from gradwire._progress import JobProgress, metrics_text
-from gradwire._samples import sample_epochs
+from gradwire_engine.classification import ClassificationReport, evaluation_text
+from gradwire_engine.formatting import metrics_text, number_text, seconds_text, size_text, sparkline
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_of
 from gradwire_engine.spec.resolve import network
 from gradwire_engine.spec.tensors import numpy_dtype
 from gradwire_engine.training import Epoch
-from gradwire_proto.v1.model_service_pb2 import GetModelRequest, Model
+from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec, Layer
 from gradwire_proto.v1.tensor_pb2 import TensorRef
-from gradwire_proto.v1.training_service_pb2 import GetJobRequest, Job
+from gradwire_proto.v1.training_service_pb2 import Job
 
-if TYPE_CHECKING:
-    from gradwire._transport import Transport
-
+_SETS = ("train", "test")
 _SPARK_WIDTH = 40
 _SHOWN_CLASSES = 100
 
 
-async def fetch_card(transport: Transport, name: str) -> str:
-    """Return the card of the model "models/{id}". If its job was deleted, the settings and the curve are missing."""
-    from importlib.metadata import version  # noqa: PLC0415  (slow to import)
-
-    model = await transport.call(transport.models.GetModel, GetModelRequest(name=name))
-    job: Job | None = None
-    epochs: list[Epoch] = []
-    try:
-        job = await transport.call(transport.training.GetJob, GetJobRequest(name=model.job))
-        epochs, _ = await sample_epochs(transport, job)
-    except NotFoundError:
-        job = None
-    return card(model, job, JobProgress.of(epochs), version("gradwire"))
-
-
-def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> str:
+def card(
+    model: Model, job: Job | None, epochs: Sequence[Epoch], version: str, report: ClassificationReport | None = None
+) -> str:
     """Return the card of a model.
 
     Args:
         model: The model.
         job: The job that trained it, or None if it was deleted.
-        progress: The epochs of the job, or a sample of them.
+        epochs: Epochs of the job for the curves, in order.
         version: The version of gradwire.
+        report: The metrics of each class, or None if there are none.
     """
     name = model.name.removeprefix("models/")
     epoch = epoch_of(model.epoch)
@@ -79,7 +58,8 @@ def card(model: Model, job: Job | None, progress: JobProgress, version: str) -> 
         *(_training(job) if job else []),
         "## Metrics",
         _metrics(model),
-        *_curves(progress),
+        *(_class_metrics(report) if report else []),
+        *_curves(epochs),
         f"Written by gradwire {version}.",
     ]
     return "\n\n".join(sections) + "\n"
@@ -136,19 +116,36 @@ def _metrics(model: Model) -> str:
     epoch = epoch_of(model.epoch)
     rows = []
     for field in fields(Metrics):
-        values = [metric_of(epoch, which, field.name) for which in ("train", "test")]
+        values = [_metric_of(epoch, which, field.name) for which in _SETS]
         if any(value is not None for value in values):
             rows.append((field.name.replace("_", " "), *map(number_text, values)))
     return _table(("Metric", "Train", "Test"), rows)
 
 
-def _curves(progress: JobProgress) -> list[str]:
+def _class_metrics(report: ClassificationReport) -> list[str]:
+    rows = [each.cells() for each in report[:_SHOWN_CLASSES]]
+    more = [f"{len(report) - len(rows):,} other classes are not shown."] if len(report) > len(rows) else []
+    headings = ("Class", "Precision", "Recall", "F1", "Rows")
+    text = evaluation_text(report.evaluated_on, report.epoch)
+    return ["## Metrics of each class", _table(headings, rows), *more, text]
+
+
+def _curves(epochs: Sequence[Epoch]) -> list[str]:
     lines = []
     for metric in ("loss", "accuracy", "r2"):
-        for which, curve in progress.curves(metric).items():
-            ends = f"{number_text(curve.values[0])} to {number_text(curve.values[-1])}"
-            lines.append(f"{which:<5} {metric:<8} {sparkline(curve.values, _SPARK_WIDTH)} {ends}")
+        for which in _SETS:
+            found = [value for epoch in epochs if (value := _metric_of(epoch, which, metric)) is not None]
+            if not found and (which, metric) == ("train", "loss"):
+                found = [epoch.running_loss for epoch in epochs]
+            if found:
+                ends = f"{number_text(found[0])} to {number_text(found[-1])}"
+                lines.append(f"{which:<5} {metric:<8} {sparkline(found, _SPARK_WIDTH)} {ends}")
     return ["## Curves", "\n".join(["```", *lines, "```"])] if lines else []
+
+
+def _metric_of(epoch: Epoch, which: str, name: str) -> float | None:
+    """Return a metric on "train" or "test", or None if the epoch does not have it."""
+    return getattr(getattr(epoch, which), name, None)
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
