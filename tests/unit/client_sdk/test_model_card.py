@@ -6,8 +6,11 @@ from grpc import StatusCode
 from scripted_server import status
 
 import gradwire as gw
+from gradwire._model_card import card
+from gradwire._progress import JobProgress
 from gradwire_engine.spec.messages import epoch_message
 from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_proto.v1.tensor_pb2 import DataType
 from gradwire_proto.v1.training_service_pb2 import Event, Job, WatchJobResponse
 
 DIGEST = "ab" * 32
@@ -81,6 +84,61 @@ def test_the_card_of_a_model_whose_job_was_deleted_has_no_settings_and_no_curves
     assert "## Training" not in card
     assert "## Curves" not in card
     assert "## Metrics" in card
+
+
+def test_a_card_of_a_regression_that_continues_another_job():
+    model, job = Model(), Job()
+    model.CopyFrom(MODEL)
+    model.ClearField("test")
+    del model.spec.class_names[:]
+    model.labels.clear()
+    regression = {"mean_absolute_error": 0.125, "r2": 0.5}
+    model.epoch.CopyFrom(epoch_message(epoch(30, 0.25, **regression)))
+    model.weights.dtype = DataType.DATA_TYPE_FLOAT64
+    model.train.inputs.shape[:] = [1_234_567, 4]
+    job.CopyFrom(JOB)
+    job.spec.loss.mean_squared_error.SetInParent()
+    job.spec.shuffle = False
+    job.continue_job, job.initial_model = "jobs/before", "models/start"
+    job.execution.plan, job.execution.host = "numba", "node-1"
+    progress = JobProgress(None, 30)
+    for number in (10, 20, 30):
+        progress.add(epoch(number, 3 / number, **regression))
+    text = card(model, job, progress, "1.2")
+    lines = text.splitlines()
+    for line in (
+        "| Parameters | 58 (float64, 464 B) |",
+        "| Quality | train loss 0.2500, train R2 0.5000 after epoch 30 |",
+        "| Job | x |",
+        f"| train | 1,234,567 | 1234567 × 4 float32, sha256 {DIGEST} | 30 int64, sha256 {DIGEST} |",
+        "| Loss | mean squared error |",
+        "| Epochs | 3 |",
+        "| Batch size | 8 |",
+        "| Seed | 7 |",
+        "| Plan | numba on node-1 |",
+        "| Continues job | before |",
+        "| Starts from model | start |",
+        "| Metric | Train | Test |",
+        "| loss | 0.2500 |  |",
+        "| mean absolute error | 0.1250 |  |",
+        "| r2 | 0.5000 |  |",
+        "train loss     █▃▁ 0.3000 to 0.1000",
+        "train r2       ▁▁▁ 0.5000 to 0.5000",
+    ):
+        assert line in lines
+    assert not any(line.startswith(("| test", "| Labels", "| accuracy", "test")) for line in lines)
+    assert "## Classes" not in lines
+    job.spec.loss.cross_entropy.from_probabilities = True
+    assert "| Loss | cross-entropy of probabilities |" in card(model, job, progress, "1.2").splitlines()
+
+
+def test_a_card_names_a_hundred_classes():
+    model = Model()
+    model.CopyFrom(MODEL)
+    names = [f"c{number}" for number in range(1101)]
+    for count, line in ((100, ", ".join(names[:100])), (1101, ", ".join([*names[:100], "and 1,001 more"]))):
+        model.spec.class_names[:] = names[:count]
+        assert line in card(model, None, JobProgress(None, 0), "1.2").splitlines()
 
 
 def test_a_job_without_a_model_has_no_card(scripted, client):
