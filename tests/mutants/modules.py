@@ -23,7 +23,7 @@ _TRAINING = f"{_ENGINE_TESTS}/test_training.py"
 _WORKER_TEST = f"{_WORKER_TESTS}/test_worker.py"
 _STOPPING = f"{_ENGINE_TESTS}/test_stopping.py"
 _LOCAL_FIT = f"{_SDK_TESTS}/test_local_fit.py"
-_LIST_REQUESTS = (f"{_SERVER_TESTS}/test_list_requests.py", "-k", "not postgres")
+_LIST_REQUESTS = f"{_SERVER_TESTS}/test_list_requests.py"
 
 MODULES: dict[str, list[str]] = {
     f"{_ENGINE}/losses.py": [_LOSSES, _GRADIENTS],
@@ -63,8 +63,8 @@ MODULES: dict[str, list[str]] = {
     f"{_SERVER}/scheduling/policy.py": [f"{_SERVER_TESTS}/test_policy.py"],
     f"{_SERVER}/jobs/events.py": [f"{_SERVER_TESTS}/test_attempt_records.py"],
     f"{_SERVER}/api/request_fields.py": [f"{_SERVER_TESTS}/test_request_fields.py"],
-    f"{_SERVER}/api/list_requests.py": [*_LIST_REQUESTS],
-    f"{_SERVER}/store/paging.py": [*_LIST_REQUESTS],
+    f"{_SERVER}/api/list_requests.py": [_LIST_REQUESTS, "-k", "not sqlite and not postgres and not job"],
+    f"{_SERVER}/store/paging.py": [_LIST_REQUESTS, "-k", "not postgres"],
     f"{_SDK}/_retry.py": [f"{_SDK_TESTS}/test_retries.py"],
     f"{_SDK}/_access.py": [f"{_SDK_TESTS}/test_access.py"],
     f"{_SDK}/_argument_names.py": [f"{_SDK_TESTS}/test_exceptions.py"],
@@ -77,7 +77,7 @@ MODULES: dict[str, list[str]] = {
     f"{_SDK}/_history.py": [f"{_SDK_TESTS}/test_history.py"],
     f"{_SDK}/_options.py": [_LOCAL_FIT, "-k", "refused or names or named or fraction"],
     f"{_SDK}/_model_card.py": [f"{_SDK_TESTS}/test_model_card.py"],
-    f"{_SDK}/_names.py": [f"{_SDK_TESTS}/test_jobs_and_models.py"],
+    f"{_SDK}/_names.py": [f"{_SDK_TESTS}/test_names.py"],
     f"{_SDK}/_status.py": [f"{_SDK_TESTS}/test_exceptions.py"],
     f"{_SDK}/_stopping.py": [f"{_SDK_TESTS}/test_stopping_and_callbacks.py", "-k", "early_stopping or policy"],
     f"{_SDK}/_svg.py": [f"{_SDK_TESTS}/test_notebook.py"],
