@@ -111,10 +111,10 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the places of annotations, `frozen=True`, `if TYPE_CHECKING`, and the texts in the messages of errors."""
+    """Yield the places of annotations, `frozen=True`, `strict=True`, `if TYPE_CHECKING`, and texts of errors."""
     for node in ast.walk(ast.parse(source)):
         parts: list[ast.AST | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
-        if isinstance(node, ast.keyword) and node.arg == "frozen":
+        if isinstance(node, ast.keyword) and node.arg in ("frozen", "strict"):
             parts.append(node.value)
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             parts.append(node.test)

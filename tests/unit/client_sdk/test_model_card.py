@@ -45,7 +45,8 @@ EVENTS.append(Event(sequence=4, state_change={"state": 5}))
 def client(scripted):
     scripted.answer("GetModel", lambda request: MODEL)
     scripted.answer("GetJob", lambda request: JOB)
-    scripted.answer("WatchJob", lambda request: iter([WatchJobResponse(events=EVENTS)]))
+    events = {after: WatchJobResponse(events=EVENTS[after:]) for after in range(4)}
+    scripted.answer("WatchJob", lambda request: iter([events[request.after_sequence]]))
     with gw.Client(scripted.address) as connected:
         yield connected
 

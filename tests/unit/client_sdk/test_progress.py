@@ -53,7 +53,7 @@ def test_epochs_are_ranked_by_their_test_loss_then_train_loss_then_running_loss(
         epoch(6, math.nan),
         epoch(7, None),
     ]
-    assert sorted(ranked[::-1], key=best_key) == ranked
+    assert sorted([*ranked[4:], *ranked[:4]], key=best_key) == ranked
     progress = JobProgress("x", 9)
     for each in reversed(ranked):
         progress.add(each)

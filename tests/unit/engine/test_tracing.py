@@ -179,9 +179,13 @@ def test_a_symbol_says_what_it_stands_for():
         def forward(self, x):
             shown.append(repr(x))
             y = self.fc1(x)
-            shown.append(f"{y}")
+            z = self.relu(y)
+            shown.extend([f"{y}", f"{self.fc2(z)}", f"{z}"])
             return y
 
-    trace(Model())
+    with pytest.raises(TraceError, match="the output of an earlier layer"):
+        trace(Model())
     assert shown[0] == "<the input of the model, without data: gradwire traces forward()>"
-    assert shown[1].startswith("<the output of Linear(in_features=")
+    outputs = ["Linear(in_features=4, out_features=3", "Linear(in_features=3, out_features=2", "ReLU()"]
+    for text, layer in zip(shown[1:], outputs, strict=True):
+        assert text.startswith(f"<the output of {layer}")
