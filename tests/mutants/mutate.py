@@ -119,7 +119,7 @@ def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             parts.append(node.test)
         if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Violation")):
-            parts += [part for part in ast.walk(node) if isinstance(part, ast.JoinedStr)]
+            parts += [part for part in ast.walk(node) if isinstance(part, ast.JoinedStr | ast.Slice)]
         for part in parts:
             if part is not None:
                 yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)

@@ -18,7 +18,7 @@ from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import architecture, network, references, resolve
+from gradwire_engine.spec.resolve import architecture, network, references, resolve, weights_bytes
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
@@ -640,3 +640,12 @@ def test_a_reference_needs_a_valid_digest():
 def test_arrays_that_do_not_fit_into_a_message_are_refused(array):
     with pytest.raises(TensorError):
         to_tensor(array)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(DataType.DATA_TYPE_FLOAT32, 4), (DataType.DATA_TYPE_FLOAT64, 8)])
+def test_the_size_of_the_weights_is_that_of_their_array(dtype, size):
+    spec = good_spec()
+    spec.dtype = dtype
+    assert (
+        weights_bytes(resolve(spec)) == size * (4 * 8 + 8 + 8 * 3 + 3) == starting_weights(resolve(spec), None).nbytes
+    )

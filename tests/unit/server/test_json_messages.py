@@ -39,6 +39,7 @@ def test_query_parameters_set_fields(parameters, kind, message):
         ([("spec", "{}")], Job, "spec"),
         ([("x" * 100, "1")], Job, "x" * 80),
         ([("includeNew", "1")], WatchJobsRequest, "(request)"),
+        ([("includeNew", "yes")], WatchJobsRequest, "(request)"),
         ([("firstEpoch", "one")], SampleEpochsRequest, "(request)"),
     ],
 )
@@ -75,6 +76,7 @@ def test_json_with_too_many_values_is_refused_before_its_conversion(monkeypatch)
         {"names": [*names, "e"]},
         nested,
         {name: name for name in "abcdef"},
+        {"names": [[[]] * 5]},
         {"names": [[["a", "b"]], "c", "d"]},
     ]
     for content in too_many:

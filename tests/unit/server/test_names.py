@@ -50,6 +50,7 @@ def test_other_labels_are_refused(labels, field):
 
 def test_a_name_belongs_to_one_collection():
     assert id_in("models", "jobs/digits") is None
+    assert id_in("jobs", "models/digits") is None
     assert id_in("jobs", "digits") is None
     assert digest_in(f"tensors/{64 * 'a'}") == 64 * "a"
     for name in (64 * "a", f"jobs/{64 * 'a'}", f"tensors/{63 * 'a'}", f"tensors/{64 * 'A'}", f"tensors/{64 * 'a'}/"):
