@@ -12,6 +12,7 @@ import difflib
 import json
 import os
 import random
+import re
 import select
 import signal
 import sys
@@ -123,6 +124,10 @@ def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         for part in parts:
             if part is not None:
                 yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
+    # The mark before keyword-only arguments, which Cosmic Ray takes for a multiplication.
+    for number, line in enumerate(source.splitlines(), start=1):
+        for mark in re.finditer(r"\*(?=,)", line):
+            yield (number, mark.start()), (number, mark.end())
 
 
 class Runner:
