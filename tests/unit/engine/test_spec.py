@@ -361,7 +361,7 @@ def plain_summary(rows, dimensions):
 ELEMENTS = [0.0, 0.0, 1.0, 1.0, 0.5, 0.25, 0.0015, 0.998, 0.9995, 1.0005, -0.5, 2.0, math.nan, math.inf, -math.inf]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3), block=st.integers(1, 5))
 def test_a_summary_in_blocks_is_that_of_plain_python(data, sizes, block):
     # Without the last elements, all are finite, and without more of them, all rows can be distributions.
