@@ -8,9 +8,11 @@ random sample of the mutants, which is drawn with the same seed in every run.
 import argparse
 import ast
 import compileall
+import difflib
 import json
 import os
 import random
+import re
 import select
 import signal
 import sys
@@ -25,7 +27,7 @@ from py_compile import PycInvalidationMode
 
 import pytest
 from modules import MODULES
-from planted import SOURCES, Copy
+from planted import ROOT, SOURCES, Copy
 
 # Equivalent mutants: for None, numbers and booleans, identity is the same as equality.
 _EQUIVALENT = ("_Is_Eq", "_IsNot_NotEq", "_Eq_Is", "_NotEq_IsNot")
@@ -54,6 +56,21 @@ class Mutant:
     occurrence: int
     line: int
 
+    def apply(self, source: str) -> str:
+        """Return the source of a module with this mutation, or unchanged if Cosmic Ray cannot apply it."""
+        from cosmic_ray.mutating import mutate_code
+        from cosmic_ray.plugins import get_operator
+
+        try:
+            return mutate_code(source, get_operator(self.operator)(), self.occurrence) or source
+        except AttributeError:  # Cosmic Ray cannot replace an exception with a dotted name.
+            return source
+
+    def change(self, source: str) -> str:
+        """Return the lines of a module's source that this mutant changes, before and after the change."""
+        lines = difflib.unified_diff(source.splitlines(), self.apply(source).splitlines(), lineterm="", n=0)
+        return "\n".join(f"        {line}" for line in lines if not line.startswith(("---", "+++", "@@")))
+
 
 @dataclass
 class Score:
@@ -77,11 +94,11 @@ class Score:
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield the mutants of a module, except those of annotations and `frozen=True`, which no test can detect."""
+    """Yield the mutants of a module, except those that no test can or should detect; see `_excluded`."""
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.plugins import get_operator, operator_names
 
-    unnoticeable = list(_unnoticeable(path.read_text()))
+    excluded = list(_excluded(path.read_text()))
     tree = get_ast_from_path(path)
     for name in operator_names():
         operator = get_operator(name)
@@ -90,16 +107,27 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         operator = operator()
         positions = (position for node in ast_nodes(tree) for position in operator.mutation_positions(node))
         for occurrence, (start, end) in enumerate(positions):
-            if not any(first <= tuple(start) and tuple(end) <= last for first, last in unnoticeable):
+            if not any(first <= tuple(start) and tuple(end) <= last for first, last in excluded):
                 yield Mutant(name, occurrence, start[0])
 
 
-def _unnoticeable(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _excluded(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield the places of annotations, `frozen=True`, `strict=True`, `if TYPE_CHECKING`, and texts of errors."""
     for node in ast.walk(ast.parse(source)):
-        frozen = node.value if isinstance(node, ast.keyword) and node.arg == "frozen" else None
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None), frozen):
+        parts: list[ast.AST | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        if isinstance(node, ast.keyword) and node.arg in ("frozen", "strict"):
+            parts.append(node.value)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            parts.append(node.test)
+        if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Violation")):
+            parts += [part for part in ast.walk(node) if isinstance(part, ast.JoinedStr | ast.Slice)]
+        for part in parts:
             if part is not None:
                 yield (part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset)
+    # The mark before keyword-only arguments, which Cosmic Ray takes for a multiplication.
+    for number, line in enumerate(source.splitlines(), start=1):
+        for mark in re.finditer(r"\*(?=,)", line):
+            yield (number, mark.start()), (number, mark.end())
 
 
 class Runner:
@@ -147,9 +175,6 @@ class Runner:
 
     def score(self, module: str, seconds: float, limit: int) -> Score:
         """Test a sample of the mutants of a module, for about `seconds` seconds."""
-        from cosmic_ray.mutating import mutate_code
-        from cosmic_ray.plugins import get_operator
-
         path, tests = self.root / module, MODULES[module]
         source = path.read_text()
         found = list(mutants_of(path))
@@ -164,8 +189,8 @@ class Runner:
             for mutant in found[:limit]:
                 if time.monotonic() - began > seconds:
                     break
-                mutated = mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence)
-                if mutated is None or mutated == source:
+                mutated = mutant.apply(source)
+                if mutated == source:
                     continue
                 path.write_text(mutated)
                 if self.passes(tests, min(patience, _MAX_TEST_SECONDS)):
@@ -206,6 +231,7 @@ def main() -> int:
             print(score, flush=True)
             for mutant in score.survivors if options.survivors else []:
                 print(f"    line {mutant.line}: {mutant.operator}, occurrence {mutant.occurrence}")
+                print(mutant.change((ROOT / score.module).read_text()))
     killed, tested = sum(score.killed for score in scores), sum(score.tested for score in scores)
     print(f"mutants: {killed} of {tested} killed ({100 * killed / max(tested, 1):.0f} %), in {len(scores)} modules")
     if options.json:

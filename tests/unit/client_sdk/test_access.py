@@ -18,9 +18,15 @@ def test_a_client_without_an_address_says_what_to_set():
         gw.Client()
 
 
+def test_an_address_can_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("GRADWIRE_ADDRESS", "example.org:1")
+    assert checked_address(None) == "example.org:1"
+    assert checked_address("example.org:2") == "example.org:2"
+
+
 @pytest.mark.parametrize(
     "address",
-    ["localhost:50051", "127.0.0.1:1", "[::1]:50051", "host-1.example.org:443", "unix:/run/x.sock", "dns:///host:1"],
+    ["localhost:65535", "127.0.0.1:1", "[::1]:50051", "host-1.example.org:443", "unix:/run/x.sock", "dns:///host:1"],
 )
 def test_grpc_addresses_are_accepted(address):
     assert checked_address(address) == address
@@ -43,7 +49,9 @@ def test_other_addresses_are_refused_immediately_with_an_example(address, exampl
         gw.Client(address)
 
 
-@pytest.mark.parametrize("address", ["example.org:50051", "192.0.2.1:50051", "[2001:db8::1]:50051"])
+@pytest.mark.parametrize(
+    "address", ["example.org:50051", "www.example.org:1", "192.0.2.1:50051", "[2001:db8::1]:50051"]
+)
 def test_a_token_is_not_sent_to_another_machine_without_tls(address):
     with pytest.raises(gw.InvalidArgumentError, match=r"refusing to send the token .* without TLS"):
         Transport(address, Access(token="secret"))

@@ -34,6 +34,35 @@ def test_torch_tensors_are_detached_first():
     assert to_array(Tensor(), "x", FLOAT32) is X
 
 
+class Unreadable:
+    """Raises an error when it is converted, as a torch tensor on a GPU does."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def __array__(self, *_arguments, **_options):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], r"is empty: it has shape \(0,\)"),
+        (np.zeros((3, 0)), "is empty"),
+        ([[1.0, 2.0], [3.0]], "cannot be converted to an array of numbers"),
+        (Unreadable(TypeError("it is on a GPU")), "cannot be converted .* it is on a GPU"),
+        (Unreadable(RuntimeError("it is sparse")), "cannot be converted .* it is sparse"),
+        (["a", "b"], "must be numbers, got an array of dtype <U1"),
+        ([b"a", None], "must be numbers, got an array of dtype object"),
+        ([1j], "must be numbers, got an array of dtype complex128"),
+        (np.array(["2026-01-01"], "M8[D]"), "must be numbers"),
+    ],
+)
+def test_what_is_not_an_array_of_numbers_is_refused(value, message):
+    with pytest.raises(gw.InvalidArgumentError, match=f"^x: {message}"):
+        to_array(value, "x")
+
+
 def test_numbers_keep_their_kind():
     assert to_array([True, False], "y", FLOAT32).dtype == np.uint8
     assert to_array(np.array([1, 2], np.uint64), "y", FLOAT32).dtype == np.int64
@@ -54,7 +83,7 @@ def test_a_missing_value_in_a_column_is_named():
     with pytest.raises(gw.InvalidArgumentError, match="column 'b' has a missing value in row 1"):
         to_array(frame, "x", FLOAT32)
     with pytest.raises(gw.InvalidArgumentError, match="column 'a' has an infinity in row 0"):
-        to_array(pd.DataFrame({"a": [np.inf, 1.0], "b": [1.0, 2.0]}), "x", FLOAT32)
+        to_array(pd.DataFrame({"a": [np.inf, 1.0], "b": [1.0, np.nan]}), "x", FLOAT32)
 
 
 def test_a_missing_value_in_a_series_becomes_nan_which_validation_reports():
@@ -93,7 +122,7 @@ def test_floats_are_converted_to_the_dtype_of_the_job_and_integers_stay(given, w
 
 
 def test_numbers_that_are_too_large_for_the_dtype_are_not_called_infinite():
-    values = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, -1e300]])
+    values = np.array([[1.0, np.nan], [np.inf, 2.0], [3.0, -1e300], [1e301, 4.0]])
     with pytest.raises(
         gw.InvalidArgumentError, match=r'row 2 has -1e\+300, which is too large for float32.*dtype="float64"'
     ):

@@ -1,5 +1,7 @@
 """Targets that are text or whole-number floats, and class names in models and model files."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from small import X, Y, fit, stack
 
 import gradwire as gw
 from gradwire import MSE, InvalidArgumentError, Linear, Module, accuracy
+from gradwire._class_names import classes_in, text_labels
 from gradwire._job_request import make_job_request
 from gradwire._options import TrainingOptions
 
@@ -39,6 +42,32 @@ def test_text_becomes_the_index_of_its_class_in_alphabetical_order(targets):
     made = request((X, targets))
     assert np.array_equal(made.array(made.spec.train.targets), Y)
     assert tuple(made.spec.model.class_names) == NAMES
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.array("cat"),
+        np.array([["cat", "dog"]]),
+        np.ma.masked_array(TEXT),
+        SimpleNamespace(detach=lambda: np.array(TEXT)),
+        Y,
+        Y.astype(object),
+        [["cat"], ["dog", "cat"]],
+    ],
+    ids=["scalar", "matrix", "masked", "torch", "numbers", "objects", "ragged"],
+)
+def test_what_is_no_column_of_text_is_not_converted(targets):
+    assert text_labels(targets, "y") is None
+
+
+def test_eight_classes_are_all_listed():
+    names = [f"n{number}" for number in range(9)]
+    with pytest.raises(InvalidArgumentError, match=r"has 8 classes \('n0', .*, 'n7'\), but the model has 3"):
+        classes_in(np.array(names[:8]), 3, "y")
+    with pytest.raises(InvalidArgumentError, match=r"'n7' and 1 more\), but the model has 3"):
+        classes_in(np.array(names), 3, "y")
+    assert classes_in(np.array(["b", "a", "b"]), 2, "y") == ("a", "b")
 
 
 def test_text_trains_the_same_model_as_indices_and_names_its_classes():

@@ -34,6 +34,12 @@ def test_inputs_are_read_from_every_format(tmp_path):
         assert np.array_equal(read_inputs(tmp_path / name), X)
 
 
+def test_images_become_rows_and_vectors_stay(tmp_path):
+    for shape, flat in (((3,), (3,)), ((2, 3), (2, 3)), ((2, 3, 4), (2, 12)), ((2, 3, 4, 5), (2, 60))):
+        np.save(tmp_path / "x.npy", np.zeros(shape))
+        assert read_inputs(tmp_path / "x.npy").shape == flat
+
+
 def test_a_first_line_of_numbers_is_data(tmp_path):
     (tmp_path / "d.csv").write_text("1,2\n3,4\n")
     assert read_inputs(tmp_path / "d.csv").tolist() == [[1, 2], [3, 4]]
@@ -117,6 +123,8 @@ def test_a_column_of_text_can_hold_the_targets(tmp_path):
         ("d.npz", "junk", "b", "--target is for .csv"),
         ("d.safetensors", "junk", None, "cannot read"),
         ("d.txt", "", None, "must end in"),
+        ("d.bin", "a,b\n1,2\n", "b", "must end in"),
+        ("d.csv", f"a,b\n{'1' * 200_000},2\n", "b", "cannot read"),
     ],
 )
 def test_unusable_data_files_are_errors_with_a_reason(tmp_path, name, content, target, message):
@@ -138,6 +146,31 @@ def test_arrays_that_are_missing_are_named(tmp_path):
     np.savez(tmp_path / "d.npz", x_train=X, y_train=Y, x_test=X)
     with pytest.raises(FileError, match="both x_test and y_test, or neither"):
         read_data(tmp_path / "d.npz", None)
+    np.savez(tmp_path / "d.npz", x_train=X, y_train=Y, y_test=Y)
+    with pytest.raises(FileError, match="both x_test and y_test, or neither"):
+        read_data(tmp_path / "d.npz", None)
+    with pytest.raises(FileError, match=r"has no array x or x_test\. It has x_train, y_train, y_test\."):
+        read_inputs(tmp_path / "d.npz")
+    (tmp_path / "d.bin").write_text("1,2\n")
+    with pytest.raises(FileError, match="must end in"):
+        read_inputs(tmp_path / "d.bin")
+    with pytest.raises(FileError, match=r"--drop is for \.csv files"):
+        read_inputs(tmp_path / "d.npz", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "dtype", "values"),
+    [
+        ("1\n-2\n", np.int64, [1, -2]),
+        ("5e-1\n2\n", np.float64, [0.5, 2.0]),
+        ("2\n15e-1\n", np.float64, [2.0, 1.5]),
+        ("1.0\n2\n", np.float64, [1.0, 2.0]),
+    ],
+)
+def test_targets_are_integers_only_if_all_of_them_are_written_as_such(tmp_path, cells, dtype, values):
+    (tmp_path / "d.csv").write_text("x,y\n" + "".join(f"0,{cell}\n" for cell in cells.split()))
+    targets = read_data(tmp_path / "d.csv", "y").train[1]
+    assert (targets.dtype, targets.tolist()) == (dtype, values)
 
 
 def test_python_objects_are_never_loaded(tmp_path):

@@ -8,7 +8,7 @@ from scripted_server import rpc_error, status
 
 import gradwire as gw
 from gradwire import _exceptions
-from gradwire._argument_names import argument_of
+from gradwire._argument_names import argument_of, invalid_argument
 from gradwire._retry import retry_delay
 from gradwire._status import error_from_rpc
 
@@ -139,6 +139,8 @@ def test_the_names_of_the_wire_become_what_the_user_wrote(said, message):
     [
         ("job.spec.epochs", "epochs"),
         ("job.spec.model.layers[1].linear.in_features", "in_features of layer 'fc2'"),
+        ("job.spec.model.layers[0].relu", "layer 'fc1'"),
+        ("job.spec.model.layers[2].name", "name of layer 2"),
         ("job.spec.model.layers[7]", "layer 7"),
         ("job.labels", "labels"),
         ("job.continue_job", "resume_from"),
@@ -149,6 +151,28 @@ def test_the_names_of_the_wire_become_what_the_user_wrote(said, message):
 )
 def test_fields_have_the_names_of_the_call(field, argument):
     assert argument_of(field, ["fc1", "fc2"]) == argument
+
+
+def test_an_argument_that_the_sdk_refuses_has_the_path_of_its_field():
+    error = invalid_argument("epochs", "must be at least 1")
+    assert str(error) == "epochs: must be at least 1"
+    assert [violation.field for violation in error.violations] == ["job.spec.epochs"]
+    assert invalid_argument("page_size", "is wrong", "").violations[0].field == "page_size"
+
+
+def test_details_that_contradict_the_status_are_ignored():
+    made = status(Code.NOT_FOUND, "no such thing", reason="A_REASON")
+    made.code = Code.INTERNAL.value[0]
+    error = error_from_rpc(
+        grpc.aio.AioRpcError(
+            Code.NOT_FOUND,
+            grpc.aio.Metadata(),
+            grpc.aio.Metadata(("grpc-status-details-bin", made.SerializeToString())),
+            "no such thing",
+        ),
+        "somewhere:50051",
+    )
+    assert (type(error), str(error), error.reason) == (gw.NotFoundError, "no such thing", None)
 
 
 def test_a_missing_server_error_says_what_to_start_and_set():

@@ -1,6 +1,7 @@
 """Following the logs of several jobs at once, and the reason why a job waits."""
 
 import io
+import queue
 import threading
 
 import pytest
@@ -100,15 +101,22 @@ def test_a_server_that_does_not_say_why_is_no_error(scripted, client):
     assert [each.event.sequence for each in follow([client.jobs.get("x")])] == [1, 2, 3, 4, 5, 6]
 
 
-def test_an_error_of_one_watch_is_raised(scripted, client):
+def test_an_error_of_one_watch_is_raised_and_ends_the_others(scripted, client):
+    watching, raised, in_time = threading.Event(), threading.Event(), queue.SimpleQueue()
+
     def watch(request):
         if request.name == "jobs/b":
+            assert watching.wait(20)
             yield status(StatusCode.NOT_FOUND, "no job b")
-        yield WatchJobResponse(events=LOG)
+        yield WatchJobResponse(events=LOG[:1])
+        watching.set()
+        in_time.put(raised.wait(5))
 
     scripted.answer("WatchJob", watch)
     with pytest.raises(gw.NotFoundError, match="no job b"):
         list(follow([client.jobs.get("a"), client.jobs.get("b")]))
+    raised.set()
+    assert in_time.get(timeout=20), "the error does not wait for the end of the other watch"
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from epochs import epochs
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gradwire as gw
@@ -135,7 +135,128 @@ def test_any_curve_can_be_drawn(values):
     assert "inf" not in svg.replace("no finite values", "")
 
 
-@pytest.mark.parametrize(("span", "step"), [(1.0, 0.2), (0.9, 0.2), (7.0, 2.0), (5e-7, 1e-7), (3e9, 1e9)])
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def read_chart(svg):
+    """Return the elements of a chart: the text and the position of labels, grid lines, and the points of curves."""
+    root = ET.fromstring(svg)
+    assert root.get("viewBox") == "0 0 330 190"
+    texts = [(float(each.get("x")), float(each.get("y")), each) for each in root.iter(f"{SVG}text")]
+    assert all(0 <= x <= 330 and 0 <= y <= 190 for x, y, _ in texts)
+    points = [
+        [tuple(map(float, point.split(","))) for point in each.get("points").split()]
+        for each in root.iter(f"{SVG}polyline")
+    ]
+    points += [[(float(each.get("cx")), float(each.get("cy")))] for each in root.iter(f"{SVG}circle")]
+    grid = [float(each.get("y1")) for each in root.iter(f"{SVG}line") if each.get("y1") == each.get("y2") != "10"]
+    return texts, points, grid
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.floats(-4000, 4000, allow_subnormal=False), min_size=2, max_size=20),
+    st.sampled_from([1.0, 1e-3]),
+    st.integers(1, 9),
+)
+@example([3.0, 3.0, 3.0], 1.0, 1)
+@example([0.0, 0.0], 1.0, 4)
+@example([-2.0, -2.0], 1.0, 1)
+@example([0.0, 1.0], 1.0, 1)
+@example([100.0, 100.1], 1.0, 1)
+def test_the_points_of_a_chart_can_be_read_from_its_axes(values, factor, first):
+    values = [round(value * factor, 6) for value in values]
+    series = Series("train", Curve(enumerate(values, first)), COLORS[0])
+    texts, (points,), grid = read_chart(chart("loss", [series]))
+    # Each grid line has the label of its value to its left.
+    ticks = [(y - 4, float(each.text)) for x, y, each in texts if x == 43]
+    assert [y for y, _ in ticks] == pytest.approx(grid, abs=0.11)
+    assert 2 <= len(ticks) <= 8
+    (low_y, low), (high_y, high) = ticks[0], ticks[-1]
+    assert (low_y, high_y) == pytest.approx((166, 26), abs=0.11)
+    assert low <= min(values)
+    assert max(values) <= high
+    assert [(y - low_y) / (high_y - low_y) * (high - low) + low for _, y in points] == pytest.approx(
+        values, abs=(high - low) / 500
+    )
+    # Each epoch has its label below it, up to the ends of the plot.
+    labels = {int(each.text): x for x, y, each in texts if y == 182}
+    last = first + len(values) - 1
+    assert labels.keys() == {first, (first + last) // 2, last}
+    assert (labels[first], labels[last]) == (48, 320)
+    assert [x for x, _ in points] == pytest.approx(
+        [48 + 272 * at / (last - first) for at in range(len(values))], abs=0.1
+    )
+    assert all(labels[epoch] == points[epoch - first][0] for epoch in labels)
+
+
+def test_a_constant_curve_and_a_single_epoch_are_in_the_middle():
+    for value in (3.0, 0.0, -3.0, 1e-200):
+        (((x, y),),) = read_chart(chart("loss", [Series("train", Curve([(7, value)]), COLORS[0])]))[1]
+        assert (x, y) == (184, 96)
+
+
+def test_a_chart_without_finite_values_says_so_and_has_axes():
+    curve = Curve([(3, math.nan), (9, math.nan)])
+    texts, points, grid = read_chart(chart("loss", [Series("train", curve, COLORS[0])]))
+    assert (points, len(grid)) == ([], 6)
+    assert [each.text for _, y, each in texts if y == 182] == ["3", "6", "9"]
+    assert "no finite values" in [each.text for _, _, each in texts]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 0.04], ["0.00", "0.01", "0.02", "0.03", "0.04"]),
+        ([0.0, 0.0004], ["0.0000", "0.0001", "0.0002", "0.0003", "0.0004"]),
+        ([0.0, 0.000045], ["0e+00", "1e-05", "2e-05", "3e-05", "4e-05", "5e-05"]),
+        ([-20_000.0, 20_000.0], ["-20k", "-10k", "0", "10k", "20k"]),
+        ([9990.0, 10_010.0], ["9990", "9995", "10k", "10k", "10k"]),
+        ([0.0, 5e12], ["0", "1e+12", "2e+12", "3e+12", "4e+12", "5e+12"]),
+        ([0.0, 9e11], ["0", "200G", "400G", "600G", "800G", "1e+12"]),
+    ],
+)
+def test_the_labels_of_an_axis_are_short(values, labels):
+    texts, _, _ = read_chart(chart("loss", [Series("train", Curve(enumerate(values, 1)), COLORS[0])]))
+    assert [each.text for x, _, each in texts if x == 43] == labels
+
+
+def test_a_legend_names_each_curve_in_its_color_without_overlap():
+    names = ["train", "x" * 16, "y" * 17]
+    curves = [
+        Series(name, Curve([(1, 1.0), (2, 2.0)]), color, name == "train")
+        for name, color in zip(names, COLORS, strict=False)
+    ]
+    svg = chart("a", curves)
+    root = ET.fromstring(svg)
+    lines = [each for each in root.iter(f"{SVG}line") if each.get("y1") == "10"]
+    labels = [each for each in root.iter(f"{SVG}text") if each.get("y") == "14"]
+    assert [each.text for each in labels] == ["a", "train", "x" * 16, "y" * 15 + "…"]
+    assert [each.get("stroke") for each in lines] == [*COLORS[:3]]
+    assert [each.get("stroke-dasharray") is not None for each in lines] == [True, False, False]
+    assert [each.get("stroke-dasharray") is not None for each in root.iter(f"{SVG}polyline")] == [True, False, False]
+    # A character is about 7 pixels wide.
+    ends = [float(each.get("x")) + 6.5 * len(each.text) for each in labels]
+    for end, line, label in zip(ends, lines, labels[1:], strict=False):
+        assert end < float(line.get("x1")) < end + 20
+        assert float(line.get("x1")) + 15 < float(line.get("x2")) < float(label.get("x"))
+
+
+@pytest.mark.parametrize(
+    ("span", "step"),
+    [
+        (1.0, 0.2),
+        (1.01, 0.5),
+        (5.0, 1.0),
+        (5.01, 2.0),
+        (25.0, 5.0),
+        (25.1, 10.0),
+        (0.9, 0.2),
+        (7.0, 2.0),
+        (5e-7, 1e-7),
+        (3e9, 1e9),
+    ],
+)
 def test_ticks_are_round_numbers(span, step):
     assert nice_step(span) == pytest.approx(step)
 

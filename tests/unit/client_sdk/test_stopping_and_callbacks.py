@@ -11,6 +11,7 @@ from small import X, Y, fit, stack
 
 import gradwire as gw
 from gradwire._stopping import keep_policy
+from gradwire_proto.v1.spec_pb2 import EarlyStopping as EarlyStoppingMessage
 from gradwire_proto.v1.spec_pb2 import KeepPolicy
 
 
@@ -95,6 +96,11 @@ def test_keep_has_no_effect_in_this_process():
         ({"monitor": ""}, "monitor"),
         ({"monitor": None}, "monitor"),
         ({"restore_best": "yes"}, "restore_best"),
+        ({"restore_best": 1}, "restore_best"),
+        ({"patience": 2**31}, "patience"),
+        ({"patience": "5"}, "patience"),
+        ({"min_delta": math.inf}, "min_delta"),
+        ({"min_delta": True}, "min_delta"),
     ],
 )
 def test_invalid_values_of_early_stopping_are_refused(arguments, message):
@@ -144,9 +150,27 @@ def test_a_regression_has_other_monitors():
     assert len(fit(model, (X, target), **arguments, early_stopping=gw.EarlyStopping("train.r2", patience=2))) <= 3
 
 
+def test_early_stopping_is_converted_to_a_message():
+    defaults = gw.EarlyStopping().message()
+    assert defaults == EarlyStoppingMessage(monitor="test.loss", patience=5, restore_best=True)
+    largest = gw.EarlyStopping("train.f1", np.int64(2**31 - 1), np.float32(0.5), np.False_).message()
+    assert largest == EarlyStoppingMessage(monitor="train.f1", patience=2**31 - 1, min_delta=0.5)
+    assert gw.EarlyStopping(patience=1, min_delta=0).message().patience == 1
+
+
 @pytest.mark.parametrize(
     ("keep", "policy"),
-    [("last", KeepPolicy()), ("best", KeepPolicy(best=True)), ("every:12", KeepPolicy(every=12)), ("every:", None)],
+    [
+        ("last", KeepPolicy()),
+        ("best", KeepPolicy(best=True)),
+        ("every:1", KeepPolicy(every=1)),
+        ("every:120", KeepPolicy(every=120)),
+        ("every:999999999", KeepPolicy(every=999_999_999)),
+        ("every:1000000000", None),
+        ("every:012", None),
+        ("every:", None),
+        (12, None),
+    ],
 )
 def test_keep_is_converted_to_a_policy(keep, policy):
     assert keep_policy(keep) == policy

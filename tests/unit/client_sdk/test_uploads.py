@@ -18,7 +18,9 @@ from gradwire._transport import Transport
 from gradwire._uploads import upload
 from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.tensor_service_pb2 import FindMissingTensorsResponse, MissingTensor, UploadTensorResponse
+from gradwire_server.limits import MAX_CHUNK_BYTES
 
+REAL_CHUNK = _uploads._CHUNK_BYTES
 CHUNK = 100
 # In the second array, the last chunk is shorter than the others.
 ARRAYS = [np.random.default_rng(seed).integers(0, 256, size, np.uint8) for seed, size in ((0, 1000), (1, 1033))]
@@ -124,6 +126,17 @@ def test_the_wait_grows_after_each_cut_of_an_upload():
     transport = StoreTransport(TensorStore(cuts=[100, 100, 100]))
     run(transport)
     assert transport.waits == [0.1, 0.25, pytest.approx(0.625)]
+
+
+def test_the_progress_of_a_cut_upload_goes_back_to_what_has_arrived():
+    progress = []
+    run(StoreTransport(TensorStore(cuts=[650])), ARRAYS[:1], lambda *counts: progress.append(counts))
+    sent = [*range(100, 1001, 100), 700, 800, 900, 1000]
+    assert progress == [(count, 1000) for count in sent]
+
+
+def test_a_chunk_is_small_enough_for_a_server_and_large_enough_to_be_fast():
+    assert 1 << 18 <= REAL_CHUNK <= MAX_CHUNK_BYTES // 2
 
 
 def test_an_upload_fails_after_the_last_retry():

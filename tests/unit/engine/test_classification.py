@@ -72,3 +72,43 @@ def test_a_report_is_a_table_with_the_names_of_the_classes():
     assert "<cat>" not in report._repr_html_()
     with pytest.raises(ValueError, match="1 class_names for 2 classes"):
         gw.classification_report(np.eye(2), [0, 0], ["cat"])
+
+
+def test_a_table_has_at_most_fifty_classes_those_with_the_lowest_f1():
+    classes = 51
+    targets = np.arange(classes)
+    for count in (50, 51):
+        report = gw.classification_report(np.eye(count), targets[:count], [f"c{number}" for number in range(count)])
+        assert len(str(report).splitlines()) == (51 if count == 50 else 52)
+    # Class 7 is the only one with errors, and class 3 has no rows.
+    logits, targets = np.eye(classes), np.where(targets == 3, 7, targets)
+    report = gw.classification_report(logits, targets)
+    lines = str(report).splitlines()
+    assert lines[1].split() == ["7", "1.0000", "0.5000", "0.6667", "2"]
+    assert "3" not in {line.split()[0] for line in lines}
+    assert lines[-1] == "1 other classes are not shown."
+    html = report._repr_html_()
+    assert (html.count("<tr>"), html.count("<th>"), html.count("<td>")) == (51, 5, 250)
+    assert "<div>1 other classes are not shown.</div>" in html
+
+
+def test_a_matrix_of_ten_thousand_classes_is_the_largest(monkeypatch):
+    monkeypatch.setattr("gradwire_engine.classification.MAX_CLASSES", 3)
+    assert gw.confusion_matrix(np.eye(3), [2, 1, 0]).tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    with pytest.raises(ValueError, match="4 classes is too large: at most 3"):
+        gw.confusion_matrix(np.eye(4), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 3, 1))),
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (np.zeros((2, 3, 1)), [0, 0]),
+        (np.zeros((2, 0)), [0, 0]),
+        (np.zeros((2, 3)), 0),
+    ],
+)
+def test_shapes_that_do_not_match_are_refused(logits, targets):
+    with pytest.raises(ValueError, match="logits must have shape"):
+        gw.confusion_matrix(logits, targets)

@@ -80,3 +80,10 @@ def test_gradients_accumulate_until_zero_grad():
         layer.backward(g)
     assert np.allclose(layer.W.grad, 6)
     assert np.allclose(layer.b.grad, 6)
+
+
+def test_a_relu_passes_positive_values_and_their_gradients():
+    relu = ReLU()
+    x = np.array([[-2.0, -0.0, 0.0, 3.0]])
+    assert relu.forward(x).tolist() == [[0, 0, 0, 3]]
+    assert relu.backward(np.array([[5.0, 6.0, 7.0, 8.0]])).tolist() == [[0, 0, 0, 8]]

@@ -1,6 +1,7 @@
 """Specs: validation rules, tensor messages, and the conversion of resolved specs to networks and modules."""
 
 import contextlib
+import math
 import random
 import tracemalloc
 from itertools import pairwise
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 from fuzz.random_calls import Requests
 from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gradwire_engine import CrossEntropy, Linear, ReLU, Sequential
 from gradwire_engine.metrics import Metrics
 from gradwire_engine.spec.messages import epoch_message, epoch_of
 from gradwire_engine.spec.prepare import loss_of, starting_weights
 from gradwire_engine.spec.rebuild import build
-from gradwire_engine.spec.resolve import architecture, network, references, resolve
+from gradwire_engine.spec.resolve import architecture, network, references, resolve, weights_bytes
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import TensorError, from_tensor, tensor_ref, tensor_type, to_tensor
 from gradwire_engine.spec.tracing import trace
@@ -159,6 +162,8 @@ def test_random_and_mutated_specs_have_violations_or_can_be_resolved():
         change("layer#1.name", "x" * 128),
         lambda spec: spec.model.layers.extend(Layer(name=f"r{i}", relu={}) for i in range(MAX_LAYERS - 3)),
         lambda spec: spec.test.CopyFrom(spec.train),
+        lambda spec: spec.model.class_names.extend(["a", "x" * 127, "x" * 128]),
+        shape("train.inputs", 20, MAX_FEATURES),
     ],
 )
 def test_values_at_their_bounds_are_accepted(mutate):
@@ -175,6 +180,10 @@ def test_values_at_their_bounds_are_accepted(mutate):
         (change("layer#0.linear.in_features", 3), "model.layers[0].linear.in_features"),
         (change("layer#2.linear.in_features", 7), "model.layers[2].linear.in_features"),
         (change("layer#1.name", "x" * 129), "model.layers[1].name"),
+        (lambda spec: spec.model.class_names.extend(["a", "b", "c", "d"]), "model.class_names"),
+        (lambda spec: spec.model.class_names.extend(["a", "b", ""]), "model.class_names"),
+        (lambda spec: spec.model.class_names.extend(["a", "b", "x" * 129]), "model.class_names"),
+        (lambda spec: (change("layer#0.name", "1")(spec), change("layer#1.name", "")(spec)), "model.layers[1].name"),
         (lambda spec: spec.model.layers.extend(Layer(relu={}) for _ in range(MAX_LAYERS - 2)), "model.layers"),
     ],
 )
@@ -191,6 +200,16 @@ def test_the_parameters_of_all_layers_count_with_their_biases():
     assert fields(spec) == ["model.layers"]
     spec.model.layers[2].linear.out_features = 998_000
     assert fields(spec) == []
+
+
+def test_a_model_can_have_a_billion_parameters():
+    spec = good_spec()
+    del spec.model.layers[0]
+    spec.model.layers[1].linear.out_features = 1_000_000
+    spec.train.inputs.shape[1] = 999
+    assert fields(spec) == []
+    spec.train.inputs.shape[1] = 1000
+    assert fields(spec) == ["model.layers"]
 
 
 def test_too_many_layers_or_parameters_are_refused():
@@ -256,6 +275,24 @@ def test_targets_of_the_wrong_shape_are_named(targets, loss, outputs, field):
 
 
 @pytest.mark.parametrize(
+    ("targets", "loss", "outputs"),
+    [
+        (Y % 2, "cross_entropy", 2),
+        (np.eye(2)[Y % 2], "cross_entropy", 2),
+        (np.full((20, 2), 0.5), "cross_entropy", 2),
+        (Y, "mean_squared_error", 1),
+        (Y - 5.5, "mean_squared_error", 1),
+        (np.full((20, 1), -3), "mean_squared_error", 1),
+        (np.full((20, 3), -0.5), "mean_squared_error", 3),
+    ],
+)
+def test_targets_that_fit_are_accepted(targets, loss, outputs):
+    spec = with_targets(targets, loss, outputs)
+    assert check_spec(spec) == []
+    assert data_violations(spec, X, targets) == []
+
+
+@pytest.mark.parametrize(
     "targets",
     [np.full(20, 3), np.full(20, -1), np.full((20, 3), 0.5), np.eye(3)[Y] * np.nan, np.eye(3)[Y] - 0.2],
 )
@@ -308,6 +345,52 @@ def test_a_very_long_row_is_summarized_in_blocks():
     assert summarize(halves).first_bad_row == 1
 
 
+def plain_summary(rows, dimensions):
+    """Summarize rows of numbers in plain Python."""
+    for index, row in enumerate(rows):
+        if not all(map(math.isfinite, row)):
+            return (index, "nan", "nan", False, False)
+    elements = [element for row in rows for element in row]
+    distributions = dimensions == 2 and all(
+        min(row) >= 0 and max(row) <= 1 and abs(math.fsum(row) - 1) < 1e-3 for row in rows
+    )
+    one_hot = distributions and all(element in (0, 1) for element in elements)
+    return (-1, str(min(elements)), str(max(elements)), distributions, one_hot)
+
+
+ELEMENTS = [0.0, 0.0, 1.0, 1.0, 0.5, 0.25, 0.0015, 0.998, 0.9995, 1.0005, -0.5, 2.0, math.nan, math.inf, -math.inf]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3), block=st.integers(1, 5))
+def test_a_summary_in_blocks_is_that_of_plain_python(data, sizes, block):
+    # Without the last elements, all are finite, and without more of them, all rows can be distributions.
+    allowed = ELEMENTS[: data.draw(st.sampled_from([4, 10, 12, 15]))]
+    rows = np.array(data.draw(st.lists(st.sampled_from(allowed), min_size=math.prod(sizes), max_size=math.prod(sizes))))
+    rows = rows.reshape(sizes[0], -1)
+    if np.isfinite(rows).all() and data.draw(st.booleans()):
+        rows[:, -1] = 1 - rows[:, :-1].sum(axis=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradwire_engine.spec.summary._BLOCK_ELEMENTS", block)
+        found = summarize(rows.reshape(sizes))
+    bounds = str(found.minimum), str(found.maximum)
+    expected = plain_summary(rows.tolist(), len(sizes))
+    assert (found.first_bad_row, *bounds, found.distributions, found.one_hot) == expected
+
+
+def test_a_summary_takes_the_memory_of_one_block(monkeypatch):
+    monkeypatch.setattr("gradwire_engine.spec.summary._BLOCK_ELEMENTS", 1 << 12)
+    matrix = np.zeros((1 << 12, 64), np.uint8)
+    matrix[:, 0] = 1
+    tracemalloc.start()
+    try:
+        assert summarize(matrix).one_hot
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < matrix.nbytes / 4
+
+
 def test_inputs_with_too_many_features_are_refused():
     spec = good_spec()
     spec.train.inputs.shape[1] = 1_000_001
@@ -323,6 +406,8 @@ def test_inputs_with_too_many_features_are_refused():
         (np.eye(3)[Y] * 0.5, "mean_squared_error", 3, False),
         (X[:, 0], "mean_squared_error", 1, False),
         (Y, "mean_squared_error", 1, False),
+        (np.ones((20, 1)), "mean_squared_error", 1, False),
+        (np.eye(2)[Y % 2], "mean_squared_error", 2, True),
     ],
 )
 def test_classification_is_distinguished_from_regression(targets, loss, outputs, expected):
@@ -392,6 +477,54 @@ def test_given_weights_must_fit_the_layers_that_they_are_for(weights, accepted):
     spec.model.layers[2].linear.initialization = Initialization.INITIALIZATION_GIVEN
     spec.initial_weights.CopyFrom(tensor_ref(weights))
     assert fields(spec) == ([] if accepted else ["initial_weights"])
+
+
+def test_given_weights_need_the_width_of_their_layer_and_the_dtype_of_the_job():
+    spec = given_spec()
+    spec.dtype = DataType.DATA_TYPE_FLOAT64
+    assert fields(spec) == ["initial_weights"]
+    spec.initial_weights.dtype = DataType.DATA_TYPE_FLOAT64
+    assert fields(spec) == []
+    spec.initial_weights.sha256 = ""
+    assert fields(spec) == ["initial_weights"]
+    spec = given_spec()
+    spec.model.layers[0].linear.in_features = 0
+    spec.initial_weights.shape[0] = 8 + 3 * 9
+    assert fields(spec) == ["model.layers"]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "with_test", "accepted"),
+    [
+        ("", False, True),
+        ("", True, True),
+        ("train.accuracy", False, True),
+        ("test.accuracy", True, True),
+        ("test.accuracy", False, False),
+        ("train.r2", True, False),
+        ("accuracy", True, False),
+    ],
+)
+def test_a_monitor_must_be_a_metric_of_the_job(monitor, with_test, accepted):
+    spec = good_spec()
+    spec.early_stopping.patience, spec.early_stopping.monitor = 1, monitor
+    if with_test:
+        spec.test.CopyFrom(spec.train)
+    assert check_spec(spec) == []
+    assert data_violations(spec, X, Y) == ([] if accepted else ["early_stopping.monitor"])
+    if not accepted:
+        (violation,) = check_data(spec, lambda ref: summarize({16: X}.get(len(ref.shape), Y)))
+        assert ("There is no test set" in violation.description) is not with_test
+
+
+def test_the_elements_of_every_tensor_are_checked():
+    spec = given_spec()
+    bad = {"test.inputs": X * np.nan, "test.targets": Y + 1, "initial_weights": np.full(67, np.inf, np.float32)}
+    spec.test.CopyFrom(Dataset(inputs=tensor_ref(bad["test.inputs"]), targets=tensor_ref(bad["test.targets"])))
+    spec.initial_weights.CopyFrom(tensor_ref(bad["initial_weights"]))
+    assert check_spec(spec) == []
+    arrays = {tensor_ref(array).sha256: array for array in (X, Y, *bad.values())}
+    assert [violation.field for violation in check_data(spec, lambda ref: summarize(arrays[ref.sha256]))] == [*bad]
 
 
 def test_a_model_can_mix_given_and_drawn_weights():
@@ -478,11 +611,22 @@ def test_a_digest_does_not_depend_on_the_memory_layout():
         (Tensor(dtype=1, shape=[2], data=b"1234"), "has 8 bytes, got 4"),
         (Tensor(dtype=0, shape=[1], data=b"1234"), "dtype must be one of .*, got 0"),
         (Tensor(dtype=1, shape=[-1], data=b""), "at least 1"),
+        (Tensor(dtype=1, shape=[0], data=b""), "at least 1"),
+        (Tensor(dtype=1, shape=[1, 0, 1], data=b""), "at least 1"),
+        (Tensor(dtype=1, shape=[1] * 65, data=b"1234"), "at most 64 dimensions, got 65"),
+        (Tensor(dtype=1, shape=[1] * 70, data=b"1234"), "at most 64 dimensions, got 70"),
+        (Tensor(dtype=1, shape=[2**24, 2**24 + 1]), "more elements than"),
+        (Tensor(dtype=1, shape=[2], data=b"123456789"), "has 8 bytes, got 9"),
     ],
 )
 def test_malformed_tensors_are_refused(message, text):
     with pytest.raises(TensorError, match=text):
         from_tensor(message)
+
+
+def test_the_largest_shapes_are_accepted():
+    assert from_tensor(Tensor(dtype=1, shape=[1] * 64, data=b"1234")).ndim == 64
+    assert tensor_type(Tensor(dtype=2, shape=[2**24, 2**24])).size_bytes == 2**51
 
 
 def test_a_reference_needs_a_valid_digest():
@@ -496,3 +640,12 @@ def test_a_reference_needs_a_valid_digest():
 def test_arrays_that_do_not_fit_into_a_message_are_refused(array):
     with pytest.raises(TensorError):
         to_tensor(array)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(DataType.DATA_TYPE_FLOAT32, 4), (DataType.DATA_TYPE_FLOAT64, 8)])
+def test_the_size_of_the_weights_is_that_of_their_array(dtype, size):
+    spec = good_spec()
+    spec.dtype = dtype
+    assert (
+        weights_bytes(resolve(spec)) == size * (4 * 8 + 8 + 8 * 3 + 3) == starting_weights(resolve(spec), None).nbytes
+    )

@@ -237,3 +237,28 @@ def test_invalid_numbers_are_refused(fields, wrong):
     found = {violation.field for violation in check_spec(JobSpec(epochs=10, **fields))}
     stopping = {field for field in found if field.startswith(("early_stopping", "max_seconds", "keep"))}
     assert stopping == ({wrong} if wrong else set())
+
+
+def test_the_rules_are_those_of_the_spec():
+    assert rules_of(JobSpec(epochs=7)) == StoppingRules(7)
+    stopping = EarlyStopping(monitor="test.f1", patience=3, min_delta=0.5, restore_best=True)
+    spec = JobSpec(epochs=7, early_stopping=stopping, max_seconds=60, keep=KeepPolicy(every=2))
+    assert rules_of(spec) == StoppingRules(7, "test.f1", 0.5, 3, restore_best=True, max_seconds=60.0, keep_every=2)
+    best = JobSpec(epochs=7, keep=KeepPolicy(best=True))
+    assert rules_of(best) == StoppingRules(7, "train.loss", keep_best=True)
+    best.test.SetInParent()
+    assert rules_of(best).monitor == "test.loss"
+
+
+def test_the_epochs_to_keep_are_the_multiples_of_a_number():
+    for every, kept in ((0, []), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6]), (8, [])):
+        rules = StoppingRules(7, keep_every=every)
+        assert [number for number in range(1, 8) if rules.keeps_number(number)] == kept
+    assert not any(StoppingRules(7).keeps_number(number) for number in range(1, 8))
+
+
+def test_a_job_that_is_already_beyond_a_limit_stops():
+    rules = StoppingRules(epochs=5, monitor="train.loss", patience=2, max_seconds=9.0)
+    assert Progress(epoch=8).stop_reason(rules) == "ALL_EPOCHS"
+    assert Progress(epoch=4, without_improvement=4).stop_reason(rules) == "EARLY_STOPPING"
+    assert TrainingControl(rules, Progress(epoch=3, seconds=9.5)).stop_reason(4) == "TIME_LIMIT"

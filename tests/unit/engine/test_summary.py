@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradwire_engine import Linear, Module, Parameter, ReLU, Sequential
+from gradwire_engine.summary import summarize
 
 
 class Scale(Module):
@@ -63,6 +64,29 @@ def test_a_model_that_cannot_be_traced_is_summarized_by_its_attributes(capsys):
     assert "scale (Scale)  ?" in lines
     assert lines.splitlines()[-1].split()[:2] == ["total", "18"]
     assert "total" in "\n".join(printed(Module(), capsys))
+
+
+def test_modules_with_parameters_and_modules_without_children_are_layers():
+    class Gate(Scale):
+        def __init__(self):
+            super().__init__()
+            self.inner = Sequential(fc=Linear(3, 3), relu=ReLU())
+
+    class Custom(Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = Gate()
+            self.again = self.gate
+
+        def forward(self, x):
+            return self.gate(x) + 1
+
+    rows = summarize(Custom())
+    assert [(row.name, row.kind, row.parameters, row.size) for row in rows] == [
+        ("gate", "Gate", 3, 24),
+        ("gate.inner.fc", "Linear", 12, 48),
+        ("gate.inner.relu", "ReLU", 0, 0),
+    ]
 
 
 def test_a_model_with_two_inputs_is_summarized(capsys):

@@ -5,6 +5,7 @@ import pytest
 
 from gradwire_engine import Linear, Module, ReLU, Sequential, TraceError
 from gradwire_engine.spec.tracing import trace
+from gradwire_proto.v1.spec_pb2 import ModelSpec
 
 
 class Base(Module):
@@ -167,6 +168,44 @@ def test_the_weights_of_a_traced_model_are_views_into_one_vector():
     assert model["2"].b.data.tolist() == [len(vector) - 1]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_traced_model_gets_the_weights_and_class_names_of_the_trained_one(dtype):
+    model = Sequential(Linear(2, 3), ReLU(), Linear(1))
+    traced = trace(model)
+    spec = trace(Sequential(Linear(2, 3), ReLU(), Linear(3, 1))).spec
+    vector = np.arange(13, dtype=dtype)
+    before = model["0"].W.data
+    traced.load(spec, vector)
+    assert np.array_equal(traced.given_weights(), vector)
+    assert model["0"].W.data.dtype == model["2"].b.data.dtype == dtype
+    assert (model["0"].W.data.tolist(), model["2"].b.data.tolist()) == ([[0, 1], [2, 3], [4, 5]], [12])
+    assert not np.shares_memory(model["0"].W.data, vector)
+    assert not np.shares_memory(model["0"].W.data, before)
+    assert model.class_names == ()
+    spec.class_names.extend(["cat"])
+    traced.load(spec, vector)
+    assert model.class_names == ("cat",)
+    traced.load(ModelSpec(layers=spec.layers), vector)
+    assert model.class_names == ("cat",), "a model without names does not delete them"
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (("a", "b"), ["a", "b"]),
+        (["a"], []),
+        (["a", 5], []),
+        ("ab", []),
+        ({"a": 0, "b": 1}, []),
+    ],
+)
+def test_class_names_that_are_not_those_of_the_outputs_are_ignored(given, names):
+    model = Sequential(Linear(4, 3), ReLU(), Linear(3, 2), ReLU())
+    model.class_names = given
+    assert list(trace(model).spec.class_names) == names
+
+
 def test_a_class_in_place_of_a_model_is_named():
     with pytest.raises(TraceError, match=r"got the class Base\. Pass Base\(\)"):
         trace(Base)
@@ -179,9 +218,13 @@ def test_a_symbol_says_what_it_stands_for():
         def forward(self, x):
             shown.append(repr(x))
             y = self.fc1(x)
-            shown.append(f"{y}")
+            z = self.relu(y)
+            shown.extend([f"{y}", f"{self.fc2(z)}", f"{z}"])
             return y
 
-    trace(Model())
+    with pytest.raises(TraceError, match="the output of an earlier layer"):
+        trace(Model())
     assert shown[0] == "<the input of the model, without data: gradwire traces forward()>"
-    assert shown[1].startswith("<the output of Linear(in_features=")
+    outputs = ["Linear(in_features=4, out_features=3", "Linear(in_features=3, out_features=2", "ReLU()"]
+    for text, layer in zip(shown[1:], outputs, strict=True):
+        assert text.startswith(f"<the output of {layer}")

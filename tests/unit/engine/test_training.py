@@ -151,6 +151,45 @@ def test_evaluation_in_blocks_gives_the_same_metrics(monkeypatch):
     assert blocks.loss == pytest.approx(whole.loss)
 
 
+class ClockPlan(RecordingPlan):
+    """Advances a clock while it trains and evaluates."""
+
+    seconds_per_call = 0.0
+
+    def __init__(self, monkeypatch):
+        super().__init__(Problem(NETWORK, CrossEntropy(), np.dtype(np.float32)), plan().weights())
+        self.now = 1000.0
+        monkeypatch.setattr("gradwire_engine.training.time.perf_counter", lambda: self.now)
+
+    def train(self, *arguments):
+        self.now += self.seconds_per_call
+        return super().train(*arguments)
+
+    def evaluate(self, placed):
+        self.now += 0.25
+        return super().evaluate(placed)
+
+
+def test_the_time_of_an_epoch_is_split_into_training_and_evaluation(monkeypatch):
+    running = ClockPlan(monkeypatch)
+    running.seconds_per_call = 2.0
+    first, last = train(running, config(epochs=2, batch_size=25, evaluate_every=2), examples(), examples(20))
+    assert (first.train_seconds, first.evaluate_seconds, first.seconds) == (4.0, 0.0, 4.0)
+    assert (last.train_seconds, last.evaluate_seconds, last.seconds) == (4.0, 0.5, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "slices"), [(0.0, [7, 14, 28, 1]), (0.049, [7, 14, 28, 1]), (0.051, [7] * 7 + [1])]
+)
+def test_training_asks_about_ten_times_a_second_whether_to_stop(monkeypatch, seconds, slices):
+    running, asked = ClockPlan(monkeypatch), []
+    running.seconds_per_call = seconds
+    stop = lambda: asked.append(len(running.rows))  # noqa: E731
+    next(train(running, config(), examples(), should_stop=stop))
+    assert [len(rows) for rows in running.rows] == slices
+    assert asked == list(range(len(slices)))
+
+
 def test_training_can_be_stopped_in_the_middle_of_an_epoch():
     answers = iter([False, False, True])
     with pytest.raises(StoppedError):

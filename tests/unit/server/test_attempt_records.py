@@ -8,7 +8,7 @@ from server_parts import NOW
 
 from gradwire_proto.v1.errors_pb2 import JobErrorReason, JobWarningReason
 from gradwire_proto.v1.metrics_pb2 import Epoch, Metrics
-from gradwire_proto.v1.spec_pb2 import JobSpec
+from gradwire_proto.v1.spec_pb2 import JobSpec, KeepPolicy
 from gradwire_proto.v1.tensor_pb2 import TensorRef
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState, StateChange
 from gradwire_server.errors import ModelAlreadyExistsError
@@ -335,3 +335,38 @@ def test_the_start_and_the_end_of_every_job_are_in_the_limited_log(jobs, caplog)
             f"{name}: QUEUED",
             f"{name}: CANCELLED",
         ]
+
+
+def test_the_checkpoints_of_a_job_are_its_kept_epochs_and_at_most_two_others():
+    spec = JobSpec(epochs=9, dtype=1, keep=KeepPolicy(best=True, every=4))
+    spec.model.layers.add().linear.in_features = 1
+    spec.model.layers[0].linear.out_features = 2
+    job = Job(spec=spec, epochs=9)
+    updater = JobUpdater(job)
+
+    def kept_after(epoch, loss):
+        event = Event()
+        event.epoch.epoch, event.epoch.train.loss = epoch, loss
+        updater.apply(event)
+        checkpoint = Event()
+        checkpoint.checkpoint.epoch = epoch
+        checkpoint.checkpoint.weights.dtype, checkpoint.checkpoint.weights.sha256 = 1, 64 * "a"
+        checkpoint.checkpoint.weights.shape.append(4)
+        updater.apply(checkpoint)
+        return list(job.kept_epochs), job.disk_usage.checkpoint_bytes // 16
+
+    losses = [0.9, 0.5, 0.7, 0.6, 0.4, 0.8, 0.8, 0.8]
+    assert [kept_after(epoch, loss) for epoch, loss in enumerate(losses, start=1)] == [
+        ([1], 1),
+        ([2], 2),
+        ([2], 3),
+        ([2, 4], 4),
+        ([4, 5], 4),
+        ([4, 5], 4),
+        ([4, 5], 4),
+        ([4, 5, 8], 5),
+    ]
+    done = Event()
+    done.state_change.state, done.state_change.model = JobState.JOB_STATE_SUCCEEDED, "models/x"
+    updater.apply(done)
+    assert (list(job.kept_epochs), job.disk_usage.checkpoint_bytes) == ([4, 5, 8], 2 * 16)

@@ -141,6 +141,42 @@ def test_a_filter_is_parsed_and_a_page_token_is_valid_only_with_it():
         parse_page(request, STATES)
 
 
+@pytest.mark.parametrize(
+    ("text", "clause"),
+    [
+        ("name=jobs/a", FieldClause("name", "=", "a")),
+        ("name != models/a", FieldClause("name", "!=", "a")),
+        ("name : tensors/jobs/a", FieldClause("name", ":", "tensors/jobs/a")),
+        ("labels.a.b-c = x", LabelClause("a.b-c", "=", "x")),
+        ('labels.a != ""', LabelClause("a", "!=", "")),
+        ("labels:a", LabelClause("a", ":", "")),
+        ("state = QUEUED", FieldClause("state", "=", 1)),
+    ],
+)
+def test_a_condition_is_parsed(text, clause):
+    assert parse_page(ListJobsRequest(filter=f"  {text}\t"), STATES).clauses == (clause,)
+
+
+def test_resources_without_a_state_have_no_filter_for_it():
+    for text in ("state = RUNNING", "state : x", "state = ''"):
+        with pytest.raises(InvalidFieldsError, match=r"Fields are name, labels and labels\.KEY"):
+            parse_page(ListJobsRequest(filter=text), {})
+    assert parse_page(ListJobsRequest(filter="name = a"), {}).clauses == (FieldClause("name", "=", "a"),)
+
+
+def test_a_page_token_is_valid_only_with_its_order():
+    page = parse_page(ListJobsRequest(order_by="create_time"), STATES)
+    assert not page.newest_first
+    assert page.after_key == 0
+    for order_by in ("", "create_time desc"):
+        request = ListJobsRequest(order_by=order_by, page_token=page.token_after(5))
+        with pytest.raises(InvalidFieldsError, match="same filter and order_by"):
+            parse_page(request, STATES)
+        assert parse_page(ListJobsRequest(order_by=order_by), STATES).newest_first
+    largest = ListJobsRequest(order_by="create_time", page_token=page.token_after(2**31 - 1))
+    assert parse_page(largest, STATES).after_key == 2**31 - 1
+
+
 def test_a_filter_at_its_limits_is_accepted():
     name = "x" * (MAX_FILTER_LENGTH - len("name = "))
     assert parse_page(ListJobsRequest(filter=f"name = {name}"), STATES).clauses == (FieldClause("name", "=", name),)

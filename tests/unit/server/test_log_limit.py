@@ -49,6 +49,48 @@ def test_each_subject_has_its_own_limit(limited, caplog):
     assert caplog.messages[-1] == "1 ended (5 messages like this one were not logged)"
 
 
+def test_each_period_has_the_same_limit(limited, caplog):
+    log = logging.getLogger("test.log_limit")
+
+    def logged_at(seconds, times):
+        limited[0], before = seconds, len(caplog.messages)
+        for _ in range(times):
+            log.warning("attack")
+        return caplog.messages[before:]
+
+    assert len(logged_at(0.0, 15)) == 15
+    assert len(logged_at(10.0, 9)) == 5, "this is still the same period"
+    found = logged_at(10.5, 25)
+    assert len(found) == log_limit.MAX_REPEATS
+    assert found[:2] == ["attack (4 messages like this one were not logged)", "attack"]
+    assert logged_at(30.0, 1) == ["attack (5 messages like this one were not logged)"]
+    assert logged_at(50.0, 1) == ["attack"]
+
+
+def test_only_old_counts_without_dropped_messages_are_forgotten_and_not_too_often(limited, monkeypatch):
+    monkeypatch.setattr(log_limit, "_MAX_COUNTS", 4)
+    limit, forgotten = log_limit.RepeatLimit(), []
+    forget = limit._forget
+    monkeypatch.setattr(limit, "_forget", lambda now: (forgotten.append(now), forget(now)))
+
+    def send(subject, times=1):
+        return [limit.filter(logging.makeLogRecord({"subject": subject})) for _ in range(times)]
+
+    assert send("noisy", 21)[-1] is False
+    for subject in range(64):
+        limited[0] += 0.1
+        send(subject)
+    assert len(limit._counts) == 65, "all of them are recent"
+    assert len(forgotten) <= 6
+    limited[0] = 1000.0
+    for subject in range(64, 200):
+        send(subject)
+    assert len(limit._counts) <= 137, "the first ones are forgotten"
+    report = logging.makeLogRecord({"subject": "noisy", "msg": "x"})
+    assert limit.filter(report)
+    assert report.getMessage() == "x (1 messages like this one were not logged)"
+
+
 def test_the_limit_forgets_subjects_of_earlier_periods():
     limit = log_limit.RepeatLimit()
     for subject in range(5_000):

@@ -6,6 +6,7 @@ from gradwire_engine.spec.messages import classification_report_of, epoch_messag
 from gradwire_engine.training import Epoch
 from gradwire_proto.v1.metrics_pb2 import ClassCounts, EvaluationSet
 from gradwire_proto.v1.model_service_pb2 import Model
+from gradwire_proto.v1.tensor_pb2 import DataType
 from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.models.card import card
 
@@ -93,3 +94,58 @@ def test_a_job_that_was_never_evaluated_has_the_curve_of_the_running_loss():
     text = card(MODEL, JOB, epochs, "")
     assert "train loss     █▁ 1.0000 to 0.5000" in text.splitlines()
     assert "test  loss" not in text
+
+
+def test_a_card_of_a_regression_that_continues_another_job():
+    model, job = Model(), Job()
+    model.CopyFrom(MODEL)
+    model.ClearField("test")
+    del model.spec.class_names[:]
+    model.labels.clear()
+    regression = {"mean_absolute_error": 0.125, "r2": 0.5}
+    model.epoch.CopyFrom(epoch_message(epoch(30, 0.25, **regression)))
+    model.weights.dtype = DataType.DATA_TYPE_FLOAT64
+    model.train.inputs.shape[:] = [1_234_567, 4]
+    job.CopyFrom(JOB)
+    job.spec.loss.mean_squared_error.SetInParent()
+    job.spec.shuffle = False
+    job.continue_job = "jobs/before"
+    job.execution.plan, job.execution.host = "numba", "node-1"
+    progress = [epoch(number, 3 / number, **regression) for number in (10, 20, 30)]
+    text = card(model, job, progress, "1.2")
+    lines = text.splitlines()
+    for line in (
+        "| Parameters | 58 (float64, 464 B) |",
+        "| Quality | train loss 0.2500, train R2 0.5000 after epoch 30 |",
+        "| Job | x |",
+        f"| train | 1,234,567 | 1234567 × 4 float32, sha256 {DIGEST} | 30 int64, sha256 {DIGEST} |",
+        "| Loss | mean squared error |",
+        "| Epochs | 3 |",
+        "| Batch size | 8 |",
+        "| Seed | 7 |",
+        "| Plan | numba on node-1 |",
+        "| Continues job | before |",
+        "| Metric | Train | Test |",
+        "| loss | 0.2500 |  |",
+        "| mean absolute error | 0.1250 |  |",
+        "| r2 | 0.5000 |  |",
+        "train loss     █▃▁ 0.3000 to 0.1000",
+        "train r2       ▁▁▁ 0.5000 to 0.5000",
+    ):
+        assert line in lines
+    assert not any(line.startswith(("| test", "| Labels", "| accuracy", "test")) for line in lines)
+    assert "## Classes" not in lines
+    job.spec.loss.cross_entropy.from_probabilities = True
+    job.initial_model = "models/start"
+    lines = card(model, job, progress, "1.2").splitlines()
+    assert "| Loss | cross-entropy of probabilities |" in lines
+    assert "| Starts from model | start |" in lines
+
+
+def test_a_card_names_a_hundred_classes():
+    model = Model()
+    model.CopyFrom(MODEL)
+    names = [f"c{number}" for number in range(1101)]
+    for count, line in ((100, ", ".join(names[:100])), (1101, ", ".join([*names[:100], "and 1,001 more"]))):
+        model.spec.class_names[:] = names[:count]
+        assert line in card(model, None, [], "1.2").splitlines()

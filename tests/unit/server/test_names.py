@@ -4,7 +4,7 @@ import pytest
 
 from gradwire_server.errors import InvalidFieldsError
 from gradwire_server.jobs.labels import check_labels
-from gradwire_server.resource_names import id_in, is_valid_id
+from gradwire_server.resource_names import digest_in, id_in, is_valid_id
 
 
 @pytest.mark.parametrize("text", ["a", "digits", "digits-2", "a0", 63 * "a"])
@@ -21,7 +21,10 @@ def test_other_ids_are_refused(text):
     assert id_in("jobs", f"jobs/{text}") is None
 
 
-@pytest.mark.parametrize("labels", [{"team": "Vision-1_a.b"}, {"t-e_am": ""}, {63 * "k": 63 * "v"}, {}])
+@pytest.mark.parametrize(
+    "labels",
+    [{"team": "Vision-1_a.b"}, {"t-e_am": ""}, {63 * "k": 63 * "v"}, {}, {f"k{number}": "" for number in range(64)}],
+)
 def test_labels_have_short_keys_and_values(labels):
     check_labels(labels)
 
@@ -43,3 +46,12 @@ def test_other_labels_are_refused(labels, field):
     with pytest.raises(InvalidFieldsError) as caught:
         check_labels(labels)
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_a_name_belongs_to_one_collection():
+    assert id_in("models", "jobs/digits") is None
+    assert id_in("jobs", "models/digits") is None
+    assert id_in("jobs", "digits") is None
+    assert digest_in(f"tensors/{64 * 'a'}") == 64 * "a"
+    for name in (64 * "a", f"jobs/{64 * 'a'}", f"tensors/{63 * 'a'}", f"tensors/{64 * 'A'}", f"tensors/{64 * 'a'}/"):
+        assert digest_in(name) is None
