@@ -114,10 +114,7 @@ def insert_job(connection: Connection, record: JobRecord, request_id: str) -> No
 
 def save_job(connection: Connection, record: JobRecord) -> None:
     """Store the changes to a job."""
-    values = _changing_values(record)
-    if record.job.HasField("last_epoch"):
-        values |= metric_values(record.job.last_epoch)
-    connection.execute(_SAVE_JOB, {"key": record.job_key} | values)
+    connection.execute(_SAVE_JOB, {"key": record.job_key} | _changing_values(record))
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
@@ -297,6 +294,7 @@ def _changing_values(record: JobRecord) -> dict[str, object]:
         "crashes": record.crashes,
         "reported": record.last_report,
         "message": record.job.SerializeToString(),
+        **metric_values(record.job.last_epoch if record.job.HasField("last_epoch") else None),
     }
 
 
