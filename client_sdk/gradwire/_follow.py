@@ -11,7 +11,7 @@ from gradwire._blocking import Stream
 from gradwire._exceptions import GradwireError
 from gradwire._watch import watch
 from gradwire_engine.formatting import plural
-from gradwire_proto.v1.training_service_pb2 import GetJobRequest, JobState, ListJobsRequest
+from gradwire_proto.v1.training_service_pb2 import GetJobRequest, JobState, ListWorkersRequest
 
 if TYPE_CHECKING:
     from gradwire._job import AsyncJob, Job
@@ -23,8 +23,6 @@ _WAITING = (JobState.JOB_STATE_QUEUED, JobState.JOB_STATE_STARTING)
 _ASK_SECONDS = 2.0
 # Ask for the first time sooner, but not before a job on an idle server has started.
 _FIRST_ASK_SECONDS = 0.5
-# The maximum number of jobs in a queue to count.
-_MAX_COUNTED = 1000
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,14 @@ async def _ask(
 
 
 async def waiting_reason(transport: Transport, name: str) -> str:
-    """Return why a job, "jobs/{job_id}", has not started to train, for example "waits for a worker; 2 jobs run"."""
+    """Return why a job, "jobs/{job_id}", has not started to train, for example "waits: all CPU workers are busy"."""
     job = await transport.call(transport.training.GetJob, GetJobRequest(name=name))
     if job.state == JobState.JOB_STATE_STARTING:
         return "a worker prepares the data"
     if job.state != JobState.JOB_STATE_QUEUED:
         return ""
-    list_jobs = transport.training.ListJobs
-
-    async def names(state: str) -> list[str]:
-        request = ListJobsRequest(filter=f"state = {state}", order_by="create_time", page_size=_MAX_COUNTED)
-        return [each.name for each in (await transport.call(list_jobs, request)).jobs]
-
-    queued, running = await names("QUEUED"), await names("RUNNING")
-    earlier = queued.index(name) if name in queued else 0
-    parts = [f"{plural(earlier, 'job')} queued before it"] if earlier else []
-    parts += [f"{plural(len(running), 'job')} running"] if running else []
-    return ": ".join(["waits for a worker", *([", ".join(parts)] if parts else [])])
+    response = await transport.call(transport.training.ListWorkers, ListWorkersRequest())
+    for queued in response.queued_jobs:
+        if queued.name == name:
+            return f"waits: {queued.reason}"
+    return f"waits in a queue of {plural(response.queue_length, 'job')}" if response.queue_length else ""

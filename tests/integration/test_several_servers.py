@@ -1,6 +1,7 @@
 """Two servers that share Postgres and a Ray cluster. Both serve clients, one schedules, and the other can take over."""
 
 import contextlib
+import platform
 import shutil
 import signal
 import tempfile
@@ -96,6 +97,12 @@ def test_both_servers_serve_and_either_can_cancel_and_pause_a_job(pair, deployme
             submit(here, "both-serve")
 
         cancelled, paused = (submit_endless(there, name) for name in ("cancelled-from-there", "paused-from-there"))
+        views = [client.workers() for client in (here, there)]
+        assert [(view.complete, view.busy) for view in views] == [(True, 2), (False, 2)]
+        for view in views:
+            busy = {(each.job, each.attempt, each.device, each.host) for each in view.workers if each.job}
+            assert busy == {(job.name, 1, "cpu", platform.node()) for job in (cancelled, paused)}
+        assert all(each.host == platform.node() for each in views[0].workers)
         workers = deployment.workers()
         began = time.monotonic()
         cancelled.cancel()

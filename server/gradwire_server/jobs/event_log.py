@@ -85,6 +85,19 @@ class EventLog:
         """Return the time in nanoseconds since 1970."""
         return self._clock()
 
+    def create(self, connection: Connection, record: JobRecord, request_id: str) -> None:
+        """Store a new job, which is queued, and its first event.
+
+        Args:
+            connection: A connection in a transaction.
+            record: The job. This method sets its key.
+            request_id: The ID of the client's request, or "".
+        """
+        queued = [events.state_change(JobState.JOB_STATE_QUEUED)]
+        self._apply(connection, record, queued)
+        job_queries.insert_job(connection, record, request_id)
+        job_queries.insert_events(connection, record.job_key, queued)
+
     def append(
         self, connection: Connection, record: JobRecord, new: Sequence[Event], class_counts: Sequence[ClassCounts] = ()
     ) -> None:
@@ -96,8 +109,14 @@ class EventLog:
             new: The events, in order.
             class_counts: The class counts of the epochs whose checkpoints are among the events.
         """
-        now = self._clock()
         kept_before = set(record.job.kept_epochs)
+        self._apply(connection, record, new)
+        _store_class_counts(connection, record, kept_before, class_counts)
+        job_queries.insert_events(connection, record.job_key, new)
+        job_queries.save_job(connection, record)
+
+    def _apply(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
+        now = self._clock()
         checkpoints: dict[int, Checkpoint] = {}
         updater = events.JobUpdater(record.job)
         for event in new:
@@ -115,9 +134,6 @@ class EventLog:
             updater.apply(event)
             if event.HasField("state_change"):
                 record.state_changes.append(event)
-        _store_class_counts(connection, record, kept_before, class_counts)
-        job_queries.insert_events(connection, record.job_key, new)
-        job_queries.save_job(connection, record)
 
 
 def _store_class_counts(

@@ -15,9 +15,11 @@ METRIC_COLUMNS = {
 }
 
 
-def metric_values(epoch: Epoch) -> dict[str, float | None]:
+def metric_values(epoch: Epoch | None) -> dict[str, float | None]:
     """Return the value of every metric column. Metrics that the epoch does not have are None, and so is NaN."""
     values: dict[str, float | None] = dict.fromkeys(METRIC_COLUMNS.values())
+    if epoch is None:
+        return values
     values["running_loss"] = _comparable(epoch.running_loss)
     for which in _SETS:
         if epoch.HasField(which):

@@ -14,7 +14,7 @@ from gradwire import _follow
 from gradwire._display import Display
 from gradwire._follow import follow
 from gradwire_engine.spec.messages import epoch_message
-from gradwire_proto.v1.training_service_pb2 import Event, Job, ListJobsResponse, WatchJobResponse
+from gradwire_proto.v1.training_service_pb2 import Event, Job, ListWorkersResponse, QueuedJob, WatchJobResponse
 
 QUEUED, STARTING, RUNNING, SUCCEEDED = 1, 2, 3, 5
 
@@ -53,14 +53,14 @@ def test_the_events_of_each_job_arrive_in_order_until_all_have_ended(client):
 
 
 @pytest.mark.parametrize(
-    ("queued", "running", "reason"),
+    ("queued", "length", "reason"),
     [
-        (("y", "x", "z"), ("p", "q"), "waits for a worker: 1 job queued before it, 2 jobs running"),
-        (("x", "y"), ("p",), "waits for a worker: 1 job running"),
-        (("x",), (), "waits for a worker"),
+        (("y", "x", "z"), 3, "waits: reason of x"),
+        (("y", "z"), 150, "waits in a queue of 150 jobs"),
+        ((), 0, ""),
     ],
 )
-def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client, queued, running, reason):
+def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client, queued, length, reason):
     started = threading.Event()
 
     def watch(request):
@@ -68,13 +68,12 @@ def test_a_queued_job_says_why_it_waits_until_it_runs(scripted, client, queued, 
         assert started.wait(30)
         yield WatchJobResponse(events=LOG[1:])
 
-    def jobs(request):
-        names = {"state = QUEUED": queued, "state = RUNNING": running}[request.filter]
-        assert request.order_by == "create_time"
-        return ListJobsResponse(jobs=[Job(name=f"jobs/{name}") for name in names])
+    def workers(_request):
+        jobs = [QueuedJob(name=f"jobs/{name}", reason=f"reason of {name}") for name in queued]
+        return ListWorkersResponse(queued_jobs=jobs, queue_length=length)
 
     scripted.answer("WatchJob", watch)
-    scripted.answer("ListJobs", jobs)
+    scripted.answer("ListWorkers", workers)
     reasons = []
     for update in follow([client.jobs.get("x")]):
         if update.waiting is not None:
@@ -91,12 +90,12 @@ def test_a_server_that_does_not_say_why_is_no_error(scripted, client):
         assert asked.wait(30)
         yield WatchJobResponse(events=LOG[1:])
 
-    def jobs(request):
+    def workers(_request):
         asked.set()
         return status(StatusCode.INTERNAL, "a defect")
 
     scripted.answer("WatchJob", watch)
-    scripted.answer("ListJobs", jobs)
+    scripted.answer("ListWorkers", workers)
     assert [each.event.sequence for each in follow([client.jobs.get("x")])] == [1, 2, 3, 4, 5, 6]
 
 

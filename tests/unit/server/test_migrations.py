@@ -66,21 +66,26 @@ def test_the_tensors_of_jobs_and_models_from_before_their_tables_stay_referenced
         assert tensor_queries.owner_of(connection, "weights") == "models/old"
 
 
-def test_the_last_epochs_of_jobs_from_before_the_columns_are_filled_in(tmp_path):
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_the_last_epochs_of_jobs_from_before_the_columns_are_filled_in(tmp_path, request, kind):
     """There are more jobs than a batch has, and some have no epoch or were deleted."""
     epoch = Epoch(epoch=3, running_loss=math.nan, train=Metrics(loss=0.0, accuracy=0.5), test=Metrics(loss=math.inf))
+    location = request.getfixturevalue("postgres").create("metrics") if kind == "postgres" else tmp_path / "db"
     stored = {key: Job(last_epoch=epoch if key % 3 else None) for key in range(1, 121) if key != 50}
-    with open_engine(tmp_path / "db").connect() as connection:
+    with open_engine(location).connect() as connection:
         with connection.begin():
             command.upgrade(alembic_config(connection), "6")
             values = "(id, job_id, state, classification, workers_lost, reported, message)"
             connection.execute(
-                text(f"INSERT INTO jobs {values} VALUES (:key, :key, 5, 1, 0, 0, :job)"),
-                [{"key": key, "job": b"" if key == 7 else job.SerializeToString()} for key, job in stored.items()],
+                text(f"INSERT INTO jobs {values} VALUES (:key, :name, 5, 1, 0, 0, :job)"),
+                [
+                    {"key": key, "name": str(key), "job": b"" if key == 7 else job.SerializeToString()}
+                    for key, job in stored.items()
+                ],
             )
         migrate(connection, "db")
         assert differences(connection) == []
-        rows = connection.execute(select(jobs)).mappings().all()
+        rows = connection.execute(select(jobs).order_by(jobs.c.id)).mappings().all()
     filled = [row for row in rows if row["train_loss"] is not None]
     assert [row["id"] for row in filled] == [key for key in stored if key % 3 and key != 7]
     for row in filled:
