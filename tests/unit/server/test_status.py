@@ -75,6 +75,12 @@ CASES = [
         {"job": "jobs/x", "state": "FAILED"},
     ),
     (
+        errors.NoClassCountsError("models/x", "it predicts numbers, not classes"),
+        "FAILED_PRECONDITION",
+        [PreconditionFailure],
+        {"model": "models/x"},
+    ),
+    (
         errors.JobNotPausedError("jobs/x", "RUNNING"),
         "FAILED_PRECONDITION",
         [PreconditionFailure],
