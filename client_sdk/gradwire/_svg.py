@@ -109,7 +109,10 @@ def _tick(value: float, step: float) -> str:
     if abs(value) >= 10_000:
         return f"{'-' if value < 0 else ''}{count_text(abs(value))}" if abs(value) < 1e12 else f"{value:.0e}"
     decimals = max(0, -math.floor(math.log10(step)))
-    return f"{value:.{decimals}f}" if decimals <= 4 else f"{value:.0e}"
+    if decimals <= 4:
+        return f"{value:.{decimals}f}"
+    digits = max(0, math.floor(math.log10(abs(value)) + 1e-9) + decimals) if value else 0
+    return f"{value:.{digits}e}"
 
 
 def _line(series: Series, scale: _Scale) -> list[str]:

@@ -90,6 +90,7 @@ MODULES: dict[str, list[str]] = {
     f"{_SDK}/_follow.py": [f"{_SDK_TESTS}/test_follow.py"],
     f"{_SDK}/_hints.py": [f"{_SDK_TESTS}/test_hints.py", "-k", "not real"],
     f"{_SDK}/_history.py": [f"{_SDK_TESTS}/test_history.py"],
+    f"{_SDK}/_numbers.py": [f"{_SDK_TESTS}/test_options.py"],
     f"{_SDK}/_options.py": [f"{_SDK_TESTS}/test_options.py"],
     f"{_SDK}/_names.py": [f"{_SDK_TESTS}/test_names.py"],
     f"{_SDK}/_progress.py": [f"{_SDK_TESTS}/test_progress.py"],

@@ -164,6 +164,7 @@ def read_chart(svg):
 @example([-2.0, -2.0], 1.0, 1)
 @example([0.0, 1.0], 1.0, 1)
 @example([100.0, 100.1], 1.0, 1)
+@example([0.0, 1e-5], 1.0, 1)
 def test_the_points_of_a_chart_can_be_read_from_its_axes(values, factor, first):
     values = [round(value * factor, 6) for value in values]
     series = Series("train", Curve(enumerate(values, first)), COLORS[0])

@@ -5,7 +5,8 @@ import pytest
 from small import stack
 
 import gradwire as gw
-from gradwire._options import TrainingOptions, checked_whole
+from gradwire._numbers import checked_whole
+from gradwire._options import TrainingOptions
 
 MODEL = stack(4, 3)
 VALID = {"loss": gw.MSE(), "optimizer": gw.SGD(MODEL)}
