@@ -1,9 +1,12 @@
 """The output of the commands."""
 
+import time
+from datetime import UTC, datetime
+
 import pytest
 
 from gradwire._formatting import size_text
-from gradwire.cli.output import print_table
+from gradwire.cli.output import print_table, when
 
 NAME = "a-name-of-forty-characters-that-is-whole"
 
@@ -32,3 +35,17 @@ def test_without_a_terminal_cells_are_separated_by_tabs(capsys):
 @pytest.mark.parametrize(("count", "text"), [(500, "500 B"), (25_000, "25 kB"), (2_500_000, "2.5 MB")])
 def test_sizes_are_in_bytes_kilobytes_or_megabytes(count, text):
     assert size_text(count) == text
+
+
+@pytest.fixture
+def in_nepal(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "NPT-5:45")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_times_are_those_of_the_users_time_zone(in_nepal):
+    assert when(datetime(2026, 1, 31, 20, 30, 5, tzinfo=UTC)) == "2026-02-01 02:15:05"
+    assert when(None) == ""
