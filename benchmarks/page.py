@@ -23,6 +23,7 @@ from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
 from gradwire_server.http.page import Page
 from gradwire_server.store import job_queries
 from gradwire_server.store.database import Database
+from gradwire_server.store.job_queries import JobRecord
 
 JOBS = 10_000
 LONG_EPOCHS = 100_000
@@ -96,9 +97,10 @@ def _insert(connection: Connection, number: int, long_epochs: int) -> None:
         job = _job(f"run-{place:05}", now - (number - place) * 10**9)
         job.labels["team"] = ("vision", "prices")[place % 2]
         job.state = (JobState.JOB_STATE_SUCCEEDED, JobState.JOB_STATE_CANCELLED, JobState.JOB_STATE_FAILED)[place % 3]
-        job_queries.insert_job(connection, job, job.name[5:], "", classification=True)
+        job_queries.insert_job(connection, _record(job), "")
     long = _job("long", now)
-    record = job_queries.insert_job(connection, long, "long", "", classification=True)
+    record = _record(long)
+    job_queries.insert_job(connection, record, "")
     events = [Event(sequence=1, state_change={"state": JobState.JOB_STATE_QUEUED})]
     losses = 2 * np.exp(-np.arange(long_epochs) / 20_000) + 0.1 * np.random.default_rng(0).random(long_epochs)
     for epoch, loss in enumerate(losses.tolist(), 1):
@@ -112,6 +114,11 @@ def _insert(connection: Connection, number: int, long_epochs: int) -> None:
     long.last_sequence, long.epochs, long.state = len(events), long_epochs, JobState.JOB_STATE_SUCCEEDED
     job_queries.insert_events(connection, record.job_key, events)
     job_queries.save_job(connection, record)
+
+
+def _record(job: Job) -> JobRecord:
+    job_id = job.name.removeprefix("jobs/")
+    return JobRecord(0, job_id, classification=True, workers_lost=0, crashes=0, last_report=0, job=job)
 
 
 def _job(job_id: str, created: int) -> Job:
