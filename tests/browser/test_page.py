@@ -301,6 +301,29 @@ def test_ten_thousand_jobs_are_listed_in_pages_and_searched(open_page):
     page.get_by_text("No job matches").wait_for()
 
 
+def test_a_late_answer_to_an_earlier_search_is_not_shown(open_page):
+    page = open_page()
+    page.locator(".rows .row").nth(49).wait_for()
+    held = []
+
+    def answer(route):
+        if "run-0111" in route.request.post_data:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/ListJobs", answer)
+    with page.expect_request(lambda request: "run-0111" in (request.post_data or "")):
+        page.get_by_label("Search jobs").fill("run-0111")
+    page.get_by_label("Search jobs").fill("run-01234")
+    page.wait_for_function("document.querySelectorAll('.rows .row').length === 1")
+    with page.expect_response(lambda response: "run-0111" in (response.request.post_data or "")) as late:
+        held[0].continue_()
+    late.value.finished()
+    page.evaluate("async () => { await fetch('/static/icon.svg'); }")  # The page has read the answer by then.
+    assert page.locator(".rows .row a").all_inner_texts() == ["run-01234"]
+
+
 def test_a_job_of_100000_epochs_sends_what_a_screen_shows(open_page):
     page = open_page("about")
     samples = []
@@ -347,6 +370,8 @@ def test_a_server_with_a_token_asks_for_it(open_page, tmp_path):
         page.reload()
         page.get_by_text("No jobs yet").wait_for()
         page.get_by_role("button", name="Sign out").click()
+        page.get_by_label("Token").wait_for()
+        page.reload()
         page.get_by_label("Token").wait_for()
 
 

@@ -1,10 +1,25 @@
 """A server with a store in Postgres, which the tests start."""
 
+import asyncio
+import hashlib
+import threading
+
 import numpy as np
 import pytest
+from server_parts import open_jobs
+from sqlalchemy import text
 
 import gradwire as gw
 from gradwire import SGD, CrossEntropy
+from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
+from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_server.errors import TensorInUseError
+from gradwire_server.principal import OPERATOR
+from gradwire_server.scheduling.lease import Lease
+from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.storage.tensors import Tensors
+from gradwire_server.store import tensor_queries
+from gradwire_server.store.database import Database
 
 
 def submit(client, digits, model, name, epochs=3):
@@ -81,3 +96,43 @@ def test_the_url_of_a_store_that_cannot_be_used_is_shown_without_its_password(tm
         gw.LocalServer(data=tmp_path, env={"GRADWIRE_STORE": url}).start()
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_tensor_is_not_deleted_while_another_server_creates_a_job_with_it(postgres, tmp_path):
+    url = postgres.create("creates_and_deletes")
+    here, there = Database(url), Database(url)
+    blobs = BlobStore((tmp_path / "blobs").as_uri(), tmp_path / "scratch")
+    sha256 = hashlib.sha256(b"data").hexdigest()
+    blobs.put(sha256, b"data")
+    is_checked, gate = threading.Event(), threading.Event()
+
+    def check_stored(_connection):
+        is_checked.set()
+        gate.wait(60)
+
+    async def a_transaction_waits():
+        query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return await here.read(lambda connection: connection.scalar(query)) > 0
+
+    async def scenario():
+        await here.write(lambda connection: tensor_queries.blob_store_mark(connection, "mark"))
+        lease = Lease(here)
+        await lease.try_acquire()
+        spec = JobSpec(epochs=3, train=Dataset(inputs=TensorRef(sha256=sha256)))
+        creating = asyncio.create_task(open_jobs(here, lease).create("a", spec=spec, check_stored=check_stored))
+        await asyncio.to_thread(is_checked.wait, 60)
+        deleting = asyncio.create_task(Tensors(there, blobs).delete(OPERATOR, f"tensors/{sha256}"))
+        while not deleting.done() and not await a_transaction_waits():
+            await asyncio.sleep(0.01)
+        gate.set()
+        await creating
+        with pytest.raises(TensorInUseError):
+            await deleting
+        assert blobs.has(sha256)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        gate.set()
+        for database in (here, there):
+            database.close()

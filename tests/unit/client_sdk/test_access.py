@@ -50,7 +50,17 @@ def test_other_addresses_are_refused_immediately_with_an_example(address, exampl
 
 
 @pytest.mark.parametrize(
-    "address", ["example.org:50051", "www.example.org:1", "192.0.2.1:50051", "[2001:db8::1]:50051"]
+    "address",
+    [
+        "example.org:50051",
+        "www.example.org:1",
+        "192.0.2.1:50051",
+        "[2001:db8::1]:50051",
+        "localhost.example.org:50051",
+        "127.0.0.1.example.org:50051",
+        "dns:///localhost.example.org:50051",
+        "unix.example.org:50051",
+    ],
 )
 def test_a_token_is_not_sent_to_another_machine_without_tls(address):
     with pytest.raises(gw.InvalidArgumentError, match=r"refusing to send the token .* without TLS"):

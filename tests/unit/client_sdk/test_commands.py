@@ -385,6 +385,16 @@ def test_training_without_a_server_or_a_file_says_that_the_model_is_lost(gradwir
     assert gradwire("train", *arguments, "-o", tmp_path / "m.npz")[2] == ""
 
 
+@pytest.mark.parametrize(("option", "epoch"), [("--restore-best", 1), ("--no-restore-best", 3)])
+def test_the_weights_of_the_best_epoch_are_restored_unless_that_is_turned_off(gradwire, tmp_path, option, epoch):
+    np.savez(tmp_path / "d.npz", x_train=X[:20], y_train=Y[:20], x_test=X[20:], y_test=Y[20:])
+    arguments = ("--data", tmp_path / "d.npz", "--layers", "4,3", "--epochs", "9", "--at", "local")
+    code, output, _ = gradwire("train", "--json", *arguments, "--patience", "2", "--min-delta", "9", option)
+    history = json.loads(output)
+    assert (code, len(history["epochs"]), history["stop_reason"]) == (0, 3, "EARLY_STOPPING")
+    assert history["model_epoch"] == epoch
+
+
 def expected_epochs(scale=1.0, **changes):
     gw.seed(0)
     model = Sequential(fc1=Linear(4, 8), relu1=ReLU(), fc2=Linear(8, 3))

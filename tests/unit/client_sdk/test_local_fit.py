@@ -11,6 +11,8 @@ from small import X, Y, fit, stack
 import gradwire as gw
 from gradwire import MSE, SGD, CrossEntropy, InvalidArgumentError, JobFailedError, Linear, Module, ReLU, Sequential
 from gradwire._job_request import make_job_request
+from gradwire._options import TrainingOptions
+from gradwire_engine.spec.tensors import tensor_ref
 
 
 def test_a_local_fit_trains_in_place_and_returns_its_history():
@@ -28,6 +30,17 @@ def test_a_local_fit_trains_in_place_and_returns_its_history():
         assert parameter.data is array, "the array that the user may hold is the one that was trained"
         assert not np.array_equal(array, old)
     assert all(array.base is arrays[0].base for array in arrays), "they are views into one vector"
+
+
+def test_what_is_sent_does_not_change_with_the_model():
+    """A program may go on with its model while an upload or a job in another thread uses the weights."""
+    model = stack(4, 3)
+    fit(model, epochs=1)  # From here on, the weights are views into one vector.
+    options = TrainingOptions(loss=CrossEntropy(), optimizer=SGD(model))
+    request = make_job_request(model, (X, Y), None, options)
+    model["0"].W.data[...] = 0
+    reference = request.spec.initial_weights
+    assert tensor_ref(request.tensors[reference.sha256]) == reference
 
 
 def test_a_second_fit_continues_from_the_weights_of_the_first():

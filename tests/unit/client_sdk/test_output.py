@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -96,3 +97,17 @@ def test_a_cell_is_short_text():
 )
 def test_messages_name_the_options_of_the_command(said, message):
     assert in_terms_of_the_command(said) == message
+
+
+@pytest.fixture
+def in_nepal(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "NPT-5:45")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_times_are_those_of_the_users_time_zone(in_nepal):
+    assert when(datetime(2026, 1, 31, 20, 30, 5, tzinfo=UTC)) == "2026-02-01 02:15:05"
+    assert when(None) == ""

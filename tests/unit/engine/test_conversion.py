@@ -1,6 +1,7 @@
 """model.to_torch() and model.to_keras()."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,6 +36,32 @@ def test_a_torch_model_has_the_same_layers_and_outputs():
     assert np.array_equal(model(X), before), "the weights are copies"
     double = Sequential(Linear(4, 2, dtype=np.float64))
     assert double.to_torch()[0].weight.dtype == torch.float64
+
+
+def test_a_torch_model_gets_copies_of_the_weights(monkeypatch):
+    """Needs no PyTorch: a replacement keeps the arrays that the model would use."""
+    states = []
+
+    class FakeLinear:
+        def __init__(self, _in_features, _out_features, device):
+            assert device == "meta", "the weights are not drawn"
+
+        def load_state_dict(self, state, assign):
+            assert assign
+            states.append(state)
+
+    class FakeSequential:
+        def add_module(self, _name, _layer):
+            pass
+
+    nn = SimpleNamespace(Sequential=FakeSequential, Linear=FakeLinear, ReLU=object)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(nn=nn, from_numpy=lambda array: array))
+    model = Nested()
+    model.to_torch()
+    for state, layer in zip(states, (model.encoder["fc1"], model.last), strict=True):
+        for name, parameter in (("weight", layer.W), ("bias", layer.b)):
+            assert np.array_equal(state[name], parameter.data)
+            assert not np.shares_memory(state[name], parameter.data)
 
 
 def test_a_keras_model_has_the_same_layers_and_outputs(monkeypatch, tmp_path):

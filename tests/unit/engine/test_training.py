@@ -43,14 +43,16 @@ def test_the_same_job_gives_bit_identical_results():
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("evaluate_every", [1, 2])
 @pytest.mark.parametrize("done", [1, 3, 5])
-def test_a_job_that_continues_after_any_epoch_gives_bit_identical_results(done):
+def test_a_job_that_continues_after_any_epoch_gives_bit_identical_results(done, evaluate_every):
+    chosen = config(evaluate_every=evaluate_every)
     whole = plan()
-    expected = outcomes(train(whole, config(), examples()))
+    expected = outcomes(train(whole, chosen, examples()))
     first = plan()
     list(train(first, config(epochs=done), examples()))
     second = plan(first.weights())
-    assert outcomes(train(second, config(), examples(), initial_epoch=done)) == expected[done:]
+    assert outcomes(train(second, chosen, examples(), initial_epoch=done)) == expected[done:]
     assert second.weights().tobytes() == whole.weights().tobytes()
 
 

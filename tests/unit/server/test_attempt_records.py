@@ -16,6 +16,7 @@ from gradwire_server.jobs.attempt_records import AttemptOverError, is_suspect
 from gradwire_server.jobs.events import JobUpdater, has_ended
 from gradwire_server.log_limit import MAX_REPEATS, RepeatLimit
 from gradwire_server.principal import OPERATOR
+from gradwire_server.store import model_queries
 
 
 def epoch_event(number, loss=0.5, seconds=1.0):
@@ -69,6 +70,24 @@ def test_a_job_that_succeeds_gets_its_model_with_its_labels(jobs):
         assert has_ended(done)
         assert (done.model, done.last_epoch.epoch, done.last_sequence) == ("models/a", 3, 8)
         assert done.end_time.seconds == NOW
+
+    asyncio.run(scenario())
+
+
+def test_a_model_has_the_weights_of_the_last_run_of_its_epoch(jobs, database):
+    def weights(digit):
+        reference = TensorRef(dtype=1, shape=[2], sha256=64 * digit)
+        return Event(checkpoint=Checkpoint(epoch=3, weights=reference))
+
+    async def scenario():
+        key = (await jobs.start()).job_key
+        await jobs.records.record_reports(key, 1, [*map(epoch_event, (1, 2, 3)), weights("2")], 4)
+        await jobs.records.worker_lost(key, 1, "gone", "")
+        await jobs.records.start_attempt(key)
+        await jobs.records.record_reports(key, 2, [epoch_event(3, loss=0.25), weights("1")], 2)
+        await jobs.records.record_reports(key, 2, [state_event(JobState.JOB_STATE_SUCCEEDED)], 3)
+        model = await database.read(lambda connection: model_queries.find_model(connection, "a"))
+        assert model.weights.sha256 == 64 * "1"
 
     asyncio.run(scenario())
 

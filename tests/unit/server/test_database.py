@@ -48,6 +48,20 @@ def test_a_write_that_fails_does_not_affect_the_others_in_its_group(database):
     assert asyncio.run(database.read(count)) == 3
 
 
+def test_a_write_that_fails_leaves_nothing_of_its_changes(database):
+    def write_and_fail(connection):
+        add("half of a change")(connection)
+        raise ValueError
+
+    async def scenario():
+        works = (add("a"), write_and_fail, add("b"))
+        return await asyncio.gather(*map(database.write, works), return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    assert (results[0], type(results[1]), results[2]) == ("a", ValueError, "b")
+    assert asyncio.run(database.read(count)) == 2
+
+
 def test_a_file_that_is_reopened_contains_the_written_data(tmp_path):
     first = Database(tmp_path / "x.db")
     asyncio.run(first.write(add("kept")))

@@ -1,8 +1,10 @@
 """The HTTP gateway on a real socket: calls, streams, errors, and rejected requests."""
 
+import asyncio
 import base64
 import json
 import os
+import queue
 import socket
 import ssl
 import time
@@ -22,6 +24,7 @@ from gradwire_proto.v1.training_service_pb2 import GetJobRequest, Job
 from gradwire_server import limits
 from gradwire_server.http import connections, streams
 from gradwire_server.http.gateway import _listen
+from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.settings import Settings, SettingsError
 
 TRAINING, MODELS = "/gradwire.v1.TrainingService", "/gradwire.v1.ModelService"
@@ -432,6 +435,31 @@ def test_a_client_that_accepts_nothing_is_disconnected(running, monkeypatch, xor
         wait_until(lambda: any(each._write_timer for each in served._state.connections))
         wait_until(lambda: not any(each._write_timer for each in served._state.connections))
         assert received_after_reset(connection) < 400
+
+
+def test_a_client_that_was_slow_once_is_not_disconnected_later(http, running):
+    http.get("/")  # The connection stays open.
+    (protocol,) = list(running.server.http._server._state.connections)[-1:]
+    timers = queue.SimpleQueue()
+
+    def be_slow_once():
+        protocol.pause_writing()
+        timers.put(protocol._write_timer)
+        protocol.resume_writing()
+        timers.put(protocol._write_timer)
+
+    protocol.loop.call_soon_threadsafe(be_slow_once)
+    assert timers.get(timeout=20).cancelled()
+    assert timers.get(timeout=20) is None
+
+
+def test_a_call_ends_after_the_milliseconds_that_the_client_gives(http, xor, monkeypatch):
+    async def hang(*_):
+        await asyncio.Future()
+
+    monkeypatch.setattr(JobQueries, "get", hang)
+    response = http.post(f"{TRAINING}/GetJob", json={"name": xor}, headers={"connect-timeout-ms": "200"})
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
 
 
 def test_a_stream_that_ends_frees_its_call(running, xor, monkeypatch):

@@ -9,6 +9,7 @@ from server_parts import NOW, blocked_writes
 from sqlalchemy import event
 
 from gradwire_proto.v1.metrics_pb2 import Epoch
+from gradwire_proto.v1.spec_pb2 import JobSpec
 from gradwire_proto.v1.training_service_pb2 import Event, JobState
 from gradwire_server.errors import (
     JobAlreadyExistsError,
@@ -52,6 +53,31 @@ def test_one_of_two_simultaneous_requests_with_the_same_id_is_refused(jobs):
         outcomes = await asyncio.gather(*both, return_exceptions=True)
         (refused,) = [each for each in outcomes if isinstance(each, RequestIdReusedError)]
         assert refused.metadata["fields"] == "job.labels"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"labels": {"team": "speech"}}, "job.labels"),
+        ({"continue_job": "jobs/y"}, "job.start_from"),
+        ({"initial_model": "models/x"}, "job.start_from"),
+        ({"start_epoch": 2}, "job.start_epoch"),
+        ({"spec": JobSpec(epochs=4)}, "job.spec.epochs"),
+    ],
+)
+def test_a_request_id_of_a_different_request_is_refused_with_the_field_that_differs(jobs, changed, field):
+    first = {"labels": {"team": "vision"}, "continue_job": "jobs/x", "start_epoch": 1, "spec": JobSpec(epochs=3)}
+
+    async def scenario():
+        await jobs.create("", "request-1", **first)
+        other = {
+            name: value for name, value in first.items() if name != "continue_job" or "initial_model" not in changed
+        }
+        with pytest.raises(RequestIdReusedError) as caught:
+            await jobs.create("", "request-1", **(other | changed))
+        assert caught.value.metadata["fields"] == field
 
     asyncio.run(scenario())
 

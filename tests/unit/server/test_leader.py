@@ -2,7 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 from server_parts import open_jobs
@@ -10,6 +10,7 @@ from server_parts import open_jobs
 from gradwire_server.app import Server, run_server
 from gradwire_server.scheduling.leader import Leader
 from gradwire_server.scheduling.lease import Lease
+from gradwire_server.workers.handle import WorkerLostError
 from gradwire_server.workers.ray_cluster import ClusterLostError
 
 
@@ -65,5 +66,22 @@ def test_losing_ray_is_not_a_clean_shutdown(orderly):
             with pytest.raises(ClusterLostError):
                 await run_server(server, stopped, end)
         assert lease.mark_orderly.await_count == (1 if orderly else 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trouble", [None, WorkerLostError("gone"), TimeoutError()])
+def test_the_worker_of_a_job_that_ended_in_the_meantime_is_stopped_and_free_again(database, trouble):
+    async def scenario():
+        lease = Lease(database)
+        await lease.try_acquire()
+        worker = SimpleNamespace(stop=AsyncMock(side_effect=trouble))
+        adopted = AsyncMock(return_value={("jobs/cancelled", 3): worker})
+        pool = SimpleNamespace(adopt_workers=adopted, release=Mock(), discard=Mock())
+        leader = Leader(lease, open_jobs(database, lease).records, pool, None, None, False, None)
+        await leader._take_over(None)
+        worker.stop.assert_awaited_once_with("jobs/cancelled", 3)
+        assert pool.release.mock_calls == ([] if trouble else [call(worker)])
+        assert pool.discard.mock_calls == ([call(worker)] if trouble else [])
 
     asyncio.run(scenario())

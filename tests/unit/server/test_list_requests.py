@@ -136,9 +136,11 @@ def test_a_filter_is_parsed_and_a_page_token_is_valid_only_with_it():
     )
     request.page_token = page.token_after(12)
     assert parse_page(request, STATES).after_key == 12
-    request.filter = ""
-    with pytest.raises(InvalidFieldsError):
-        parse_page(request, STATES)
+    for changed in ({"filter": ""}, {"order_by": ""}, {"order_by": "create_time desc"}):
+        other = ListJobsRequest(**({"filter": request.filter, "order_by": request.order_by} | changed))
+        other.page_token = request.page_token
+        with pytest.raises(InvalidFieldsError, match="page_token"):
+            parse_page(other, STATES)
 
 
 @pytest.mark.parametrize(

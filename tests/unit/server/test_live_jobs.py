@@ -109,3 +109,15 @@ def test_a_watch_ends_when_the_server_shuts_down(jobs, watch):
 
     asyncio.run(scenario())
     assert jobs.notifier._observers == []
+
+
+def test_a_job_from_before_the_watch_is_not_new(jobs, watch):
+    async def scenario():
+        await jobs.create("old")
+        async with watch(include_new=True) as stream:
+            assert not (await following(stream)).jobs
+            await jobs.commands.cancel(OPERATOR, "jobs/old")
+            await jobs.create("new")
+            assert [job.name for job in (await following(stream)).jobs] == ["jobs/new"]
+
+    asyncio.run(scenario())

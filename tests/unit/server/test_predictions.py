@@ -95,7 +95,7 @@ def test_two_predictions_run_at_a_time_and_the_queue_is_limited(models, monkeypa
     registry, add = models
     name = add(1, 2)
     running, gate, lock = [], threading.Event(), threading.Lock()
-    monkeypatch.setattr(registry_module, "_MAX_WAITING_BYTES", 4)
+    monkeypatch.setattr(registry_module, "_MAX_WAITING_BYTES", 32)
     forward = registry_module.forward
 
     def slow_forward(*arguments):
@@ -107,7 +107,7 @@ def test_two_predictions_run_at_a_time_and_the_queue_is_limited(models, monkeypa
     monkeypatch.setattr(registry_module, "forward", slow_forward)
 
     async def scenario():
-        inputs = to_tensor(np.ones((1, 1), np.uint8))
+        inputs = to_tensor(np.ones((1, 1), np.float64))
         calls = [asyncio.create_task(registry.predict(OPERATOR, name, inputs)) for _ in range(5)]
         (refused,), others = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(ServerBusyError, match="Try again"):
@@ -118,6 +118,7 @@ def test_two_predictions_run_at_a_time_and_the_queue_is_limited(models, monkeypa
         assert len(running) == 2
         gate.set()
         assert len(await asyncio.gather(*others)) == len(running) == 4
-        await registry.predict(OPERATOR, name, inputs)  # The calls that have ended no longer count.
+        # The calls that have ended no longer count.
+        assert len(await asyncio.gather(*(registry.predict(OPERATOR, name, inputs) for _ in range(4)))) == 4
 
     asyncio.run(scenario())

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from unittest import mock
 
 import numpy as np
@@ -13,7 +14,10 @@ from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.tensor_service_pb2 import ListTensorsRequest
 from gradwire_proto.v1.training_service_pb2 import Job
+from gradwire_server.api.authentication import Authenticator
+from gradwire_server.api.tensor_service import TensorService
 from gradwire_server.errors import TensorInUseError, TensorMissingError, TensorNotFoundError, TensorQuotaError
 from gradwire_server.jobs import admission as admission_module
 from gradwire_server.jobs.admission import Admission
@@ -65,6 +69,20 @@ def test_tensors_are_listed_in_pages_in_the_order_of_their_digests(tensors, blob
     asyncio.run(scenario())
 
 
+def test_the_time_of_the_last_use_of_a_tensor_is_sent(tensors, blobs):
+    service = TensorService(blobs, uploads=None, tensors=tensors, quota=None)
+    before = time.time()
+    sha256 = put(blobs, "data")
+
+    async def scenario():
+        Authenticator(None).authenticate([])
+        (listed,) = (await service.ListTensors(ListTensorsRequest(), None)).tensors
+        assert (listed.name, listed.size_bytes) == (f"tensors/{sha256}", 4)
+        assert before - 1 < listed.use_time.ToMilliseconds() / 1000 < time.time() + 1
+
+    asyncio.run(scenario())
+
+
 def test_only_a_tensor_that_nothing_references_is_deleted(tensors, blobs, jobs, database):
     of_job, of_model, unused = (put(blobs, text) for text in ("job", "model", "unused"))
     model = Model(name="models/m", weights=TensorRef(sha256=of_model))
@@ -80,6 +98,21 @@ def test_only_a_tensor_that_nothing_references_is_deleted(tensors, blobs, jobs, 
             with pytest.raises(TensorNotFoundError):
                 await tensors.delete(OPERATOR, name)
         assert [blobs.has(sha256) for sha256 in (of_job, of_model, unused)] == [True, True, False]
+
+    asyncio.run(scenario())
+
+
+def test_the_tensors_of_a_deleted_job_can_be_deleted(tensors, blobs, jobs):
+    sha256 = put(blobs, "data")
+
+    async def scenario():
+        await jobs.create("a", spec=spec_with(sha256))
+        await jobs.commands.cancel(OPERATOR, "jobs/a")
+        await jobs.commands.delete(OPERATOR, "jobs/a")
+        ((listed,), _) = await tensors.list(OPERATOR, "", 10)
+        assert not listed.referenced
+        await tensors.delete(OPERATOR, f"tensors/{sha256}")
+        assert not blobs.has(sha256)
 
     asyncio.run(scenario())
 

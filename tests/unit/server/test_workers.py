@@ -128,6 +128,18 @@ def test_no_more_workers_exist_than_the_cluster_can_hold(pool, created):
     run(scenario())
 
 
+def test_a_discarded_worker_is_replaced_for_an_attempt_that_waits(pool, created):
+    async def scenario():
+        workers = [await pool.acquire("cpu") for _ in range(2)]
+        waiting = asyncio.create_task(pool.acquire("cpu"))
+        while pool._lent["cpu"] < 3:
+            await asyncio.sleep(0)
+        pool.discard(workers[0])
+        assert await waiting not in workers
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("outlives", [False, True])
 def test_a_server_with_its_own_ray_kills_its_workers_when_it_stops_scheduling(pool, created, monkeypatch, outlives):
     async def scenario():

@@ -36,6 +36,7 @@ from gradwire_worker.blob_reader import BlobLostError, BlobReader
 from gradwire_worker.blob_urls import has_credentials, without_credentials
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.class_counter import ClassCounter
+from gradwire_worker.memory_limit import limit_memory
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
 from gradwire_worker.outbox import Outbox
 from gradwire_worker.trainer import StaleAttemptError, Trainer
@@ -594,6 +595,19 @@ def test_a_job_that_is_too_large_for_its_worker_fails_with_a_clear_reason_and_th
     assert succeeded == "0 "
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")
+def test_a_job_can_use_its_memory_in_addition_to_what_the_worker_uses(monkeypatch, tmp_path):
+    import resource
+
+    limits = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append((kind, limit[0])))
+    monkeypatch.setattr("gradwire_worker.memory_limit._STATUS", tmp_path / "status")
+    (tmp_path / "status").write_text("VmSize:\t 900000 kB\nVmData:\t  500000 kB\nVmStk:\t     132 kB\n")
+    limit_memory(64 << 20)
+    reserve = 256 << 20
+    assert limits == [(resource.RLIMIT_DATA, (500_000 << 10) + (64 << 20) + reserve)]
+
+
 def test_a_stopped_attempt_reports_nothing_more_and_another_attempt_is_refused(store):
     trainer = Trainer()
     trainer.start(assignment(store, make_spec(store, epochs=10**6)))
@@ -699,7 +713,12 @@ def test_a_trainer_finishes_after_its_epoch_and_only_its_own_attempt(store, monk
     trainer.finish("jobs/a", 1)  # It runs nothing yet.
     trainer.start(assignment(store, make_spec(store, epochs=10**6)))
     trainer.finish("jobs/a", 2)
-    trainer.poll("jobs/a", 1, 0, 30)
+    trainer.finish("jobs/b", 1)
+    last = 0
+    while last < 50:  # It trains on.
+        reports = unpack(trainer.poll("jobs/a", 1, last, 30))
+        assert "SUCCEEDED" not in reported(reports)
+        last = reports[-1].sequence
     trainer.finish("jobs/a", 1)
     texts = reported(run_to_end(trainer))
     last = int(texts[-3].removeprefix("epoch "))
