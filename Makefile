@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUF := .npm/node_modules/.bin/buf
 
-.PHONY: help demo test test-browser screenshots lint docs coverage format proto dist bench gpu faults fuzz mutants conformance images compose-test clean
+.PHONY: help demo test test-browser screenshots lint docs coverage format proto dist bench gpu faults fuzz attacks mutants conformance images compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -84,6 +84,10 @@ faults: $(VENV)/.dev ## kill servers, workers and connections at random, and che
 CALLS ?= 5000
 fuzz: $(VENV)/.dev ## send random calls to servers on SQLite and Postgres, and check that the servers stay healthy
 	@$(BIN)/python tests/fuzz/run.py --calls $(CALLS) --seed $(SEED)
+
+SECONDS ?= 10
+attacks: $(VENV)/.dev ## attack a server over the network, and measure what each attack costs others
+	@$(BIN)/python tests/attacks/run.py --seconds $(SECONDS)
 
 mutants: $(VENV)/.mutants ## plant bugs, and print what share of them the tests notice; takes up to an hour
 	@$(BIN)/python tests/mutants/planted.py --minutes 28; planted=$$?; \

@@ -37,7 +37,7 @@ class Jobs:
         self,
         job_id: str = "a",
         request_id: str = "",
-        check_stored: Callable[[], None] = lambda: None,
+        check_stored: Callable[[Connection], None] = lambda _connection: None,
         **fields: object,
     ) -> Job:
         """Create a job without checking it."""

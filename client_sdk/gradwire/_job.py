@@ -19,7 +19,7 @@ from gradwire._exceptions import (
 )
 from gradwire._history import History
 from gradwire._info import ENDED, JobEvent, JobInfo, Plan, job_event, job_info, state_of
-from gradwire._model_files import download_file, fetch_checkpoint, fetch_model
+from gradwire._model_files import download_file, fetch_model, fetch_weights
 from gradwire._names import epoch_number, model_resource
 from gradwire._options import checked_whole
 from gradwire._transport import Transport, checked_seconds
@@ -211,7 +211,7 @@ class AsyncJob:
         info = await self._ended()
         if info.model is None:
             spec = self._message.spec.model
-            return build(spec, await fetch_checkpoint(self._transport, self._message.name, spec))
+            return build(spec, await fetch_weights(self._transport, self._message.name, spec))
         message, weights = await fetch_model(self._transport, self._message.model)
         return build(message.spec, weights)
 
@@ -286,13 +286,13 @@ class AsyncJob:
 
     async def _event_batches(self, after: int = 0) -> AsyncGenerator[list[JobEvent], None]:
         after = checked_whole("after", after, 0, largest=_MAX_SEQUENCE)
-        async for batch in watch(self._transport, self._message.name, after):
+        async for batch in watch(self._transport, self._message.name, after, self._on_end):
             yield [job_event(event) for event in batch]
 
     async def _epoch_batches(self, after: int = 0) -> AsyncGenerator[list[Epoch], None]:
         after = checked_whole("after", after, 0)
         start = first_sequence_before(after, self._message)
-        async for batch in watch(self._transport, self._message.name, start):
+        async for batch in watch(self._transport, self._message.name, start, self._on_end):
             yield [epoch_of(event.epoch) for event in batch if event.epoch.epoch > after]
 
     async def _ended(self) -> JobInfo:
@@ -307,16 +307,16 @@ class AsyncJob:
 
     async def _wait(self) -> JobInfo:
         if self.status not in ENDED:
-            async for _ in watch(self._transport, self._message.name, self._message.last_sequence):
+            async for _ in watch(self._transport, self._message.name, self._message.last_sequence, self._on_end):
                 pass
-        return await self.refresh()
+        return await self._final()
 
     async def _result(self) -> History:
         return await self._finish([epoch async for epoch in self.epochs()])
 
     async def _finish(self, epochs: list[Epoch]) -> History:
         """Return the history of a successful job with these epochs. Raise an error if the job did not succeed."""
-        info = await self.refresh()
+        info = await self._final()
         history = History(job=self.name, plan=info.plan, seed=self._message.spec.seed, epochs=epochs)
         if info.state == "FAILED":
             raise JobFailedError(
@@ -330,10 +330,26 @@ class AsyncJob:
             )
         history.stop_reason = info.stop_reason
         if self._traced is not None:
-            model, weights = await fetch_model(self._transport, self._message.model)
-            self._traced.load(model.spec, np.array(weights))
-            history.model_epoch = model.epoch.epoch
+            spec = self._message.spec.model
+            weights = await fetch_weights(self._transport, self._message.model, spec)
+            self._traced.load(spec, np.array(weights))
+            history.model_epoch = self._model_epoch()
         return history
+
+    def _on_end(self, ended: JobMessage) -> None:
+        self._message = ended
+
+    async def _final(self) -> JobInfo:
+        """Return the info of a job that has ended. Servers of earlier versions do not send it with the last event."""
+        if self.status in ENDED and self._message.HasField("spec"):
+            return self.info
+        return await self.refresh()
+
+    def _model_epoch(self) -> int:
+        """Return the epoch whose weights the model has."""
+        job = self._message
+        best = job.spec.early_stopping.restore_best and job.HasField("best_epoch")
+        return (job.best_epoch if best else job.last_epoch).epoch
 
     async def _within(self, timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
         try:

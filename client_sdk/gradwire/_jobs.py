@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from gradwire._argument_names import invalid_argument
 from gradwire._blocking import Portal, blocking, blocking_as
-from gradwire._exceptions import InvalidArgumentError
+from gradwire._exceptions import FailedPreconditionError, InvalidArgumentError
 from gradwire._info import JobInfo, ModelInfo
 from gradwire._job import AsyncJob, Job
 from gradwire._names import epoch_number, job_resource, model_resource
@@ -18,6 +18,7 @@ from gradwire._stopping import EarlyStopping
 from gradwire._transport import Transport
 from gradwire._types import Dataset, Device, DType, TransferProgress
 from gradwire._uploads import upload
+from gradwire_engine.backend import Array
 from gradwire_engine.losses import Loss
 from gradwire_engine.module import Module
 from gradwire_engine.optim import SGD
@@ -32,6 +33,9 @@ from gradwire_proto.v1.training_service_pb2 import (
 from gradwire_proto.v1.training_service_pb2 import Job as JobMessage
 
 J = TypeVar("J", AsyncJob, Job)
+# The reasons for which tensors must be uploaded again.
+_TENSOR_LOST = ("TENSOR_MISSING", "TENSOR_DAMAGED")
+_MAX_REMEMBERED_TENSORS = 10_000
 # Inside the classes, `list` refers to the method.
 AsyncJobList: TypeAlias = list[AsyncJob]
 
@@ -50,6 +54,8 @@ class AsyncJobs:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        # The tensors of earlier jobs, which the server probably still has.
+        self._sent: set[str] = set()
 
     async def submit(
         self,
@@ -177,10 +183,28 @@ class AsyncJobs:
             raise invalid_argument("name", f"must be a string, got {name!r}", "")
         prepared = await asyncio.to_thread(make_job_request, model, train, test, options)
         message.spec.CopyFrom(prepared.spec)
-        await upload(self._transport, list(references(prepared.spec).values()), prepared.tensors, on_upload_progress)
         request = CreateJobRequest(job=message, job_id=name or "", request_id=f"sdk-{secrets.token_hex(16)}")
-        created = await self._transport.call(self._transport.training.CreateJob, request)
+        created = await self._create(request, prepared.tensors, on_upload_progress)
         return AsyncJob(self._transport, created, prepared.traced)
+
+    async def _create(
+        self, request: CreateJobRequest, tensors: Mapping[str, Array], on_upload_progress: TransferProgress | None
+    ) -> JobMessage:
+        """Create a job. Before that, upload the tensors that the server does not have."""
+        used = list(references(request.job.spec).values())
+        method = self._transport.training.CreateJob
+        if self._sent.issuperset(tensors):
+            try:
+                return await self._transport.call(method, request)
+            except FailedPreconditionError as error:
+                if error.reason not in _TENSOR_LOST:
+                    raise
+        await upload(self._transport, used, tensors, on_upload_progress)
+        created = await self._transport.call(method, request)
+        if len(self._sent) > _MAX_REMEMBERED_TENSORS:
+            self._sent.clear()
+        self._sent.update(tensors)
+        return created
 
     async def get(self, name: str) -> AsyncJob:
         """Return a handle for a job.

@@ -181,23 +181,26 @@ async def fetch_model(transport: Transport, name: str, epoch: int = 0) -> tuple[
     Returns:
         The model's message, and the flat weight vector, verified against its digest.
     """
-    from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
-
     model = await transport.call(transport.models.GetModel, GetModelRequest(name=name, epoch=epoch))
-    data = bytearray()
-    await _receive(transport, name, "safetensors", data.extend, epoch)
-    weights = _flat(load(bytes(data)), model.spec)
+    weights = await fetch_weights(transport, name, model.spec, epoch)
     if hashlib.sha256(wire_bytes(weights)).hexdigest() != model.weights.sha256:
         raise DataLossError(f"the weights of {name.partition('/')[2]!r} arrived damaged. Download them again.")
     return model, weights
 
 
-async def fetch_checkpoint(transport: Transport, job_name: str, spec: ModelSpec) -> Array:
-    """Download the last checkpoint of the job "jobs/{id}", whose model has this spec, as a flat vector."""
+async def fetch_weights(transport: Transport, name: str, spec: ModelSpec, epoch: int = 0) -> Array:
+    """Download the weights of a model or of the last checkpoint of a job as a flat vector.
+
+    Args:
+        transport: The connection.
+        name: "models/{id}" or "jobs/{id}".
+        spec: The model.
+        epoch: A kept epoch of the model's job, or 0 for the model itself.
+    """
     from safetensors.numpy import load  # noqa: PLC0415  (slow to import)
 
     data = bytearray()
-    await _receive(transport, job_name, "safetensors", data.extend)
+    await _receive(transport, name, "safetensors", data.extend, epoch)
     return _flat(load(bytes(data)), spec)
 
 

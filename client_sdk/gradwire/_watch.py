@@ -1,7 +1,7 @@
 """Follows a job's log until the job ends, and reconnects if the connection breaks."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gradwire._exceptions import UnavailableError
 from gradwire._retry import retry_delay
@@ -19,13 +19,16 @@ _CONNECTED_SECONDS = 5.0
 _MAX_WAIT_SECONDS = 2.0
 
 
-async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[Sequence[Event], None]:
+async def watch(
+    transport: Transport, name: str, after: int, on_end: Callable[[Job], None] | None = None
+) -> AsyncGenerator[Sequence[Event], None]:
     """Yield the events of a job after a sequence number, in batches as they arrive, until the job ends.
 
     Args:
         transport: The connection.
         name: "jobs/{job_id}".
         after: The sequence number of the last received event, or 0.
+        on_end: A function that is called with the job as it ended, before the last batch, if the server sends it.
 
     Raises:
         UnavailableError: The server was unavailable for more than a minute.
@@ -40,6 +43,8 @@ async def watch(transport: Transport, name: str, after: int) -> AsyncGenerator[S
             async for response in transport.receive(transport.training.WatchJob, request):
                 away_since, attempt = None, 0
                 after = response.events[-1].sequence
+                if on_end is not None and response.HasField("job"):
+                    on_end(response.job)
                 yield response.events
                 if response.events[-1].state_change.state in ENDED:
                     return

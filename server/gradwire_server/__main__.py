@@ -22,19 +22,28 @@ _UMASK = 0o077
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-def _without_password(context: typer.Context, url: str | None) -> str | None:
-    """Refuse a password on the command line, which all users of the machine can read."""
-    from gradwire_server.store.dialects import has_password  # noqa: PLC0415  (slow to import, and only needed here)
-
-    source = context.get_parameter_source("store")
-    if url and source is not None and source.name == "COMMANDLINE" and has_password(url):
+def _without_password(context: typer.Context, parameter: typer.CallbackParam, url: str | None) -> str | None:
+    """Refuse a password in --store or --blobs on the command line, which all users of the machine can read."""
+    name = str(parameter.name)
+    source = context.get_parameter_source(name)
+    if url and source is not None and source.name == "COMMANDLINE" and _has_password(name, url):
         typer.echo(
-            "gradwire serve: --store contains a password, which every user of this machine could read in the list of "
-            "processes. Set the URL in the environment variable GRADWIRE_STORE instead",
+            f"gradwire serve: --{name} contains a password, which every user of this machine could read in the list of "
+            f"processes. Set the URL in the environment variable GRADWIRE_{name.upper()} instead",
             err=True,
         )
         raise typer.Exit(2)
     return url
+
+
+def _has_password(option: str, url: str) -> bool:
+    if option == "blobs":
+        from gradwire_worker.blob_urls import has_credentials  # noqa: PLC0415  (see below)
+
+        return has_credentials(url)
+    from gradwire_server.store.dialects import has_password  # noqa: PLC0415  (slow to import, and only needed here)
+
+    return has_password(url)
 
 
 def serve(
@@ -73,7 +82,12 @@ def serve(
     ] = None,
     blobs: Annotated[
         str | None,
-        typer.Option(envvar="GRADWIRE_BLOBS", help="URL of the blob store, for fsspec. Default: a folder in --data."),
+        typer.Option(
+            envvar="GRADWIRE_BLOBS",
+            callback=_without_password,
+            help="URL of the blob store, for fsspec. If it contains a password, set it in the environment variable. "
+            "Default: a folder in --data.",
+        ),
     ] = None,
     ray: Annotated[
         str,

@@ -46,6 +46,8 @@ from gradwire_server.limits import (
     MAX_HTTP_CONNECTIONS,
     MAX_IDLE_CONNECTION_SECONDS,
     MAX_MESSAGE_BYTES,
+    MAX_PENDING_CALLS,
+    MAX_PENDING_CALLS_AT_MOST,
 )
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
@@ -66,6 +68,7 @@ from gradwire_server.threads import close_threads
 from gradwire_server.workers.local_ray import local_ray
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster
+from gradwire_worker.blob_urls import without_credentials
 
 if TYPE_CHECKING:
     from gradwire_server.http.gateway import HttpGateway
@@ -253,8 +256,8 @@ async def _check_blob_store(database: Database, blobs: BlobStore) -> None:
         blobs.set_mark(mark)
     if blobs.mark != mark:
         raise SettingsError(
-            f"the blob store {blobs.url} does not belong to this database. Use the --blobs (GRADWIRE_BLOBS) that its "
-            "jobs were stored with. All servers on a database share one blob store"
+            f"the blob store {without_credentials(blobs.url)} does not belong to this database. Use the --blobs "
+            "(GRADWIRE_BLOBS) that its jobs were stored with. All servers on a database share one blob store"
         )
 
 
@@ -276,6 +279,8 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
             # connections.
             ("grpc.max_allowed_incoming_connections", max_connections // (2 if settings.socket else 1)),
             ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
+            ("grpc.server_max_pending_requests", MAX_PENDING_CALLS),
+            ("grpc.server_max_pending_requests_hard_limit", MAX_PENDING_CALLS_AT_MOST),
             ("grpc.server_handshake_timeout_ms", MAX_HANDSHAKE_SECONDS * 1000),
             ("grpc.max_connection_idle_ms", MAX_IDLE_CONNECTION_SECONDS * 1000),
             # Watchers send pings, so that they notice silently lost connections.

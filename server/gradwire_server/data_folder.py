@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ def lock_data_folder(data: Path) -> Iterator[None]:
     """Create the data folder if it does not exist, make it private, and hold its lock within the context.
 
     Raises:
-        SettingsError: Another server uses the folder, or the folder is not writable.
+        SettingsError: Another server uses the folder, or the folder is not writable or belongs to another user.
     """
     try:
+        data.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        _check_owner(data)
         make_private(data)
     except OSError as error:
         raise SettingsError(
@@ -43,3 +46,17 @@ def lock_data_folder(data: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _check_owner(data: Path) -> None:
+    """Raise SettingsError if the folder belongs to another user, who could replace its files and read all data.
+
+    The folder can belong to root, as a volume of a container often does.
+    """
+    owner, user = data.stat().st_uid, os.getuid()
+    if owner not in (0, user):
+        raise SettingsError(
+            f"the data folder {data} (--data, GRADWIRE_DATA) belongs to user {owner}, who could read and change all "
+            f"data of this server, which runs as user {user}. Choose another folder, or change its owner: "
+            f"chown {user} {data}"
+        )

@@ -56,13 +56,16 @@ MAX_HANDSHAKE_SECONDS = 10
 MAX_IDLE_CONNECTION_SECONDS = 60
 MAX_CONNECTIONS = 10_000
 MAX_CALLS_PER_CONNECTION = 1000
+# The calls that wait to be accepted. Beyond the first number, gRPC cancels random calls, and beyond the second, all.
+MAX_PENDING_CALLS = 4000
+MAX_PENDING_CALLS_AT_MOST = 8000
 # HTTP: calls and streams share one connection to the gRPC server, so together they stay below the limit above.
 MAX_HTTP_CONNECTIONS = 1000
 MAX_HTTP_CALLS = 500
 MAX_HTTP_STREAMS = 400
 MAX_HTTP_CALL_SECONDS = 60.0
 # The maximum size of all requests in memory, and the space that JSON needs for the names of fields.
-MAX_HTTP_BUFFERED_BYTES = 256 * MIB
+MAX_HTTP_BUFFERED_BYTES = 128 * MIB
 HTTP_JSON_SLACK_BYTES = 512 * KIB
 # The maximum size of the request line and headers, the maximum idle time of a connection, and the maximum time in which
 # a client receives nothing.

@@ -13,6 +13,7 @@ from http_server import http_server
 import gradwire as gw
 from gradwire_proto.v1.training_service_pb2 import Job, JobState
 from gradwire_server.store import job_queries
+from gradwire_server.store.job_queries import JobRecord
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -224,7 +225,8 @@ def test_a_hostile_name_is_shown_as_text(open_page, tmp_path, monkeypatch):
     job.labels["team"] = HOSTILE
     job.error.message = HOSTILE
     job.spec.model.layers.add(name=HOSTILE).linear.out_features = 3
-    write(tmp_path, lambda connection: job_queries.insert_job(connection, job, "hostile", "", False))
+    record = JobRecord(0, "hostile", classification=False, workers_lost=0, crashes=0, last_report=0, job=job)
+    write(tmp_path, lambda connection: job_queries.insert_job(connection, record, ""))
     with http_server(tmp_path) as running:
         page = open_page(base=running.server.http.url)
         link = page.locator(".row a").first

@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import random
-import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +12,8 @@ import numpy as np
 import psutil
 from fuzz.random_calls import Call, Requests
 from google.protobuf.message import Message
+from innocent_client import GET_JOB, InnocentClient
+from process_memory import peak_mb
 
 import gradwire as gw
 from gradwire_engine.spec.tensors import tensor_ref, to_tensor
@@ -32,7 +31,6 @@ _CONCURRENT = 16
 _DEADLINE_SECONDS = 5.0
 # The client leaves a stream after this many responses, or if it sends none for a while.
 _MAX_RESPONSES = 20
-_PAUSE_SECONDS = 0.02
 _CANCEL_EVERY = 200
 # The limits that a report must not exceed.
 _MAX_INNOCENT_SECONDS = 1.0
@@ -43,7 +41,6 @@ _DEFECTS = ("INTERNAL", "UNKNOWN")
 # https://github.com/grpc/grpc/issues/36066
 _LOST_STATUS = "Internal error from Core"
 _ARITY = {False: "unary", True: "stream"}
-_GET_JOB = "/gradwire.v1.TrainingService/GetJob"
 
 
 @dataclass
@@ -113,7 +110,7 @@ def _innocent_job(address: str, token: str | None) -> tuple[dict[str, list[Messa
         client.jobs.submit(model, (X, y), **options, name="innocent").result()
     metadata = (("authorization", f"Bearer {token}"),)
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary(_GET_JOB, response_deserializer=Job.FromString)
+        call = channel.unary_unary(GET_JOB, response_deserializer=Job.FromString)
         job = call(GetJobRequest(name="jobs/innocent").SerializeToString(), metadata=metadata)
     inputs = tensor_ref(X)
     valid: list[Message] = [
@@ -152,12 +149,11 @@ class _Fuzzer:
     async def run(self, calls: int) -> Report:
         """Send the calls while the well-behaved client runs."""
         self._left = calls
-        stopped = threading.Event()
-        innocent = asyncio.create_task(asyncio.to_thread(self._call_as_innocent, stopped))
-        before = await self._senders(until=calls * 9 // 10)
-        after = await self._senders(until=0)
-        stopped.set()
-        await innocent
+        with InnocentClient(self._address, self._token, "jobs/nobody", expected=grpc.StatusCode.NOT_FOUND) as innocent:
+            before = await self._senders(until=calls * 9 // 10)
+            after = await self._senders(until=0)
+        self._report.innocent_seconds = innocent.seconds
+        self._report.defects += innocent.failures
         await self._cancel_jobs()
         self._report.growth_mb = after[0] - before[0]
         self._report.new_descriptors = after[1] - before[1]
@@ -167,7 +163,7 @@ class _Fuzzer:
         """Send calls until `until` calls remain. Returns the server's memory in MB and its number of descriptors."""
         await asyncio.gather(*(self._send_calls(until) for _ in range(_CONCURRENT)))
         memory = self._process.memory_info().rss / 1e6
-        self._report.peak_mb = max(self._report.peak_mb, _peak_mb(self._process.pid))
+        self._report.peak_mb = max(self._report.peak_mb, peak_mb(self._process.pid))
         return memory, self._process.num_fds()
 
     async def _send_calls(self, until: int) -> None:
@@ -201,20 +197,6 @@ class _Fuzzer:
                 sent = [request[:200] for request in call.requests[:3]]
                 self._report.defects.append(f"{call.path} ({call.kind}): {status}: {error.details()}: {sent!r}")
         self._report.statuses[status] += 1
-
-    def _call_as_innocent(self, stopped: threading.Event) -> None:
-        """Call GetJob repeatedly, in a separate thread that the random calls do not delay."""
-        request = GetJobRequest(name="jobs/nobody").SerializeToString()
-        with grpc.insecure_channel(self._address) as channel:
-            call = channel.unary_unary(_GET_JOB)
-            while not stopped.wait(_PAUSE_SECONDS):
-                began = time.monotonic()
-                try:
-                    call(request, metadata=self._token, timeout=30)
-                except grpc.RpcError as error:
-                    if error.code() is not grpc.StatusCode.NOT_FOUND:
-                        self._report.defects.append(f"GetJob ended with {error.code().name}: {error.details()}")
-                self._report.innocent_seconds.append(time.monotonic() - began)
 
     async def _cancel_jobs(self) -> None:
         """Cancel the jobs that the random calls have created, so that they do not use the processor."""
@@ -253,8 +235,3 @@ async def _read_some(responses: Any) -> None:
         count += 1
         if count == _MAX_RESPONSES:
             responses.cancel()
-
-
-def _peak_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))

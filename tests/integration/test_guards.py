@@ -2,20 +2,24 @@
 
 import concurrent.futures
 import socket
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
 
 import grpc
+import long_job
 import numpy as np
 import psutil
 import pytest
+from attacks.grpc_attacks import GRPC_ATTACKS
+from attacks.http_attacks import HTTP_ATTACKS
+from attacks.measuring import innocent_client, measure
 from fuzz.fuzzer import fuzz
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from guarded_server import DESCRIPTORS, TOKEN, guarded_server
+from process_memory import PeakMemory
 
 import gradwire as gw
 from gradwire_engine.spec.tensors import tensor_ref
@@ -26,22 +30,16 @@ from gradwire_proto.v1.tensor_service_pb2_grpc import TensorServiceStub
 from gradwire_proto.v1.training_service_pb2 import GetJobRequest
 from gradwire_server.limits import MAX_CONCURRENT_HEALTH_WATCHES, MAX_UPLOADS
 
-TOKEN = "open-sesame"
 WITH_TOKEN = (("authorization", f"Bearer {TOKEN}"),)
 TRAINING = "/gradwire.v1.TrainingService/"
-DESCRIPTORS = 1024
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
 NOBODY = GetJobRequest(name="jobs/nobody").SerializeToString()
 
 
 @pytest.fixture(scope="module")
 def guarded():
-    """A server with a token that can open only a few files and cannot raise that limit."""
-    command = ["bash", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', sys.executable, "-m", "gradwire_server"]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("gradwire._local_server.server_command", lambda: command)
-        with gw.LocalServer(env={"GRADWIRE_TOKEN": TOKEN}) as running:
-            yield running
+    with guarded_server() as running:
+        yield running
 
 
 @pytest.fixture
@@ -64,25 +62,6 @@ def outcome(call, request, metadata=WITH_TOKEN, **options):
             detail.Unpack(bad_request)
         return error.code().name, info.reason, *(each.field for each in bad_request.field_violations[:1])
     return "OK", ""
-
-
-class PeakMemory:
-    """Measures the growth of a process's peak memory within a context, in MB."""
-
-    def __init__(self, pid):
-        self.process = Path(f"/proc/{pid}")
-
-    def __enter__(self):
-        (self.process / "clear_refs").write_text("5")
-        self.before = self.peak()
-        return self
-
-    def __exit__(self, *_):
-        self.growth = self.peak() - self.before
-
-    def peak(self):
-        lines = (self.process / "status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
 
 def test_a_server_with_a_thousand_silent_connections_still_answers_others(guarded, channel):
@@ -262,3 +241,15 @@ def test_random_calls_find_no_defect(guarded):
     assert report.problems() == []
     assert "Traceback" not in guarded.log.read_text()
     assert time.monotonic() - began < 120
+
+
+def test_attacks_delay_neither_calls_nor_jobs(guarded):
+    chosen = [each for each in [*GRPC_ATTACKS, *HTTP_ATTACKS] if each.name.startswith(("18", "HTTP: slow"))]
+    with gw.Client(guarded.address, token=TOKEN) as client:
+        job = long_job.submit(client, "running", epochs=1_000_000)
+        next(job.epochs())
+        with innocent_client(guarded) as innocent:
+            found = [measure(attack, guarded, innocent, seconds=0.5) for attack in chosen]
+        job.cancel()
+    assert [figures.problems() for figures in found] == [[], []]
+    assert set(found[0].statuses) == {"UNAUTHENTICATED"}

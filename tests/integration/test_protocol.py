@@ -240,6 +240,9 @@ def test_a_watch_continues_from_any_sequence_number(training, spec):
     for after in (0, 3, whole[-1].sequence):
         rest = training.WatchJob(WatchJobRequest(name=name, after_sequence=after))
         assert [event for message in rest for event in message.events] == whole[after:]
+    *others, last = training.WatchJob(WatchJobRequest(name=name))
+    assert last.job == training.GetJob(GetJobRequest(name=name))
+    assert not any(message.HasField("job") for message in others)
     beyond = WatchJobRequest(name=name, after_sequence=whole[-1].sequence + 1)
     assert failure(training.WatchJob, beyond) == ("OUT_OF_RANGE", ["after_sequence"], "SEQUENCE_OUT_OF_RANGE")
 

@@ -71,9 +71,9 @@ class Copy:
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(self.folder.parent)}
         # One line around the change must be unchanged. Comments further away can differ.
         command = ["git", "apply", "-C1", *options, str(patch)]
-        return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        ).stderr.strip()
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        # If a patch applies with less context, git mentions that on stderr.
+        return done.stderr.strip() if done.returncode else ""
 
     def warm_up(self) -> None:
         """Compile the plans, so that no test has to wait for compilation."""

@@ -37,6 +37,19 @@ def test_services_drop_their_privileges_and_have_health_checks():
     assert all("healthcheck" in services[name] for name in ("server", "ray-head", "postgres"))
 
 
+def test_ray_requires_a_token_that_only_the_containers_of_the_deployment_share():
+    (variables,) = re.findall(r"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=(\S+)", (ROOT / "Dockerfile").read_text())
+    folder = str(Path(variables).parent)
+    services = yaml.safe_load(COMPOSE)["services"]
+    for name in ("server", "ray-head", "ray-worker", "ray-worker-gpu"):
+        assert not any(key.startswith("RAY_AUTH") for key in services[name].get("environment", {})), name
+        shared = [volume for volume in services[name]["volumes"] if volume.split(":")[1] == folder]
+        # The head creates the token.
+        assert shared == [f"ray:{folder}" if name == "ray-head" else f"ray:{folder}:ro"], name
+    for name in ("postgres", "demo"):
+        assert not any(volume.startswith("ray:") for volume in services[name].get("volumes", [])), name
+
+
 def test_the_http_port_is_published_on_the_loopback_interface_only():
     ports = yaml.safe_load(COMPOSE)["services"]["server"]["ports"]
     assert [port for port in ports if port.endswith(":50052")] == ["127.0.0.1:${GRADWIRE_HTTP_PORT:-50052}:50052"]

@@ -1,6 +1,7 @@
 """Reads blobs as memory-mapped arrays. A blob is fetched once on each node and verified against its digest."""
 
 import hashlib
+import logging
 import os
 import stat
 import tempfile
@@ -14,6 +15,9 @@ import numpy as np
 from gradwire_engine.backend import Array
 from gradwire_engine.spec.tensors import tensor_type
 from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_worker.blob_urls import without_credentials
+
+_log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 24
 
@@ -85,7 +89,9 @@ class BlobReader:
     def _node_path(self, sha256: str) -> Path:
         source = self.blob_path(sha256)
         if not self.fs.exists(source):
-            raise BlobLostError(f"blob {sha256} is not in the store {self.url}")
+            # The URL is not in the error, because clients receive the error.
+            _log.warning("blob %s is not in the store %s", sha256, without_credentials(self.url))
+            raise BlobLostError(f"blob {sha256} is not in the blob store")
         if self.is_local:
             return Path(source)
         if self._cache is None:

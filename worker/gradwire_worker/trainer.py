@@ -155,7 +155,9 @@ class Trainer:
         return run
 
     def _reader(self, url: str) -> BlobReader:
-        return self._readers.setdefault(url, BlobReader(url))
+        if url not in self._readers:
+            self._readers[url] = BlobReader(url)
+        return self._readers[url]
 
 
 class _Run(threading.Thread):

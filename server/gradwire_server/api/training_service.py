@@ -38,6 +38,7 @@ from gradwire_server.api.list_requests import parse_page
 from gradwire_server.errors import JobNotFoundError, invalid_field
 from gradwire_server.jobs.admission import Admission
 from gradwire_server.jobs.commands import JobCommands
+from gradwire_server.jobs.events import TERMINAL_STATES
 from gradwire_server.jobs.live import LiveJobs
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
@@ -98,10 +99,13 @@ class TrainingService(TrainingServiceServicer):
     async def WatchJob(
         self, request: WatchJobRequest, context: ServicerContext[object, object]
     ) -> AsyncIterator[WatchJobResponse]:
-        watch = self.queries.watch(current_principal(), request.name, request.after_sequence)
+        principal = current_principal()
+        watch = self.queries.watch(principal, request.name, request.after_sequence)
         async with aclosing(watch) as batches:
             async for events in batches:
-                yield WatchJobResponse(events=events)
+                ends = events[-1].state_change.state in TERMINAL_STATES
+                job = (await self.queries.get(principal, request.name)).job if ends else None
+                yield WatchJobResponse(events=events, job=job)
 
     async def WatchJobs(
         self, request: WatchJobsRequest, context: ServicerContext[object, object]

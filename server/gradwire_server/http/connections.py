@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from gradwire_server.http.grpc_refusal import PREFACE, GrpcRefusal
+from gradwire_server.http.pace import Pace
 from gradwire_server.limits import (
     MAX_HANDSHAKE_SECONDS,
     MAX_HTTP_HEAD_BYTES,
@@ -36,10 +37,18 @@ class HttpServer:
         tls: The certificate, or None without TLS.
         max_connections: The maximum number of open connections. Further connections are closed immediately.
         grpc_hint: The error message for gRPC clients that connect to this port.
+        pace: The pace at which bodies arrive.
     """
 
     def __init__(
-        self, app: Any, listener: socket.socket, tls: ssl.SSLContext | None, max_connections: int, grpc_hint: str
+        self,
+        app: Any,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        *,
+        max_connections: int,
+        grpc_hint: str,
+        pace: Pace,
     ) -> None:
         # Failed requests are answered, not logged. Only bugs are logged.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
@@ -60,6 +69,7 @@ class HttpServer:
         self._tls = tls
         self._max_connections = max_connections
         self._grpc_hint = grpc_hint
+        self._pace = pace
         self._state = ServerState()
         self._open: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
@@ -107,7 +117,7 @@ class HttpServer:
         lost = asyncio.Event()
 
         def new_protocol() -> Connection:
-            return Connection(self._config, self._state, lost.set, self._grpc_hint)
+            return Connection(self._config, self._state, lost.set, self._grpc_hint, self._pace)
 
         handshake_seconds = None if self._tls is None else MAX_HANDSHAKE_SECONDS
         try:
@@ -131,11 +141,15 @@ class Connection(H11Protocol):
         state: The connections and tasks of the server.
         on_lost: A function that is called when the connection is closed.
         grpc_hint: The error message for gRPC clients.
+        pace: The pace at which the rest of an answered request arrives.
     """
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, on_lost: Callable[[], None], grpc_hint: str) -> None:
+    def __init__(
+        self, config: uvicorn.Config, state: ServerState, on_lost: Callable[[], None], grpc_hint: str, pace: Pace
+    ) -> None:
         super().__init__(config, state, {})
         self._on_lost = on_lost
+        self._pace = pace
         self._grpc_hint = grpc_hint
         self._refusal: GrpcRefusal | None = None
         self._is_new = True
@@ -169,6 +183,17 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         self._wait_for_head()
+        if self._is_answered_early() and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._pace.received(len(data), self._resume)
+
+    def _is_answered_early(self) -> bool:
+        """Whether a request was answered before it has fully arrived."""
+        return self.conn.their_state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete
+
+    def _resume(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def on_response_complete(self) -> None:
         """Wait for the rest of a request that was answered before it had fully arrived, or for the next request."""
@@ -178,8 +203,7 @@ class Connection(H11Protocol):
 
     def _wait_for_head(self) -> None:
         """Limit the time until the headers of a request, or the rest of an answered request, have arrived."""
-        is_answered = self.cycle is not None and self.cycle.response_complete
-        if self.conn.their_state is not h11.IDLE and not (self.conn.their_state is h11.SEND_BODY and is_answered):
+        if self.conn.their_state is not h11.IDLE and not self._is_answered_early():
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None

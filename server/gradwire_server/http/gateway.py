@@ -20,6 +20,7 @@ from gradwire_server.http.connections import HttpServer
 from gradwire_server.http.errors import CallError, invalid_request, too_slow
 from gradwire_server.http.guard import Guard
 from gradwire_server.http.json_messages import from_json, to_json
+from gradwire_server.http.pace import Pace
 from gradwire_server.http.page import Page
 from gradwire_server.http.private_socket import PrivateSocket
 from gradwire_server.http.streams import MAX_INLINE_BYTES, stream_response
@@ -59,6 +60,7 @@ class HttpGateway:
         self.url = f"{scheme}://{_shown_host(settings)}:{port}"
         self._methods = methods_of(services)
         self._buffer = RequestBuffer()
+        self._pace = Pace()
         self._client: GrpcClient | None = None
         self._page = Page(grpc_port)
         hint = (
@@ -66,7 +68,14 @@ class HttpGateway:
             f"{grpc_port}"
         )
         app = Guard(self._app(), _hosts(settings))
-        self._server = HttpServer(app, self._listener, _tls(settings), max_connections, hint)
+        self._server = HttpServer(
+            app,
+            self._listener,
+            _tls(settings),
+            max_connections=max_connections,
+            grpc_hint=hint,
+            pace=self._pace,
+        )
 
     def start(self) -> None:
         """Start accepting connections. The gRPC server must already be running."""
@@ -148,6 +157,8 @@ class HttpGateway:
                         body += chunk
                         if len(body) > limit:
                             raise invalid_request(f"has more than the {limit} bytes allowed")
+                        if len(body) > MAX_INLINE_BYTES:  # Small requests do not wait for large ones.
+                            await self._pace.wait(len(chunk))
             except TimeoutError:
                 raise too_slow("the request did not arrive in time") from None
             if media_type == _PROTO:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from sqlalchemy import Connection
+
 from gradwire_engine.spec.resolve import architecture, references, resolve
 from gradwire_engine.spec.summary import TensorSummary, summarize
 from gradwire_engine.spec.tensors import tensor_type
@@ -46,12 +48,12 @@ class AdmittedJob:
     Attributes:
         job: The job, without a name.
         classification: Whether its epochs report classification metrics.
-        check_stored: Raises TensorMissingError if a tensor has been deleted since the job was admitted.
+        check_stored: A query that raises TensorMissingError if a tensor has been deleted since the job was admitted.
     """
 
     job: Job
     classification: bool
-    check_stored: Callable[[], None]
+    check_stored: Callable[[Connection], None]
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,29 @@ class Admission:
         self.limits.check_memory(spec, self.worker_memory())
         return spec
 
-    def _check_not_deleted(self, tensors: Mapping[str, TensorRef]) -> None:
+    def _check_not_deleted(self, tensors: Mapping[str, TensorRef], connection: Connection) -> None:
+        # Writes wait for this transaction, so it calls the blob store, which can be slow, only if a summary is missing.
+        # Whoever deletes a tensor also deletes its summary.
+        if not tensor_queries.has_summaries(connection, {_key(reference) for reference in tensors.values()}):
+            self._check_all_stored(tensors)
+
+    def _check_all_stored(self, tensors: Mapping[str, TensorRef]) -> None:
+        """Mark the tensors as used, or raise TensorMissingError."""
+        checked: set[str] = set()
         for field, reference in tensors.items():
-            if not self.blobs.has(reference.sha256):
+            if reference.sha256 not in checked and not self.blobs.touch(reference.sha256):
                 raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
+            checked.add(reference.sha256)
 
     async def _check_tensors(self, spec: JobSpec) -> bool:
         """Check the data of a valid spec. Returns whether the epochs report classification metrics."""
         tensors = references(spec)
+        await in_thread(self._check_sizes, tensors)
+        keys = {_key(reference) for reference in tensors.values()}
+        summaries = await self.database.read(lambda connection: tensor_queries.find_summaries(connection, keys))
         for field, reference in tensors.items():
-            self._check_stored(field, reference)
-        summaries = {_key(reference): await self._summary(field, reference) for field, reference in tensors.items()}
+            if _key(reference) not in summaries:
+                summaries[_key(reference)] = await self._summarize(field, reference)
 
         def summary_of(reference: TensorRef) -> TensorSummary:
             return summaries[_key(reference)]
@@ -131,30 +145,36 @@ class Admission:
             raise NoGpuError(f"{_SPEC_PATH}device")
         return is_classification(spec, summary_of)
 
-    def _check_stored(self, field: str, reference: TensorRef) -> None:
-        if not self.blobs.touch(reference.sha256):
-            raise TensorMissingError(_SPEC_PATH + field, reference.sha256)
-        expected, stored = tensor_type(reference).size_bytes, self.blobs.size(reference.sha256)
-        if expected != stored:
-            description = (
-                f"has {expected} bytes according to its dtype and shape, but the stored tensor {reference.sha256} has "
-                f"{stored}"
-            )
-            _refuse([Violation(field, description)])
+    def _check_sizes(self, tensors: Mapping[str, TensorRef]) -> None:
+        """Check that the tensors are stored and have the sizes of their dtypes and shapes."""
+        self._check_all_stored(tensors)
+        for field, reference in tensors.items():
+            expected, stored = tensor_type(reference).size_bytes, self.blobs.size(reference.sha256)
+            if expected != stored:
+                description = (
+                    f"has {expected} bytes according to its dtype and shape, but the stored tensor {reference.sha256} "
+                    f"has {stored}"
+                )
+                _refuse([Violation(field, description)])
 
-    async def _summary(self, field: str, reference: TensorRef) -> TensorSummary:
-        key = _key(reference)
-        stored = await self.database.read(lambda connection: tensor_queries.find_summary(connection, key))
-        if stored is not None:
-            return stored
+    async def _summarize(self, field: str, reference: TensorRef) -> TensorSummary:
+        """Read a tensor, and store its summary."""
         try:
             async with self._reading:
                 summary = await in_thread(lambda: summarize(self.blobs.load(reference)))
         except BlobLostError as error:
             # If the damaged blob is deleted, the tensor is missing, and clients can upload it again.
             await in_thread(self.blobs.delete, reference.sha256)
+            await self.database.write(lambda connection: tensor_queries.delete_summaries(connection, reference.sha256))
             raise TensorDamagedError(_SPEC_PATH + field, reference.sha256, str(error)) from error
-        await self.database.write(lambda connection: tensor_queries.save_summary(connection, key, summary))
+
+        def save(connection: Connection) -> None:
+            # A tensor that was deleted in the meantime must not have a summary; see _check_not_deleted.
+            tensor_queries.lock_tensors(connection, to_delete=False)
+            if self.blobs.has(reference.sha256):
+                tensor_queries.save_summary(connection, _key(reference), summary)
+
+        await self.database.write(save)
         return summary
 
 

@@ -47,10 +47,10 @@ class AttemptRecords:
         self._log = log
         self._check_lease = check_lease
 
-    async def queued(self, limit: int) -> Sequence[JobRecord]:
-        """Return queued jobs in order of arrival."""
-        states = (JobState.JOB_STATE_QUEUED,)
-        return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, states, limit))
+    async def queued(self, limit: int, except_keys: Collection[int] = ()) -> Sequence[JobRecord]:
+        """Return the first queued jobs in order of arrival, without those that have these keys."""
+        states, keys = (JobState.JOB_STATE_QUEUED,), list(except_keys)
+        return await self._log.read(lambda connection: job_queries.jobs_in_states(connection, states, limit, keys))
 
     async def active(self) -> Sequence[JobRecord]:
         """Return the jobs with an attempt that has started and not ended."""

@@ -20,7 +20,7 @@ from gradwire_server.jobs.events import has_ended, state_change, state_name
 from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.jobs.repeated_requests import check_repeated
 from gradwire_server.principal import Principal
-from gradwire_server.store import job_queries, model_queries, tensor_queries
+from gradwire_server.store import job_queries, tensor_queries
 from gradwire_server.store.job_queries import JobRecord
 
 _log = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ class JobCommands:
             job.create_time.FromNanoseconds(self._log.now())
             # No tensor of the job can be deleted between this check and the end of the transaction.
             tensor_queries.lock_tensors(connection, to_delete=False)
-            admitted.check_stored()
-            record = job_queries.insert_job(connection, job, chosen, request.request_id, admitted.classification)
-            self._log.append(connection, record, [state_change(JobState.JOB_STATE_QUEUED)])
+            admitted.check_stored(connection)
+            record = JobRecord(0, chosen, admitted.classification, workers_lost=0, crashes=0, last_report=0, job=job)
+            self._log.create(connection, record, request.request_id)
             return record
 
         return (await self._log.write(work, start=True)).job
@@ -153,10 +153,11 @@ class JobCommands:
 
 
 def _check_free(connection: Connection, job_id: str) -> None:
-    if job_queries.find_job(connection, job_id) is not None:
-        raise JobAlreadyExistsError(f"jobs/{job_id}")
-    if model_queries.find_model(connection, job_id) is not None:
-        raise ModelAlreadyExistsError(f"models/{job_id}")
+    match job_queries.owner_of_id(connection, job_id):
+        case "jobs":
+            raise JobAlreadyExistsError(f"jobs/{job_id}")
+        case "models":
+            raise ModelAlreadyExistsError(f"models/{job_id}")
 
 
 def _lock(connection: Connection, found: JobRecord) -> JobRecord:

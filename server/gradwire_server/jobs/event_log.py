@@ -84,8 +84,26 @@ class EventLog:
         """Return the time in nanoseconds since 1970."""
         return self._clock()
 
+    def create(self, connection: Connection, record: JobRecord, request_id: str) -> None:
+        """Store a new job, which is queued, and its first event.
+
+        Args:
+            connection: A connection in a transaction.
+            record: The job. This method sets its key.
+            request_id: The ID of the client's request, or "".
+        """
+        queued = [events.state_change(JobState.JOB_STATE_QUEUED)]
+        self._apply(connection, record, queued)
+        job_queries.insert_job(connection, record, request_id)
+        job_queries.insert_events(connection, record.job_key, queued)
+
     def append(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
         """Number the events, apply them to the job, and store both. If the job succeeds, store its model."""
+        self._apply(connection, record, new)
+        job_queries.insert_events(connection, record.job_key, new)
+        job_queries.save_job(connection, record)
+
+    def _apply(self, connection: Connection, record: JobRecord, new: Sequence[Event]) -> None:
         now = self._clock()
         checkpoints: dict[int, Checkpoint] = {}
         updater = events.JobUpdater(record.job)
@@ -104,5 +122,3 @@ class EventLog:
             updater.apply(event)
             if event.HasField("state_change"):
                 record.state_changes.append(event)
-        job_queries.insert_events(connection, record.job_key, new)
-        job_queries.save_job(connection, record)

@@ -1,5 +1,6 @@
 """The client queries for jobs."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from sqlalchemy import Connection
@@ -18,6 +19,9 @@ from gradwire_server.store.paging import Page
 
 # The number of events that a watch reads at a time. It is small, so that slow clients use little memory.
 _MAX_EVENTS_PER_READ = 250
+# The maximum number of reads of all watches at a time. Other calls then wait for a few of these reads, not for those of
+# a thousand watches.
+_MAX_WATCH_READS = 2
 # The maximum number of state changes and warnings that a call returns.
 _MAX_CHANGES_AND_WARNINGS = 200
 
@@ -28,6 +32,7 @@ class JobQueries:
     def __init__(self, database: Database, notifier: JobNotifier) -> None:
         self._database = database
         self._notifier = notifier
+        self._watch_reads = asyncio.Semaphore(_MAX_WATCH_READS)
 
     async def get(self, _principal: Principal, job_name: str) -> JobRecord:
         """Return the job with the name "jobs/{job_id}", or raise JobNotFoundError."""
@@ -58,7 +63,8 @@ class JobQueries:
             SequenceOutOfRangeError: The job does not have an event with this number.
             ShuttingDownError: The server is shutting down. The client can continue on another server.
         """
-        record = await self.get(principal, job_name)
+        async with self._watch_reads:
+            record = await self.get(principal, job_name)
         last_sequence = record.job.last_sequence
         if not 0 <= after_sequence <= last_sequence:
             raise SequenceOutOfRangeError(job_name, after_sequence, last_sequence)
@@ -66,7 +72,8 @@ class JobQueries:
             return
         with self._notifier.watching(record.job_key) as watch:
             while True:
-                new = await self._events_after(record, after_sequence)
+                async with self._watch_reads:
+                    new = await self._events_after(record, after_sequence)
                 if self._notifier.closed:
                     raise ShuttingDownError
                 if not new:

@@ -320,8 +320,10 @@ class Attempts:
 
 def _epoch_of_model(record: JobRecord, events: Sequence[Event]) -> int | None:
     """Return the epoch that the model's weights come from, if these events end the job successfully, or None."""
-    if not any(event.state_change.state == JobState.JOB_STATE_SUCCEEDED for event in events):
+    if events[-1].state_change.state != JobState.JOB_STATE_SUCCEEDED:
         return None
+    if not record.job.spec.early_stopping.restore_best:
+        return max((event.epoch.epoch for event in events), default=0) or record.job.last_epoch.epoch
     job = Job()
     job.CopyFrom(record.job)
     updater = JobUpdater(job)

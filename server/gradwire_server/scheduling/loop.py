@@ -86,17 +86,24 @@ class Scheduler:
         free: dict[DeviceKind, int] = {"cpu": self._pool.free("cpu"), "gpu": self._pool.free("gpu")}
         if not any(free.values()):
             return
-        queued = await self._records.queued(_MAX_QUEUED)
-        waiting = [
-            (record, self._pool.device_for(record.job.spec.device))
-            for record in queued
-            if record.job_key not in self._running
-        ]
-        if any(is_suspect(record) for record, _ in waiting):
+        # The first queued jobs are usually those that start. Reading many jobs in every round would take long.
+        first = sum(free.values())
+        chosen, considered = await self._next_jobs(free, first)
+        if len(chosen) < first <= considered:
+            chosen, _ = await self._next_jobs(free, _MAX_QUEUED)
+        for record, device in chosen:
+            self._follow(record, self._attempts.run(record, device))
+
+    async def _next_jobs(
+        self, free: dict[DeviceKind, int], most: int
+    ) -> tuple[list[tuple[JobRecord, DeviceKind]], int]:
+        """Choose the jobs to start among at most `most` queued jobs. Returns also how many jobs it considered."""
+        queued = await self._records.queued(most, except_keys=self._running.keys())
+        waiting = [(record, self._pool.device_for(record.job.spec.device)) for record in queued]
+        if any(is_suspect(record) for record in queued):
             runs = bool(await self._records.suspects(self._running.keys()))
             waiting = without_further_suspects(waiting, is_suspect, suspect_runs=runs)
-        for record, device in next_jobs(waiting, free):
-            self._follow(record, self._attempts.run(record, device))
+        return next_jobs(waiting, free), len(queued)
 
     def _follow(self, record: JobRecord, attempt: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(attempt, name=record.job.name)

@@ -131,7 +131,7 @@ class BlobStore(BlobReader):
 
     def delete(self, sha256: str) -> None:
         """Delete a blob if it exists."""
-        if self.has(sha256):
+        with suppress(FileNotFoundError):
             self.fs.rm_file(self.blob_path(sha256))
 
     def unused_files(self, seconds: float = RETENTION_SECONDS) -> list[str]:

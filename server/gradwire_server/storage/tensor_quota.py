@@ -32,7 +32,7 @@ class TensorQuota:
         Raises:
             TensorQuotaError: The tensor does not fit.
         """
-        if not self._max_bytes or self._blobs.has(sha256):
+        if not self._max_bytes or await in_thread(self._blobs.has, sha256):
             return
         async with self._measuring:
             if time.monotonic() - self._measured >= _MEASURE_SECONDS:

@@ -58,6 +58,8 @@ class Tensors:
             owner = tensor_queries.owner_of(connection, sha256)
             if owner is not None:
                 raise TensorInUseError(tensor_name, owner)
+            tensor_queries.delete_summaries(connection, sha256)
+            # Jobs that are created afterwards must find that the tensor is missing, so the transaction waits for this.
             self.blobs.delete(sha256)
 
         await self.database.write(delete)

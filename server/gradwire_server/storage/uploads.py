@@ -57,7 +57,7 @@ class Uploads:
             OffsetOutOfRangeError: The offset is neither 0 nor the number of received bytes.
             DiskFullError: There is not enough disk space for the rest.
         """
-        if self._blobs.touch(sha256):
+        if await in_thread(self._blobs.touch, sha256):
             yield None
             return
         self._disk_space.require_for_new_work(size - offset)

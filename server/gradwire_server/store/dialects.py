@@ -91,7 +91,9 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        # Without SQLAlchemy's cursors, this takes a tenth of the time.
+        database: Any = connection.connection.driver_connection
+        database.execute("BEGIN")
 
     return engine
 

@@ -1,16 +1,19 @@
-"""Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements."""
+"""Queries for jobs and events. Each query is a function that takes a connection and runs one or two statements.
+
+Statements that run often are built only once, because building one takes several times as long as running it.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Row, Select, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, literal, select, update
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.resolve import references
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, Job, JobState
 from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
-from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs
+from gradwire_server.store.tables import events, is_change_or_warning, job_labels, job_tensors, jobs, models
 
 # The state of a deleted job whose events are still stored.
 _DELETED = JobState.JOB_STATE_UNSPECIFIED
@@ -21,13 +24,67 @@ _PAGED = PagedTable(jobs, {"state": jobs.c.state, "name": jobs.c.job_id}, job_la
 # The index of epochs is used only if the kind is part of the statement, and not a parameter.
 _is_epoch = events.c.kind == literal("epoch", literal_execute=True)
 
+_JOB = select(jobs).where(_exists)
+_JOB_BY_ID = _JOB.where(jobs.c.job_id == bindparam("job_id"))
+_JOB_BY_KEY = _JOB.where(jobs.c.id == bindparam("key"))
+_JOB_TO_CHANGE = _JOB_BY_KEY.with_for_update()
+_JOB_BY_REQUEST = _JOB.where(jobs.c.request_id == bindparam("request_id"))
+_JOB_EXISTS = select(jobs.c.id).where(jobs.c.id == bindparam("key"), _exists)
+_JOBS_IN_STATES = (
+    select(jobs)
+    .where(
+        jobs.c.state.in_(bindparam("states", expanding=True)),
+        jobs.c.id.not_in(bindparam("except_keys", expanding=True)),
+    )
+    .order_by(jobs.c.id)
+)
+_FIRST_JOBS_IN_STATES = _JOBS_IN_STATES.limit(bindparam("limit"))
+_OWNER_OF_ID = (
+    select(literal("jobs"))
+    .where(jobs.c.job_id == bindparam("id"))
+    .union_all(select(literal("models")).where(models.c.model_id == bindparam("id")))
+)
+_INSERT_JOB = insert(jobs).values(
+    {
+        name: bindparam(name)
+        for name in (
+            "job_id",
+            "request_id",
+            "classification",
+            "state",
+            "workers_lost",
+            "crashes",
+            "reported",
+            "message",
+        )
+    }
+)
+_SAVE_JOB = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("state", "workers_lost", "crashes", "reported", "message")})
+)
+_INSERT_EVENTS = insert(events)
+_EVENTS_AFTER = (
+    select(events.c.message)
+    .where(events.c.job == bindparam("key"), events.c.sequence > bindparam("sequence"), _JOB_EXISTS.exists())
+    .order_by(events.c.sequence)
+    .limit(bindparam("limit"))
+)
+_CHECKPOINT = (
+    select(events.c.message)
+    .where(events.c.job == bindparam("key"), events.c.kind == "checkpoint", events.c.epoch == bindparam("epoch"))
+    .order_by(events.c.sequence.desc())
+    .limit(1)
+)
+
 
 @dataclass
 class JobRecord:
     """A stored job.
 
     Attributes:
-        job_key: The integer key of the job. Keys increase in order of arrival.
+        job_key: The integer key of the job, or 0 before the job is stored. Keys increase in order of arrival.
         job_id: The ID of the job. The name of the job is "jobs/{job_id}".
         classification: Whether the job reports classification metrics.
         workers_lost: The number of workers that died in a row without a new epoch in between.
@@ -47,32 +104,22 @@ class JobRecord:
     state_changes: list[Event] = field(default_factory=list)
 
 
-def insert_job(connection: Connection, job: Job, job_id: str, request_id: str, classification: bool) -> JobRecord:
-    """Add a job, its labels and its references to tensors."""
-    values = {"job_id": job_id, "request_id": request_id or None, "state": job.state, "classification": classification}
-    result = connection.execute(
-        insert(jobs).values(**values, workers_lost=0, crashes=0, message=job.SerializeToString())
-    )
+def insert_job(connection: Connection, record: JobRecord, request_id: str) -> None:
+    """Add a job, its labels and its references to tensors, and set the key of the record."""
+    values = {"job_id": record.job_id, "request_id": request_id or None, "classification": record.classification}
+    result = connection.execute(_INSERT_JOB, values | _changing_values(record))
     assert result.inserted_primary_key is not None
-    job_key = result.inserted_primary_key[0]
-    digests = [reference.sha256 for reference in references(job.spec).values()]
-    tensor_queries.insert_references(connection, job_tensors, job_key, digests)
-    labels = [{"owner": job_key, "key": key, "value": value} for key, value in job.labels.items()]
+    record.job_key = result.inserted_primary_key[0]
+    digests = [reference.sha256 for reference in references(record.job.spec).values()]
+    tensor_queries.insert_references(connection, job_tensors, record.job_key, digests)
+    labels = [{"owner": record.job_key, "key": key, "value": value} for key, value in record.job.labels.items()]
     if labels:
         connection.execute(insert(job_labels), labels)
-    return JobRecord(job_key, job_id, classification, workers_lost=0, crashes=0, last_report=0, job=job)
 
 
 def save_job(connection: Connection, record: JobRecord) -> None:
     """Store the changes to a job."""
-    values = {
-        "state": record.job.state,
-        "workers_lost": record.workers_lost,
-        "crashes": record.crashes,
-        "reported": record.last_report,
-        "message": record.job.SerializeToString(),
-    }
-    connection.execute(update(jobs).where(jobs.c.id == record.job_key).values(**values))
+    connection.execute(_SAVE_JOB, {"key": record.job_key} | _changing_values(record))
 
 
 def delete_job(connection: Connection, job_key: int) -> None:
@@ -102,22 +149,27 @@ def delete_some_events(connection: Connection, job_key: int, most: int) -> bool:
 
 def find_job(connection: Connection, job_id: str) -> JobRecord | None:
     """Return the job with this ID, or None."""
-    return _one_job(connection, select(jobs).where(jobs.c.job_id == job_id))
+    return _one_job(connection, _JOB_BY_ID, job_id=job_id)
 
 
 def find_job_by_key(connection: Connection, job_key: int) -> JobRecord | None:
     """Return the job with this key, or None."""
-    return _one_job(connection, select(jobs).where(jobs.c.id == job_key))
+    return _one_job(connection, _JOB_BY_KEY, key=job_key)
 
 
 def find_job_by_request(connection: Connection, request_id: str) -> JobRecord | None:
     """Return the job that the request with this ID created, or None."""
-    return _one_job(connection, select(jobs).where(jobs.c.request_id == request_id)) if request_id else None
+    return _one_job(connection, _JOB_BY_REQUEST, request_id=request_id) if request_id else None
+
+
+def owner_of_id(connection: Connection, job_id: str) -> str | None:
+    """Return "jobs" or "models" if a job or a model has this ID, or None."""
+    return connection.scalar(_OWNER_OF_ID, {"id": job_id})
 
 
 def job_exists(connection: Connection, job_key: int) -> bool:
     """Return whether a job with this key exists."""
-    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job_key, _exists)) is not None
+    return connection.scalar(_JOB_EXISTS, {"key": job_key}) is not None
 
 
 def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, int]:
@@ -128,13 +180,16 @@ def crashes_of(connection: Connection, job_keys: Collection[int]) -> dict[int, i
 
 def lock_job(connection: Connection, job_key: int) -> JobRecord | None:
     """Lock a job and return it, or None if it was deleted. Other servers wait until the transaction ends."""
-    return _one_job(connection, select(jobs).where(jobs.c.id == job_key).with_for_update())
+    return _one_job(connection, _JOB_TO_CHANGE, key=job_key)
 
 
-def jobs_in_states(connection: Connection, states: Sequence[JobState], limit: int | None = None) -> list[JobRecord]:
-    """Return the jobs that are in any of the states, in order of arrival."""
-    query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.id).limit(limit)
-    return [_job_record(row) for row in connection.execute(query)]
+def jobs_in_states(
+    connection: Connection, states: Sequence[JobState], limit: int | None = None, except_keys: Collection[int] = ()
+) -> list[JobRecord]:
+    """Return the jobs that are in any of the states, in order of arrival, without those that have these keys."""
+    values: dict[str, object] = {"states": list(states), "except_keys": list(except_keys)}
+    query = _JOBS_IN_STATES if limit is None else _FIRST_JOBS_IN_STATES
+    return [_job_record(row) for row in connection.execute(query, values | {"limit": limit})]
 
 
 def list_jobs(connection: Connection, page: Page) -> tuple[list[Job], str]:
@@ -154,19 +209,13 @@ def was_paused(connection: Connection, job_key: int) -> bool:
 def insert_events(connection: Connection, job_key: int, new: Sequence[Event]) -> None:
     """Append events, which already have sequence numbers."""
     if new:
-        connection.execute(insert(events), [_event_values(job_key, event) for event in new])
+        connection.execute(_INSERT_EVENTS, [_event_values(job_key, event) for event in new])
 
 
 def events_after(connection: Connection, job_key: int, sequence: int, limit: int) -> list[Event]:
     """Return the next events of a job after a sequence number, or none if the job was deleted."""
-    exists = select(jobs.c.id).where(jobs.c.id == job_key, _exists).exists()
-    query = (
-        select(events.c.message)
-        .where(events.c.job == job_key, events.c.sequence > sequence, exists)
-        .order_by(events.c.sequence)
-        .limit(limit)
-    )
-    return [Event.FromString(serialized) for serialized in connection.scalars(query)]
+    values = {"key": job_key, "sequence": sequence, "limit": limit}
+    return [Event.FromString(serialized) for serialized in connection.scalars(_EVENTS_AFTER, values)]
 
 
 def epoch_event(connection: Connection, job_key: int, epoch: int) -> Event:
@@ -211,13 +260,8 @@ def newest_key(connection: Connection) -> int:
 
 def checkpoint_of(connection: Connection, job_key: int, epoch: int) -> Checkpoint:
     """Return the newest stored checkpoint of an epoch. The job must have one."""
-    query = (
-        select(events.c.message)
-        .where(events.c.job == job_key, events.c.kind == "checkpoint", events.c.epoch == epoch)
-        .order_by(events.c.sequence.desc())
-        .limit(1)
-    )
-    return Event.FromString(connection.scalars(query).one()).checkpoint
+    values = {"key": job_key, "epoch": epoch}
+    return Event.FromString(connection.scalars(_CHECKPOINT, values).one()).checkpoint
 
 
 def job_keys(connection: Connection) -> set[int]:
@@ -225,8 +269,8 @@ def job_keys(connection: Connection) -> set[int]:
     return set(connection.scalars(select(jobs.c.id).where(_exists)))
 
 
-def _one_job(connection: Connection, query: Select[*tuple[object, ...]]) -> JobRecord | None:
-    row = connection.execute(query.where(_exists)).first()
+def _one_job(connection: Connection, query: Select[*tuple[object, ...]], **values: object) -> JobRecord | None:
+    row = connection.execute(query, values).first()
     return None if row is None else _job_record(row)
 
 
@@ -234,6 +278,16 @@ def _job_record(row: Row[*tuple[object, ...]]) -> JobRecord:
     job = Job.FromString(row.message)
     counts = row.workers_lost, row.crashes, row.reported
     return JobRecord(row.id, row.job_id, bool(row.classification), *counts, job)
+
+
+def _changing_values(record: JobRecord) -> dict[str, object]:
+    return {
+        "state": record.job.state,
+        "workers_lost": record.workers_lost,
+        "crashes": record.crashes,
+        "reported": record.last_report,
+        "message": record.job.SerializeToString(),
+    }
 
 
 def _event_values(job_key: int, event: Event) -> dict[str, object]:

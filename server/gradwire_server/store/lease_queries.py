@@ -11,6 +11,9 @@ from gradwire_server.store.tables import lease
 # If a holder does not renew the lease for this long, it loses the lease.
 LEASE_SECONDS = 6.0
 
+# Every write of an attempt runs this statement, so it is built only once.
+_TOKEN = select(lease.c.token).with_for_update(read=True)
+
 
 @dataclass(frozen=True)
 class Acquired:
@@ -64,7 +67,7 @@ def mark_orderly(connection: Connection, token: int) -> None:
 
 def is_current(connection: Connection, token: int) -> bool:
     """Return whether the token is current. Other servers cannot acquire the lease until the transaction ends."""
-    return connection.scalar(select(lease.c.token).with_for_update(read=True)) == token
+    return connection.scalar(_TOKEN) == token
 
 
 def holder(connection: Connection) -> str:

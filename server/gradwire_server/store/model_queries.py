@@ -1,6 +1,6 @@
 """Queries for models. Each query is a function that takes a connection and runs one or two statements."""
 
-from sqlalchemy import Connection, insert, select, true
+from sqlalchemy import Connection, bindparam, insert, select, true
 from sqlalchemy import delete as delete_from
 
 from gradwire_proto.v1.model_service_pb2 import Model
@@ -8,12 +8,16 @@ from gradwire_server.store import tensor_queries
 from gradwire_server.store.paging import Page, PagedTable, rows_of_page
 from gradwire_server.store.tables import model_labels, model_tensors, models
 
+_INSERT_MODEL = insert(models).values(model_id=bindparam("model_id"), message=bindparam("message"))
+_MODEL = select(models.c.message).where(models.c.model_id == bindparam("model_id"))
+
 _PAGED = PagedTable(models, {"name": models.c.model_id}, model_labels, true())
 
 
 def insert_model(connection: Connection, model_id: str, model: Model) -> None:
     """Add a model and its labels."""
-    result = connection.execute(insert(models).values(model_id=model_id, message=model.SerializeToString()))
+    values = {"model_id": model_id, "message": model.SerializeToString()}
+    result = connection.execute(_INSERT_MODEL, values)
     assert result.inserted_primary_key is not None
     model_key = result.inserted_primary_key[0]
     tensor_queries.insert_references(connection, model_tensors, model_key, [model.weights.sha256])
@@ -24,7 +28,7 @@ def insert_model(connection: Connection, model_id: str, model: Model) -> None:
 
 def find_model(connection: Connection, model_id: str) -> Model | None:
     """Return the model with this ID, or None."""
-    serialized = connection.scalars(select(models.c.message).where(models.c.model_id == model_id)).first()
+    serialized = connection.scalars(_MODEL, {"model_id": model_id}).first()
     return None if serialized is None else Model.FromString(serialized)
 
 

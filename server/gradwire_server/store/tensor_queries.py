@@ -4,17 +4,32 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, bindparam, func, insert, select
 from sqlalchemy import delete as delete_from
 
 from gradwire_engine.spec.summary import TensorSummary
 from gradwire_server.store.tables import blob_store, job_tensors, jobs, model_tensors, models, summaries
 
+_of_tensors = summaries.c.tensor.in_(bindparam("tensors", expanding=True))
+_SUMMARIES = select(summaries).where(_of_tensors)
+_COUNT_SUMMARIES = select(func.count()).select_from(summaries).where(_of_tensors)
+_INSERT_REFERENCES = {table: insert(table) for table in (job_tensors, model_tensors)}
 
-def find_summary(connection: Connection, tensor: str) -> TensorSummary | None:
-    """Return the stored summary of a tensor, or None."""
-    text = connection.scalars(select(summaries.c.summary).where(summaries.c.tensor == tensor)).first()
-    return None if text is None else TensorSummary(**json.loads(text))
+
+def find_summaries(connection: Connection, tensors: Collection[str]) -> dict[str, TensorSummary]:
+    """Return the stored summaries of these tensors."""
+    rows = connection.execute(_SUMMARIES, {"tensors": list(tensors)})
+    return {row.tensor: TensorSummary(**json.loads(row.summary)) for row in rows}
+
+
+def has_summaries(connection: Connection, tensors: Collection[str]) -> bool:
+    """Return whether the summaries of all these tensors are stored."""
+    return connection.scalar(_COUNT_SUMMARIES, {"tensors": list(tensors)}) == len(tensors)
+
+
+def delete_summaries(connection: Connection, sha256: str) -> None:
+    """Delete the summaries of a tensor that is deleted."""
+    connection.execute(delete_from(summaries).where(summaries.c.tensor.like(f"{sha256}:%")))
 
 
 def save_summary(connection: Connection, tensor: str, summary: TensorSummary) -> None:
@@ -48,7 +63,7 @@ def insert_references(connection: Connection, table: Table, owner: int, digests:
     """
     rows = [{"owner": owner, "sha256": sha256} for sha256 in sorted(set(digests))]
     if rows:
-        connection.execute(insert(table), rows)
+        connection.execute(_INSERT_REFERENCES[table], rows)
 
 
 def referenced_tensors(connection: Connection) -> set[str]:
@@ -80,4 +95,5 @@ def lock_tensors(connection: Connection, *, to_delete: bool) -> None:
 
     In a SQLite file, writes are always executed one after another.
     """
-    connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(blob_store.c.mark).with_for_update(read=not to_delete))

@@ -5,6 +5,7 @@ threads, because they never return if the cluster is lost.
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from gradwire_worker.messages import Assignment, Report, unpack
 _STOP_SECONDS = 10
 # The time that an idle worker has to answer before it counts as dead.
 PING_SECONDS = 5
+# A worker that answered this recently is not asked again. If it has died since, its next attempt is lost, and the job
+# continues on another worker.
+_ANSWERED_RECENTLY_SECONDS = 0.5
 
 DeviceKind = Literal["cpu", "gpu"]
 
@@ -41,6 +45,7 @@ class WorkerHandle:
         reads_blobs: Whether the worker can read the blob store. If not, tensors are sent through Ray's object store.
         log: The ID of the worker's node, and the path of the worker's log on that node.
         assigned: The job and the number of the last attempt that was sent to the worker.
+        answered: The time of the worker's last answer, on the monotonic clock.
     """
 
     name: str
@@ -49,6 +54,7 @@ class WorkerHandle:
     reads_blobs: bool
     log: tuple[str, str]
     assigned: tuple[str, int] | None = None
+    answered: float = field(default_factory=time.monotonic)
 
     @classmethod
     async def connect(cls, name: str, device: DeviceKind, actor: Any, blobs: BlobStore) -> "WorkerHandle":
@@ -76,7 +82,7 @@ class WorkerHandle:
             arrays = await asyncio.to_thread(lambda: {ref.sha256: blobs.load(ref) for ref in references})
             tensors = ray.put(arrays)
         self.assigned = (assignment.job, assignment.attempt)
-        return unpack(await call_actor(self.actor.start_and_poll.remote(assignment, tensors, timeout)))
+        return unpack(await self._call(self.actor.start_and_poll.remote(assignment, tensors, timeout)))
 
     async def poll(self, job_name: str, attempt: int, after: int, timeout: float) -> list[Report]:
         """Return the reports of an attempt after a sequence number and acknowledge all reports up to this number.
@@ -87,7 +93,7 @@ class WorkerHandle:
             after: The sequence number of the last stored report.
             timeout: The maximum time to wait for a report, in seconds.
         """
-        return unpack(await call_actor(self.actor.poll.remote(job_name, attempt, after, timeout)))
+        return unpack(await self._call(self.actor.poll.remote(job_name, attempt, after, timeout)))
 
     async def stop(self, job_name: str, attempt: int) -> None:
         """Stop an attempt. Raises WorkerLostError, or TimeoutError if the worker does not stop in time.
@@ -97,17 +103,19 @@ class WorkerHandle:
         if self.assigned != (job_name, attempt):
             return
         async with asyncio.timeout(_STOP_SECONDS):
-            await call_actor(self.actor.stop.remote(job_name, attempt))
+            await self._call(self.actor.stop.remote(job_name, attempt))
 
     async def finish(self, job_name: str, attempt: int) -> None:
         """Make an attempt end its job after the current epoch. Raises WorkerLostError."""
         await call_actor(self.actor.finish.remote(job_name, attempt))
 
     async def is_alive(self) -> bool:
-        """Return whether the worker answers."""
+        """Return whether the worker answers, or has just answered."""
+        if time.monotonic() - self.answered < _ANSWERED_RECENTLY_SECONDS:
+            return True
         try:
             async with asyncio.timeout(PING_SECONDS):
-                await call_actor(self.actor.ping.remote())
+                await self._call(self.actor.ping.remote())
         except (WorkerLostError, TimeoutError):
             return False
         return True
@@ -123,6 +131,12 @@ class WorkerHandle:
         except (WorkerLostError, TimeoutError):
             return ""
         return lines
+
+    async def _call(self, reference: Any) -> Any:
+        """Wait for the result of a call to the worker. Raises WorkerLostError."""
+        result = await call_actor(reference)
+        self.answered = time.monotonic()
+        return result
 
 
 async def call_actor(reference: Any) -> Any:

@@ -443,6 +443,49 @@ def test_a_tensor_that_the_server_has_is_not_sent(scripted, client):
     assert client.tensors.missing([info]) == [info]
 
 
+def test_data_that_an_earlier_job_used_is_sent_again_only_if_the_server_has_lost_it(accepting, client):
+    def calls():
+        names = [type(request).__name__.removesuffix("Request") for request in accepting.requests]
+        accepting.requests.clear()
+        return names
+
+    submit(client)
+    assert calls() == ["FindMissingTensors", "CreateJob"]
+    submit(client)
+    assert calls() == ["CreateJob"]
+    submit(client, test=(X[:5], Y[:5]))
+    assert calls() == ["FindMissingTensors", "CreateJob"]
+    lost = [status(Code.FAILED_PRECONDITION, "lost", reason="TENSOR_MISSING")]
+    accepting.answer("CreateJob", lambda request: lost.pop() if lost else Job(name="jobs/x", state=QUEUED))
+    assert submit(client).name == "x"
+    first, _, again = accepting.requests
+    assert first == again  # The server recognizes the request by its ID.
+    assert calls() == ["CreateJob", "FindMissingTensors", "CreateJob"]
+    accepting.answer("CreateJob", lambda request: status(Code.FAILED_PRECONDITION, "no", reason="NO_GPU"))
+    with pytest.raises(gw.FailedPreconditionError):
+        submit(client)
+    assert calls() == ["CreateJob"]
+
+
+def test_the_job_that_comes_with_the_last_event_is_not_requested_again(accepting, client):
+    ended = Job(name="jobs/x", state=FAILED, epochs=3, spec={"seed": 5}, error={"message": "why"})
+    job = submit(client)
+    accepting.answer("GetJob", lambda request: ended)
+    accepting.answer("WatchJob", lambda request: iter([WatchJobResponse(events=[state_event(1, FAILED)], job=ended)]))
+    accepting.requests.clear()
+    assert job.wait().error == "why"
+    assert [type(request).__name__ for request in accepting.requests] == ["WatchJobRequest"]
+    with pytest.raises(gw.JobFailedError) as caught:
+        job.result()
+    assert caught.value.history.seed == 5
+    # A server of an earlier version does not send the job.
+    other = submit(client)
+    accepting.answer("WatchJob", lambda request: iter([WatchJobResponse(events=[state_event(1, FAILED)])]))
+    accepting.requests.clear()
+    assert other.wait().error == "why"
+    assert [type(request).__name__ for request in accepting.requests] == ["WatchJobRequest", "GetJobRequest"]
+
+
 def test_the_async_client_has_the_same_namespaces(accepting):
     serve_job(accepting, state_event(7, FAILED), error={"message": "why"})
 

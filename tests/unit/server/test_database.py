@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import sqlite3
 
+import pytest
 from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from gradwire_server.store.database import Database
 from gradwire_server.store.tables import summaries
@@ -53,3 +55,21 @@ def test_a_file_that_is_reopened_contains_the_written_data(tmp_path):
     second = Database(tmp_path / "x.db")
     assert asyncio.run(second.read(count)) == 1
     second.close()
+
+
+def test_a_single_write_that_fails_changes_nothing_and_the_next_one_succeeds(database):
+    def fails_halfway(connection):
+        add("half")(connection)
+        raise ValueError("no")
+
+    async def scenario():
+        with pytest.raises(ValueError, match="no"):
+            await database.write(fails_halfway)
+        assert await database.read(count) == 0
+        await database.write(add("a"))
+        with pytest.raises(IntegrityError):
+            await database.write(add("a"))
+        await database.write(add("b"))
+        assert await database.read(count) == 2
+
+    asyncio.run(scenario())

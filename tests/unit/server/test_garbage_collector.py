@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from server_parts import open_jobs
@@ -112,19 +113,30 @@ def test_unreferenced_files_are_deleted_after_minutes_while_the_disk_is_nearly_f
     age(blobs, "unreferenced", TIGHT_RETENTION_SECONDS + 10)
     age(blobs, "used again", TIGHT_RETENTION_SECONDS - 10)
     (blobs.staging / "interrupted.part").unlink()
-    collected = []
+    disk = SimpleNamespace(f_frsize=1 << 30, f_bavail=50, f_bfree=50, f_blocks=100, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda _folder: disk)
+    space = collector._disk_space
+    checks, collected = [], []
+
+    def is_tight():
+        checks.append(DiskSpace.is_tight(space))
+        return checks[-1]
 
     async def collect(*arguments):
         collected.append(await GarbageCollector.collect(collector, *arguments))
 
+    monkeypatch.setattr(space, "is_tight", is_tight)
     monkeypatch.setattr(collector, "collect", collect)
 
     async def scenario():
         running = asyncio.create_task(collector.run())
-        await asyncio.sleep(0.02)
+        while len(checks) < 5:
+            await asyncio.sleep(0.001)
+            with pytest.raises(DiskFullError):
+                space.require_for_new_work(2**60)  # No collection makes room for what exceeds the disk.
         assert collected == [], "there is enough space"
         with pytest.raises(DiskFullError):
-            collector._disk_space.require_for_new_work(2**60)
+            space.require_for_new_work(51 << 30)
         while not collected:
             await asyncio.sleep(0.001)
         running.cancel()

@@ -267,3 +267,30 @@ def test_a_subscriber_is_notified_of_changes_as_long_as_it_is_subscribed(jobs):
         assert subscriber.heard == [started, finishing, JobChange(1, stop=True), "gap"]
 
     asyncio.run(scenario())
+
+
+def test_many_watches_do_not_read_at_the_same_time(jobs, database, monkeypatch):
+    reading, most = set(), 0
+    read = database.read
+
+    async def counted(work):
+        nonlocal most
+        reading.add(work)
+        most = max(most, len(reading))
+        try:
+            return await read(work)
+        finally:
+            reading.discard(work)
+
+    async def first_events():
+        async with aclosing(jobs.queries.watch(OPERATOR, "jobs/a", 0)) as watch:
+            return await anext(watch)
+
+    async def scenario():
+        await jobs.start()
+        monkeypatch.setattr(database, "read", counted)
+        found = await asyncio.gather(*(first_events() for _ in range(50)))
+        assert all(len(events) == 2 for events in found)
+        assert most == 2
+
+    asyncio.run(scenario())

@@ -4,12 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
+from gradwire_server import data_folder
+from gradwire_server.data_folder import lock_data_folder
 from gradwire_server.private_files import make_private
+from gradwire_server.settings import SettingsError
 from gradwire_server.storage.blob_store import BlobStore
-from gradwire_server.store.dialects import describe, has_password
+from gradwire_server.store.database import Database
+from gradwire_server.store.dialects import StoreError, describe, has_password
 from gradwire_server.workers.local_ray import local_ray, prepare_environment
 
 
@@ -141,11 +147,69 @@ def test_a_url_is_shown_without_the_passwords_in_it(url):
     assert "sslmode=require" in shown
 
 
-def test_a_password_on_the_command_line_is_refused_and_not_shown(tmp_path):
-    command = [sys.executable, "-m", "gradwire_server", f"--data={tmp_path / 'data'}"]
-    store = "--store=postgresql://user:secret@127.0.0.1:1/db"
-    done = subprocess.run([*command, store], capture_output=True, text=True, check=False)
+def test_a_store_that_cannot_be_used_is_named_without_the_password_in_its_query():
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Database("postgresql://user@127.0.0.1:1/db?password=secret")
+    assert "secret" not in str(caught.value)
+
+
+def serve(tmp_path, *options, **environment):
+    """Run a server that cannot start. Returns what it prints."""
+    command = [sys.executable, "-m", "gradwire_server", f"--data={tmp_path / 'data'}", *options]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "GRADWIRE_STORE" in done.stderr
     assert "secret" not in done.stdout + done.stderr
     assert not (tmp_path / "data").exists()
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "variable"),
+    [
+        ("--store=postgresql://user:secret@127.0.0.1:1/db", "GRADWIRE_STORE"),
+        ("--store=postgresql://user@127.0.0.1:1/db?password=secret", "GRADWIRE_STORE"),
+        ("--blobs=sftp://user:secret@127.0.0.1:1/blobs", "GRADWIRE_BLOBS"),
+    ],
+)
+def test_a_password_on_the_command_line_is_refused_and_not_shown(tmp_path, option, variable):
+    assert variable in serve(tmp_path, option)
+
+
+def test_a_password_in_the_environment_is_accepted(tmp_path):
+    variables = {"GRADWIRE_STORE": "postgresql://user:secret@host/db", "GRADWIRE_BLOBS": "sftp://user:secret@host/a"}
+    assert "--plan" in serve(tmp_path, "--plan=unknown", **variables)
+
+
+@pytest.fixture
+def foreign_folder(tmp_path, monkeypatch):
+    """A folder that belongs to another user."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    folder.chmod(0o777)
+    if os.getuid() == 0:
+        os.chown(folder, 4242, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 4242)
+    return folder
+
+
+def test_a_data_folder_of_another_user_is_refused_and_not_changed(foreign_folder):
+    with (
+        pytest.raises(SettingsError, match=r"belongs to user \d+.*Choose another folder"),
+        lock_data_folder(foreign_folder),
+    ):
+        pass
+    assert list(foreign_folder.iterdir()) == []
+    assert mode(foreign_folder) == 0o777
+
+
+def test_a_data_folder_of_root_is_accepted(tmp_path, monkeypatch):
+    """A volume of a container belongs to root, and the container's user can write to it."""
+    found = SimpleNamespace(st_uid=0)
+    monkeypatch.setattr(os, "getuid", lambda: 10_001)
+    data_folder._check_owner(mock.Mock(stat=lambda: found))
+    found.st_uid = 10_001
+    data_folder._check_owner(mock.Mock(stat=lambda: found))
+    found.st_uid = 1000
+    with pytest.raises(SettingsError, match=r"belongs to user 1000, .* runs as user 10001.* chown 10001"):
+        data_folder._check_owner(mock.Mock(stat=lambda: found))

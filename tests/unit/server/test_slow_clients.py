@@ -1,11 +1,7 @@
-"""Clients that send requests but do not receive the responses, over real sockets.
-
-The clients speak HTTP/2 themselves: they grant no flow-control window, so that the responses stay in the server.
-"""
+"""Clients that send requests but do not receive the responses, over real sockets."""
 
 import asyncio
 import logging
-import struct
 from functools import partial
 from types import SimpleNamespace
 
@@ -14,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server_without_ray import serving
+from stalled_client import HEADERS, RST_STREAM, StalledClient
 
 from gradwire_proto.v1.training_service_pb2 import Event, GetJobRequest, Job, JobWarning, WatchJobRequest
 from gradwire_proto.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -23,68 +20,7 @@ from gradwire_server.jobs.queries import JobQueries
 from gradwire_server.limits import METHOD_LIMITS, MethodLimits
 
 TRAINING = "/gradwire.v1.TrainingService/"
-# The types of HTTP/2 frames.
-DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
-END_HEADERS, END_STREAM = 4, 1
 SECONDS = 30
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def headers_of(path):
-    pairs = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        ":authority": "x",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    # Literal fields without Huffman coding, whose lengths fit into 7 bits.
-    return b"".join(
-        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in pairs.items()
-    )
-
-
-class StalledClient:
-    """A connection whose calls receive no response."""
-
-    def __init__(self, reader, writer):
-        self._reader, self._writer = reader, writer
-        self._stream = -1
-
-    @classmethod
-    async def connect(cls, address):
-        host, port = address.split(":")
-        client = cls(*await asyncio.open_connection(host, int(port)))
-        no_window = struct.pack(">HI", 4, 0)
-        client._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, no_window))
-        client._writer.write(frame(SETTINGS, 1, 0))
-        return client
-
-    def call(self, path, request=None):
-        """Start a call, and return the number of its stream. If `request` is missing, the request never arrives."""
-        self._stream += 2
-        self._writer.write(frame(HEADERS, END_HEADERS, self._stream, headers_of(path)))
-        if request is not None:
-            data = request.SerializeToString()
-            message = b"\0" + struct.pack(">I", len(data)) + data
-            self._writer.write(frame(DATA, END_STREAM, self._stream, message))
-        return self._stream
-
-    async def received(self, kind, stream):
-        """Wait for a frame."""
-        frame = None
-        while frame != (kind, stream):
-            head = await self._reader.readexactly(9)
-            await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-            frame = head[3], int.from_bytes(head[5:], "big")
-
-    def close(self):
-        self._writer.close()
 
 
 def run(scenario):
@@ -133,6 +69,28 @@ def test_a_call_holds_its_turn_until_its_client_has_received_the_response_or_was
     assert not caplog.records
 
 
+@pytest.mark.parametrize("stalled", ["TrainingService/GetJob", "TensorService/UploadTensor"])
+def test_a_call_whose_request_does_not_arrive_ends_and_gives_its_turn_to_another(tmp_path, monkeypatch, stalled):
+    limits = MethodLimits(read_seconds=0.3, concurrent_calls=1)
+    monkeypatch.setitem(METHOD_LIMITS, stalled.partition("/")[2], limits)
+
+    async def scenario():
+        async with serving(tmp_path) as running, grpc.aio.insecure_channel(running.address) as channel:
+            client = await StalledClient.connect(running.address)
+            silent = [client.call(f"/gradwire.v1.{stalled}") for _ in range(2)]
+            # The request of this call arrives. It is empty, which an upload does not allow.
+            call = channel.stream_unary(f"/gradwire.v1.{stalled}")
+            if stalled.endswith("GetJob"):
+                assert await error_of(call(iter([b""]))) is None
+            else:
+                assert (await error_of(call(iter([b""])))).code() is grpc.StatusCode.INVALID_ARGUMENT
+            for stream in silent:
+                await client.received(HEADERS, stream)
+            client.close()
+
+    run(scenario())
+
+
 def test_long_responses_that_nobody_receives_use_a_limited_amount_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(interceptor, "CallCount", partial(CallCount, max_bytes=3_500_000))
 
@@ -151,6 +109,11 @@ def test_long_responses_that_nobody_receives_use_a_limited_amount_of_memory(tmp_
                 pass
 
     run(scenario())
+
+
+async def first_answer(call):
+    await call.read()
+    call.cancel()
 
 
 async def error_of(call):
@@ -184,6 +147,9 @@ def test_health_checks_are_answered_whatever_other_public_calls_there_are(tmp_pa
             assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
             for call in (*watches, *reflections):
                 call.cancel()
+            # The places of calls that have ended are free again.
+            while (await error_of(first_answer(health.Watch(request)))) is not None:
+                pass
 
     run(scenario())
 

@@ -209,10 +209,17 @@ def test_the_errno_of_a_full_disk_becomes_a_disk_full_error():
 MIB = 1 << 20
 
 
-def disk_with(monkeypatch, free, total=100_000):
-    """Simulate disks with `free` MiB of free space and `total` MiB in total."""
-    blocks = SimpleNamespace(f_frsize=MIB, f_bavail=free, f_blocks=total)
-    monkeypatch.setattr(os, "statvfs", lambda _folder: blocks)
+def disk(free, total=100_000, for_root=0, inodes=0, free_inodes=0):
+    """Return what the operating system reports about a disk. All sizes are in MiB."""
+    return SimpleNamespace(
+        f_frsize=MIB, f_bavail=free, f_bfree=free + for_root, f_blocks=total, f_files=inodes, f_favail=free_inodes
+    )
+
+
+def disk_with(monkeypatch, *sizes, **options):
+    """Simulate that all folders are on a disk; see `disk`."""
+    found = disk(*sizes, **options)
+    monkeypatch.setattr(os, "statvfs", lambda _folder: found)
 
 
 @pytest.mark.parametrize(("total", "reserve"), [(100_000, 64), (400, 20)], ids=["large", "small"])
@@ -237,12 +244,53 @@ def test_new_work_needs_its_own_size_plus_twice_the_reserve(tmp_path, monkeypatc
 
 def test_the_disk_with_the_least_space_counts(tmp_path, monkeypatch):
     blocks = {"data": 1000, "blobs": 10}
-    monkeypatch.setattr(
-        os, "statvfs", lambda folder: SimpleNamespace(f_frsize=MIB, f_bavail=blocks[folder.name], f_blocks=100_000)
-    )
+    monkeypatch.setattr(os, "statvfs", lambda folder: disk(blocks[folder.name]))
     DiskSpace(tmp_path / "data").require_for_new_work()
     with pytest.raises(DiskFullError, match="only 10 MiB"):
         DiskSpace(tmp_path / "data", tmp_path / "blobs").require_for_new_work()
+
+
+@pytest.mark.parametrize(("inodes", "reserve"), [(6_000_000, 10_000), (1000, 50)], ids=["large", "small"])
+def test_new_work_needs_twice_the_reserve_of_inodes(tmp_path, monkeypatch, inodes, reserve):
+    space = DiskSpace(tmp_path)
+    for free, running, new, tight in (
+        (3 * reserve, True, True, False),
+        (2 * reserve, True, True, True),
+        (2 * reserve - 1, True, False, True),
+        (reserve, True, False, True),
+        (reserve - 1, False, False, True),
+    ):
+        disk_with(monkeypatch, 50_000, inodes=inodes, free_inodes=free)
+        assert space.is_tight() is tight
+        for required, is_enough in ((space.require_for_running_work, running), (space.require_for_new_work, new)):
+            if is_enough:
+                required()
+            else:
+                with pytest.raises(DiskFullError, match=f"inodes for only {free} more files"):
+                    required()
+        space.is_tight()  # Forget the refusal.
+
+
+def test_a_disk_that_reports_no_inodes_has_enough_of_them(tmp_path, monkeypatch):
+    disk_with(monkeypatch, 50_000, inodes=0, free_inodes=0)
+    space = DiskSpace(tmp_path)
+    space.require_for_new_work()
+    assert not space.is_tight()
+
+
+@pytest.mark.parametrize(
+    ("size", "is_tight"),
+    [(94_000 - 128, True), (94_000 - 127, False), (2**40, False)],
+    ids=["fits on the empty disk", "does not quite fit", "absurd"],
+)
+def test_only_work_that_an_empty_disk_could_hold_makes_the_disk_tight(tmp_path, monkeypatch, size, is_tight):
+    space = DiskSpace(tmp_path)
+    disk_with(monkeypatch, free=50_000, total=100_000, for_root=6_000)
+    assert not space.is_tight()
+    with pytest.raises(DiskFullError):
+        space.require_for_new_work(size * MIB)
+    assert space.is_tight() is is_tight
+    assert not space.is_tight()  # Only refusals since the last call count.
 
 
 def test_an_upload_starts_only_if_the_rest_of_it_fits_on_the_disk(blobs, tmp_path, monkeypatch):

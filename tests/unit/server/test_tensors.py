@@ -2,14 +2,22 @@
 
 import asyncio
 import hashlib
+from unittest import mock
 
+import numpy as np
 import pytest
 from server_parts import blocked_writes
 
+from gradwire_engine.spec.summary import summarize
+from gradwire_engine.spec.tensors import tensor_ref
 from gradwire_proto.v1.model_service_pb2 import Model
 from gradwire_proto.v1.spec_pb2 import Dataset, JobSpec
 from gradwire_proto.v1.tensor_pb2 import TensorRef
+from gradwire_proto.v1.training_service_pb2 import Job
 from gradwire_server.errors import TensorInUseError, TensorMissingError, TensorNotFoundError, TensorQuotaError
+from gradwire_server.jobs import admission as admission_module
+from gradwire_server.jobs.admission import Admission
+from gradwire_server.jobs.job_size import SizeLimits
 from gradwire_server.principal import OPERATOR
 from gradwire_server.storage import tensor_quota as tensor_quota_module
 from gradwire_server.storage.blob_store import BlobStore
@@ -95,7 +103,7 @@ def test_a_tensor_that_a_new_job_references_in_the_meantime_is_not_deleted(tenso
 
 
 def test_a_job_whose_tensor_was_deleted_in_the_meantime_is_refused(jobs):
-    def check_stored():
+    def check_stored(_connection):
         raise TensorMissingError("job.spec.train.inputs", "0" * 64)
 
     async def scenario():
@@ -103,6 +111,73 @@ def test_a_job_whose_tensor_was_deleted_in_the_meantime_is_refused(jobs):
             await jobs.create("a", check_stored=check_stored)
         assert await jobs.records.queued(1) == []
 
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def admit(database, blobs):
+    """A function that admits a job, and the references of its tensors, which are stored."""
+    spec = JobSpec(epochs=1, batch_size=5)
+    spec.model.layers.add().linear.out_features = 1
+    spec.loss.mean_squared_error.SetInParent()
+    spec.optimizer.sgd.learning_rate = 0.1
+    arrays = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10, dtype=np.float32).reshape(10, 1)
+    for reference, array in zip((spec.train.inputs, spec.train.targets), arrays, strict=True):
+        reference.CopyFrom(tensor_ref(array))
+        blobs.put(reference.sha256, array.tobytes())
+    admission = Admission(
+        database=database,
+        blobs=blobs,
+        disk_space=mock.Mock(),
+        warm_start=mock.Mock(apply=mock.AsyncMock(side_effect=lambda _principal, job: job)),
+        cluster_has_gpu=lambda: False,
+        limits=SizeLimits(1 << 30, threads=1),
+        worker_memory=lambda: 0,
+    )
+    return lambda: admission.admit(OPERATOR, Job(spec=spec)), arrays[0].tobytes()
+
+
+def sha256_of(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_job_is_refused_if_a_tensor_was_deleted_after_it_was_admitted(tensors, jobs, blobs, admit):
+    admit, inputs = admit
+
+    async def scenario():
+        admitted = await admit()
+        again = await admit()  # The summaries of its tensors are stored.
+        await tensors.delete(OPERATOR, f"tensors/{sha256_of(inputs)}")
+        for each in (admitted, again):
+            with pytest.raises(TensorMissingError, match=r"job\.spec\.train\.inputs"):
+                await jobs.create("a", check_stored=each.check_stored)
+        blobs.put(sha256_of(inputs), inputs)
+        await jobs.create("a", check_stored=admitted.check_stored, spec=admitted.job.spec)
+        with pytest.raises(TensorInUseError):
+            await tensors.delete(OPERATOR, f"tensors/{sha256_of(inputs)}")
+
+    asyncio.run(scenario())
+
+
+def test_a_job_is_refused_if_a_tensor_was_deleted_while_the_job_was_admitted(tensors, jobs, admit, monkeypatch):
+    admit, inputs = admit
+
+    def summarize_and_delete(array):
+        summary = summarize(array)
+        if array.shape[1] == 2:
+            asyncio.run_coroutine_threadsafe(tensors.delete(OPERATOR, f"tensors/{sha256_of(inputs)}"), loop).result(30)
+        return summary
+
+    monkeypatch.setattr(admission_module, "summarize", summarize_and_delete)
+
+    async def scenario():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        admitted = await admit()
+        with pytest.raises(TensorMissingError, match=r"job\.spec\.train\.inputs"):
+            await jobs.create("a", check_stored=admitted.check_stored)
+
+    loop = None
     asyncio.run(scenario())
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 import tracemalloc
 
@@ -37,6 +38,8 @@ METHODS = [
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
+# The services that need no token.
+PUBLIC = ("/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha.")
 # A field with the number 100 and the value 1, as a newer client might send it.
 FROM_THE_FUTURE = b"\xa0\x06\x01"
 SECONDS = 30
@@ -70,9 +73,21 @@ async def error_of(channel, method, request=b"", token=None):
     return None
 
 
-def test_every_call_without_the_right_token_is_refused(tmp_path):
+def test_every_call_without_the_right_token_is_refused(tmp_path, monkeypatch):
+    paths = []
+    server_class = grpc.aio._server.Server
+    register = server_class.add_generic_rpc_handlers
+
+    def noted(server, handlers):
+        paths.extend(path for handler in handlers for path in handler._method_handlers)
+        register(server, handlers)
+
+    monkeypatch.setattr(server_class, "add_generic_rpc_handlers", noted)
+
     async def scenario():
         async with serving(tmp_path, token="secret") as running, grpc.aio.insecure_channel(running.address) as channel:
+            own = {path for path in paths if not path.startswith(PUBLIC)}
+            assert own == {f"/{method.containing_service.full_name}/{method.name}" for method in METHODS}
             for method in METHODS:
                 for token in (None, "wrong", "secretsecret", "secre"):
                     refused = await error_of(channel, method, token=token)
@@ -256,6 +271,54 @@ def test_the_checkpoints_of_a_job_are_kept_until_it_succeeds_or_is_deleted(tmp_p
             assert 1 <= len(list((folder / "1").iterdir())) <= 2
             await cancelled.delete()
             assert list(folder.iterdir()) == []
+
+    run(scenario())
+
+
+class NotingCalls:
+    """A file system that notes which of its methods are looked up on an event loop or in a transaction."""
+
+    def __init__(self, fs):
+        self._fs = fs
+        self.on_event_loop, self.in_transactions = [], []
+
+    def __getattr__(self, name):
+        if asyncio._get_running_loop() is not None:
+            self.on_event_loop.append(name)
+        if threading.current_thread().name == "store-write":
+            self.in_transactions.append(name)
+        return getattr(self._fs, name)
+
+
+@pytest.mark.usefixtures("checkpoints_after_every_epoch")
+def test_neither_the_event_loop_nor_a_transaction_waits_for_an_object_store(tmp_path):
+    async def scenario():
+        options = {"blobs": f"memory://{tmp_path.name}", "max_tensors": 1}
+        async with serving(tmp_path, **options) as running, gw.AsyncClient(running.address) as client:
+            noted = running.blobs.fs = NotingCalls(running.blobs.fs)
+            await (await submit(client, "first", epochs=3, keep="every:1")).result()
+            new = ["inputs", "targets", "initial weights"]
+            assert noted.in_transactions == ["exists" for _tensor in new], "when its summary is stored"
+            cancelled = await submit(client, "cancelled", epochs=10**6)
+            await anext(cancelled.epochs())
+            await cancelled.cancel()
+            assert len(noted.in_transactions) == len(new), "the tensors are known"
+            await (await submit(client, "continued", epochs=5, resume_from="first")).result()
+            new.append("weights of the first job")
+            for epoch in (None, 1):
+                await client.models.predict("first", X, epoch=epoch)
+                await client.models.download("first", tmp_path / f"{epoch}.safetensors", epoch=epoch)
+            for job in ("first", "cancelled", "continued"):
+                await client.jobs.delete(job)
+            await running.server.leader.garbage_collector.collect()
+            assert noted.in_transactions == ["exists" for _tensor in new]
+            noted.in_transactions.clear()
+            for model in ("first", "continued"):
+                await client.models.delete(model)
+            for tensor in await client.tensors.list():
+                await client.tensors.delete(tensor)
+            assert {*noted.in_transactions} == {"rm_file"}
+            assert noted.on_event_loop == []
 
     run(scenario())
 

@@ -11,8 +11,8 @@ import pytest
 from gradwire_proto.v1.spec_pb2 import Device
 from gradwire_server.settings import Settings, SettingsError
 from gradwire_server.storage.blob_store import BlobStore
+from gradwire_server.workers import handle, ray_cluster
 from gradwire_server.workers import pool as pool_module
-from gradwire_server.workers import ray_cluster
 from gradwire_server.workers.handle import WorkerHandle
 from gradwire_server.workers.pool import WorkerPool
 from gradwire_server.workers.ray_cluster import ClusterLostError, RayCluster, share_memory
@@ -274,3 +274,32 @@ def test_no_other_work_can_delay_the_checks_of_the_head(cluster, monkeypatch):
             await asyncio.gather(watching, blocked, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_a_worker_that_has_just_answered_is_not_asked_again_and_another_is(monkeypatch):
+    """The clock of the handle is replaced, so that the test controls how long ago the last answer was."""
+
+    async def scenario():
+        now, pings = 100.0, []
+
+        async def answer(value):
+            return value
+
+        def ping():
+            pings.append(now)
+            return answer(None)
+
+        monkeypatch.setattr(handle, "time", SimpleNamespace(monotonic=lambda: now))
+        poll = SimpleNamespace(remote=lambda *_: answer((1, [], {})))
+        actor = SimpleNamespace(ping=SimpleNamespace(remote=ping), poll=poll)
+        worker = WorkerHandle("w", "cpu", actor, reads_blobs=True, log=("", ""), answered=now)
+        assert await worker.is_alive()
+        now = 110.0
+        assert await worker.is_alive()
+        assert pings == [110.0]
+        now = 120.0
+        await worker.poll("jobs/a", 1, 0, 1.0)
+        assert await worker.is_alive()
+        assert pings == [110.0]
+
+    run(scenario())

@@ -33,6 +33,7 @@ from gradwire_proto.v1.metrics_pb2 import Epoch
 from gradwire_proto.v1.spec_pb2 import Dataset, EarlyStopping, JobSpec
 from gradwire_proto.v1.training_service_pb2 import Checkpoint, Event, JobState, StateChange, StopReason
 from gradwire_worker.blob_reader import BlobLostError, BlobReader
+from gradwire_worker.blob_urls import has_credentials, without_credentials
 from gradwire_worker.checkpoint_policy import CheckpointPolicy
 from gradwire_worker.messages import Assignment, Report, ResumePoint, pack, unpack
 from gradwire_worker.outbox import Outbox
@@ -313,8 +314,37 @@ def test_an_error_names_a_missing_short_or_damaged_blob(store):
     with pytest.raises(BlobLostError, match="has 1 bytes, expected 32"):
         BlobReader(store.url).load(reference)
     path.unlink()
-    with pytest.raises(BlobLostError, match="is not in the store"):
+    with pytest.raises(BlobLostError, match="is not in the blob store"):
         BlobReader(store.url).load(reference)
+
+
+def test_only_the_log_says_in_which_store_a_blob_is_missing_and_hides_the_password(store, caplog):
+    reference = store(np.arange(4, dtype=np.int64))
+    with pytest.raises(BlobLostError) as caught:
+        BlobReader("memory://user:secret@elsewhere/blobs").load(reference)
+    assert "elsewhere" not in str(caught.value)
+    assert "memory://user:***@elsewhere/blobs" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "has_secret"),
+    [
+        ("sftp://user:secret@host:22/blobs", "sftp://user:***@host:22/blobs", True),
+        ("sftp://user:sec@ret@host/blobs", "sftp://user:***@host/blobs", True),
+        ("s3://KEY:secret@bucket/blobs", "s3://KEY:***@bucket/blobs", True),
+        ("simplecache::ftp://user:secret@host/a", "simplecache::ftp://user:***@host/a", True),
+        ("abfs://blobs/a?sv=1&sig=secret", "abfs://blobs/a?***", True),
+        ("zip://a?account_KEY=secret::s3://bucket", "zip://a?***::s3://bucket", True),
+        ("sftp://user@host:22/a@b:c", "sftp://user@host:22/a@b:c", False),
+        ("s3://bucket/a?versionAware=1", "s3://bucket/a?***", False),
+        ("file:///data/blobs", "file:///data/blobs", False),
+        ("/data/a:b@c", "/data/a:b@c", False),
+    ],
+)
+def test_the_url_of_a_blob_store_is_shown_without_the_secrets_in_it(url, shown, has_secret):
+    assert without_credentials(url) == shown
+    assert has_credentials(url) is has_secret
 
 
 def make_spec(store, epochs=3, learning_rate=0.1):
