@@ -195,6 +195,9 @@ def test_a_constant_curve_and_a_single_epoch_are_in_the_middle():
     for value in (3.0, 0.0, -3.0, 1e-200):
         (((x, y),),) = read_chart(chart("loss", [Series("train", Curve([(7, value)]), COLORS[0])]))[1]
         assert (x, y) == (184, 96)
+    noise = Curve([(1, 3.0), (2, 3.0 + 1e-12)])  # It is constant except for rounding.
+    ((left, right),) = read_chart(chart("loss", [Series("train", noise, COLORS[0])]))[1]
+    assert (left, right) == ((48, 96), (320, 96))
 
 
 def test_a_chart_without_finite_values_says_so_and_has_axes():

@@ -101,6 +101,8 @@ def test_events_change_the_state_and_the_note():
     assert apply(warning={"message": "slow"}) == (None, "RUNNING", "slow")
     assert apply(epoch=epoch_message(epoch(3, 0.5)))[0].epoch == progress.last_epoch == 3
     assert not progress.has_ended
+    done = {"state": JobState.JOB_STATE_SUCCEEDED, "message": "stopped early"}
+    assert apply(state_change=done) == (None, "SUCCEEDED", "stopped early")
     failed = {"state": JobState.JOB_STATE_FAILED, "message": "failed", "error": {"message": "diverged"}}
     assert apply(state_change=failed) == (None, "FAILED", "diverged")
     assert progress.has_ended

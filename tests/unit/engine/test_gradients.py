@@ -87,3 +87,9 @@ def test_a_relu_passes_positive_values_and_their_gradients():
     x = np.array([[-2.0, -0.0, 0.0, 3.0]])
     assert relu.forward(x).tolist() == [[0, 0, 0, 3]]
     assert relu.backward(np.array([[5.0, 6.0, 7.0, 8.0]])).tolist() == [[0, 0, 0, 8]]
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4), ()])
+def test_a_linear_layer_takes_rows_only(shape):
+    with pytest.raises(ValueError, match="Linear"):
+        Linear(4, 3).forward(np.zeros(shape))

@@ -91,3 +91,16 @@ def test_r2_is_none_if_the_targets_of_one_of_several_outputs_are_constant():
     found = sums.metrics(0.25, 3, Examples.of(targets, targets, classification=False).spread)
     assert found.r2 is None
     assert found.mean_absolute_error == 0.5
+
+
+def test_the_metrics_of_a_class_that_is_rare_or_never_predicted():
+    """Class 0 has 1 of 2 rows right, class 1 all, class 2 occurs once and is not predicted, and class 3 is unused."""
+    labels, outputs = np.array([0, 0, 1, 2]), np.eye(4)[[0, 1, 1, 0]]
+    sums = ClassSums.zero(4)
+    sums.add(outputs, labels)
+    found = sums.metrics(0.0)
+    assert (found.accuracy, found.recall) == (0.5, 0.5)
+    assert found.precision == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    assert found.f1 == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    assert accuracy(outputs, labels) == 0.5
+    assert accuracy(outputs, np.array([2, 2, 2, 2])) == 0

@@ -5,7 +5,7 @@ import pytest
 
 from gradwire_engine import Linear, Module, ReLU, Sequential, TraceError
 from gradwire_engine.spec.tracing import trace
-from gradwire_proto.v1.spec_pb2 import ModelSpec
+from gradwire_proto.v1.spec_pb2 import Initialization, ModelSpec
 
 
 class Base(Module):
@@ -228,3 +228,12 @@ def test_a_symbol_says_what_it_stands_for():
     outputs = ["Linear(in_features=4, out_features=3", "Linear(in_features=3, out_features=2", "ReLU()"]
     for text, layer in zip(shown[1:], outputs, strict=True):
         assert text.startswith(f"<the output of {layer}")
+
+
+def test_layers_with_weights_are_given_and_the_others_are_drawn():
+    layers = trace(Sequential(Linear(2, 3), ReLU(), Linear(4), ReLU(), Linear(1, init="simple"))).spec.layers
+    assert [layer.linear.initialization for layer in layers if layer.HasField("linear")] == [
+        Initialization.INITIALIZATION_GIVEN,
+        Initialization.INITIALIZATION_KAIMING,
+        Initialization.INITIALIZATION_SIMPLE,
+    ]

@@ -40,6 +40,8 @@ STATES = {"RUNNING": 3, "FAILED": 6, "CANCELLED": 7, "QUEUED": 1}
         ({"filter": "state = ASLEEP"}, "filter"),
         ({"filter": "state : RUNNING"}, "filter"),
         ({"filter": "color = red"}, "filter"),
+        ({"filter": "color = RUNNING"}, "filter"),
+        ({"filter": "status = RUNNING"}, "filter"),
         ({"filter": "labels = red"}, "filter"),
         ({"filter": "labels.color : red"}, "filter"),
         ({"filter": "state = RUNNING OR state = FAILED"}, "filter"),
