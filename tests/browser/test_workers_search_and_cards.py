@@ -173,7 +173,8 @@ def test_a_model_card_is_shown_copied_and_saved(open_page, client):
     panel.get_by_role("button", name="Copy as Markdown").click()
     page.get_by_text("Copied.").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == expected
-    assert panel.locator("h3").all_inner_texts() == ["Layers", "Classes", "Data", "Training", "Metrics", "Curves"]
+    sections = ["Layers", "Classes", "Data", "Training", "Metrics", "Metrics of each class", "Curves"]
+    assert panel.locator("h3").all_inner_texts() == sections
     panel.get_by_text("no, <b>|\\ # x", exact=True).wait_for()
     rows = [row.split("\t") for row in panel.locator("tr").all_inner_texts()]
     assert ["1", "0", "Linear(3, 8)", "32"] in rows
