@@ -6,7 +6,7 @@ import threading
 
 
 class Proxy:
-    """Forwards a free port to a target. `cut` breaks all connections, and `swallow` drops their data."""
+    """Forwards a free port to a target. `cut` breaks all connections, and `swallow` drops their data for good."""
 
     def __init__(self) -> None:
         self._target: tuple[str, int] | None = None
@@ -33,7 +33,7 @@ class Proxy:
                 end.close()
 
     def swallow(self, on: bool) -> None:
-        """Keep connections open but drop all data, or resume forwarding."""
+        """Keep connections open but drop all data from now on, or forward the data of new connections again."""
         (self._swallowing.set if on else self._swallowing.clear)()
 
     def close(self) -> None:
@@ -51,13 +51,17 @@ class Proxy:
                     continue
                 with self._lock:
                     self._pairs.add((client, server))
+                # TCP never loses bytes in the middle, so a connection that has lost some forwards nothing after them.
+                lost = threading.Event()
                 for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+                    threading.Thread(target=self._forward, args=(source, sink, lost), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, lost: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                if not self._swallowing.is_set():
+                if self._swallowing.is_set():
+                    lost.set()
+                if not lost.is_set():
                     sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
