@@ -23,8 +23,8 @@ from gradwire_worker.messages import Assignment, Report, unpack
 _STOP_SECONDS = 10
 # The time that an idle worker has to answer before it counts as dead.
 PING_SECONDS = 5
-# A worker that answered this recently is not asked again. If it has died since, its next attempt is lost, and the job
-# continues on another worker.
+# A worker that answered this recently is not asked again, unless another worker has been lost since. If it has died,
+# its next attempt is lost, and the job continues on another worker.
 _ANSWERED_RECENTLY_SECONDS = 0.5
 
 DeviceKind = Literal["cpu", "gpu"]

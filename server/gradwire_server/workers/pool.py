@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -138,6 +139,9 @@ class WorkerPool:
 
     def discard(self, worker: WorkerHandle) -> None:
         """Kill a lent worker that is not healthy."""
+        # Whatever has ended this worker, for example the loss of its node, may have ended others too.
+        for other in self._resting.values():
+            other.answered = -math.inf
         self._run(asyncio.to_thread(kill_actor, worker.name))
         self._names.discard(worker.name)
         self._lent[worker.device] -= 1

@@ -337,3 +337,24 @@ def test_a_worker_that_has_just_answered_is_not_asked_again_and_another_is(monke
         assert pings == [110.0]
 
     run(scenario())
+
+
+def test_after_one_worker_is_lost_the_others_are_asked_although_they_have_just_answered(pool, created):
+    """All workers of a node die with it. A job that lost one must not be sent to the next dead one."""
+
+    class JustAnswered(FakeWorker):
+        answered = 0.0
+
+        async def is_alive(self):
+            return self.answered == 0.0 or not self.is_dead
+
+    async def scenario():
+        first, second = await pool.acquire("cpu"), await pool.acquire("cpu")
+        for worker in (first, second):
+            worker.__class__ = JustAnswered
+            worker.is_dead = True
+        pool.release(second)
+        pool.discard(first)
+        assert await pool.acquire("cpu") not in (first, second)
+
+    run(scenario())
