@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import events, mapped, page, service, structure
+from benchmarks import calls, events, mapped, page, service, structure
 from gradwire.cli.bench.command import bench
 
 
@@ -13,6 +13,7 @@ def _engine() -> None:
 
 BENCHMARKS = {
     "service": service.main,
+    "calls": calls.main,
     "events": events.main,
     "mapped": mapped.main,
     "page": page.main,
