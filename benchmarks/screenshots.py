@@ -29,6 +29,7 @@ def main() -> None:
             ("compare-light", "jobs/rate-1,rate-01,rate-001", "light", DESKTOP),
             ("model-light", "models/digits", "light", DESKTOP),
             ("model-dark", "models/digits", "dark", DESKTOP),
+            ("workers-light", "workers", "light", DESKTOP),
             ("phone-jobs", "jobs", "light", PHONE),
             ("phone-job", "jobs/digits-deep", "dark", PHONE),
             ("phone-model", "models/digits", "light", PHONE),
