@@ -29,8 +29,8 @@ async def main(arguments: Sequence[str]) -> None:
         return Job.FromString(message)
 
     async def predict(request: PredictRequest, _context: object) -> PredictResponse:
-        hidden = np.maximum(from_tensor(request.inputs) @ W1 + b1, 0)
-        return PredictResponse(outputs=to_tensor(hidden @ W2 + b2))
+        hidden = np.maximum(from_tensor(request.inputs) @ W1.T + b1, 0)
+        return PredictResponse(outputs=to_tensor(hidden @ W2.T + b2))
 
     def method(function: object, request: type[GetJobRequest | PredictRequest]) -> grpc.RpcMethodHandler:
         return grpc.unary_unary_rpc_method_handler(

@@ -47,8 +47,6 @@ from gradwire_server.limits import (
     MAX_HTTP_CONNECTIONS,
     MAX_IDLE_CONNECTION_SECONDS,
     MAX_MESSAGE_BYTES,
-    MAX_PENDING_CALLS,
-    MAX_PENDING_CALLS_AT_MOST,
 )
 from gradwire_server.models.registry import ModelRegistry
 from gradwire_server.scheduling.attempt import Attempts
@@ -287,8 +285,6 @@ def _new_grpc_server(settings: Settings, max_connections: int) -> grpc.aio.Serve
             # connections.
             ("grpc.max_allowed_incoming_connections", max_connections // (2 if settings.socket else 1)),
             ("grpc.max_concurrent_streams", MAX_CALLS_PER_CONNECTION),
-            ("grpc.server_max_pending_requests", MAX_PENDING_CALLS),
-            ("grpc.server_max_pending_requests_hard_limit", MAX_PENDING_CALLS_AT_MOST),
             ("grpc.server_handshake_timeout_ms", MAX_HANDSHAKE_SECONDS * 1000),
             ("grpc.max_connection_idle_ms", MAX_IDLE_CONNECTION_SECONDS * 1000),
             # Watchers send pings, so that they notice silently lost connections.

@@ -56,9 +56,6 @@ MAX_HANDSHAKE_SECONDS = 10
 MAX_IDLE_CONNECTION_SECONDS = 60
 MAX_CONNECTIONS = 10_000
 MAX_CALLS_PER_CONNECTION = 1000
-# The calls that wait to be accepted. Beyond the first number, gRPC cancels random calls, and beyond the second, all.
-MAX_PENDING_CALLS = 4000
-MAX_PENDING_CALLS_AT_MOST = 8000
 # HTTP: calls and streams share one connection to the gRPC server, so together they stay below the limit above.
 MAX_HTTP_CONNECTIONS = 1000
 MAX_HTTP_CALLS = 500
